@@ -1,0 +1,1 @@
+"""Trained checkpoint to ONNX bundle, with the parity check."""

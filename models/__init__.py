@@ -1,0 +1,1 @@
+"""Networks, and the torch-free contracts that training, export and serving share."""

@@ -1,0 +1,1 @@
+"""The streaming session, the server and its clients."""

@@ -1,0 +1,1 @@
+"""Data, recipes, the training loop, metrics and reports."""
