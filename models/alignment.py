@@ -1,0 +1,132 @@
+"""Forced alignment: which frames speak which character.
+
+The best path through the CTC lattice (blank, c1, blank, c2, …, blank) of the given characters, as
+in Kürzinger et al. (2020) and ``torchaudio.functional.forced_align``, which the tests compare with.
+The dynamic program runs over all utterances and characters of a batch at once; the only Python
+loop is the one over frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Alignment", "align"]
+
+_IMPOSSIBLE = np.float32(-1e30)
+
+Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """When each character of one utterance was spoken.
+
+    Attributes:
+        starts: First frame of each character. shape: (length,)
+        ends: One past its last frame. shape: (length,)
+        scores: Mean log-probability over its frames. shape: (length,)
+        score: Mean log-probability of the path from the first character's first frame to the last
+            character's last: how well the audio fits the text.
+    """
+
+    starts: Integers
+    ends: Integers
+    scores: Floats
+    score: float
+
+
+def align(
+    log_probabilities: Floats,
+    frame_counts: Sequence[int] | Integers,
+    characters: Sequence[Integers],
+) -> list[Alignment | None]:
+    """Align each utterance's characters with its frames.
+
+    Args:
+        log_probabilities: Masked CTC output, column 0 the blank, column 1 + u the character u.
+            shape: (batch, frames, 1 + length)
+        frame_counts: Valid frames of each utterance. shape: (batch,)
+        characters: Ids of each utterance's characters: two equal neighbours need a blank between.
+
+    Returns:
+        One alignment an utterance; None where there are no characters or fewer frames than the
+        characters need.
+    """
+    batch, frames, _ = log_probabilities.shape
+    counts = np.asarray(frame_counts, dtype=np.int64)
+    lengths = np.array([len(c) for c in characters], dtype=np.int64)
+    if batch == 0 or frames == 0:
+        return [None] * batch
+    most = int(lengths.max(initial=0))
+    states = 2 * most + 1
+
+    emissions = np.empty((frames, batch, states), np.float32)
+    emissions[:, :, 0::2] = log_probabilities[:, :, :1].transpose(1, 0, 2)
+    emissions[:, :, 1::2] = log_probabilities[:, :, 1 : most + 1].transpose(1, 0, 2)
+
+    # What a step from two states back costs: only into a character, only from another character.
+    skip = np.full((batch, states), _IMPOSSIBLE, np.float32)
+    repeats = np.zeros(batch, np.int64)
+    for i, ids in enumerate(characters):
+        if len(ids) > 1:
+            differs = ids[1:] != ids[:-1]
+            skip[i, 3 : 2 * len(ids) : 2][differs] = 0.0
+            repeats[i] = int(np.count_nonzero(~differs))
+
+    # scores[t, :, 2 + s] is the best path that is in state s at frame t; the two columns before
+    # the first state are walls, so that every step below is one slice.
+    scores = np.full((frames, batch, states + 2), _IMPOSSIBLE, np.float32)
+    scores[0, :, 2:4] = emissions[0, :, :2]
+    step = np.empty((batch, states), np.float32)
+    for t in range(1, frames):
+        before = scores[t - 1]
+        now = scores[t, :, 2:]
+        np.add(before[:, :-2], skip, out=step)
+        np.maximum(before[:, 2:], before[:, 1:-1], out=now)
+        np.maximum(now, step, out=now)
+        np.add(now, emissions[t], out=now)
+
+    return [
+        _trace(scores[:n, i, 2 : 2 * k + 3], emissions[:n, i], skip[i], int(k))
+        if k and n >= k + r
+        else None
+        for i, (n, k, r) in enumerate(zip(counts.tolist(), lengths.tolist(), repeats, strict=True))
+    ]
+
+
+def _trace(scores: Floats, emissions: Floats, skip: Floats, length: int) -> Alignment:
+    """Follow the best path back. ``scores`` shape: (frames, 2 * length + 1)."""
+    frames = len(scores)
+    path = np.empty(frames, np.int64)
+    state = 2 * length if scores[-1, 2 * length] >= scores[-1, 2 * length - 1] else 2 * length - 1
+    path[-1] = state
+    for t in range(frames - 1, 0, -1):
+        before = scores[t - 1]
+        best, origin = before[state], state
+        if state >= 1 and before[state - 1] > best:
+            best, origin = before[state - 1], state - 1
+        if state >= 2 and before[state - 2] + skip[state] > best:
+            origin = state - 2
+        state = origin
+        path[t - 1] = state
+
+    spoken = path % 2 == 1
+    along = emissions[np.arange(frames), path]
+    which = path[spoken] // 2
+    used = np.bincount(which, minlength=length)
+    where = np.flatnonzero(spoken)
+    first = np.searchsorted(which, np.arange(length))
+    starts = where[first]
+    ends = starts + used
+    character_scores = np.bincount(which, weights=along[spoken], minlength=length) / used
+    return Alignment(
+        starts=starts.astype(np.int64),
+        ends=ends.astype(np.int64),
+        scores=character_scores.astype(np.float32),
+        score=float(along[starts[0] : ends[-1]].mean()),
+    )

@@ -1,0 +1,205 @@
+"""The bundle: a folder with a trained model, and all that is needed to use it without torch.
+
+    acoustic.onnx   samples and stream state -> frames and stream state
+    tagger.onnx     characters and frames -> emissions and masked CTC log-probabilities
+    bundle.json     labels, vocabulary, frame geometry, CRF, provenance, scores, and the hashes of
+                    the two graphs
+
+A bundle whose schema version or hashes do not fit is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from cnerta.models.decoding import CrfParameters
+from cnerta.models.errors import BundleError, ConfigError
+from cnerta.models.geometry import FrameGeometry
+from cnerta.models.labels import LabelKind, LabelScheme
+from cnerta.models.vocabulary import Vocabulary
+
+__all__ = [
+    "ACOUSTIC_FILE",
+    "SCHEMA_VERSION",
+    "TAGGER_FILE",
+    "Bundle",
+    "default_bundle_path",
+    "load_bundle",
+    "write_bundle",
+]
+
+SCHEMA_VERSION = 1
+ACOUSTIC_FILE = "acoustic.onnx"
+TAGGER_FILE = "tagger.onnx"
+_MANIFEST = "bundle.json"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A loaded bundle: everything but the graphs themselves.
+
+    Attributes:
+        path: The folder.
+        name: What the model calls itself.
+        scheme: Labels the CRF decodes.
+        vocabulary: Characters and their acoustic units.
+        geometry: Frame sizes.
+        crf: CRF parameters.
+        max_characters: Longest text the tagger takes at once.
+        audio_fit_bound: Alignment scores below this mean that the audio is not of this text.
+        normalisation: Name of the text normalisation the model was trained with.
+        provenance: How it was made: recipe, data, seeds, versions.
+        scores: Figures measured at export, named ``<data>.<measure>``.
+    """
+
+    path: Path
+    name: str
+    scheme: LabelScheme
+    vocabulary: Vocabulary
+    geometry: FrameGeometry
+    crf: CrfParameters
+    max_characters: int
+    audio_fit_bound: float
+    normalisation: str
+    provenance: dict[str, str]
+    scores: dict[str, float]
+
+    @property
+    def nested(self) -> bool:
+        """Whether the model finds entities inside entities."""
+        return self.scheme.kind == "nested"
+
+
+class _Labels(msgspec.Struct, forbid_unknown_fields=True):
+    kind: LabelKind
+    tags: tuple[str, ...]
+
+
+class _Vocabulary(msgspec.Struct, forbid_unknown_fields=True):
+    characters: str
+    units: tuple[str, ...]
+    readings: tuple[tuple[int, ...], ...]
+    sha256: str
+
+
+class _Crf(msgspec.Struct, forbid_unknown_fields=True):
+    start: list[float]
+    transitions: list[list[float]]
+    end: list[float]
+
+
+class _Manifest(msgspec.Struct, forbid_unknown_fields=True):
+    schema_version: int
+    name: str
+    labels: _Labels
+    vocabulary: _Vocabulary
+    geometry: FrameGeometry
+    crf: _Crf
+    max_characters: int
+    audio_fit_bound: float
+    normalisation: str
+    provenance: dict[str, str]
+    scores: dict[str, float]
+    sha256: dict[str, str]
+
+
+class _Version(msgspec.Struct):
+    schema_version: int
+
+
+def default_bundle_path() -> Path:
+    """Folder of the bundle that comes with the package."""
+    return Path(__file__).parent / "default_bundle"
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_bundle(bundle: Bundle) -> None:
+    """Write ``bundle.json`` beside the two graphs, which must be in ``bundle.path`` already."""
+    manifest = _Manifest(
+        schema_version=SCHEMA_VERSION,
+        name=bundle.name,
+        labels=_Labels(bundle.scheme.kind, bundle.scheme.tags),
+        vocabulary=_Vocabulary(
+            "".join(bundle.vocabulary.characters),
+            bundle.vocabulary.units,
+            bundle.vocabulary.readings,
+            bundle.vocabulary.sha256,
+        ),
+        geometry=bundle.geometry,
+        crf=_Crf(
+            bundle.crf.start.tolist(), bundle.crf.transitions.tolist(), bundle.crf.end.tolist()
+        ),
+        max_characters=bundle.max_characters,
+        audio_fit_bound=bundle.audio_fit_bound,
+        normalisation=bundle.normalisation,
+        provenance=bundle.provenance,
+        scores=bundle.scores,
+        sha256={name: _file_sha256(bundle.path / name) for name in (ACOUSTIC_FILE, TAGGER_FILE)},
+    )
+    encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=0)
+    (bundle.path / _MANIFEST).write_bytes(encoded + b"\n")
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Read and check a bundle.
+
+    Raises:
+        BundleError: The folder or a file is missing, the manifest is damaged or of another schema
+            version, or a hash does not fit.
+    """
+    if not path.is_dir():
+        raise BundleError(f"expected a bundle folder, got {path}, which is not a folder")
+    for name in (_MANIFEST, ACOUSTIC_FILE, TAGGER_FILE):
+        if not (path / name).is_file():
+            raise BundleError(f"expected {name} in the bundle {path}, got no such file")
+    content = (path / _MANIFEST).read_bytes()
+    try:
+        version = msgspec.json.decode(content, type=_Version).schema_version
+        if version != SCHEMA_VERSION:
+            raise BundleError(
+                f"expected a bundle of schema version {SCHEMA_VERSION}, got {version} in {path}"
+            )
+        manifest = msgspec.json.decode(content, type=_Manifest)
+        vocabulary = Vocabulary(
+            tuple(manifest.vocabulary.characters),
+            manifest.vocabulary.units,
+            manifest.vocabulary.readings,
+        )
+        scheme = LabelScheme(manifest.labels.kind, manifest.labels.tags)
+    except (msgspec.MsgspecError, ConfigError) as error:
+        raise BundleError(f"expected a readable {_MANIFEST} in {path}, got: {error}") from error
+    if vocabulary.sha256 != manifest.vocabulary.sha256:
+        raise BundleError(f"expected the vocabulary the model was trained with in {path}")
+    for name, expected in manifest.sha256.items():
+        found = _file_sha256(path / name)
+        if found != expected:
+            raise BundleError(
+                f"expected {name} with sha256 {expected[:12]}…, got {found[:12]}… in {path}: "
+                "the file was truncated or changed"
+            )
+    return Bundle(
+        path=path,
+        name=manifest.name,
+        scheme=scheme,
+        vocabulary=vocabulary,
+        geometry=manifest.geometry,
+        crf=CrfParameters(
+            np.array(manifest.crf.start, np.float32),
+            np.array(manifest.crf.transitions, np.float32),
+            np.array(manifest.crf.end, np.float32),
+        ),
+        max_characters=manifest.max_characters,
+        audio_fit_bound=manifest.audio_fit_bound,
+        normalisation=manifest.normalisation,
+        provenance=manifest.provenance,
+        scores=manifest.scores,
+    )

@@ -1,0 +1,53 @@
+"""The audio front end's sizes: how samples become frames and what a stream has to carry along.
+
+One acoustic frame is made from a window of samples that ends where the frame ends:
+
+    frame t  sees samples  [hop * t - carry, hop * (t + 1))
+
+The filter bank takes 25 ms windows every 10 ms; two 3×3 convolutions of stride 2 without padding
+(section 4.3 of M3T) see 7 of them, 85 ms, and move by 4, 40 ms. So ``carry`` = 45 ms of earlier
+samples are needed, zeros at the start of a stream; n hops of new samples give exactly n frames.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["CARRY_SAMPLES", "HOP_SAMPLES", "SAMPLE_RATE", "FrameGeometry"]
+
+SAMPLE_RATE = 16_000
+HOP_SAMPLES = 640
+CARRY_SAMPLES = 720
+
+
+@dataclass(frozen=True, slots=True)
+class FrameGeometry:
+    """Sizes that a streaming caller of the acoustic graph needs.
+
+    Attributes:
+        layers: Transformer layers, each with its own cache.
+        width: Size of a frame.
+        left_frames: Frames of left context that the cache holds.
+        chunk_frames: Usual frames a call; any number from 1 is allowed.
+        sample_rate: In Hz.
+        hop_samples: New samples a frame.
+        carry_samples: Earlier samples that the next call needs.
+    """
+
+    layers: int
+    width: int
+    left_frames: int
+    chunk_frames: int
+    sample_rate: int = SAMPLE_RATE
+    hop_samples: int = HOP_SAMPLES
+    carry_samples: int = CARRY_SAMPLES
+
+    @property
+    def frame_ms(self) -> float:
+        """Milliseconds a frame."""
+        return 1000.0 * self.hop_samples / self.sample_rate
+
+    @property
+    def chunk_samples(self) -> int:
+        """New samples of a usual call."""
+        return self.chunk_frames * self.hop_samples

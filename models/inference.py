@@ -1,0 +1,201 @@
+"""Runs a bundle's two graphs on onnxruntime, whole batches at a time.
+
+The only module that touches the runtime. Stateless towards its callers: a stream's state goes in
+and comes out as a value, so one model serves any number of streams.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from cnerta.models.alignment import Alignment, align
+from cnerta.models.bundle import ACOUSTIC_FILE, TAGGER_FILE, Bundle, load_bundle
+from cnerta.models.decoding import CrfDecoder, ScoredSpan
+from cnerta.models.errors import InferenceError
+from cnerta.models.geometry import FrameGeometry
+
+__all__ = ["AcousticState", "Device", "Model", "Tagged"]
+
+logger = logging.getLogger(__name__)
+
+Device = Literal["auto", "cpu", "cuda"]
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class AcousticState:
+    """What one stream carries from one acoustic call to the next.
+
+    Attributes:
+        carry: Last samples. shape: (carry_samples,)
+        cache: Keys and values of the last frames. shape: (layers, 2, left_frames, width)
+        cache_length: How many of the cached frames are real.
+    """
+
+    carry: Floats
+    cache: Floats
+    cache_length: int
+
+    @classmethod
+    def initial(cls, geometry: FrameGeometry) -> AcousticState:
+        """The state before the first sample."""
+        shape = (geometry.layers, 2, geometry.left_frames, geometry.width)
+        return cls(np.zeros(geometry.carry_samples, np.float32), np.zeros(shape, np.float32), 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Tagged:
+    """What the tagger says of one text.
+
+    Attributes:
+        spans: Entities in priority order.
+        alignment: Frames of each character; None without audio or with too little of it.
+    """
+
+    spans: tuple[ScoredSpan, ...]
+    alignment: Alignment | None
+
+
+class Model:
+    """A loaded bundle, ready to run.
+
+    Attributes:
+        bundle: What was loaded.
+        device: The execution provider in use.
+        encoded_samples: Samples encoded so far, over all streams.
+    """
+
+    def __init__(self, bundle: Bundle, acoustic: Any, tagger: Any) -> None:
+        self.bundle = bundle
+        self.encoded_samples = 0
+        self._acoustic = acoustic
+        self._tagger = tagger
+        self._decoder = CrfDecoder(bundle.scheme, bundle.crf)
+
+    @classmethod
+    def load(cls, path: Path, *, device: Device = "auto", threads: int = 1) -> Model:
+        """Load a bundle.
+
+        Args:
+            path: The bundle's folder.
+            device: ``cuda`` insists on a GPU, ``auto`` takes one if the runtime offers it.
+            threads: CPU threads of one call.
+
+        Raises:
+            BundleError: The bundle cannot be used.
+            InferenceError: onnxruntime is missing, has no CUDA where it was asked for, or refuses
+                the graphs.
+        """
+        bundle = load_bundle(path)
+        try:
+            import onnxruntime as ort
+        except ImportError as error:
+            raise InferenceError(
+                "expected onnxruntime, got no such package: install cnerta-stream[cpu] or "
+                "cnerta-stream[gpu]"
+            ) from error
+        available = ort.get_available_providers()
+        if device == "cuda" and "CUDAExecutionProvider" not in available:
+            raise InferenceError(
+                f"expected a CUDA runtime, got one with {available}: install cnerta-stream[gpu] "
+                "in place of [cpu]"
+            )
+        providers = ["CPUExecutionProvider"]
+        if device != "cpu" and "CUDAExecutionProvider" in available:
+            providers.insert(0, "CUDAExecutionProvider")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        # Spinning threads win microseconds and take a core from everybody else.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        try:
+            acoustic, tagger = (
+                ort.InferenceSession(str(path / name), options, providers=providers)
+                for name in (ACOUSTIC_FILE, TAGGER_FILE)
+            )
+        except Exception as error:
+            # onnxruntime raises its own unexported exception types.
+            raise InferenceError(f"expected graphs onnxruntime can run, got: {error}") from error
+        model = cls(bundle, acoustic, tagger)
+        if device == "cuda" and model.device != "CUDAExecutionProvider":
+            raise InferenceError(f"expected CUDA to work, got {model.device}")
+        logger.info("bundle %s runs on %s", bundle.name, model.device)
+        return model
+
+    @property
+    def device(self) -> str:
+        """Name of the execution provider that runs the graphs."""
+        providers: list[str] = self._acoustic.get_providers()
+        return providers[0]
+
+    def encode(
+        self, samples: Floats, states: Sequence[AcousticState]
+    ) -> list[tuple[Floats, AcousticState]]:
+        """Encode one chunk of each stream.
+
+        Args:
+            samples: New samples, 16 kHz, -1 to 1. shape: (batch, n * hop_samples)
+            states: State of each stream before them.
+
+        Returns:
+            For each stream its n new frames, shape (n, width), and its next state.
+        """
+        batch, count = samples.shape
+        assert count % self.bundle.geometry.hop_samples == 0, "whole frames only"
+        assert batch == len(states), "one state a stream"
+        frames, carry, cache, cache_length = self._acoustic.run(
+            ["frames", "next_carry", "next_cache", "next_cache_length"],
+            {
+                "samples": samples,
+                "carry": np.stack([s.carry for s in states]),
+                "cache": np.stack([s.cache for s in states]),
+                "cache_length": np.array([s.cache_length for s in states], np.int64),
+            },
+        )
+        self.encoded_samples += batch * count
+        # Copies, because a row of the batch would keep the whole batch alive.
+        return [
+            (own.copy(), AcousticState(own_carry.copy(), own_cache.copy(), int(length)))
+            for own, own_carry, own_cache, length in zip(
+                frames, carry, cache, cache_length, strict=True
+            )
+        ]
+
+    def tag(self, texts: Sequence[str], frames: Sequence[Floats]) -> list[Tagged]:
+        """Find the entities of each text, with its audio where there is any.
+
+        Args:
+            texts: Normalised texts, each of at most ``bundle.max_characters``.
+            frames: Frames of each utterance; none at all gives the answer from text alone.
+                shape of each: (time, width)
+        """
+        lengths = [len(t) for t in texts]
+        if not any(lengths):
+            return [Tagged((), None) for _ in texts]
+        ids = [self.bundle.vocabulary.encode(t) for t in texts]
+        counts = [len(f) for f in frames]
+        characters = np.zeros((len(texts), max(lengths)), np.int64)
+        audio = np.zeros((len(texts), max(1, *counts), self.bundle.geometry.width), np.float32)
+        for i, (row, frame_rows) in enumerate(zip(ids, frames, strict=True)):
+            characters[i, : len(row)] = row
+            audio[i, : len(frame_rows)] = frame_rows
+        emissions, log_probabilities = self._tagger.run(
+            ["emissions", "log_probabilities"],
+            {
+                "characters": characters,
+                "character_count": np.array(lengths, np.int64),
+                "frames": audio,
+                "frame_count": np.array(counts, np.int64),
+            },
+        )
+        spans = self._decoder.decode(emissions, lengths)
+        alignments = align(log_probabilities, counts, ids)
+        return [Tagged(s, a) for s, a in zip(spans, alignments, strict=True)]
