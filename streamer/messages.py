@@ -55,7 +55,7 @@ __all__ = [
     "TimeSource",
     "Transcript",
     "UtteranceFinal",
-    "Warning",
+    "WarningMessage",
     "WarningName",
     "decode_client",
     "decode_server",
@@ -365,7 +365,7 @@ class AudioAck(_Message, frozen=True, kw_only=True, tag="audio.ack"):
     received_ms: int
 
 
-class Warning(_Message, frozen=True, kw_only=True, tag="warning"):  # noqa: A001
+class WarningMessage(_Message, frozen=True, kw_only=True, tag="warning"):
     """Something is wrong and the session goes on."""
 
     name: WarningName
@@ -404,7 +404,7 @@ ServerMessage = (
     | EntityRetract
     | UtteranceFinal
     | AudioAck
-    | Warning
+    | WarningMessage
     | ErrorMessage
     | SessionGoingAway
     | SessionSummary
