@@ -1,0 +1,140 @@
+"""Where audio comes from: one small interface, and the audio file.
+
+An `AudioSource` yields raw blocks in a format of the wire protocol. The microphone is in
+`cnerta.streamer.microphone`, so that this module does not need PortAudio.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import soxr
+
+from cnerta.streamer.client_errors import AudioFileError
+from cnerta.streamer.messages import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, AudioFormat
+
+__all__ = ["AudioFile", "AudioSource", "encode_pcm_s16le", "level_dbfs"]
+
+BLOCK_MS = 40
+FALLBACK_RATE = 16_000
+"""Sent instead of a file's own rate where that is outside the protocol's; the model's own rate."""
+
+FULL_SCALE = 32_768.0
+
+
+class AudioSource(Protocol):
+    """Anything that yields audio.
+
+    Attributes:
+        format: Encoding, rate and channels of the blocks.
+        paced: Whether blocks come at the pace of speech.
+        endless: Whether it goes on until it is closed; then the end of the transcript ends the
+            stream.
+    """
+
+    format: AudioFormat
+    paced: bool
+    endless: bool
+
+    def blocks(self) -> AsyncIterator[bytes]:
+        """Yield raw samples in `format`, interleaved."""
+        ...
+
+
+class AudioFile:
+    """An `AudioSource` over anything libsndfile reads: WAV, FLAC, Ogg, MP3, AIFF and more.
+
+    Several channels are mixed to one, and a rate outside 8 to 48 kHz is changed to 16 kHz; all else
+    is sent as it is in the file.
+
+    Args:
+        path: The file.
+        paced: Whether to yield a block only when it would have been spoken.
+
+    Raises:
+        AudioFileError: There is no such file, it is not audio, or it is empty.
+    """
+
+    endless = False
+
+    def __init__(self, path: Path, *, paced: bool) -> None:
+        self.paced = paced
+        self._path = path
+        if not path.is_file():
+            got = "a folder" if path.is_dir() else "no such file"
+            raise AudioFileError(f"expected an audio file at {path}, got {got}")
+        try:
+            info = soundfile.info(str(path))
+        except (soundfile.SoundFileError, OSError) as error:
+            raise AudioFileError(
+                f"expected audio that libsndfile reads (WAV, FLAC, Ogg, MP3, AIFF …) in {path}, "
+                f"got: {error}"
+            ) from error
+        if info.frames <= 0:
+            raise AudioFileError(f"expected audio in {path}, got a file without samples")
+        self._file_rate: int = info.samplerate
+        self.duration_ms: float = 1_000 * info.frames / info.samplerate
+        fits = MIN_SAMPLE_RATE <= self._file_rate <= MAX_SAMPLE_RATE
+        self.format = AudioFormat(sample_rate=self._file_rate if fits else FALLBACK_RATE)
+
+    async def blocks(self) -> AsyncIterator[bytes]:
+        """Yield 40 ms at a time.
+
+        Raises:
+            AudioFileError: The file turns out to be damaged further in.
+        """
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        yielded_samples = 0
+        for samples in self._mono_blocks():
+            yielded_samples += len(samples)
+            if self.paced:  # against the start, so that lateness does not add up
+                due = started + yielded_samples / self.format.sample_rate
+                await asyncio.sleep(max(0.0, due - loop.time()))
+            if len(samples):
+                yield encode_pcm_s16le(samples)
+
+    def _mono_blocks(self) -> Iterator[npt.NDArray[np.float32]]:
+        """Yield the mixed and resampled file. Each block: float32, (samples,)."""
+        resampler = None
+        if self.format.sample_rate != self._file_rate:
+            resampler = soxr.ResampleStream(self._file_rate, self.format.sample_rate, 1)
+        block_frames = self._file_rate * BLOCK_MS // 1_000
+        try:
+            for block in soundfile.blocks(
+                str(self._path), block_frames, dtype="float32", always_2d=True
+            ):
+                mono = block.mean(axis=1, dtype=np.float32)  # shape: (frames, channels) → (frames,)
+                yield mono if resampler is None else resampler.resample_chunk(mono)
+        except soundfile.SoundFileError as error:
+            raise AudioFileError(
+                f"expected {self.duration_ms / 1_000:.1f} s of audio in {self._path}, got an error "
+                f"on the way: {error}"
+            ) from error
+        if resampler is not None:
+            yield resampler.resample_chunk(np.empty(0, np.float32), last=True)
+
+
+def encode_pcm_s16le(samples: npt.NDArray[np.float32]) -> bytes:
+    """Encode samples in [-1, 1] (louder ones are clipped) as 16-bit little-endian integers.
+
+    Args:
+        samples: float32, (samples,).
+    """
+    scaled = np.rint(samples * FULL_SCALE)
+    encoded: bytes = np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype("<i2").tobytes()
+    return encoded
+
+
+def level_dbfs(block: bytes) -> float:
+    """Return the level of 16-bit little-endian samples in dB of full scale; -inf for silence."""
+    samples = np.frombuffer(block, "<i2").astype(np.float32) / FULL_SCALE
+    power = float(np.mean(samples * samples)) if samples.size else 0.0
+    return 10.0 * math.log10(power) if power > 0.0 else -math.inf

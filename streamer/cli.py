@@ -1,0 +1,343 @@
+"""The command ``cnerta-stream``: audio and transcript in, named entities out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from cnerta.models.errors import BundleError, CnertaError, InferenceError
+from cnerta.streamer.audio_source import AudioFile, AudioSource
+from cnerta.streamer.client import Connection, StreamOptions, WebSocketConnection, stream
+from cnerta.streamer.client_errors import ClientError, TranscriptError
+from cnerta.streamer.microphone import Microphone, find_input_device, list_input_devices
+from cnerta.streamer.sources import (
+    LineTranscript,
+    TimedTranscript,
+    TranscriptSource,
+    find_transcript_source,
+    read_timed_lines,
+)
+from cnerta.streamer.view import JsonView, LiveView, PlainView, Presenter
+
+__all__ = ["app", "main"]
+
+log = logging.getLogger(__name__)
+
+EXIT_BUNDLE: Final = 8
+EXIT_INFERENCE: Final = 9
+EXIT_INTERRUPTED: Final = 128 + signal.SIGINT
+EXIT_BROKEN_PIPE: Final = 128 + 13  # SIGPIPE, which not every system defines
+
+# In help texts a backslash keeps rich from taking a bracket for markup.
+HELP = """\
+Find persons, places and organisations in Mandarin speech while it is streamed.
+
+With --file the transcript is given. With --mic it is typed or piped in on standard input, where \
+every line is one finished utterance.
+
+cnerta-stream --file talk.wav --transcript "南京市长江大桥"
+
+cnerta-stream --mic --connect ws://127.0.0.1:8765
+"""
+
+EPILOG = """\
+A transcript file has one utterance a line: either start<TAB>end<TAB>text with times in seconds \
+(an Audacity label track), or JSON such as {"start_ms": 0, "end_ms": 2400, "text": "…"}, \
+optionally with "characters": \\[\\[start_ms, end_ms], …].
+
+Exit status: 0 done · 2 wrong options · 3 audio file · 4 microphone · 5 transcript · \
+6 server unreachable · 7 refused by the server · 8 model bundle · 9 ONNX runtime · \
+130 interrupted twice.
+"""
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command(help=HELP, epilog=EPILOG)
+def cnerta_stream(
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", "-f", metavar="AUDIO", help="Stream this audio file."),
+    ] = None,
+    mic: Annotated[bool, typer.Option("--mic", "-m", help="Stream the microphone.")] = False,
+    transcript: Annotated[
+        str | None,
+        typer.Option(
+            "--transcript",
+            "-t",
+            metavar="TEXT",
+            help="With --file: what is said. It is sent as a live recogniser would, growing with "
+            "the audio; as its times are not known, it is spread evenly.",
+        ),
+    ] = None,
+    transcript_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--transcript-file",
+            metavar="LINES",
+            help="With --file: what is said when, one utterance a line (see below); - for standard "
+            "input.",
+        ),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Take the transcript from a recogniser that an installed package offers.",
+        ),
+    ] = None,
+    connect: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Use a server, as in ws://127.0.0.1:8765. Without this the model runs in this "
+            "process.",
+        ),
+    ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Use this model instead of the one that came along."),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|INDEX", help="With --mic: which one, by number or part of its name."
+        ),
+    ] = None,
+    list_devices: Annotated[
+        bool, typer.Option("--list-devices", help="List the microphones and exit.")
+    ] = False,
+    realtime: Annotated[
+        bool,
+        typer.Option(
+            "--realtime/--fast",
+            help="With --file: at the pace of speech, or as fast as it is taken.",
+        ),
+    ] = False,
+    labels: Annotated[
+        str | None,
+        typer.Option(metavar="PER,LOC,…", help="Only entities of these types."),
+    ] = None,
+    nested: Annotated[
+        bool,
+        typer.Option("--nested/--flat", help="Entities inside entities, or only outermost ones."),
+    ] = True,
+    json: Annotated[
+        bool,
+        typer.Option("--json", help="Print every server event as one line of JSON, nothing else."),
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Say what happens, on standard error.")
+    ] = False,
+) -> None:
+    """Run one session from the command line; `HELP` says how."""
+    console = Console()
+    complaints = Console(stderr=True)
+    try:
+        if list_devices:
+            _print_devices(console)
+            return
+        _check_options(file, mic, transcript, transcript_file, source, connect, bundle, device)
+        audio: AudioSource
+        if file is not None:
+            audio = opened = AudioFile(file, paced=realtime)
+            words = _file_transcript(opened, transcript, transcript_file, source)
+        else:
+            audio = Microphone(find_input_device(device, list_input_devices()))
+            words = find_transcript_source(source)() if source is not None else LineTranscript()
+        typing = isinstance(words, LineTranscript) and sys.stdin.isatty()
+        presenter: Presenter
+        if json:
+            presenter = JsonView(sys.stdout.buffer)
+        elif console.is_terminal and not typing:
+            presenter = LiveView(console)
+        else:
+            presenter = PlainView(console)
+        logging.basicConfig(
+            level=logging.INFO if verbose else logging.WARNING,
+            format="%(message)s",
+            handlers=[
+                RichHandler(console=console if isinstance(presenter, LiveView) else complaints)
+            ],
+        )
+        if typing:
+            complaints.print(
+                "Type what is said, a line for each utterance; Ctrl-D ends.", style="dim"
+            )
+        options = StreamOptions(
+            labels=None if labels is None else tuple(part.strip() for part in labels.split(",")),
+            nested=nested,
+        )
+        asyncio.run(_run(connect, bundle, audio, words, options, presenter))
+    except BrokenPipeError:
+        # Whoever read the output is gone, as in `cnerta-stream --json | head`; the interpreter must
+        # not try to flush once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(EXIT_BROKEN_PIPE) from None
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except CnertaError as error:
+        complaints.print(
+            f"cnerta-stream: {error}",
+            style="bold red",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+        raise typer.Exit(_exit_status(error)) from None
+
+
+def _exit_status(error: CnertaError) -> int:
+    match error:
+        case ClientError():
+            return error.exit_status
+        case BundleError():
+            return EXIT_BUNDLE
+        case InferenceError():
+            return EXIT_INFERENCE
+        case _:
+            return 1
+
+
+def _check_options(
+    file: Path | None,
+    mic: bool,
+    transcript: str | None,
+    transcript_file: Path | None,
+    source: str | None,
+    connect: str | None,
+    bundle: Path | None,
+    device: str | None,
+) -> None:
+    """Refuse options that contradict each other.
+
+    Raises:
+        typer.BadParameter: They do.
+    """
+    if (file is not None) == mic:
+        got = "both" if mic else "neither"
+        raise typer.BadParameter(f"expected one of --file and --mic, got {got}")
+    if mic and (transcript is not None or transcript_file is not None):
+        raise typer.BadParameter(
+            "expected --transcript and --transcript-file with --file, got them with --mic: pipe or "
+            "type the transcript on standard input"
+        )
+    if sum(given is not None for given in (transcript, transcript_file, source)) > 1:
+        raise typer.BadParameter(
+            "expected one of --transcript, --transcript-file and --source, got several"
+        )
+    if connect is not None and bundle is not None:
+        raise typer.BadParameter(
+            "expected --bundle without --connect, got both: a server has its own model"
+        )
+    if device is not None and not mic:
+        raise typer.BadParameter("expected --device with --mic, got it without")
+
+
+def _file_transcript(
+    audio: AudioFile, text: str | None, lines: Path | None, source: str | None
+) -> TranscriptSource:
+    if text is not None:
+        return TimedTranscript.untimed(text, audio.duration_ms)
+    if source is not None:
+        return find_transcript_source(source)()
+    if lines is None:
+        raise TranscriptError(
+            "expected the transcript of the file from --transcript TEXT, --transcript-file LINES "
+            "or --source NAME, got none"
+        )
+    if str(lines) == "-":
+        return TimedTranscript(read_timed_lines(sys.stdin.buffer, "standard input"))
+    try:
+        with lines.open("rb") as opened:
+            return TimedTranscript(read_timed_lines(opened, str(lines)))
+    except OSError as error:
+        raise TranscriptError(
+            f"expected a transcript file at {lines}, got: {error.strerror}"
+        ) from error
+
+
+def _print_devices(console: Console) -> None:
+    devices = list_input_devices()
+    find_input_device(None, devices)  # no device at all is an error here too
+    table = Table(box=None)
+    for heading in ("", "index", "name", "channels", "rate"):
+        table.add_column(heading)
+    for device in devices:
+        table.add_row(
+            "*" if device.is_default else "",
+            str(device.index),
+            device.name,
+            str(device.channels),
+            f"{device.sample_rate} Hz",
+        )
+    console.print(table, markup=False)
+
+
+async def _run(
+    url: str | None,
+    bundle: Path | None,
+    audio: AudioSource,
+    words: TranscriptSource,
+    options: StreamOptions,
+    presenter: Presenter,
+) -> None:
+    async with await _connection(url, bundle) as connection:
+        with presenter, _stopped_by_signals() as stop:
+            messages = stream(connection, audio, words, options, stop=stop, watcher=presenter)
+            async for message in messages:
+                presenter.on_message(message)
+
+
+async def _connection(url: str | None, bundle: Path | None) -> Connection:
+    if url is not None:
+        return await WebSocketConnection.open(url)
+    # Only here, so that a client of a server needs no ONNX runtime.
+    from cnerta.streamer.local import LocalConnection
+
+    return await LocalConnection.open(bundle)
+
+
+@contextlib.contextmanager
+def _stopped_by_signals() -> Iterator[asyncio.Event]:
+    """Set the event at the first Ctrl-C (or SIGTERM), to finish in order; cancel at the second."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None, "called in a coroutine"
+    stop = asyncio.Event()
+
+    def interrupted() -> None:
+        if stop.is_set():
+            task.cancel()
+        else:
+            log.warning("finishing the session; Ctrl-C again to leave at once")
+            stop.set()
+
+    handled = (signal.SIGINT, signal.SIGTERM)
+    # On systems without it Ctrl-C stays a KeyboardInterrupt and leaves at once.
+    with contextlib.suppress(NotImplementedError):
+        for number in handled:
+            loop.add_signal_handler(number, interrupted)
+    try:
+        yield stop
+    finally:
+        with contextlib.suppress(NotImplementedError):
+            for number in handled:
+                loop.remove_signal_handler(number)
+
+
+def main() -> None:
+    """Run the command; what the console script calls."""
+    app()

@@ -1,0 +1,533 @@
+"""What a person sees of a session: the live terminal view, or plain lines without a terminal.
+
+`ViewState` is the fold of everything sent and received, `render` turns it into something rich can
+draw: both without effects, so that a test can draw any moment. `LiveView`, `PlainView` and
+`JsonView` put them on a console.
+
+Entities have a colour by type. An outer entity is a block of that colour followed by its type, an
+inner one is underlined within it. What may still change is in italics; what is final is bold.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import IO, Protocol, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from cnerta.streamer.audio_source import level_dbfs
+from cnerta.streamer.client import StreamWatcher
+from cnerta.streamer.messages import (
+    AudioAck,
+    Entity,
+    EntityRetract,
+    EntityUpsert,
+    ErrorMessage,
+    ServerMessage,
+    SessionGoingAway,
+    SessionReady,
+    SessionSummary,
+    UtteranceFinal,
+    WarningMessage,
+    encode,
+)
+from cnerta.streamer.sources import Revision
+
+__all__ = [
+    "Caption",
+    "JsonView",
+    "LiveView",
+    "PlainView",
+    "Presenter",
+    "ViewState",
+    "bracketed",
+    "format_time",
+    "highlighted",
+    "render",
+]
+
+LABEL_COLOURS = {"PER": "bright_magenta", "LOC": "bright_green", "ORG": "bright_cyan"}
+OTHER_COLOUR = "bright_yellow"
+
+CAPTIONS_KEPT = 12
+REVISIONS_KEPT = 8
+NARROW_WIDTH = 64
+"""Below this the entity list leaves out what matters least."""
+HEADER_AND_BORDER_LINES = 5
+METER_CELLS = 8
+METER_FLOOR_DBFS = -60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """One utterance as it is shown.
+
+    Attributes:
+        utterance: Its name.
+        text: The newest text sent, or the final one answered.
+        final: Whether the server has answered the final text.
+        audio_used: Whether the answer rests on audio too; known once final.
+        entities: What holds now, in order of the text.
+        latencies_ms: For every entity id, from sending the text to its first answer.
+        sent: The last revisions with the time they were sent, in seconds.
+    """
+
+    utterance: str
+    text: str = ""
+    final: bool = False
+    audio_used: bool = True
+    entities: tuple[Entity, ...] = ()
+    latencies_ms: tuple[tuple[str, int], ...] = ()
+    final_latency_ms: int | None = None
+    sent: tuple[tuple[int, float], ...] = ()
+
+    def latency_ms(self, entity_id: str) -> int | None:
+        """From sending the text to the first answer with this entity."""
+        return dict(self.latencies_ms).get(entity_id)
+
+    def _since_sent_ms(self, revision: int, now_s: float) -> int | None:
+        sent_s = dict(self.sent).get(revision)
+        return None if sent_s is None else round(1_000 * (now_s - sent_s))
+
+    def with_revision(self, revision: Revision, now_s: float) -> Caption:
+        """After `revision` was sent."""
+        sent = (*self.sent, (revision.revision, now_s))[-REVISIONS_KEPT:]
+        return replace(self, text=revision.text, sent=sent)
+
+    def with_entity(self, message: EntityUpsert, now_s: float) -> Caption:
+        """After an entity came or changed."""
+        new = message.entity
+        others = [entity for entity in self.entities if entity.id != new.id]
+        latency_ms = self._since_sent_ms(message.revision, now_s)
+        latencies = self.latencies_ms
+        if self.latency_ms(new.id) is None and latency_ms is not None:
+            latencies = (*latencies, (new.id, latency_ms))
+        return replace(self, entities=_in_text_order([*others, new]), latencies_ms=latencies)
+
+    def without_entity(self, entity_id: str) -> Caption:
+        """After an entity was retracted."""
+        left = tuple(entity for entity in self.entities if entity.id != entity_id)
+        return replace(self, entities=left)
+
+    def finished(self, message: UtteranceFinal, now_s: float) -> Caption:
+        """After the final answer, which is complete by itself."""
+        return replace(
+            self,
+            text=message.text,
+            final=True,
+            audio_used=message.audio_used,
+            entities=_in_text_order(message.entities),
+            final_latency_ms=self._since_sent_ms(message.revision, now_s),
+        )
+
+
+def _in_text_order(entities: Sequence[Entity]) -> tuple[Entity, ...]:
+    """Sort by start, an outer entity before the inner ones that start with it."""
+    return tuple(sorted(entities, key=lambda entity: (entity.start, -entity.end)))
+
+
+@dataclass(frozen=True, slots=True)
+class ViewState:
+    """Everything the view shows: the fold of all that was sent and received.
+
+    Attributes:
+        status: What the session does, in a word or two.
+        model: The model and what it runs on.
+        captions: The last utterances, the oldest first.
+        heard_ms: Audio sent.
+        level_dbfs: Level of the last block sent.
+        behind_live_ms: What the last event said.
+        notice: The last warning or error.
+        summary: The last message of a finished session.
+    """
+
+    status: str = "connecting"
+    model: str = ""
+    captions: tuple[Caption, ...] = ()
+    heard_ms: float = 0.0
+    level_dbfs: float = -math.inf
+    behind_live_ms: int | None = None
+    notice: str = ""
+    summary: SessionSummary | None = None
+
+    def heard(self, heard_ms: float, level_dbfs: float) -> ViewState:
+        """After audio was sent."""
+        return replace(self, heard_ms=heard_ms, level_dbfs=level_dbfs)
+
+    def sent(self, revision: Revision, now_s: float) -> ViewState:
+        """After a revision of the transcript was sent, at `now_s` on a steady clock."""
+        return self._changed(
+            revision.utterance, lambda caption: caption.with_revision(revision, now_s), add=True
+        )
+
+    def received(self, message: ServerMessage, now_s: float) -> ViewState:
+        """After a message came, at `now_s` on the same clock."""
+        match message:
+            case SessionReady():
+                model = f"{message.model.name} on {_provider(message.model.device)}"
+                return replace(self, status="live", model=model)
+            case EntityUpsert():
+                state = self._changed(
+                    message.utterance, lambda caption: caption.with_entity(message, now_s)
+                )
+                return replace(state, behind_live_ms=message.behind_live_ms)
+            case EntityRetract():
+                state = self._changed(
+                    message.utterance, lambda caption: caption.without_entity(message.id)
+                )
+                return replace(state, behind_live_ms=message.behind_live_ms)
+            case UtteranceFinal():
+                state = self._changed(
+                    message.utterance, lambda caption: caption.finished(message, now_s), add=True
+                )
+                return replace(state, behind_live_ms=message.behind_live_ms)
+            case WarningMessage():
+                return replace(self, notice=f"{message.name}: {message.detail}")
+            case ErrorMessage():
+                return replace(self, status="refused", notice=f"{message.name}: {message.detail}")
+            case SessionGoingAway():
+                return replace(self, status=f"going away ({message.reason})")
+            case SessionSummary():
+                return replace(self, status="ended", summary=message)
+            case AudioAck():
+                return self
+
+    def _changed(
+        self, utterance: str, change: Callable[[Caption], Caption], *, add: bool = False
+    ) -> ViewState:
+        captions = list(self.captions)
+        for index, caption in enumerate(captions):
+            if caption.utterance == utterance:
+                captions[index] = change(caption)
+                break
+        else:
+            if add:
+                captions.append(change(Caption(utterance)))
+        return replace(self, captions=tuple(captions[-CAPTIONS_KEPT:]))
+
+
+def _provider(device: str) -> str:
+    """Shorten ``CUDAExecutionProvider`` to ``CUDA``."""
+    return device.removesuffix("ExecutionProvider")
+
+
+def format_time(at_ms: float) -> str:
+    """Write a time on the audio clock as minutes and seconds: ``1:02.34``."""
+    minutes, rest_ms = divmod(round(at_ms), 60_000)
+    return f"{minutes}:{rest_ms / 1_000:05.2f}"
+
+
+def _colour(label: str) -> str:
+    return LABEL_COLOURS.get(label, OTHER_COLOUR)
+
+
+def _printable(text: str) -> str:
+    """Replace control characters one for one: a terminal must not obey a transcript."""
+    return "".join(
+        character if character.isprintable() or character == " " else "\N{REPLACEMENT CHARACTER}"
+        for character in text
+    )
+
+
+def _fitting(caption: Caption) -> list[Entity]:
+    """The entities whose offsets fit the text shown, which may be newer than their revision."""
+    return [
+        entity
+        for entity in caption.entities
+        if caption.text[entity.start : entity.end] == entity.text
+    ]
+
+
+def highlighted(caption: Caption) -> Text:
+    """Draw a caption: outer entities as blocks with their type, inner ones underlined."""
+    text = Text(_printable(caption.text), style="bold" if caption.final else "italic")
+    entities = _fitting(caption)
+    for entity in entities:
+        certain = "bold" if entity.status == "final" else "italic"
+        if entity.parent is None:
+            style = f"not dim {certain} black on {_colour(entity.label)}"
+        else:
+            style = "underline"
+        text.stylize(style, entity.start, entity.end)
+    drawn = Text(overflow="fold")
+    at = 0
+    for entity in entities:
+        if entity.parent is None and entity.end > at:
+            drawn.append_text(text[at : entity.end])
+            label_style = f"not bold not italic {_colour(entity.label)}"
+            drawn.append(f"{_printable(entity.label)} ", style=label_style)
+            at = entity.end
+    drawn.append_text(text[at:])
+    return drawn
+
+
+def bracketed(caption: Caption) -> str:
+    """Write a caption with its entities in brackets: ``[ORG [LOC 北京]大学]``."""
+    opening: dict[int, list[Entity]] = {}
+    closing: dict[int, int] = {}
+    for entity in _fitting(caption):
+        opening.setdefault(entity.start, []).append(entity)
+        closing[entity.end] = closing.get(entity.end, 0) + 1
+    parts: list[str] = []
+    for index, character in enumerate(_printable(caption.text)):
+        parts.append("]" * closing.get(index, 0))
+        parts.extend(f"[{_printable(entity.label)} " for entity in opening.get(index, []))
+        parts.append(character)
+    parts.append("]" * closing.get(len(caption.text), 0))
+    return "".join(parts)
+
+
+def _span(entity: Entity) -> str:
+    if entity.start_ms is None or entity.end_ms is None:
+        return "-"
+    return f"{format_time(entity.start_ms)}-{format_time(entity.end_ms)}"
+
+
+def _meter(dbfs: float) -> Text:
+    share = 0.0 if dbfs <= METER_FLOOR_DBFS else min(1.0, 1.0 - dbfs / METER_FLOOR_DBFS)
+    lit = round(share * METER_CELLS)
+    return Text("▮" * lit, style="green").append("▯" * (METER_CELLS - lit), style="dim")
+
+
+def _header(state: ViewState, width: int) -> Table:
+    header = Table.grid(expand=True, padding=(0, 1))
+    header.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+    header.add_column(no_wrap=True, justify="right")
+    left = Text(state.status, style="bold green" if state.status == "live" else "bold")
+    if state.model and width >= NARROW_WIDTH:
+        left.append(f"  {_printable(state.model)}", style="not bold dim")
+    right = Text.assemble(_meter(state.level_dbfs), f" {format_time(state.heard_ms)}")
+    if state.behind_live_ms is not None:
+        right.append(f"  {state.behind_live_ms} ms behind", style="dim")
+    header.add_row(left, right)
+    return header
+
+
+def _entity_table(captions: Sequence[Caption], width: int, rows: int) -> Table:
+    wide = width >= NARROW_WIDTH
+    table = Table(box=None, expand=True, pad_edge=False, header_style="dim")
+    table.add_column("type", no_wrap=True)
+    table.add_column("entity", ratio=1, no_wrap=True, overflow="ellipsis")
+    table.add_column("audio time", no_wrap=True)
+    table.add_column("sure", justify="right", no_wrap=True)
+    if wide:
+        table.add_column("latency", justify="right", no_wrap=True)
+        table.add_column("status", no_wrap=True)
+    listed = [(caption, entity) for caption in captions for entity in caption.entities]
+    for caption, entity in listed[-rows:] if rows > 0 else []:
+        latency_ms = caption.latency_ms(entity.id)
+        name = Text("└ " if entity.parent is not None else "").append(_printable(entity.text))
+        cells: list[RenderableType] = [
+            Text(_printable(entity.label), style=_colour(entity.label)),
+            name,
+            _span(entity),
+            f"{entity.confidence:.0%}",
+        ]
+        if wide:
+            cells += ["" if latency_ms is None else f"{latency_ms} ms", entity.status]
+        table.add_row(*cells, style="italic dim" if entity.status == "tentative" else "")
+    return table
+
+
+def render(state: ViewState, width: int, height: int) -> RenderableType:
+    """Draw one moment of a session.
+
+    Args:
+        state: The moment.
+        width: Columns there are.
+        height: Lines there are.
+    """
+    room = max(4, height - HEADER_AND_BORDER_LINES)
+    inner = max(1, width - 4)
+    lines = [highlighted(caption) for caption in state.captions]
+    shown: list[Text] = []
+    used = 0
+    for line in reversed(lines):  # the newest captions, as many as fit into half of the room
+        used += max(1, math.ceil(line.cell_len / inner))
+        if shown and used > room // 2:
+            break
+        shown.insert(0, line)
+    captions: RenderableType = Group(*shown) if shown else Text("waiting for speech …", style="dim")
+    parts: list[RenderableType] = [_header(state, inner), Panel(captions, title="captions")]
+    parts.append(_entity_table(state.captions, inner, room - min(used, room // 2) - 3))
+    if state.notice:
+        notice = Text(_printable(state.notice), style="yellow", no_wrap=True, overflow="ellipsis")
+        parts.append(notice)
+    if state.summary is not None:
+        parts.append(Text(_summary_line(state.summary), style="bold"))
+    return Panel(Group(*parts), title="cnerta-stream", title_align="left", border_style="dim")
+
+
+def _summary_line(summary: SessionSummary) -> str:
+    return (
+        f"{summary.utterances} utterances, {summary.entities} entities in "
+        f"{format_time(summary.audio_ms)} of audio; {summary.dropped_interims} interims dropped"
+    )
+
+
+class Presenter(StreamWatcher, Protocol):
+    """Shows a session while it runs; entered before it starts, left when it is over."""
+
+    def on_message(self, message: ServerMessage) -> None:
+        """Show what came from the server."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+class _Folding:
+    """Keeps the state; a base for the presenters that show it."""
+
+    def __init__(self) -> None:
+        self.state = ViewState()
+
+    def on_audio(self, block: bytes, heard_ms: float) -> None:
+        """Note the level and the time."""
+        self.state = self.state.heard(heard_ms, level_dbfs(block))
+
+    def on_revision(self, revision: Revision) -> None:
+        """Note the text."""
+        self.state = self.state.sent(revision, time.monotonic())
+
+    def on_message(self, message: ServerMessage) -> None:
+        """Note the answer."""
+        self.state = self.state.received(message, time.monotonic())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass
+
+
+class LiveView(_Folding):
+    """Redraws the view in place, ten times a second.
+
+    Args:
+        console: A terminal.
+    """
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+        self._live = Live(
+            console=console, get_renderable=self.picture, refresh_per_second=10, transient=False
+        )
+
+    def picture(self) -> RenderableType:
+        """Draw the session as it is now."""
+        width, height = self._console.size
+        return render(self.state, width, height)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+
+class PlainView(_Folding):
+    """Prints a line for every final utterance and one for each of its entities.
+
+    Args:
+        console: Where to print; need not be a terminal.
+    """
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def on_message(self, message: ServerMessage) -> None:
+        """Print what is final, and what is wrong."""
+        super().on_message(message)
+        match message:
+            case UtteranceFinal():
+                caption = next(
+                    caption
+                    for caption in self.state.captions
+                    if caption.utterance == message.utterance
+                )
+                self._line(Text(bracketed(caption), style="bold"))
+                for entity in caption.entities:
+                    self._line(_entity_line(entity, caption.final_latency_ms))
+            case WarningMessage():
+                self._line(Text(f"warning {message.name}: {_printable(message.detail)}", "yellow"))
+            case SessionGoingAway():
+                self._line(
+                    Text(f"the server is going away: {_printable(message.reason)}", "yellow")
+                )
+            case SessionSummary():
+                self._line(Text(_summary_line(message), style="dim"))
+            case _:
+                pass
+
+    def _line(self, text: Text) -> None:
+        self._console.print(text, soft_wrap=True, highlight=False)
+
+
+def _entity_line(entity: Entity, latency_ms: int | None) -> Text:
+    inner = "└ " if entity.parent is not None else ""
+    line = Text("  ").append(_printable(entity.label), style=_colour(entity.label))
+    line.append(f"  {inner}{_printable(entity.text)}  {_span(entity)}  {entity.confidence:.0%}")
+    if latency_ms is not None:
+        line.append(f"  after {latency_ms} ms", style="dim")
+    return line
+
+
+class JsonView:
+    """Writes every server message as one line of JSON, at once, and nothing else.
+
+    Args:
+        out: Where to write, usually standard output's buffer.
+    """
+
+    def __init__(self, out: IO[bytes]) -> None:
+        self._out = out
+
+    def on_audio(self, block: bytes, heard_ms: float) -> None:
+        """Nothing is written for what is sent."""
+
+    def on_revision(self, revision: Revision) -> None:
+        """Nothing is written for what is sent."""
+
+    def on_message(self, message: ServerMessage) -> None:
+        """Write the message."""
+        self._out.write(encode(message) + b"\n")
+        self._out.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass
