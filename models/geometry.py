@@ -47,6 +47,15 @@ class FrameGeometry:
         """Milliseconds a frame."""
         return 1000.0 * self.hop_samples / self.sample_rate
 
+    def frame_start_ms(self, frame: float) -> float:
+        """Where on the audio clock ``frame`` begins and ``frame - 1`` ends.
+
+        Half way between the centres of their windows, ``hop * frame - carry / 2`` in samples: a
+        frame speaks for the 40 ms around the centre of the 85 ms it sees. Never negative.
+        """
+        sample = self.hop_samples * frame - self.carry_samples / 2
+        return max(0.0, 1000.0 * sample / self.sample_rate)
+
     @property
     def chunk_samples(self) -> int:
         """New samples of a usual call."""

@@ -1,0 +1,116 @@
+"""Model settings: one frozen value per component, read from a recipe's ``[model]`` table."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from cnerta.models.labels import LabelKind
+
+__all__ = [
+    "AcousticConfig",
+    "CtcConfig",
+    "FusionConfig",
+    "FusionKind",
+    "ModelConfig",
+    "TextConfig",
+    "UnitKind",
+]
+
+FusionKind = Literal["none", "cma"]
+UnitKind = Literal["characters", "pronunciations"]
+
+
+class AcousticConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The acoustic encoder of section 4.3. The defaults are the sizes of the authors' release.
+
+    Attributes:
+        mel_bins: Filters of the filter bank.
+        conv_channels: Channels of the two convolutions.
+        width: Size of a frame.
+        layers: Transformer layers.
+        heads: Attention heads.
+        feed_forward: Inner size of the feed-forward layers.
+        dropout: Dropout probability.
+        chunk_frames: Frames a streaming call usually brings.
+        left_frames: Frames of left context a chunk may attend to.
+        min_chunk: Smallest chunk drawn in training.
+        max_chunk: Largest chunk drawn in training.
+    """
+
+    mel_bins: int = 80
+    conv_channels: int = 64
+    width: int = 256
+    layers: int = 6
+    heads: int = 4
+    feed_forward: int = 2048
+    dropout: float = 0.1
+    chunk_frames: int = 8
+    left_frames: int = 56
+    min_chunk: int = 4
+    max_chunk: int = 24
+
+
+class TextConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The text encoder. The defaults are the paper's BiLSTM.
+
+    Attributes:
+        encoder: Kind of encoder.
+        embedding: Size of a character embedding.
+        hidden: Size of the text representation, both directions together.
+        dropout: Dropout probability.
+    """
+
+    encoder: Literal["bilstm"] = "bilstm"
+    embedding: int = 50
+    hidden: int = 300
+    dropout: float = 0.5
+
+
+class FusionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How speech reaches the tagger.
+
+    Attributes:
+        kind: ``none`` (text only) or ``cma`` (cross-modal attention, equation 1).
+        width: Size of the fused representation.
+        heads: Attention heads.
+        feed_forward: Inner size of the feed-forward layer.
+        dropout: Dropout probability.
+        guided: Ours: add the masked CTC log-probability of each character at each frame to the
+            attention scores, so that a character looks at its own frames from the first step.
+        context: Ours: size of a BiLSTM over text and fused representation, so that what is heard
+            at one character can move the boundary of another; 0 for none (the paper).
+    """
+
+    kind: FusionKind = "cma"
+    width: int = 256
+    heads: int = 4
+    feed_forward: int = 1024
+    dropout: float = 0.1
+    guided: bool = False
+    context: int = 0
+
+
+class CtcConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The CTC task.
+
+    Attributes:
+        weight: λ of equation 4: weight of the CTC loss beside the CRF's. 0 turns the task off (the
+            -CMA-CRF rows).
+        units: ``characters`` (the paper) or ``pronunciations`` (ours: tonal syllables, composed
+            of initial, final and tone).
+    """
+
+    weight: float = 0.1
+    units: UnitKind = "characters"
+
+
+class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One model: text encoder x fusion x CTC, and its labels."""
+
+    acoustic: AcousticConfig = AcousticConfig()
+    text: TextConfig = TextConfig()
+    fusion: FusionConfig = FusionConfig()
+    ctc: CtcConfig = CtcConfig()
+    labels: LabelKind = "nested"

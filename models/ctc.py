@@ -1,0 +1,157 @@
+"""The CTC task: masked to the characters of the given text, or over all acoustic units.
+
+Masked CTC (equation 3) keeps only the characters of the given text. Here the whole output is never
+computed: the rows of those characters and the blank are gathered first and normalised alone, which
+is the same number.
+
+With pronunciation-tied units (ours) a row is a tonal syllable, the sum of embeddings of initial,
+final and tone, so syllables never heard in training still get a row; a character with several
+readings has the sum of their probabilities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cnerta.models.pronunciation import syllable_parts
+from cnerta.models.vocabulary import Vocabulary
+
+__all__ = ["BLANK", "CtcHead", "ctc_loss"]
+
+BLANK = 0
+_NEVER = -1e4
+
+
+class CtcHead(nn.Module):
+    """Scores acoustic units at every frame."""
+
+    readings: Tensor
+    parts: Tensor
+
+    def __init__(self, vocabulary: Vocabulary, width: int, *, tied: bool) -> None:
+        super().__init__()
+        self.register_buffer(
+            "readings", torch.from_numpy(vocabulary.reading_table()), persistent=False
+        )
+        self.blank = nn.Linear(width, 1)
+        units = len(vocabulary.units)
+        self.own = nn.Embedding(units, width + 1)
+        if tied:
+            nn.init.zeros_(self.own.weight)
+            parts = _part_table(vocabulary.units)
+            self.register_buffer("parts", torch.tensor(parts), persistent=False)
+            self.part_rows: nn.Embedding | None = nn.Embedding(max(map(max, parts)) + 1, width + 1)
+            nn.init.normal_(self.part_rows.weight, std=width**-0.5)
+        else:
+            nn.init.normal_(self.own.weight, std=width**-0.5)
+            self.part_rows = None
+
+    def unit_rows(self) -> Tensor:
+        """The output row of every unit, bias last. shape: (units, width + 1)."""
+        rows: Tensor = self.own.weight
+        if self.part_rows is not None:
+            rows = rows + self.part_rows(self.parts).sum(dim=1)
+        return rows
+
+    def all_units(self, frames: Tensor) -> Tensor:
+        """Log-probabilities over the blank and all units (no mask).
+
+        Args:
+            frames: shape: (batch, time, width)
+
+        Returns:
+            shape: (batch, time, 1 + units)
+        """
+        rows = self.unit_rows()
+        scores = frames @ rows[:, :-1].T + rows[:, -1]
+        return torch.cat([self.blank(frames), scores], dim=2).log_softmax(dim=2)
+
+    def forward(self, frames: Tensor, characters: Tensor) -> Tensor:
+        """Masked CTC: log-probabilities over the blank and the given characters (equation 3).
+
+        Args:
+            frames: shape: (batch, time, width)
+            characters: Ids, padded with 0. shape: (batch, length)
+
+        Returns:
+            Column 0 is the blank, column 1 + u the character at u; equal characters have equal
+            columns. shape: (batch, time, 1 + length)
+        """
+        batch, length = characters.shape
+        units = self.readings[characters].flatten(1)  # shape: (batch, length * readings)
+        known = units >= 0
+        rows = self.unit_rows()[units.clamp(min=0)]
+        scores = frames @ rows[..., :-1].transpose(1, 2) + rows[..., -1].unsqueeze(1)
+        blank = self.blank(frames)
+        # The mask of equation 3 is a set: a unit that several characters share counts once.
+        same = units[:, :, None] == units[:, None, :]
+        count = units.shape[1]
+        earlier = torch.ones(count, count, dtype=torch.bool, device=frames.device).tril(-1)
+        first = known & ~(same & earlier).any(dim=2)
+        counted = scores.masked_fill(~first.unsqueeze(1), _NEVER)
+        total = torch.cat([blank, counted], dim=2).logsumexp(dim=2, keepdim=True)
+        readable = scores.masked_fill(~known.unsqueeze(1), _NEVER)
+        heard = readable.view(batch, frames.shape[1], length, -1).logsumexp(dim=3)
+        return torch.cat([blank, heard], dim=2) - total
+
+
+def _part_table(units: Sequence[str]) -> list[list[int]]:
+    """Ids of initial, final and tone of every unit. shape: (units, 3)."""
+    named = [
+        (f"initial {initial}", f"final {final}", f"tone {tone}")
+        for initial, final, tone in map(syllable_parts, units)
+    ]
+    ids = {name: i for i, name in enumerate(sorted({n for names in named for n in names}))}
+    return [[ids[n] for n in names] for names in named]
+
+
+class _CtcLoss(torch.autograd.Function):
+    """CTC with the gradient with respect to the log-probabilities as given.
+
+    PyTorch's own gradient presumes that they come straight out of a log-softmax and that every
+    column stands for another symbol: it adds exp(log_probabilities). Masked columns that repeat a
+    character or share a reading break that, so the term is taken out again.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, log_probabilities: Tensor, targets: Tensor, frame_counts: Tensor, lengths: Tensor
+    ) -> Tensor:
+        with torch.enable_grad():
+            leaf = log_probabilities.detach().transpose(0, 1).requires_grad_()
+            losses = nn.functional.ctc_loss(
+                leaf, targets, frame_counts, lengths, BLANK, reduction="none", zero_infinity=True
+            )
+            (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+        counted = torch.arange(leaf.shape[0], device=leaf.device)[:, None] < frame_counts
+        counted = counted & (losses > 0)
+        presumed = leaf.detach().exp() * counted[:, :, None]
+        ctx.save_for_backward((gradient - presumed).transpose(0, 1))
+        return losses.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * upstream[0][:, None, None], None, None, None
+
+
+def ctc_loss(
+    log_probabilities: Tensor, targets: Tensor, frame_counts: Tensor, lengths: Tensor
+) -> Tensor:
+    """Negative log-likelihood of each utterance's symbols; 0 where no path exists.
+
+    Args:
+        log_probabilities: Column 0 is the blank. shape: (batch, time, symbols)
+        targets: Columns of the symbols, in order. shape: (batch, length)
+        frame_counts: Valid frames. shape: (batch,)
+        lengths: Valid targets. shape: (batch,)
+
+    Returns:
+        shape: (batch,)
+    """
+    loss: Tensor = _CtcLoss.apply(log_probabilities, targets, frame_counts, lengths)
+    return loss

@@ -1,0 +1,79 @@
+"""Fusion of text and speech: cross-modal attention."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from cnerta.models.config import FusionConfig
+
+__all__ = ["CrossModalAttention"]
+
+
+class CrossModalAttention(nn.Module):
+    """Cross-modal attention (CMA, equation 1): characters ask, frames answer.
+
+    Multi-head attention with the text representation as queries and the frames as keys and values,
+    then the usual residual, normalisation and feed-forward layer.
+
+    Ours: one learned key and value stand for "nothing heard". They are what a sentence without
+    audio attends to, and where a character may rest that no frame speaks for.
+    """
+
+    def __init__(self, config: FusionConfig, text_width: int, frame_width: int) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.size = config.width // config.heads
+        self.query = nn.Linear(text_width, config.width)
+        self.key_value = nn.Linear(frame_width, 2 * config.width)
+        self.silence = nn.Parameter(torch.randn(2 * config.width) / config.width**0.5)
+        self.output = nn.Linear(config.width, config.width)
+        self.attention_norm = nn.LayerNorm(config.width)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(config.width, config.feed_forward),
+            nn.ReLU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.feed_forward, config.width),
+        )
+        self.feed_forward_norm = nn.LayerNorm(config.width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.guidance = nn.Parameter(torch.full((config.heads,), 1.0)) if config.guided else None
+        self.width = config.width
+
+    def _split(self, x: Tensor) -> Tensor:
+        batch, time, _ = x.shape
+        return x.view(batch, time, self.heads, self.size).transpose(1, 2)
+
+    def forward(
+        self, text: Tensor, frames: Tensor, frame_counts: Tensor, log_probabilities: Tensor
+    ) -> Tensor:
+        """Fuse.
+
+        Args:
+            text: shape: (batch, length, text_width)
+            frames: shape: (batch, time, frame_width)
+            frame_counts: Valid frames of each utterance, 0 for none. shape: (batch,)
+            log_probabilities: Masked CTC output. shape: (batch, time, 1 + length)
+
+        Returns:
+            shape: (batch, length, width)
+        """
+        batch, length, _ = text.shape
+        query = self.query(text)
+        silence = self.silence.expand(batch, 1, -1)
+        key_value = torch.cat([silence, self.key_value(frames)], dim=1)
+        key, value = key_value[..., : self.width], key_value[..., self.width :]
+        scores = self._split(query) @ self._split(key).transpose(2, 3) / self.size**0.5
+        if self.guidance is not None:
+            # shape: (batch, length, 1 + time); the learned "nothing heard" gets no guidance.
+            heard = log_probabilities[:, :, 1:].transpose(1, 2).clamp(min=-10.0)
+            guide = nn.functional.pad(heard, (1, 0), value=-5.0)
+            scores = scores + self.guidance[:, None, None] * guide[:, None]
+        index = torch.arange(key.shape[1], device=text.device)
+        valid = index <= frame_counts[:, None]  # index 0 is always valid
+        scores = scores.masked_fill(~valid[:, None, None, :], -1e9)
+        attended = self.dropout(scores.softmax(dim=-1)) @ self._split(value)
+        merged = attended.transpose(1, 2).reshape(batch, length, self.width)
+        fused = self.attention_norm(query + self.dropout(self.output(merged)))
+        normed: Tensor = self.feed_forward_norm(fused + self.dropout(self.feed_forward(fused)))
+        return normed

@@ -1,0 +1,99 @@
+"""The whole model: text encoder x fusion x CTC, under a CRF (figure 2 of the paper)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cnerta.models.acoustic import AcousticEncoder
+from cnerta.models.config import ModelConfig
+from cnerta.models.crf import ConstrainedCrf
+from cnerta.models.ctc import CtcHead, ctc_loss
+from cnerta.models.fusion import CrossModalAttention
+from cnerta.models.labels import LabelScheme
+from cnerta.models.text import BiLstm, BiLstmEncoder
+from cnerta.models.vocabulary import Vocabulary
+
+__all__ = ["SpeechTagger", "TaggerOutput"]
+
+
+@dataclass(frozen=True, slots=True)
+class TaggerOutput:
+    """What the tagger computes.
+
+    Attributes:
+        emissions: CRF emission scores. shape: (batch, length, tags)
+        log_probabilities: Masked CTC, column 0 the blank, column 1 + u the character u.
+            shape: (batch, time, 1 + length)
+    """
+
+    emissions: Tensor
+    log_probabilities: Tensor
+
+
+class SpeechTagger(nn.Module):
+    """A model of the paper's Table 3 as its configuration composes it."""
+
+    def __init__(self, config: ModelConfig, vocabulary: Vocabulary, scheme: LabelScheme) -> None:
+        super().__init__()
+        self.config = config
+        self.vocabulary = vocabulary
+        self.scheme = scheme
+        self.text = BiLstmEncoder(config.text, len(vocabulary))
+        self.acoustic = AcousticEncoder(config.acoustic)
+        tied = config.ctc.units == "pronunciations"
+        self.ctc = CtcHead(vocabulary, config.acoustic.width, tied=tied)
+        width = self.text.width
+        self.fusion: CrossModalAttention | None = None
+        self.context: BiLstm | None = None
+        if config.fusion.kind == "cma":
+            self.fusion = CrossModalAttention(config.fusion, width, config.acoustic.width)
+            width += self.fusion.width
+        if config.fusion.context:
+            self.context = BiLstm(width, config.fusion.context)
+            width = config.fusion.context
+        self.dropout = nn.Dropout(config.text.dropout)
+        self.emissions = nn.Linear(width, len(scheme))
+        self.crf = ConstrainedCrf(scheme)
+
+    def forward(
+        self, characters: Tensor, counts: Tensor, frames: Tensor, frame_counts: Tensor
+    ) -> TaggerOutput:
+        """Score tags and characters.
+
+        Args:
+            characters: Ids. shape: (batch, length)
+            counts: Valid characters. shape: (batch,)
+            frames: Acoustic frames; at least one, which may be padding. shape: (batch, time, width)
+            frame_counts: Valid frames, 0 where there is no audio. shape: (batch,)
+        """
+        log_probabilities = self.ctc(frames, characters)
+        encoded = self.text(characters, counts)
+        if self.fusion is not None:
+            # The CTC task trains the guidance; the entity loss must not bend it.
+            fused = self.fusion(encoded, frames, frame_counts, log_probabilities.detach())
+            encoded = torch.cat([encoded, fused], dim=2)
+        if self.context is not None:
+            encoded = self.context(self.dropout(encoded), counts)
+        return TaggerOutput(self.emissions(self.dropout(encoded)), log_probabilities)
+
+    def entity_loss(self, output: TaggerOutput, tags: Tensor, counts: Tensor) -> Tensor:
+        """CRF negative log-likelihood, mean over sentences (equation 2)."""
+        index = torch.arange(tags.shape[1], device=tags.device)
+        loss: Tensor = -self.crf(
+            output.emissions.float(), tags, mask=index < counts[:, None], reduction="mean"
+        )
+        return loss
+
+    def masked_ctc_loss(
+        self, output: TaggerOutput, characters: Tensor, counts: Tensor, frame_counts: Tensor
+    ) -> Tensor:
+        """Masked CTC loss a character, mean over the sentences that have audio (equation 3)."""
+        heard = frame_counts > 0
+        # Equal characters share a column, the first of them: a blank must part equal neighbours.
+        same = characters[:, :, None] == characters[:, None, :]
+        targets = 1 + same.int().argmax(dim=2)
+        losses = ctc_loss(output.log_probabilities.float(), targets, frame_counts, counts)
+        return (losses / counts.clamp(min=1) * heard).sum() / heard.sum().clamp(min=1)

@@ -1,0 +1,72 @@
+"""``cnerta-train``: train a recipe."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from cnerta.models.errors import CnertaError
+from cnerta.train.recipe import load_recipe, recipe_names
+
+__all__ = ["main", "train"]
+
+
+def train(
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help=f"A recipe of the package ({', '.join(recipe_names())}) or a TOML file."
+        ),
+    ],
+    data_root: Annotated[
+        Path, typer.Option(help="Folder that the recipe's data paths are relative to.")
+    ] = Path(),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Checkpoints and logs; goes on with what is there. [default: runs/RECIPE]"
+        ),
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change a value of the recipe, such as seed=1 or stages.0.epochs=3. Repeatable.",
+        ),
+    ] = None,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Do not use an accelerator.")] = False,
+    precision: Annotated[str, typer.Option(help="no, fp16 or bf16.")] = "no",
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 for all cores.")] = 0,
+) -> None:
+    """Train a model from a recipe, resuming if it was cut off."""
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(message)s",
+        handlers=[RichHandler(console=Console(stderr=True), show_path=False)],
+    )
+    # Torch takes seconds to import; --help should not.
+    import torch
+
+    from cnerta.train.loop import Trainer
+
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        loaded = load_recipe(recipe, assignments or ())
+        folder = out or Path("runs") / loaded.name
+        best = Trainer(loaded, data_root, folder, cpu=cpu, mixed_precision=precision).run()
+    except CnertaError as error:
+        Console(stderr=True).print(f"[red]{type(error).__name__}[/red]: {error}")
+        raise typer.Exit(1) from error
+    Console(stderr=True).print(f"best model: {best}")
+
+
+def main() -> None:
+    """Entry point."""
+    typer.run(train)

@@ -1,0 +1,132 @@
+"""Predictions of a torch model or of a bundle on examples, and their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from cnerta.models.inference import AcousticState, Model
+from cnerta.models.labels import Span
+from cnerta.models.tagger import SpeechTagger
+from cnerta.train.audio import AudioCache
+from cnerta.train.batch import BatchBuilder
+from cnerta.train.data import Example
+from cnerta.train.objective import encode_batch
+
+__all__ = ["bundle_predictions", "torch_predictions", "unit_error_rate"]
+
+_BATCH = 32
+
+
+@torch.no_grad()
+def torch_predictions(
+    model: SpeechTagger,
+    examples: Sequence[Example],
+    cache: AudioCache,
+    *,
+    use_audio: bool = True,
+    device: torch.device | None = None,
+) -> list[list[Span]]:
+    """Spans the torch model finds, in the order of the examples, encoding in chunks."""
+    from cnerta.models.decoding import CrfDecoder
+
+    device = device or torch.device("cpu")
+    model.eval()
+    builder = BatchBuilder(model.vocabulary, model.scheme, cache, None)
+    decoder = CrfDecoder(model.scheme, model.crf.parameters_as_values())
+    found: list[list[Span]] = [[] for _ in examples]
+    for indices in _batches(examples, cache, use_audio=use_audio):
+        chosen = [examples[i] for i in indices]
+        if not use_audio:
+            chosen = [replace(e, audio=None, times_ms=None) for e in chosen]
+        batch = builder.build([(e,) for e in chosen], np.random.default_rng(0)).to(device)
+        frames, counts = encode_batch(model, batch, model.config.acoustic.chunk_frames)
+        output = model(batch.characters, batch.counts, frames, counts)
+        lengths = batch.counts.tolist()
+        for i, spans in zip(
+            indices, decoder.decode(output.emissions.float().cpu().numpy(), lengths), strict=True
+        ):
+            found[i] = [s.span for s in spans]
+    return found
+
+
+def bundle_predictions(
+    model: Model, examples: Sequence[Example], *, use_audio: bool = True
+) -> Iterator[list[Span]]:
+    """Spans the bundle finds, example by example, encoding chunk by chunk as a stream would."""
+    cache = AudioCache()
+    geometry = model.bundle.geometry
+    for example in examples:
+        frames = np.zeros((0, geometry.width), np.float32)
+        if use_audio and example.audio is not None:
+            samples = cache(example.audio)
+            samples = np.pad(samples, (0, -len(samples) % geometry.hop_samples))
+            state = AcousticState.initial(geometry)
+            pieces = []
+            for start in range(0, len(samples), geometry.chunk_samples):
+                chunk = samples[None, start : start + geometry.chunk_samples]
+                ((piece, state),) = model.encode(chunk, [state])
+                pieces.append(piece)
+            frames = np.concatenate(pieces)
+        (tagged,) = model.tag([example.text], [frames])
+        yield [s.span for s in tagged.spans]
+
+
+@torch.no_grad()
+def unit_error_rate(
+    model: SpeechTagger,
+    examples: Sequence[Example],
+    cache: AudioCache,
+    *,
+    device: torch.device | None = None,
+) -> float:
+    """Edit distance of greedily decoded acoustic units to the spoken ones, in percent of them.
+
+    The figure that tells whether the encoder hears anything: nothing is masked, so it cannot be
+    satisfied by position.
+    """
+    device = device or torch.device("cpu")
+    model.eval()
+    builder = BatchBuilder(model.vocabulary, model.scheme, cache, None)
+    errors = total = 0
+    for indices in _batches(examples, cache, use_audio=True):
+        clips = [(examples[i],) for i in indices if examples[i].audio is not None]
+        if not clips:
+            continue
+        batch = builder.build(clips, np.random.default_rng(0)).to(device)
+        frames, counts = encode_batch(model, batch, model.config.acoustic.chunk_frames)
+        best = model.ctc.all_units(frames).argmax(dim=2).cpu().numpy()
+        for row, n, units, k in zip(
+            best, counts.tolist(), batch.units.tolist(), batch.unit_counts.tolist(), strict=True
+        ):
+            path = row[:n]
+            kept = path[np.insert(path[1:] != path[:-1], 0, True)] if n else path
+            errors += _edit_distance([u for u in kept.tolist() if u], units[:k])
+            total += k
+    return 100.0 * errors / max(total, 1)
+
+
+def _batches(
+    examples: Sequence[Example], cache: AudioCache, *, use_audio: bool
+) -> Iterator[list[int]]:
+    def size(i: int) -> tuple[bool, float, int]:
+        audio = examples[i].audio if use_audio else None
+        return (audio is None, cache.seconds(audio) if audio else 0.0, len(examples[i].text))
+
+    order = sorted(range(len(examples)), key=size)
+    for spoken in (True, False):
+        chosen = [i for i in order if (use_audio and examples[i].audio is not None) == spoken]
+        for start in range(0, len(chosen), _BATCH):
+            yield chosen[start : start + _BATCH]
+
+
+def _edit_distance(first: Sequence[int], second: Sequence[int]) -> int:
+    row = list(range(len(second) + 1))
+    for i, a in enumerate(first, 1):
+        diagonal, row[0] = row[0], i
+        for j, b in enumerate(second, 1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (a != b))
+    return row[-1]

@@ -1,0 +1,431 @@
+"""The training loop: stages, checkpoints, exact resume, early stopping.
+
+Everything random in a step follows from (seed, stage, epoch, step), not from what came before. So a
+run that is cut off and resumed takes the same steps as one that is not: on a CPU, bit for bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import accelerate
+import msgspec
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from cnerta.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from cnerta.models.errors import CheckpointError, ConfigError, DataError
+from cnerta.models.labels import LabelScheme
+from cnerta.models.tagger import SpeechTagger
+from cnerta.models.vocabulary import Vocabulary
+from cnerta.train.audio import AudioCache
+from cnerta.train.batch import Batch, BatchBuilder, Clip, plan_epoch
+from cnerta.train.data import Example, read_source
+from cnerta.train.evaluation import torch_predictions, unit_error_rate
+from cnerta.train.metrics import EntityScores, score_entities
+from cnerta.train.objective import Objective
+from cnerta.train.pronunciations import character_readings
+from cnerta.train.recipe import Recipe, Stage
+
+__all__ = ["Trainer"]
+
+logger = logging.getLogger(__name__)
+
+_LAST = "last"
+_BEST = "best"
+_STATE = "state.json"
+_OPTIMIZER = "optimizer.safetensors"
+_STATISTICS_CLIPS = 400
+
+
+class Progress(msgspec.Struct, forbid_unknown_fields=True):
+    """Where a run stands.
+
+    Attributes:
+        recipe_sha256: Of the recipe as far as it has been followed: later stages may still be
+            changed, what was done may not.
+        stage: Index of the running stage.
+        epoch: Epochs of it that are done.
+        step: Steps of the running epoch that are done.
+        steps: Optimiser steps of the stage.
+        best_score: Best development score of the stage.
+        since_best: Epochs since.
+        best_scores: Figures of the best model.
+        seconds: Time spent in training.
+    """
+
+    recipe_sha256: str
+    stage: int = 0
+    epoch: int = 0
+    step: int = 0
+    steps: int = 0
+    best_score: float = float("-inf")
+    since_best: int = 0
+    best_scores: dict[str, float] = {}
+    seconds: float = 0.0
+
+
+class Trainer:
+    """Runs a recipe.
+
+    Args:
+        recipe: What to train.
+        data_root: Folder that the recipe's paths are relative to.
+        out: Folder for checkpoints and logs. Resumes what is there.
+        cpu: Do not use an accelerator.
+        mixed_precision: ``no``, ``fp16`` or ``bf16``.
+        save_minutes: Time between checkpoints inside an epoch.
+
+    Raises:
+        DataError: The data is not what the recipe says.
+        CheckpointError: ``out`` holds a run of another recipe.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data_root: Path,
+        out: Path,
+        *,
+        cpu: bool = False,
+        mixed_precision: str = "no",
+        save_minutes: float = 5.0,
+    ) -> None:
+        self.recipe = recipe
+        self.out = out
+        self.save_seconds = 60 * save_minutes
+        self.accelerator = accelerate.Accelerator(cpu=cpu, mixed_precision=mixed_precision)
+        self.cache = AudioCache()
+        names = {n for s in recipe.stages for n in (*s.train, *s.dev)}
+        self.examples = {n: read_source(recipe.data[n], data_root) for n in sorted(names)}
+        for name, examples in self.examples.items():
+            spoken = sum(e.audio is not None for e in examples)
+            logger.info("%s: %d examples, %d with audio", name, len(examples), spoken)
+        self.progress = Progress(_digest(recipe, 0))
+        last = out / _LAST
+        self.resumed = (last / _STATE).is_file()
+        if self.resumed:
+            self.progress = msgspec.json.decode((last / _STATE).read_bytes(), type=Progress)
+            digest = _digest(recipe, self.progress.stage)
+            if self.progress.recipe_sha256 != digest:
+                raise CheckpointError(
+                    f"expected a run of this recipe in {out}, got one whose model, data or stages "
+                    "up to the running one differ: choose another --out"
+                )
+            self.model = load_checkpoint(last).model
+        else:
+            torch.manual_seed(recipe.seed)
+            self.model = self._new_model()
+        self.model.to(self.accelerator.device)
+        out.mkdir(parents=True, exist_ok=True)
+        self.writer = SummaryWriter(str(out / "tensorboard"))
+
+    def run(self) -> Path:
+        """Train all stages that are left.
+
+        Returns:
+            Folder of the best model of the last stage.
+        """
+        first = self.progress.stage
+        for index in range(first, len(self.recipe.stages)):
+            if index > first or not self.resumed:
+                self.progress.stage = index
+                self.progress.recipe_sha256 = _digest(self.recipe, index)
+                self.progress.epoch = self.progress.step = self.progress.steps = 0
+                self.progress.best_score, self.progress.since_best = float("-inf"), 0
+                self.progress.best_scores = {}
+            self._run_stage(self.recipe.stages[index])
+            # The next stage starts from the best model of this one.
+            self.model.load_state_dict(load_checkpoint(self._best(index)).model.state_dict())
+        self.writer.close()
+        return self._best(len(self.recipe.stages) - 1)
+
+    def _best(self, stage: int) -> Path:
+        return self.out / f"{_BEST}-{stage}-{self.recipe.stages[stage].name}"
+
+    def _examples(self, names: Sequence[str]) -> list[Example]:
+        return [e for n in names for e in self.examples[n]]
+
+    def _new_model(self) -> SpeechTagger:
+        training = self._examples(sorted({n for s in self.recipe.stages for n in s.train}))
+        texts = sorted({e.text for e in training})
+        readings = None
+        if self.recipe.model.ctc.units == "pronunciations":
+            spoken = [(e.text, e.readings) for e in training if e.readings and e.text]
+            readings = character_readings(texts, spoken, self.recipe.max_readings)
+        vocabulary = Vocabulary.build("".join(texts), readings)
+        annotated = [e for e in training if e.spans is not None]
+        if not annotated:
+            raise DataError("expected entities in some training source, got none")
+        pairs = [(e.spans or (), len(e.text)) for e in annotated]
+        if self.recipe.model.labels == "flat":
+            scheme = LabelScheme.flat(s.label for spans, _ in pairs for s in spans)
+        else:
+            scheme = LabelScheme.nested(pairs)
+        model = SpeechTagger(self.recipe.model, vocabulary, scheme)
+        self._set_statistics(model, training)
+        parameters = sum(p.numel() for p in model.parameters())
+        logger.info(
+            "%d parameters, %d characters, %d acoustic units, %d tags",
+            parameters,
+            len(vocabulary),
+            len(vocabulary.units),
+            len(scheme),
+        )
+        return model
+
+    @torch.no_grad()
+    def _set_statistics(self, model: SpeechTagger, examples: Sequence[Example]) -> None:
+        """Mean and deviation of the filter bank over a sample of the recordings."""
+        spoken = [e for e in examples if e.audio is not None]
+        if not spoken:
+            return
+        generator = np.random.default_rng(self.recipe.seed)
+        chosen = generator.choice(len(spoken), min(_STATISTICS_CLIPS, len(spoken)), replace=False)
+        bank = model.acoustic.filter_bank
+        energies = []
+        for i in tqdm(chosen, desc="filter bank statistics", leave=False):
+            audio = spoken[i].audio
+            assert audio is not None, "chosen among those with audio"
+            energies.append(bank.energies(torch.from_numpy(self.cache(audio))[None])[0])
+        joined = torch.cat(energies)
+        bank.mean.copy_(joined.mean(dim=0))
+        bank.deviation.copy_(joined.std(dim=0).clamp(min=1e-3))
+
+    def _run_stage(self, stage: Stage) -> None:
+        progress = self.progress
+        sources = [(self.recipe.data[n], self.examples[n]) for n in stage.train]
+        if stage.task == "acoustic" and any(e.audio is None for _, es in sources for e in es):
+            raise ConfigError(f"stage {stage.name!r}: expected recordings in every source")
+        objective = Objective(self.model, stage, self.recipe.augmentation)
+        frozen = stage.task == "entities" and stage.freeze_acoustic
+        for part in (self.model.acoustic, self.model.ctc):
+            part.requires_grad_(not frozen)
+        trained = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        optimizer = torch.optim.Adam(trained.values(), lr=stage.learning_rate, betas=(0.9, 0.98))
+        objective, optimizer = self.accelerator.prepare(objective, optimizer)
+        if self.resumed and (self.out / _LAST / _OPTIMIZER).is_file() and progress.steps:
+            _load_optimizer(self.out / _LAST / _OPTIMIZER, optimizer, trained)
+        self.resumed = False
+        builder = BatchBuilder(
+            self.model.vocabulary, self.model.scheme, self.cache, self.recipe.augmentation
+        )
+        first_plan = plan_epoch(sources, stage, self.cache, self._generator(0))
+        total_steps = stage.epochs * len(first_plan)
+        logger.info("stage %s: about %d steps", stage.name, total_steps)
+        while progress.epoch < stage.epochs:
+            plan = plan_epoch(sources, stage, self.cache, self._generator(progress.epoch))
+            loss = self._run_epoch(stage, plan, builder, objective, optimizer, trained, total_steps)
+            progress.epoch += 1
+            progress.step = 0
+            self._finish_epoch(stage, loss)
+            self._save_last(optimizer, trained)
+            if stage.patience and progress.since_best >= stage.patience:
+                logger.info("no better score in %d epochs: stage ends", stage.patience)
+                break
+
+    def _run_epoch(
+        self,
+        stage: Stage,
+        plan: Sequence[Sequence[Clip]],
+        builder: BatchBuilder,
+        objective: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        trained: dict[str, torch.nn.Parameter],
+        total_steps: int,
+    ) -> float:
+        """One epoch from ``progress.step`` on. Returns the mean loss."""
+        progress = self.progress
+        objective.train()
+        losses = []
+        saved = time.monotonic()
+        bar = tqdm(
+            self._batches(stage, plan, builder, progress.step),
+            desc=f"{stage.name} {progress.epoch + 1}/{stage.epochs}",
+            initial=progress.step,
+            total=len(plan),
+            mininterval=5.0,
+            disable=not self.accelerator.is_local_main_process,
+        )
+        for batch in bar:
+            began = time.monotonic()
+            torch.manual_seed(self._step_seed(progress.step))
+            rate = _learning_rate(stage, progress.steps, total_steps)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            a = self.recipe.model.acoustic
+            chunk = int(torch.randint(a.min_chunk, a.max_chunk + 1, ()).item())
+            loss = objective(batch.to(self.accelerator.device), chunk)
+            if not bool(torch.isfinite(loss)):
+                raise DataError(
+                    f"expected a finite loss, got {float(loss)} at step {progress.step} of epoch "
+                    f"{progress.epoch}: lower the learning rate, or look for damaged recordings"
+                )
+            self.accelerator.backward(loss)
+            self.accelerator.clip_grad_norm_(trained.values(), stage.clip_norm)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            self.model.crf.constrain()
+            losses.append(loss.item())
+            progress.step += 1
+            progress.steps += 1
+            progress.seconds += time.monotonic() - began
+            self.writer.add_scalar(f"{stage.name}/loss", losses[-1], progress.steps)
+            self.writer.add_scalar(f"{stage.name}/learning rate", rate, progress.steps)
+            bar.set_postfix(loss=f"{np.mean(losses[-50:]):.3f}", refresh=False)
+            if time.monotonic() - saved > self.save_seconds:
+                self._save_last(optimizer, trained)
+                saved = time.monotonic()
+        return float(np.mean(losses)) if losses else float("nan")
+
+    def _generator(self, epoch: int, step: int = -1) -> np.random.Generator:
+        return np.random.default_rng([self.recipe.seed, self.progress.stage, epoch, step + 1])
+
+    def _step_seed(self, step: int) -> int:
+        return int(self._generator(self.progress.epoch, step).integers(2**62))
+
+    def _batches(
+        self, stage: Stage, plan: Sequence[Sequence[Clip]], builder: BatchBuilder, first: int
+    ) -> Iterator[Batch]:
+        """Build the batches from ``first`` on, one ahead, in a thread of its own."""
+        epoch = self.progress.epoch
+
+        def build(step: int) -> Batch:
+            return builder.build(
+                plan[step],
+                self._generator(epoch, step),
+                drop_audio=stage.drop_audio,
+                drop_characters=stage.drop_characters,
+            )
+
+        with ThreadPoolExecutor(max_workers=1) as worker:
+            ahead = [worker.submit(build, s) for s in range(first, min(first + 2, len(plan)))]
+            for step in range(first, len(plan)):
+                batch = ahead.pop(0).result()
+                if step + 2 < len(plan):
+                    ahead.append(worker.submit(build, step + 2))
+                yield batch
+
+    def _finish_epoch(self, stage: Stage, loss: float) -> None:
+        """Evaluate, log, and keep the model if it is the best of its stage."""
+        progress = self.progress
+        scores = self._evaluate(stage)
+        scores["train.loss"] = loss
+        score = scores["score"]
+        logger.info(
+            "%s epoch %d: %s",
+            stage.name,
+            progress.epoch,
+            ", ".join(f"{k} {v:.2f}" for k, v in scores.items()),
+        )
+        for name, value in scores.items():
+            self.writer.add_scalar(f"{stage.name}/{name}", value, progress.epoch)
+        self.writer.flush()
+        if score > progress.best_score:
+            progress.best_score, progress.since_best = score, 0
+            progress.best_scores = scores
+            self._save_model(self._best(progress.stage), scores)
+        else:
+            progress.since_best += 1
+
+    def _evaluate(self, stage: Stage) -> dict[str, float]:
+        device = self.accelerator.device
+        examples = self._examples(stage.dev)
+        if stage.task == "acoustic":
+            rate = unit_error_rate(self.model, examples, self.cache, device=device)
+            return {"unit error rate": rate, "score": -rate}
+        annotated = [e for e in examples if e.spans is not None]
+        gold = [e.spans or () for e in annotated]
+        figures: dict[str, float] = {}
+        runs = {"text": annotated, "speech": [e for e in annotated if e.audio is not None]}
+        scored: list[EntityScores] = []
+        for name, chosen in runs.items():
+            if not chosen:
+                continue
+            spoken = name == "speech"
+            predicted = torch_predictions(
+                self.model, chosen, self.cache, use_audio=spoken, device=device
+            )
+            gold = [e.spans or () for e in chosen]
+            result = score_entities(gold, predicted)
+            scored.append(result)
+            figures[f"{name}.flat.f1"] = result.flat.f1
+            figures[f"{name}.nested.f1"] = result.nested.f1
+        figures["score"] = float(np.mean([s.nested.f1 for s in scored]))
+        return figures
+
+    def _save_model(self, path: Path, scores: dict[str, float]) -> None:
+        provenance = {
+            "recipe": self.recipe.name,
+            "recipe_sha256": self.progress.recipe_sha256,
+            "seed": str(self.recipe.seed),
+            "stage": self.recipe.stages[self.progress.stage].name,
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+            "device": str(self.accelerator.device),
+            "training_minutes": f"{self.progress.seconds / 60:.0f}",
+        }
+        if self.accelerator.is_main_process:
+            checkpoint = Checkpoint(self.recipe.name, self.model, provenance, scores)
+            save_checkpoint(path, checkpoint)
+
+    def _save_last(
+        self, optimizer: torch.optim.Optimizer, trained: dict[str, torch.nn.Parameter]
+    ) -> None:
+        """Write all that resuming needs; the state file last, so that it never lies."""
+        if not self.accelerator.is_main_process:
+            return
+        folder = self.out / _LAST
+        self._save_model(folder, self.progress.best_scores)
+        partial = folder / (_OPTIMIZER + ".partial")
+        save_file(_optimizer_tensors(optimizer, trained), partial)
+        partial.replace(folder / _OPTIMIZER)
+        partial = folder / (_STATE + ".partial")
+        partial.write_bytes(msgspec.json.encode(self.progress))
+        partial.replace(folder / _STATE)
+
+
+def _digest(recipe: Recipe, stage: int) -> str:
+    """Hash of all in a recipe that decides a run up to and including a stage."""
+    stages = recipe.stages[: stage + 1]
+    used = {n for s in stages for n in (*s.train, *s.dev)}
+    data = {n: source for n, source in sorted(recipe.data.items()) if n in used}
+    followed = msgspec.structs.replace(recipe, stages=stages, data=data)
+    return hashlib.sha256(msgspec.json.encode(followed)).hexdigest()
+
+
+def _learning_rate(stage: Stage, step: int, total: int) -> float:
+    """Linear warm-up, then linear decay to ``stage.decay`` of the peak."""
+    if step < stage.warmup_steps:
+        return stage.learning_rate * (step + 1) / stage.warmup_steps
+    done = (step - stage.warmup_steps) / max(1, total - stage.warmup_steps)
+    return stage.learning_rate * max(stage.decay, 1 - (1 - stage.decay) * done)
+
+
+def _optimizer_tensors(
+    optimizer: torch.optim.Optimizer, trained: dict[str, torch.nn.Parameter]
+) -> dict[str, torch.Tensor]:
+    tensors = {}
+    for name, parameter in trained.items():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"{name}/{key}"] = value.detach().cpu().contiguous()
+    return tensors
+
+
+def _load_optimizer(
+    path: Path, optimizer: torch.optim.Optimizer, trained: dict[str, torch.nn.Parameter]
+) -> None:
+    for full_name, value in load_file(path).items():
+        name, _, key = full_name.rpartition("/")
+        parameter = trained[name]
+        value = value if key == "step" else value.to(parameter.device)
+        optimizer.state[parameter][key] = value

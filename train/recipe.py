@@ -1,0 +1,219 @@
+"""Recipes: everything that decides a training run, as one value read from TOML.
+
+A recipe names its data sources once (``[data.NAME]``) and trains in stages (``[[stages]]``), each
+with its own task, sources and learning rate. ``--set stages.0.epochs=3`` changes single values.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from cnerta.models.config import ModelConfig
+from cnerta.models.errors import ConfigError
+
+__all__ = ["Recipe", "Source", "Stage", "Task", "load_recipe", "recipe_names"]
+
+Task = Literal["acoustic", "entities"]
+
+
+class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One data source.
+
+    Attributes:
+        format: ``cnerta`` (the corpus' JSON lines), ``manifest`` (JSON lines with audio beside
+            them) or ``words`` (a folder of single-word recordings).
+        path: File or folder, relative to ``--data-root``.
+        audio_root: For ``cnerta``: where the recordings are (AISHELL-1's own layout or a flat
+            folder); none: text only.
+        entity_field: Field that holds the entities.
+        where: Keep rows whose field has one of these values, such as ``split = ["train80"]``.
+        exclude: Drop rows whose field has one of these values.
+        join: Join up to this many recordings to one, in random order with short pauses.
+        repeat: How often an epoch goes through the source.
+        speech: Use the recordings.
+        limit: Use the first so many rows; 0 for all.
+    """
+
+    format: Literal["cnerta", "manifest", "words"]
+    path: str
+    audio_root: str = ""
+    entity_field: str = ""
+    where: dict[str, list[str]] = {}
+    exclude: dict[str, list[str]] = {}
+    join: int = 1
+    repeat: int = 1
+    speech: bool = True
+    limit: int = 0
+
+
+class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One stage of training.
+
+    Attributes:
+        name: Shown in logs.
+        task: ``acoustic``: CTC over all units, and frame targets where character times are known.
+            ``entities``: CRF loss, plus λ times the masked CTC loss (equation 4).
+        train: Names of the training sources.
+        dev: Names of the development sources that choose the best epoch.
+        epochs: Passes over the training sources.
+        batch_size: Utterances of a batch, at most.
+        batch_seconds: Audio of a batch, at most.
+        learning_rate: Peak rate of Adam.
+        warmup_steps: Steps to the peak.
+        decay: Linear decay to this share of the peak over the stage.
+        freeze_acoustic: Do not train the acoustic encoder and the CTC head.
+        acoustic_weight: For ``entities``: weight of the acoustic task's loss beside it.
+        drop_audio: Probability of answering from text alone.
+        drop_characters: Probability of replacing a character by the unknown one.
+        patience: Stop after so many epochs without a better development score; 0: never.
+        clip_norm: Gradient norm bound.
+    """
+
+    name: str
+    task: Task
+    train: list[str]
+    dev: list[str]
+    epochs: int
+    batch_size: int = 16
+    batch_seconds: float = 120.0
+    learning_rate: float = 1e-3
+    warmup_steps: int = 100
+    decay: float = 0.05
+    freeze_acoustic: bool = False
+    acoustic_weight: float = 0.0
+    drop_audio: float = 0.0
+    drop_characters: float = 0.0
+    patience: int = 0
+    clip_norm: float = 5.0
+
+
+class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What happens to training audio.
+
+    Attributes:
+        speeds: Speed perturbation factors (Ko et al. 2015), drawn evenly.
+        time_masks: SpecAugment (Park et al. 2019) masks in time.
+        time_mask_windows: Longest of them, in 10 ms windows.
+        frequency_masks: Masks in frequency.
+        frequency_mask_bins: Widest of them, in mel bins.
+        gain_db: Loudness is changed by up to this much, either way.
+    """
+
+    speeds: tuple[float, ...] = (0.9, 1.0, 1.1)
+    time_masks: int = 2
+    time_mask_windows: int = 20
+    frequency_masks: int = 2
+    frequency_mask_bins: int = 10
+    gain_db: float = 6.0
+
+
+class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A training run.
+
+    Attributes:
+        name: Of the recipe and the model.
+        source: What it reproduces.
+        seed: Of everything random.
+        max_readings: Pronunciations a character may have, with ``units = "pronunciations"``.
+        model: The network.
+        augmentation: Of training audio.
+        data: Sources by name.
+        stages: In order.
+    """
+
+    name: str
+    source: str = ""
+    seed: int = 0
+    max_readings: int = 3
+    model: ModelConfig = ModelConfig()
+    augmentation: Augmentation = Augmentation()
+    data: dict[str, Source]
+    stages: list[Stage]
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with the package."""
+    folder = resources.files("cnerta.train") / "recipes"
+    return sorted(
+        f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")
+    )
+
+
+def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        name_or_path: A name from :func:`recipe_names`, or a TOML file.
+        overrides: ``key=value`` pairs; keys are dotted, list items are numbers, values are TOML
+            (a bare word is taken as a string).
+
+    Raises:
+        ConfigError: No such recipe, or an unknown key or impossible value in it.
+    """
+    path = Path(name_or_path)
+    if path.suffix == ".toml":
+        if not path.is_file():
+            raise ConfigError(f"expected a recipe file, got {path}, which is not a file")
+        content = path.read_text(encoding="utf-8")
+    elif name_or_path in recipe_names():
+        bundled = resources.files("cnerta.train") / "recipes" / f"{name_or_path}.toml"
+        content = bundled.read_text(encoding="utf-8")
+    else:
+        known = ", ".join(recipe_names())
+        raise ConfigError(f"expected a recipe file or one of {known}; got {name_or_path!r}")
+    try:
+        table = tomllib.loads(content)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"expected TOML in {name_or_path}, got: {error}") from error
+    for override in overrides:
+        _override(table, override)
+    try:
+        recipe = msgspec.convert(table, Recipe)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"in recipe {name_or_path}: {error}") from error
+    for stage in recipe.stages:
+        for source in (*stage.train, *stage.dev):
+            if source not in recipe.data:
+                raise ConfigError(
+                    f"stage {stage.name!r}: expected a source of {sorted(recipe.data)}, "
+                    f"got {source!r}"
+                )
+    return recipe
+
+
+def _override(table: dict[str, Any], assignment: str) -> None:
+    key, separator, text = assignment.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"expected key=value, got {assignment!r}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    here: Any = table
+    *path, last = key.split(".")
+    for part in path:
+        if isinstance(here, list):
+            here = _item(here, part, assignment)
+        elif isinstance(here, dict):
+            here = here.setdefault(part, {})
+        else:
+            raise ConfigError(f"expected a table or list before {part!r} in {assignment!r}")
+    if isinstance(here, list):
+        _item(here, last, assignment)
+        here[int(last)] = value
+    elif isinstance(here, dict):
+        here[last] = value
+    else:
+        raise ConfigError(f"expected a table or list before {last!r} in {assignment!r}")
+
+
+def _item(items: list[Any], index: str, assignment: str) -> Any:
+    if not index.isdigit() or int(index) >= len(items):
+        raise ConfigError(f"expected an index below {len(items)} in {assignment!r}, got {index!r}")
+    return items[int(index)]
