@@ -83,6 +83,7 @@ WarningName = Literal[
     "after_finish",
     "audio_ahead_of_realtime",
     "audio_clipped",
+    "audio_skipped",
     "interims_dropped",
     "partial_sample_dropped",
     "revision_not_newer",

@@ -1,0 +1,641 @@
+"""One stream: audio and transcript revisions in, work for the engine out; results in, events out.
+
+No I/O, no threads and no clock: the time is passed in, in seconds. The owner asks for work with
+:meth:`Session.take_encode` and :meth:`Session.take_tag`, has it run wherever it likes, and brings
+the result back with :meth:`Session.encoded` and :meth:`Session.tagged`. There is at most one of
+each outstanding, because a chunk needs the state the last one left, and an utterance's audio
+begins where the alignment of the last one ended.
+
+Audio is encoded exactly once, in chunks; a revision costs one tagger call over the frames that
+are there. A final transcript first has the audio received before it encoded, as a shorter chunk
+if need be. A newer revision takes the place of an interim one that has not run yet.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from msgspec import UNSET
+
+from cnerta.models.bundle import Bundle
+from cnerta.models.decoding import ScoredSpan
+from cnerta.models.inference import AcousticState, Tagged
+from cnerta.streamer.audio_input import AudioInput
+from cnerta.streamer.entities import Answer, AnswerOptions, EntityTracker, Revision, spread_times
+from cnerta.streamer.frames import FrameStore
+from cnerta.streamer.messages import (
+    MAX_TEXT_CHARACTERS,
+    AudioAck,
+    ErrorName,
+    ProtocolError,
+    ServerMessage,
+    SessionStart,
+    SessionSummary,
+    SessionUpdate,
+    Transcript,
+    WarningMessage,
+    WarningName,
+)
+from cnerta.streamer.normaliser import normalise
+from cnerta.streamer.outbox import Outbox
+from cnerta.streamer.stabiliser import StabiliserOptions
+
+__all__ = ["EncodeWork", "Session", "SessionLimits", "TagWork"]
+
+Floats = npt.NDArray[np.float32]
+
+_ACK_EVERY_MS: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """How much one session may hold.
+
+    Attributes:
+        retained_ms: Audio without a final transcript that is remembered.
+        late_ms: Audio before the newest final that is kept for late transcripts with times.
+        slack_ms: How far a transcript's times may be off.
+        backlog_ms: Audio that may wait for the engine before some is skipped.
+        interim_patience_ms: An interim that has waited longer than this is dropped.
+        open_utterances: Utterances without a final transcript.
+        pending_finals: Final transcripts that wait for their answer.
+        remembered_finals: Ids of answered utterances, to know a repeated one.
+    """
+
+    retained_ms: int = 60_000
+    late_ms: int = 10_000
+    slack_ms: int = 200
+    backlog_ms: int = 90_000
+    interim_patience_ms: int = 2_000
+    open_utterances: int = 64
+    pending_finals: int = 256
+    remembered_finals: int = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeWork:
+    """A chunk to encode.
+
+    Attributes:
+        samples: 16 kHz, -1 to 1. shape: (n * hop_samples,)
+        state: What the last chunk left.
+    """
+
+    samples: Floats
+    state: AcousticState
+
+
+@dataclass(frozen=True, slots=True)
+class TagWork:
+    """A revision to tag.
+
+    Attributes:
+        texts: The normalised text, in pieces if the model cannot take it whole; none if empty.
+        frames: Frames for each piece. shape of each: (time, width)
+        first_frame: Number of the first frame in the stream.
+    """
+
+    texts: tuple[str, ...]
+    frames: tuple[Floats, ...]
+    first_frame: int
+
+    @property
+    def has_audio(self) -> bool:
+        """Whether the answer will be from audio and text, not from text alone."""
+        return any(len(f) for f in self.frames)
+
+
+@dataclass(slots=True)
+class _Utterance:
+    """An utterance whose final transcript was not answered yet.
+
+    Attributes:
+        newest: Highest revision seen.
+        tracker: Its entities.
+        waiting: Interim revision that has not run yet.
+        has_final: A final transcript is on its way.
+        warned_too_long: The client was told that it lasts too long.
+    """
+
+    id: str
+    newest: int
+    tracker: EntityTracker
+    waiting: Revision | None = None
+    has_final: bool = False
+    warned_too_long: bool = False
+
+
+class Session:
+    """The state of one stream.
+
+    Attributes:
+        outbox: Where its messages go.
+    """
+
+    def __init__(
+        self, bundle: Bundle, start: SessionStart, limits: SessionLimits, outbox: Outbox
+    ) -> None:
+        """Begin a stream.
+
+        Raises:
+            ProtocolError: The client asks for labels that the model does not know.
+        """
+        self.outbox = outbox
+        self._bundle = bundle
+        self._geometry = bundle.geometry
+        self._limits = limits
+        self._options = AnswerOptions(
+            labels=self._checked_labels(start.labels),
+            nested=start.nested,
+            interim=start.interim,
+            stabiliser=StabiliserOptions(max_delay_ms=start.max_delay_ms),
+        )
+
+        # Audio: received, waiting to be encoded, encoded.
+        self._audio = AudioInput(start.audio)
+        self._acked_ms = 0
+        self._received_samples = 0
+        self._backlog: deque[Floats] = deque()
+        self._backlog_samples = 0
+        self._commit_end = 0  # sample up to which even a short chunk is encoded at once
+        self._encoding = 0  # frames of the chunk that is away
+        self._state = AcousticState.initial(bundle.geometry)
+        self._frames = FrameStore(bundle.geometry.width)
+        self._cursor = 0  # first frame that belongs to no answered final
+
+        self._utterances: OrderedDict[str, _Utterance] = OrderedDict()
+        self._finals: deque[Revision] = deque()
+        self._answered_finals: OrderedDict[str, None] = OrderedDict()
+        self._tagging: tuple[_Utterance, Revision, TagWork] | None = None
+
+        self._ids = 0
+        self._utterance_total = 0
+        self._entity_total = 0
+        self._dropped_interims = 0
+
+    # --- what the client sends --------------------------------------------------------------------
+
+    def add_audio(self, data: bytes) -> int:
+        """Take one binary frame.
+
+        Returns:
+            Milliseconds of audio it held.
+
+        Raises:
+            ProtocolError: A float sample is NaN or infinite, or the engine is far behind.
+        """
+        before_ms, was_clipped = self._audio.received_ms, self._audio.clipped
+        self._add_samples(self._audio.add(data))
+        if self._audio.clipped and not was_clipped:
+            self._warn("audio_clipped", "expected samples between -1 and 1; others are cut")
+        received_ms = self._audio.received_ms
+        if received_ms - self._acked_ms >= _ACK_EVERY_MS:
+            self._acked_ms = received_ms
+            self.outbox.put(AudioAck(received_ms=received_ms))
+        return received_ms - before_ms
+
+    def add_transcript(self, message: Transcript, now: float) -> None:
+        """Take one revision of an utterance's text.
+
+        Raises:
+            ProtocolError: The text is too long, its times are impossible, or too many final
+                transcripts wait for their answer.
+        """
+        _check(message)
+        utterance = self._utterances.get(message.utterance)
+        if message.utterance in self._answered_finals or (utterance and utterance.has_final):
+            self._warn(
+                "utterance_already_final",
+                f"expected nothing after the final transcript of {message.utterance!r}, got "
+                f"revision {message.revision}",
+            )
+            return
+        if utterance is None:
+            utterance = self._open(message, now)
+        elif message.revision <= utterance.newest:
+            self._warn(
+                "revision_not_newer",
+                f"expected a revision above {utterance.newest} of {message.utterance!r}, got "
+                f"{message.revision}",
+            )
+            # A final transcript is answered whatever its number (rule 4).
+            if not message.final:
+                return
+        utterance.newest = max(utterance.newest, message.revision)
+        if utterance.waiting is not None:
+            utterance.waiting = None
+            self._dropped_interims += 1
+        if message.final:
+            self._add_final(utterance, self._revision(message, now))
+        elif self._options.interim:
+            utterance.waiting = self._revision(message, now)
+
+    def update(self, message: SessionUpdate) -> None:
+        """Change options from now on.
+
+        Raises:
+            ProtocolError: The client asks for labels that the model does not know.
+        """
+        options = self._options
+        if message.labels is not UNSET:
+            options = replace(options, labels=self._checked_labels(message.labels))
+        if message.nested is not UNSET:
+            options = replace(options, nested=message.nested)
+        if message.interim is not UNSET:
+            options = replace(options, interim=message.interim)
+        if message.max_delay_ms is not UNSET:
+            stabiliser = replace(options.stabiliser, max_delay_ms=message.max_delay_ms)
+            options = replace(options, stabiliser=stabiliser)
+        self._options = options
+        if not options.interim:
+            for utterance in self._utterances.values():
+                utterance.waiting = None
+        if message.audio is not UNSET:
+            self._warn_partial_sample()
+            self._add_samples(self._audio.change(message.audio))
+
+    def finish_input(self) -> None:
+        """No more will come: have everything encoded and answered that still waits."""
+        self._warn_partial_sample()
+        self._add_samples(self._audio.finish())
+        self._commit_end = self._whole_frames(self._received_samples)
+
+    # --- work for the engine ----------------------------------------------------------------------
+
+    def take_encode(self) -> EncodeWork | None:
+        """The next chunk to encode, unless there is none or the last one is not back yet."""
+        if self._encoding:
+            return None
+        hop = self._geometry.hop_samples
+        if self._backlog_samples > self._samples(self._limits.backlog_ms):
+            self._skip_backlog()
+        count = self._geometry.chunk_frames
+        if self._backlog_samples < count * hop:
+            count = self._commit_end // hop - self._frames.end
+        if count <= 0:
+            return None
+        self._encoding = count
+        return EncodeWork(self._take_samples(count * hop), self._state)
+
+    def encoded(self, frames: Floats, state: AcousticState) -> None:
+        """Take back what :meth:`take_encode` gave out. shape of frames: (n, width)."""
+        assert len(frames) == self._encoding, "expected a frame for each hop"
+        self._encoding = 0
+        self._state = state
+        self._add_frames(frames)
+
+    def take_tag(self, now: float) -> TagWork | None:
+        """The next revision to tag: finals in the order they came, then interims.
+
+        None if there is none, if the last one is not back yet, or if the audio of the next final
+        is not encoded yet.
+        """
+        if self._tagging is not None:
+            return None
+        if self._finals:
+            revision = self._finals[0]
+            if self._frames.end < self._frame_at(revision.audio_end_ms):
+                return None
+            utterance = self._utterances[revision.message.utterance]
+        else:
+            interim = next(self._fresh_interims(now), None)
+            if interim is None:
+                return None
+            utterance, revision = interim
+            utterance.waiting = None
+        work = self._tag_work(revision)
+        self._tagging = (utterance, revision, work)
+        return work
+
+    def tagged(self, results: Sequence[Tagged], now: float) -> None:
+        """Take back what :meth:`take_tag` gave out, one result for each of its texts."""
+        assert self._tagging is not None, "expected work to be outstanding"
+        utterance, revision, work = self._tagging
+        self._tagging = None
+        if work.has_audio and not self._fits(results[0]):
+            self._retry_without_audio(utterance, revision)
+            return
+        answer = self._answer(revision, work, results)
+        self._send(utterance.tracker.apply(revision, answer, self._options, now))
+        if revision.message.final:
+            self._finals.popleft()
+            self._close(utterance, revision, work, results)
+
+    def tick(self, now: float) -> None:
+        """Let time pass."""
+        if self._options.interim:
+            for utterance in self._utterances.values():
+                self._send(utterance.tracker.tick(self._options, now))
+
+    # --- what the owner wants to know -------------------------------------------------------------
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether a final transcript waits for its answer."""
+        return bool(self._finals)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is away and nothing waits that has to run."""
+        return not (
+            self._finals
+            or self._encoding
+            or self._tagging
+            or self._commit_end // self._geometry.hop_samples > self._frames.end
+            or any(u.waiting for u in self._utterances.values())
+        )
+
+    @property
+    def received_ms(self) -> int:
+        """Audio received so far."""
+        return self._audio.received_ms
+
+    def summary(self) -> SessionSummary:
+        """The figures of the session so far."""
+        return SessionSummary(
+            utterances=self._utterance_total,
+            entities=self._entity_total,
+            audio_ms=self._audio.received_ms,
+            dropped_interims=self._dropped_interims,
+        )
+
+    # --- audio ------------------------------------------------------------------------------------
+
+    def _samples(self, milliseconds: float) -> int:
+        return round(milliseconds * self._geometry.sample_rate / 1000)
+
+    def _whole_frames(self, samples: int) -> int:
+        return samples - samples % self._geometry.hop_samples
+
+    def _frame_at(self, milliseconds: float) -> int:
+        """Number of the frame that a time falls into: all before it are complete by then."""
+        return self._samples(milliseconds) // self._geometry.hop_samples
+
+    def _add_samples(self, samples: Floats) -> None:
+        if not len(samples):
+            return
+        self._backlog.append(samples)
+        self._backlog_samples += len(samples)
+        self._received_samples += len(samples)
+        if self._backlog_samples > 2 * self._samples(self._limits.backlog_ms):
+            raise ProtocolError(
+                ErrorName.TRY_AGAIN_LATER,
+                f"expected the engine to be at most {2 * self._limits.backlog_ms} ms behind, got "
+                "more: the server is overloaded",
+            )
+
+    def _take_samples(self, count: int) -> Floats:
+        """Take ``count`` samples from the front of the backlog."""
+        taken: list[Floats] = []
+        missing = count
+        while missing:
+            block = self._backlog.popleft()
+            if len(block) > missing:
+                self._backlog.appendleft(block[missing:])
+                block = block[:missing]
+            taken.append(block)
+            missing -= len(block)
+        self._backlog_samples -= count
+        return np.concatenate(taken)
+
+    def _skip_backlog(self) -> None:
+        """Give up the older half of the waiting audio: better a gap than an endless delay."""
+        count = self._backlog_samples // (2 * self._geometry.hop_samples)
+        self._take_samples(count * self._geometry.hop_samples)
+        self._add_frames(np.zeros((count, self._geometry.width), np.float32))
+        self._state = AcousticState.initial(self._geometry)
+        self._warn(
+            "audio_skipped",
+            f"expected at most {self._limits.backlog_ms} ms of audio to wait, got more: "
+            f"{round(count * self._geometry.frame_ms)} ms were skipped",
+        )
+
+    def _add_frames(self, frames: Floats) -> None:
+        """Keep new frames, and forget those that are too old to be asked for."""
+        self._frames.append(frames)
+        oldest = self._frames.end - int(self._limits.retained_ms / self._geometry.frame_ms)
+        if oldest > self._cursor:
+            self._cursor = oldest
+            self._warn_too_long()
+        late = int(self._limits.late_ms / self._geometry.frame_ms)
+        self._frames.drop_before(max(oldest, self._cursor - late))
+
+    # --- transcripts ------------------------------------------------------------------------------
+
+    def _checked_labels(self, labels: list[str] | None) -> frozenset[str] | None:
+        if labels is None:
+            return None
+        known = self._bundle.scheme.types
+        unknown = [label for label in labels if label not in known]
+        if unknown:
+            raise ProtocolError(
+                ErrorName.UNKNOWN_LABEL,
+                f"expected labels among {', '.join(known)}, got {unknown[0][:60]!r}",
+            )
+        return frozenset(labels)
+
+    def _revision(self, message: Transcript, now: float) -> Revision:
+        audio_end_ms = 1000 * self._received_samples / self._geometry.sample_rate
+        if message.end_ms is not None:
+            audio_end_ms = min(audio_end_ms, message.end_ms + self._limits.slack_ms)
+        return Revision(message, normalise(message.text), now, audio_end_ms)
+
+    def _open(self, message: Transcript, now: float) -> _Utterance:
+        if len(self._utterances) - len(self._finals) >= self._limits.open_utterances:
+            self._forget_oldest_utterance(now)
+        tracker = EntityTracker(message.utterance, lambda: self._new_id(message.utterance))
+        utterance = _Utterance(message.utterance, message.revision, tracker)
+        self._utterances[message.utterance] = utterance
+        return utterance
+
+    def _new_id(self, utterance: str) -> str:
+        # Counted over the session: an utterance that was forgotten and comes back must not give
+        # its old ids to other entities.
+        self._ids += 1
+        return f"{utterance}-e{self._ids}"
+
+    def _forget_oldest_utterance(self, now: float) -> None:
+        running = self._tagging[0] if self._tagging else None
+        oldest = next(
+            (u for u in self._utterances.values() if not u.has_final and u is not running), None
+        )
+        if oldest is None:
+            return
+        del self._utterances[oldest.id]
+        self._dropped_interims += oldest.waiting is not None
+        self._send(oldest.tracker.retract_all("utterance_dropped", now))
+        self._warn(
+            "utterance_dropped",
+            f"expected at most {self._limits.open_utterances} utterances without a final "
+            f"transcript, got one more: {oldest.id!r} is forgotten",
+        )
+
+    def _add_final(self, utterance: _Utterance, revision: Revision) -> None:
+        if len(self._finals) >= self._limits.pending_finals:
+            raise ProtocolError(
+                ErrorName.TOO_MANY_FINALS,
+                f"expected at most {self._limits.pending_finals} unanswered final transcripts, "
+                "got one more",
+            )
+        utterance.has_final = True
+        self._finals.append(revision)
+        hop = self._geometry.hop_samples
+        self._commit_end = max(self._commit_end, self._frame_at(revision.audio_end_ms) * hop)
+
+    def _fresh_interims(self, now: float) -> Iterator[tuple[_Utterance, Revision]]:
+        """Interims that wait, oldest utterance first; those that waited too long are dropped."""
+        for utterance in self._utterances.values():
+            waiting = utterance.waiting
+            if waiting is None:
+                continue
+            if 1000 * (now - waiting.arrived) <= self._limits.interim_patience_ms:
+                yield utterance, waiting
+                continue
+            utterance.waiting = None
+            self._dropped_interims += 1
+            self._warn(
+                "interims_dropped",
+                f"expected answers within {self._limits.interim_patience_ms} ms, got behind: "
+                f"{self._dropped_interims} interim revisions were dropped so far",
+            )
+
+    def _tag_work(self, revision: Revision) -> TagWork:
+        text, longest = revision.text.text, self._bundle.max_characters
+        none = np.zeros((0, self._geometry.width), np.float32)
+        if len(text) > longest:
+            self._warn(
+                "text_beyond_model",
+                f"expected at most {longest} characters, got {len(text)}: answered in pieces, "
+                "from text alone",
+            )
+        if len(text) > longest or not text:
+            pieces = tuple(text[i : i + longest] for i in range(0, len(text), longest))
+            return TagWork(pieces, (none,) * len(pieces), 0)
+        start, end = self._window(revision)
+        frames = none if revision.text_only else self._frames.window(start, end)
+        # Each character needs a frame of its own, else this audio cannot be of this text.
+        if len(frames) < len(text):
+            frames = none
+        return TagWork((text,), (frames,), max(start, self._frames.first))
+
+    def _window(self, revision: Revision) -> tuple[int, int]:
+        """Numbers of the frames that may belong to a revision (rule 7)."""
+        message, frame_ms = revision.message, self._geometry.frame_ms
+        slack_ms = self._limits.slack_ms
+        start, end = self._cursor, self._frames.end
+        if message.start_ms is not None:
+            start = max(0, math.floor((message.start_ms - slack_ms) / frame_ms))
+        if message.final:
+            # What came after the final transcript belongs to the next utterance.
+            end = min(end, self._frame_at(revision.audio_end_ms))
+        if message.end_ms is not None:
+            end = min(end, math.ceil((message.end_ms + slack_ms) / frame_ms))
+        return start, end
+
+    # --- answers ----------------------------------------------------------------------------------
+
+    def _fits(self, tagged: Tagged) -> bool:
+        """Whether the audio is of the text (rule 6)."""
+        alignment = tagged.alignment
+        return alignment is not None and alignment.score >= self._bundle.audio_fit_bound
+
+    def _retry_without_audio(self, utterance: _Utterance, revision: Revision) -> None:
+        again = replace(revision, text_only=True)
+        if revision.message.final:
+            self._finals[0] = again
+        elif utterance.waiting is None and not utterance.has_final:
+            utterance.waiting = again
+        else:
+            self._dropped_interims += 1
+
+    def _answer(self, revision: Revision, work: TagWork, results: Sequence[Tagged]) -> Answer:
+        """Put a result on the stream's clock and its pieces together."""
+        if work.has_audio:
+            alignment = results[0].alignment
+            assert alignment is not None, "an answer with audio was checked to fit"
+            frame_ms = self._geometry.frame_ms
+            starts = np.rint((alignment.starts + work.first_frame) * frame_ms).astype(int)
+            ends = np.rint((alignment.ends + work.first_frame) * frame_ms).astype(int)
+            times = tuple(zip(starts.tolist(), ends.tolist(), strict=True))
+            heard_ms = (work.first_frame + len(work.frames[0])) * frame_ms
+            return Answer(results[0].spans, times, "alignment", heard_ms)
+        offset = 0
+        found: list[ScoredSpan] = []
+        for text, tagged in zip(work.texts, results, strict=True):
+            found += [replace(s, start=s.start + offset, end=s.end + offset) for s in tagged.spans]
+            offset += len(text)
+        times = spread_times(revision.message, len(revision.text.text))
+        return Answer(tuple(found), times, "transcript" if times else "none", None)
+
+    def _close(
+        self, utterance: _Utterance, revision: Revision, work: TagWork, results: Sequence[Tagged]
+    ) -> None:
+        """Forget an utterance whose final was answered, and the audio that was its own."""
+        del self._utterances[utterance.id]
+        self._answered_finals[utterance.id] = None
+        if len(self._answered_finals) > self._limits.remembered_finals:
+            self._answered_finals.popitem(last=False)
+        self._utterance_total += 1
+        self._entity_total += len(utterance.tracker)
+        if not work.texts:
+            return
+        alignment = results[0].alignment if work.has_audio else None
+        if alignment is not None:
+            # The rest is the next utterance's.
+            consumed = work.first_frame + int(alignment.ends[-1])
+        else:
+            # Whose audio this is nobody knows: the next utterance begins afresh.
+            end_ms = revision.message.end_ms
+            whole = revision.audio_end_ms
+            consumed = self._frame_at(whole if end_ms is None else min(whole, end_ms))
+        self._cursor = max(self._cursor, min(consumed, self._frames.end))
+
+    # --- messages ---------------------------------------------------------------------------------
+
+    def _send(self, messages: Iterable[ServerMessage]) -> None:
+        for message in messages:
+            self.outbox.put(message)
+
+    def _warn(self, name: WarningName, detail: str) -> None:
+        self.outbox.put(WarningMessage(name=name, detail=detail))
+
+    def _warn_too_long(self) -> None:
+        for utterance in self._utterances.values():
+            if utterance.tracker.answered is not None and not utterance.warned_too_long:
+                utterance.warned_too_long = True
+                self._warn(
+                    "utterance_too_long",
+                    f"expected a final transcript of {utterance.id!r} within "
+                    f"{self._limits.retained_ms} ms of audio, got none: the oldest is forgotten",
+                )
+
+    def _warn_partial_sample(self) -> None:
+        if self._audio.partial_bytes:
+            self._warn(
+                "partial_sample_dropped",
+                f"expected whole samples at the end, got {self._audio.partial_bytes} bytes more",
+            )
+
+
+def _check(message: Transcript) -> None:
+    """Check what the message types cannot say.
+
+    Raises:
+        ProtocolError: The text is too long or its times are impossible.
+    """
+    if len(message.text) > MAX_TEXT_CHARACTERS:
+        raise ProtocolError(
+            ErrorName.TEXT_TOO_LONG,
+            f"expected at most {MAX_TEXT_CHARACTERS} characters, got {len(message.text)}",
+        )
+    start, end = message.start_ms, message.end_ms
+    if start is not None and end is not None and end < start:
+        raise ProtocolError(
+            ErrorName.INVALID_TIMES, f"expected end_ms of at least {start}, got {end}"
+        )
