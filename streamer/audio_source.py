@@ -108,11 +108,11 @@ class AudioFile:
             resampler = soxr.ResampleStream(self._file_rate, self.format.sample_rate, 1)
         block_frames = self._file_rate * BLOCK_MS // 1_000
         try:
-            for block in soundfile.blocks(
-                str(self._path), block_frames, dtype="float32", always_2d=True
-            ):
-                mono = block.mean(axis=1, dtype=np.float32)  # shape: (frames, channels) → (frames,)
-                yield mono if resampler is None else resampler.resample_chunk(mono)
+            with _SequentialFile(str(self._path)) as opened:
+                # shape of block: (frames, channels)
+                while len(block := opened.read(block_frames, dtype="float32", always_2d=True)):
+                    mono = block.mean(axis=1, dtype=np.float32)
+                    yield mono if resampler is None else resampler.resample_chunk(mono)
         except soundfile.SoundFileError as error:
             raise AudioFileError(
                 f"expected {self.duration_ms / 1_000:.1f} s of audio in {self._path}, got an error "
@@ -120,6 +120,18 @@ class AudioFile:
             ) from error
         if resampler is not None:
             yield resampler.resample_chunk(np.empty(0, np.float32), last=True)
+
+
+class _SequentialFile(soundfile.SoundFile):  # type: ignore[misc]  # untyped base
+    """A sound file that is only read forwards.
+
+    soundfile seeks to where it is after every read, and a seek in an MP3 loses the bits that the
+    next frame needs from the ones before: read in blocks, it comes out in tatters.
+    """
+
+    def seekable(self) -> bool:
+        """Say no, so that soundfile does not seek."""
+        return False
 
 
 def encode_pcm_s16le(samples: npt.NDArray[np.float32]) -> bytes:
