@@ -377,7 +377,7 @@ def _original_times(text: NormalisedText, times: CharacterTimes) -> list[tuple[i
         return []
     now = times[0][0]
     spread: list[tuple[int, int]] = []
-    spoken = dict(zip(text.offsets, times, strict=True))
+    spoken = dict(zip(text.offsets.tolist(), times, strict=True))
     for offset in range(len(text.original)):
         spread.append(spoken.get(offset, (now, now)))
         now = spread[-1][1]

@@ -31,19 +31,20 @@ class NormalisedText:
         original: As the client sent it.
         text: Normalised characters.
         offsets: For each normalised character the code-point offset in ``original``.
+            shape: (len(text),)
         utf16: For each code-point offset of ``original``, its end included, the same in UTF-16
             units. shape: (len(original) + 1,)
     """
 
     original: str
     text: str
-    offsets: tuple[int, ...]
+    offsets: npt.NDArray[np.int64]
     utf16: npt.NDArray[np.int64]
 
     def original_range(self, start: int, end: int) -> tuple[int, int]:
         """Code-point offsets in ``original`` of the normalised characters ``start`` to ``end``."""
         assert 0 <= start < end <= len(self.offsets), "expected a stretch inside the text"
-        return self.offsets[start], self.offsets[end - 1] + 1
+        return int(self.offsets[start]), int(self.offsets[end - 1]) + 1
 
 
 def normalise(text: str) -> NormalisedText:
@@ -57,7 +58,7 @@ def normalise(text: str) -> NormalisedText:
             offsets.append(offset)
     units = np.fromiter((1 + (ord(c) > 0xFFFF) for c in text), np.int64, len(text))
     utf16 = np.concatenate([np.zeros(1, np.int64), np.cumsum(units)])
-    return NormalisedText(text, "".join(kept), tuple(offsets), utf16)
+    return NormalisedText(text, "".join(kept), np.array(offsets, np.int64), utf16)
 
 
 def _normalise_character(character: str) -> str | None:

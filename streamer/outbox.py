@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
+from typing import Final
 
 import msgspec
 
@@ -26,6 +27,10 @@ from cnerta.streamer.messages import (
 __all__ = ["Outbox"]
 
 
+_MESSAGE_BYTES: Final = 1_000
+_PAIR_BYTES: Final = 120
+
+
 class Outbox:
     """The waiting messages of one session.
 
@@ -34,10 +39,11 @@ class Outbox:
         dropped_changes: Entity changes dropped because the client reads too slowly.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity_bytes: int) -> None:
         self.seq = 0
         self.dropped_changes = 0
-        self._capacity = capacity
+        self._capacity_bytes = capacity_bytes
+        self._bytes = 0
         self._waiting: OrderedDict[Hashable, ServerMessage] = OrderedDict()
         self._unique = 0
         # Entities the client has heard of and not heard retracted or final.
@@ -49,27 +55,30 @@ class Outbox:
     @property
     def is_over(self) -> bool:
         """Whether more waits than may, although all that can go is gone."""
-        return len(self._waiting) > self._capacity
+        return self._bytes > self._capacity_bytes
 
     def clear(self) -> None:
         """Forget what waits."""
         self._waiting.clear()
+        self._bytes = 0
 
     def put(self, message: ServerMessage) -> None:
         """Add a message. The ``seq`` of an event is filled in when it leaves."""
         key = self._key(message)
-        self._waiting.pop(key, None)
+        self._remove(key)
         if isinstance(message, EntityRetract) and message.id not in self._known:
             return  # It came and went before the client heard of it.
         self._waiting[key] = message
-        if self.is_over:
-            self._drop_oldest_change()
+        self._bytes += _weight(message)
+        while self.is_over and self._drop_oldest_change():
+            pass
 
     def pop(self) -> ServerMessage | None:
         """The next message to send, if any."""
         if not self._waiting:
             return None
         _, message = self._waiting.popitem(last=False)
+        self._bytes -= _weight(message)
         if isinstance(message, EntityUpsert):
             self._known.add(message.entity.id)
         elif isinstance(message, EntityRetract):
@@ -93,10 +102,24 @@ class Outbox:
         self._unique += 1
         return self._unique
 
-    def _drop_oldest_change(self) -> None:
+    def _remove(self, key: Hashable) -> None:
+        message = self._waiting.pop(key, None)
+        if message is not None:
+            self._bytes -= _weight(message)
+
+    def _drop_oldest_change(self) -> bool:
         """Make room: the utterance's final will say what the change said."""
         for key, message in self._waiting.items():
             if isinstance(message, EntityUpsert):
-                del self._waiting[key]
+                self._remove(key)
                 self.dropped_changes += 1
-                return
+                return True
+        return False
+
+
+def _weight(message: ServerMessage) -> int:
+    """About how many bytes of memory a message takes."""
+    if isinstance(message, UtteranceFinal):
+        text = 4 * len(message.text) + _PAIR_BYTES * len(message.characters)
+        return _MESSAGE_BYTES * (1 + len(message.entities)) + text
+    return _MESSAGE_BYTES

@@ -356,6 +356,11 @@ class Session:
         """Audio received so far."""
         return self._audio.received_ms
 
+    @property
+    def backlog_ms(self) -> float:
+        """Audio that waits to be encoded."""
+        return 1000 * self._backlog_samples / self._geometry.sample_rate
+
     def summary(self) -> SessionSummary:
         """The figures of the session so far."""
         return SessionSummary(
