@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import IO, Protocol, Self
 
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
@@ -60,8 +61,12 @@ OTHER_COLOUR = "bright_yellow"
 CAPTIONS_KEPT = 12
 REVISIONS_KEPT = 8
 NARROW_WIDTH = 64
-"""Below this the entity list leaves out what matters least."""
-HEADER_AND_BORDER_LINES = 5
+VERY_NARROW_WIDTH = 40
+"""Below these the entity list leaves out what matters least."""
+OUTER_COLUMNS = 4
+"""Border and padding of a panel, both sides."""
+FIXED_LINES = 7
+"""Two panels' borders, the header, the heads of the entity list, and the line of the cursor."""
 METER_CELLS = 8
 METER_FLOOR_DBFS = -60.0
 
@@ -221,8 +226,8 @@ def _provider(device: str) -> str:
 
 def format_time(at_ms: float) -> str:
     """Write a time on the audio clock as minutes and seconds: ``1:02.34``."""
-    minutes, rest_ms = divmod(round(at_ms), 60_000)
-    return f"{minutes}:{rest_ms / 1_000:05.2f}"
+    minutes, hundredths = divmod(round(at_ms / 10), 6_000)
+    return f"{minutes}:{hundredths // 100:02d}.{hundredths % 100:02d}"
 
 
 def _colour(label: str) -> str:
@@ -299,8 +304,8 @@ def _meter(dbfs: float) -> Text:
 
 def _header(state: ViewState, width: int) -> Table:
     header = Table.grid(expand=True, padding=(0, 1))
-    header.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
-    header.add_column(no_wrap=True, justify="right")
+    header.add_column(no_wrap=True, overflow="ellipsis", ratio=1, min_width=8)
+    header.add_column(no_wrap=True, justify="right", overflow="ellipsis")
     left = Text(state.status, style="bold green" if state.status == "live" else "bold")
     if state.model and width >= NARROW_WIDTH:
         left.append(f"  {_printable(state.model)}", style="not bold dim")
@@ -312,12 +317,13 @@ def _header(state: ViewState, width: int) -> Table:
 
 
 def _entity_table(captions: Sequence[Caption], width: int, rows: int) -> Table:
-    wide = width >= NARROW_WIDTH
+    wide, narrow = width >= NARROW_WIDTH, width < VERY_NARROW_WIDTH
     table = Table(box=None, expand=True, pad_edge=False, header_style="dim")
     table.add_column("type", no_wrap=True)
-    table.add_column("entity", ratio=1, no_wrap=True, overflow="ellipsis")
-    table.add_column("audio time", no_wrap=True)
-    table.add_column("sure", justify="right", no_wrap=True)
+    table.add_column("entity", ratio=1, no_wrap=True, overflow="ellipsis", min_width=8)
+    table.add_column("at" if narrow else "audio time", no_wrap=True)
+    if not narrow:
+        table.add_column("sure", justify="right", no_wrap=True)
     if wide:
         table.add_column("latency", justify="right", no_wrap=True)
         table.add_column("status", no_wrap=True)
@@ -328,9 +334,10 @@ def _entity_table(captions: Sequence[Caption], width: int, rows: int) -> Table:
         cells: list[RenderableType] = [
             Text(_printable(entity.label), style=_colour(entity.label)),
             name,
-            _span(entity),
-            f"{entity.confidence:.0%}",
+            _span(entity).split("-")[0] if narrow else _span(entity),
         ]
+        if not narrow:
+            cells.append(f"{entity.confidence:.0%}")
         if wide:
             cells += ["" if latency_ms is None else f"{latency_ms} ms", entity.status]
         table.add_row(*cells, style="italic dim" if entity.status == "tentative" else "")
@@ -345,25 +352,41 @@ def render(state: ViewState, width: int, height: int) -> RenderableType:
         width: Columns there are.
         height: Lines there are.
     """
-    room = max(4, height - HEADER_AND_BORDER_LINES)
-    inner = max(1, width - 4)
-    lines = [highlighted(caption) for caption in state.captions]
-    shown: list[Text] = []
-    used = 0
-    for line in reversed(lines):  # the newest captions, as many as fit into half of the room
-        used += max(1, math.ceil(line.cell_len / inner))
-        if shown and used > room // 2:
-            break
-        shown.insert(0, line)
-    captions: RenderableType = Group(*shown) if shown else Text("waiting for speech …", style="dim")
-    parts: list[RenderableType] = [_header(state, inner), Panel(captions, title="captions")]
-    parts.append(_entity_table(state.captions, inner, room - min(used, room // 2) - 3))
+    inner = max(2, width - OUTER_COLUMNS)
+    notes: list[Text] = []
     if state.notice:
-        notice = Text(_printable(state.notice), style="yellow", no_wrap=True, overflow="ellipsis")
-        parts.append(notice)
+        style = "yellow"
+        notes.append(Text(_printable(state.notice), style, no_wrap=True, overflow="ellipsis"))
     if state.summary is not None:
-        parts.append(Text(_summary_line(state.summary), style="bold"))
+        notes.append(Text(_summary_line(state.summary), "bold", no_wrap=True, overflow="ellipsis"))
+    room = max(2, height - FIXED_LINES - len(notes))
+    entities = sum(len(caption.entities) for caption in state.captions)
+    lines = [
+        line
+        for caption in state.captions
+        for line in _folded(highlighted(caption), max(2, inner - OUTER_COLUMNS))
+    ]
+    lines = lines[-max(room // 2, room - entities) :]
+    captions = Group(*lines) if lines else Text("waiting for speech …", style="dim")
+    parts: list[RenderableType] = [
+        _header(state, inner),
+        Panel(captions, title="captions"),
+        _entity_table(state.captions, inner, room - max(1, len(lines))),
+        *notes,
+    ]
     return Panel(Group(*parts), title="cnerta-stream", title_align="left", border_style="dim")
+
+
+def _folded(text: Text, width: int) -> list[Text]:
+    """Break at the edge, wherever that is: Chinese has no spaces, and the height must be known."""
+    breaks: list[int] = []
+    cells = 0
+    for index, character in enumerate(text.plain):
+        cells += cell_len(character)
+        if cells > width:
+            breaks.append(index)
+            cells = cell_len(character)
+    return list(text.divide(breaks))
 
 
 def _summary_line(summary: SessionSummary) -> str:

@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import io
+
+import msgspec
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from cnerta.streamer.messages import (
+    EntityRetract,
+    ErrorMessage,
+    ServerMessage,
+    SessionGoingAway,
+    WarningMessage,
+    decode_server,
+)
+from cnerta.streamer.sources import Revision
+from cnerta.streamer.view import (
+    CAPTIONS_KEPT,
+    Caption,
+    JsonView,
+    LiveView,
+    PlainView,
+    ViewState,
+    bracketed,
+    format_time,
+    render,
+)
+
+from . import wire
+
+SENTENCE = "他在北京大学见到了江大桥"
+ORG = wire.entity("ORG", "北京大学", 2)
+INNER = wire.entity("LOC", "北京", 2, parent=ORG.id)
+PER = wire.entity("PER", "江大桥", 9)
+
+
+def spoken(*messages: ServerMessage, final: bool = False) -> ViewState:
+    """After the sentence was sent at 2.0 s and the messages came at 2.05 s."""
+    state = ViewState().received(wire.ready(), 1.0).heard(2_300, -18.0)
+    state = state.sent(Revision("u1", 3, SENTENCE, final), 2.0)
+    for message in messages:
+        state = state.received(message, 2.05)
+    return state
+
+
+def drawn(state: ViewState, width: int = 100, height: int = 24, colour: bool = False) -> str:
+    console = Console(
+        file=io.StringIO(),
+        width=width,
+        force_terminal=colour,
+        color_system="truecolor" if colour else None,
+    )
+    console.print(render(state, width, height))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def upserts() -> list[ServerMessage]:
+    return [wire.upsert("u1", 3, found) for found in (PER, INNER, ORG)]
+
+
+def test_state_is_the_fold_of_what_came() -> None:
+    state = spoken(*upserts())
+    assert (state.status, state.model, state.behind_live_ms) == ("live", "tiny on CPU", 40)
+    (caption,) = state.captions
+    assert caption.text == SENTENCE
+    assert not caption.final
+    assert caption.entities == (ORG, INNER, PER), "in order of the text, outer before inner"
+    assert caption.latency_ms(PER.id) == 50
+
+
+def test_a_change_replaces_and_a_retraction_removes() -> None:
+    grown = wire.entity("PER", "见到了江大桥", 6, id=PER.id, version=2)
+    gone = EntityRetract(
+        seq=5, utterance="u1", revision=4, id=INNER.id, reason="text_changed", behind_live_ms=7
+    )
+    state = spoken(*upserts(), wire.upsert("u1", 3, grown), gone)
+    assert state.captions[0].entities == (ORG, grown)
+    assert state.behind_live_ms == 7
+
+
+def test_latency_is_that_of_the_first_answer() -> None:
+    state = spoken(*upserts()).sent(Revision("u1", 4, SENTENCE + "了", False), 3.0)
+    state = state.received(wire.upsert("u1", 4, PER), 3.5)
+    assert state.captions[0].latency_ms(PER.id) == 50
+
+
+def test_the_final_answer_is_complete_by_itself() -> None:
+    certain = wire.entity("ORG", "北京大学", 2, status="final")
+    state = spoken(*upserts(), wire.final("u1", 3, SENTENCE, certain))
+    (caption,) = state.captions
+    assert caption.final
+    assert caption.entities == (certain,)
+    assert caption.final_latency_ms == 50
+
+
+def test_events_of_a_forgotten_utterance_do_not_bring_it_back() -> None:
+    state = ViewState()
+    for number in range(CAPTIONS_KEPT + 5):
+        state = state.sent(Revision(f"u{number}", 1, "好", True), 0.0)
+    assert len(state.captions) == CAPTIONS_KEPT
+    assert state.received(wire.upsert("u0", 1, PER), 0.0).captions == state.captions
+
+
+@pytest.mark.parametrize(
+    ("message", "status", "notice"),
+    [
+        (WarningMessage(name="audio_clipped", detail="loud"), "live", "audio_clipped: loud"),
+        (
+            ErrorMessage(code=4400, name="not_json", retryable=False, detail="got x"),
+            "refused",
+            "not_json: got x",
+        ),
+        (SessionGoingAway(resume=None, reason="shutdown"), "going away (shutdown)", ""),
+        (wire.summary(), "ended", ""),
+    ],
+)
+def test_state_of_the_session(message: ServerMessage, status: str, notice: str) -> None:
+    state = spoken(message)
+    assert (state.status, state.notice) == (status, notice)
+    assert status in drawn(state)
+    assert notice in drawn(state)
+
+
+def test_picture_shows_captions_entities_times_and_figures() -> None:
+    picture = drawn(spoken(*upserts()))
+    assert "他在北京大学ORG 见到了江大桥PER" in picture
+    assert "└ 北京" in picture
+    for part in ("0:00.30-0:00.90", "93%", "50 ms", "tentative", "0:02.30", "40 ms behind"):
+        assert part in picture
+
+
+def test_picture_without_anything_said() -> None:
+    assert "waiting for speech" in drawn(ViewState())
+    assert "connecting" in drawn(ViewState())
+
+
+def test_types_have_their_colours_inner_ones_a_line_and_final_ones_weight() -> None:
+    tentative = drawn(spoken(*upserts()), colour=True)
+    assert "\x1b[3;30;106m大学" in tentative, "italic on cyan"
+    assert "\x1b[3;4;30;106m北京" in tentative, "underlined within it"
+    assert "\x1b[3;30;105m江大桥" in tentative, "italic on magenta"
+    certain = wire.entity("PER", "江大桥", 9, status="final")
+    assert "\x1b[1;30;105m江大桥" in drawn(
+        spoken(wire.final("u1", 3, SENTENCE, certain)), colour=True
+    )
+
+
+def test_neighbours_of_one_type_are_told_apart() -> None:
+    pair = [wire.entity("LOC", "南京市", 0), wire.entity("LOC", "长江大桥", 3)]
+    state = spoken(wire.final("u1", 3, "南京市长江大桥", *pair))
+    assert "南京市LOC 长江大桥LOC" in drawn(state)
+
+
+@pytest.mark.parametrize("width", [20, 30, 39, 40, 63, 64, 200])
+@pytest.mark.parametrize("height", [8, 24])
+def test_no_line_is_wider_than_the_terminal(width: int, height: int) -> None:
+    lines = drawn(spoken(*upserts(), wire.final("u1", 3, SENTENCE, ORG, INNER, PER)), width, height)
+    assert max(cell_len(line) for line in lines.splitlines()) <= width
+
+
+def test_narrow_picture_keeps_what_matters() -> None:
+    picture = drawn(spoken(*upserts()), width=34)
+    for part in ("live", "北京大学", "江大桥", "PER", "0:00.30"):
+        assert part in picture
+
+
+def test_many_long_captions_stay_within_the_height() -> None:
+    state = spoken()
+    for number in range(CAPTIONS_KEPT):
+        sentence = f"{number:02d}" + "他在北京" * 20
+        state = state.sent(Revision(f"x{number}", 1, sentence, True), 0.0)
+        state = state.received(
+            wire.final(f"x{number}", 1, sentence, wire.entity("LOC", "北京", 4)), 0.0
+        )
+    picture = drawn(state, width=80, height=24)
+    assert len(picture.splitlines()) <= 24
+    assert f"{CAPTIONS_KEPT - 1:02d}他在" in picture, "the newest is there"
+
+
+def test_a_transcript_cannot_command_the_terminal() -> None:
+    evil = "江\x1b]0;title\x07大\x9b31m"
+    found = wire.entity("P\x1b[2J", evil, 0)
+    state = ViewState().sent(Revision("u1", 1, evil, True), 0.0)
+    state = state.received(wire.final("u1", 1, evil, found), 0.0)
+    for control in ("\x1b", "\x07", "\x9b"):
+        assert control not in drawn(state)
+        assert control not in bracketed(state.captions[0])
+
+
+def test_offsets_into_an_older_text_are_not_drawn_into_the_newer_one() -> None:
+    state = spoken(*upserts()).sent(Revision("u1", 4, "昨天" + SENTENCE, False), 2.1)
+    assert bracketed(state.captions[0]) == "昨天" + SENTENCE
+
+
+@pytest.mark.parametrize(
+    ("entities", "expected"),
+    [
+        ((ORG, INNER, PER), "他在[ORG [LOC 北京]大学]见到了[PER 江大桥]"),
+        ((), SENTENCE),
+        ((wire.entity("PER", SENTENCE, 0),), f"[PER {SENTENCE}]"),
+    ],
+)
+def test_brackets(entities: tuple[wire.Entity, ...], expected: str) -> None:
+    assert bracketed(Caption("u1", text=SENTENCE, entities=entities)) == expected
+
+
+def test_format_time() -> None:
+    assert [format_time(ms) for ms in (0, 340, 59_999, 61_005, 3_600_000)] == [
+        "0:00.00",
+        "0:00.34",
+        "1:00.00",
+        "1:01.00",  # half a hundredth, to the even one
+        "60:00.00",
+    ]
+
+
+def test_plain_lines_say_what_is_final() -> None:
+    out = io.StringIO()
+    with PlainView(Console(file=out, width=40)) as view:
+        view.on_message(wire.ready())
+        view.on_revision(Revision("u1", 3, SENTENCE, True))
+        view.on_audio(bytes(640), 20.0)
+        view.on_message(wire.upsert("u1", 3, PER))
+        view.on_message(wire.final("u1", 3, SENTENCE, ORG, INNER))
+        view.on_message(WarningMessage(name="audio_clipped", detail="loud"))
+        view.on_message(wire.summary())
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "他在[ORG [LOC 北京]大学]见到了江大桥"
+    assert lines[1].startswith("  ORG  北京大学  0:00.30-0:00.90  93%  after 0 ms")
+    assert lines[2].startswith("  LOC  └ 北京  0:00.30-0:00.90")
+    assert lines[3] == "warning audio_clipped: loud"
+    assert lines[4] == "1 utterances, 2 entities in 0:02.30 of audio; 0 interims dropped"
+    assert len(lines) == 5
+
+
+def test_json_lines_are_the_messages_and_nothing_else() -> None:
+    out = io.BytesIO()
+    messages = [
+        wire.ready(),
+        wire.upsert("u1", 1, PER),
+        wire.final("u1", 1, "江大桥"),
+        wire.summary(),
+    ]
+    with JsonView(out) as view:
+        view.on_audio(b"", 0.0)
+        view.on_revision(Revision("u1", 1, "江大桥", True))
+        for message in messages:
+            view.on_message(message)
+            assert out.getvalue().endswith(b"\n"), "every line is written at once"
+    assert [decode_server(line) for line in out.getvalue().splitlines()] == messages
+    assert msgspec.json.decode(out.getvalue().splitlines()[2])["type"] == "utterance.final"
+
+
+def test_live_view_leaves_the_last_picture_on_the_terminal() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=24)
+    with LiveView(console) as view:
+        view.on_message(wire.ready())
+        view.on_revision(Revision("u1", 3, SENTENCE, True))
+        view.on_message(wire.final("u1", 3, SENTENCE, ORG))
+        view.on_message(wire.summary())
+    assert isinstance(console.file, io.StringIO)
+    assert "1 utterances, 2 entities" in console.file.getvalue()
