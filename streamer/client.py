@@ -263,18 +263,17 @@ async def stream(
     try:
         while True:
             message = await connection.receive()
+            if isinstance(message, SessionReady):
+                sending = asyncio.create_task(sender.run(message.limits))
+            elif isinstance(message, UtteranceFinal):
+                sender.answered()
             yield message
-            match message:
-                case SessionReady():
-                    sending = asyncio.create_task(sender.run(message.limits))
-                case UtteranceFinal():
-                    sender.answered()
-                case ErrorMessage():
-                    raise SessionRefusedError(
-                        message.code, message.name, message.detail, retryable=message.retryable
-                    )
-                case SessionSummary():
-                    break
+            if isinstance(message, ErrorMessage):
+                raise SessionRefusedError(
+                    message.code, message.name, message.detail, retryable=message.retryable
+                )
+            if isinstance(message, SessionSummary):
+                break
         if sending is not None:
             await sending
     finally:
