@@ -43,10 +43,7 @@ class HostedSession:
 
     def receive_message(self, message: ClientMessage) -> None:
         """Take a message that is decoded already."""
-        try:
-            self.protocol.receive_message(message, _now())
-        except ProtocolError as error:
-            self.protocol.fail(error)
+        self.protocol.receive_message(message, _now())
         self._changed()
 
     def tick(self) -> None:

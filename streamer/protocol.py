@@ -161,34 +161,23 @@ class ServerProtocol:
         try:
             self._check_size(data)
             if isinstance(data, bytes):
-                self._receive_audio(data, now)
+                self._take_audio(data, now)
             else:
-                self.receive_message(decode_client(data), now)
+                self._take_message(decode_client(data), now)
         except ProtocolError as error:
             self.fail(error)
         self._settle()
 
     def receive_message(self, message: ClientMessage, now: float) -> None:
-        """Take a message that is decoded already.
-
-        Raises:
-            ProtocolError: It breaks a rule.
-        """
-        if isinstance(message, Keepalive):
+        """Take a message that is decoded already."""
+        if self._state is _State.CLOSED:
             return
-        if isinstance(message, SessionStart):
-            self._start(message)
-            return
-        session = self._started(message.__struct_config__.tag)
-        if self._state is _State.FINISHING:
-            self._warn_after_finish()
-        elif isinstance(message, Transcript):
-            session.add_transcript(message, now)
-        elif isinstance(message, SessionUpdate):
-            session.update(message)
-        elif isinstance(message, SessionFinish) and self._state is _State.OPEN:
-            session.finish_input()
-            self._state = _State.FINISHING
+        self._heard_at = now
+        try:
+            self._take_message(message, now)
+        except ProtocolError as error:
+            self.fail(error)
+        self._settle()
 
     def tick(self, now: float) -> None:
         """Let time pass; to be called several times a second."""
@@ -333,7 +322,24 @@ class ServerProtocol:
             )
         )
 
-    def _receive_audio(self, data: bytes, now: float) -> None:
+    def _take_message(self, message: ClientMessage, now: float) -> None:
+        if isinstance(message, Keepalive):
+            return
+        if isinstance(message, SessionStart):
+            self._start(message)
+            return
+        session = self._started(message.__struct_config__.tag)
+        if self._state is _State.FINISHING:
+            self._warn_after_finish()
+        elif isinstance(message, Transcript):
+            session.add_transcript(message, now)
+        elif isinstance(message, SessionUpdate):
+            session.update(message)
+        elif isinstance(message, SessionFinish) and self._state is _State.OPEN:
+            session.finish_input()
+            self._state = _State.FINISHING
+
+    def _take_audio(self, data: bytes, now: float) -> None:
         session = self._started("a binary frame")
         if self._state is _State.FINISHING:
             self._warn_after_finish()

@@ -357,6 +357,11 @@ class Session:
         return self._audio.received_ms
 
     @property
+    def dropped_interims(self) -> int:
+        """Interim revisions that never ran."""
+        return self._dropped_interims
+
+    @property
     def backlog_ms(self) -> float:
         """Audio that waits to be encoded."""
         return 1000 * self._backlog_samples / self._geometry.sample_rate

@@ -1,0 +1,281 @@
+"""A small deterministic model and a driver that runs a session without threads or sockets.
+
+The model's "speech" is made of tones that are constant over a frame: every character has a level,
+and is spoken as three frames of it and one of silence. So what the fake acoustic graph and the
+fake aligner find can be known exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from cnerta.models.alignment import Alignment
+from cnerta.models.bundle import Bundle
+from cnerta.models.decoding import CrfParameters, ScoredSpan
+from cnerta.models.geometry import FrameGeometry
+from cnerta.models.inference import AcousticState, Tagged
+from cnerta.models.labels import LabelScheme, Span
+from cnerta.models.vocabulary import Vocabulary
+from cnerta.streamer.engine import Engine
+from cnerta.streamer.messages import (
+    Entity,
+    EntityRetract,
+    EntityUpsert,
+    ServerMessage,
+    SessionStart,
+    Transcript,
+    UtteranceFinal,
+    encode,
+)
+from cnerta.streamer.protocol import ConnectionLimits, ServedModel, ServerProtocol
+
+Floats = npt.NDArray[np.float32]
+
+HOP = 640
+FRAME_MS = 40
+CHARACTER_MS = 4 * FRAME_MS
+LEXICON = {
+    "北京": "LOC",
+    "北京大学": "ORG",
+    "上海": "LOC",
+    "张三": "PER",
+    "李四": "PER",
+    "南京": "LOC",
+    "南京市": "LOC",
+    "长江大桥": "LOC",
+    "江大桥": "PER",
+}
+
+
+def level(character: str) -> float:
+    """How loud a character is spoken: 97 steps well above silence."""
+    return 0.1 + 0.008 * (ord(character) % 97)
+
+
+class FakeModel:
+    """Finds the lexicon's words, all of them, nested or not."""
+
+    def __init__(self, *, fit_bound: float = -5.0, max_characters: int = 100) -> None:
+        types = ["PER", "LOC", "ORG"]
+        scheme = LabelScheme.nested([([Span(0, 2, t)], 2) for t in types])
+        tags = len(scheme)
+        self.bundle = Bundle(
+            path=Path("fake"),
+            name="fake",
+            scheme=scheme,
+            vocabulary=Vocabulary.build("北京上海"),
+            geometry=FrameGeometry(layers=1, width=2, left_frames=4, chunk_frames=8),
+            crf=CrfParameters(np.zeros(tags), np.zeros((tags, tags)), np.zeros(tags)),
+            max_characters=max_characters,
+            audio_fit_bound=fit_bound,
+            normalisation="bare",
+            provenance={},
+            scores={},
+        )
+        self.device = "fake"
+        self.lexicon = dict(LEXICON)
+        self.confidence = 0.9
+        self.encoded_samples = 0
+        self.encode_batches: list[tuple[int, int]] = []
+        self.tag_calls: list[tuple[str, int]] = []
+        self.poison = ""
+
+    def encode(
+        self, samples: Floats, states: Sequence[AcousticState]
+    ) -> list[tuple[Floats, AcousticState]]:
+        assert samples.ndim == 2
+        assert samples.shape[1] % HOP == 0
+        self.encode_batches.append((samples.shape[0], samples.shape[1] // HOP))
+        self.encoded_samples += samples.size
+        results = []
+        for row, state in zip(samples, states, strict=True):
+            levels = row.reshape(-1, HOP).mean(axis=1)
+            # The second column is the frame's number, as the state has carried it here.
+            numbers = state.cache_length + np.arange(len(levels))
+            frames = np.stack([levels, numbers], axis=1).astype(np.float32)
+            following = AcousticState(state.carry, state.cache, state.cache_length + len(levels))
+            results.append((frames, following))
+        return results
+
+    def tag(self, texts: Sequence[str], frames: Sequence[Floats]) -> list[Tagged]:
+        if self.poison and any(self.poison in t for t in texts):
+            raise ValueError(f"poisoned by {texts}")
+        self.tag_calls += [(t, len(f)) for t, f in zip(texts, frames, strict=True)]
+        return [
+            Tagged(self._spans(t), self._align(t, f)) for t, f in zip(texts, frames, strict=True)
+        ]
+
+    def _spans(self, text: str) -> tuple[ScoredSpan, ...]:
+        found = [
+            ScoredSpan(i, i + len(word), label, self.confidence)
+            for word, label in self.lexicon.items()
+            for i in range(len(text))
+            if text.startswith(word, i)
+        ]
+        return tuple(sorted(found, key=lambda s: (s.start, -s.end, s.label)))
+
+    def _align(self, text: str, frames: Floats) -> Alignment | None:
+        if len(frames) < len(text) or not text:
+            return None
+        starts, ends, at = [], [], 0
+        for character in text:
+            while at < len(frames) and abs(frames[at, 0] - level(character)) > 0.002:
+                at += 1
+            starts.append(at)
+            while at < len(frames) and abs(frames[at, 0] - level(character)) <= 0.002:
+                at += 1
+            ends.append(at)
+        fits = all(s < e for s, e in zip(starts, ends, strict=True))
+        score = 0.0 if fits else -10.0
+        return Alignment(
+            np.array(starts), np.array(ends), np.full(len(text), score, np.float32), score
+        )
+
+
+def speak(text: str, *, sample_rate: int = 16_000) -> bytes:
+    """The fake speech of a text as pcm_s16le."""
+    levels = [value for c in text for value in (level(c),) * 3 + (0.0,)]
+    samples = np.repeat(np.array(levels), sample_rate * FRAME_MS // 1000)
+    return (samples * 32768).round().astype("<i2").tobytes()
+
+
+def silence(milliseconds: int, *, sample_rate: int = 16_000) -> bytes:
+    return bytes(2 * (sample_rate * milliseconds // 1000))
+
+
+class Driver:
+    """A session with its engine, step by step."""
+
+    def __init__(
+        self,
+        model: FakeModel,
+        start: SessionStart | None = None,
+        limits: ConnectionLimits = ConnectionLimits(),
+    ) -> None:
+        self.model = model
+        self.engine = Engine(model)
+        self.now = 1000.0
+        self.seen: list[ServerMessage] = []
+        served = ServedModel(model.bundle, model.device)
+        self.protocol = ServerProtocol(served, limits, "test", self.now)
+        if start is not None:
+            self.send(start)
+
+    def send(self, message: Any) -> Driver:
+        """A message, or a raw frame."""
+        frame = message if isinstance(message, str | bytes) else encode(message).decode()
+        self.protocol.receive(frame, self.now)
+        return self
+
+    def audio(self, data: bytes, *, frame_bytes: int = 1280, pace: bool = True) -> Driver:
+        """Binary frames, at the pace of 16 kHz PCM."""
+        for at in range(0, len(data), frame_bytes):
+            frame = data[at : at + frame_bytes]
+            if pace:
+                self.now += len(frame) / 32_000
+            self.protocol.receive(frame, self.now)
+        return self
+
+    def transcript(
+        self, text: str, revision: int, *, utterance: str = "u1", final: bool = False, **times: int
+    ) -> Driver:
+        return self.send(
+            Transcript(utterance=utterance, revision=revision, final=final, text=text, **times)
+        )
+
+    def step(self) -> bool:
+        """Run one round of work."""
+        encode, tag = self.protocol.take_encode(), self.protocol.take_tag(self.now)
+        if tag is not None:
+            (result,) = self.engine.tag([tag])
+            if isinstance(result, Exception):
+                self.protocol.work_failed()
+            else:
+                self.protocol.tagged(result.results, self.now)
+        if encode is not None:
+            (encoded,) = self.engine.encode([encode])
+            assert not isinstance(encoded, Exception)
+            self.protocol.encoded(encoded.frames, encoded.state)
+        return encode is not None or tag is not None
+
+    def run(self) -> list[ServerMessage]:
+        """Run all work there is; the messages that came of it."""
+        while self.step():
+            pass
+        return self.drain()
+
+    def wait(self, seconds: float) -> list[ServerMessage]:
+        self.now += seconds
+        self.protocol.tick(self.now)
+        return self.run()
+
+    def drain(self) -> list[ServerMessage]:
+        new: list[ServerMessage] = []
+        while (message := self.protocol.next_message()) is not None:
+            new.append(message)
+        self.seen += new
+        return new
+
+    @property
+    def events(self) -> list[EntityUpsert | EntityRetract | UtteranceFinal]:
+        return [
+            m for m in self.seen if isinstance(m, EntityUpsert | EntityRetract | UtteranceFinal)
+        ]
+
+    @property
+    def finals(self) -> dict[str, UtteranceFinal]:
+        return {m.utterance: m for m in self.seen if isinstance(m, UtteranceFinal)}
+
+    def named(self, kind: type, name: str) -> list[Any]:
+        return [m for m in self.seen if isinstance(m, kind) and m.name == name]
+
+
+def fold(messages: Sequence[ServerMessage]) -> dict[str, dict[str, Entity]]:
+    """What a client that applies every delta knows: utterance → entity id → entity."""
+    known: dict[str, dict[str, Entity]] = {}
+    for message in messages:
+        if isinstance(message, EntityUpsert):
+            known.setdefault(message.utterance, {})[message.entity.id] = message.entity
+        elif isinstance(message, EntityRetract):
+            del known[message.utterance][message.id]
+    return known
+
+
+@pytest.fixture
+def kit() -> SimpleNamespace:
+    """The helpers of this file: test modules cannot import each other."""
+    return SimpleNamespace(
+        FakeModel=FakeModel,
+        Driver=Driver,
+        fold=fold,
+        speak=speak,
+        silence=silence,
+        level=level,
+        CHARACTER_MS=CHARACTER_MS,
+        FRAME_MS=FRAME_MS,
+    )
+
+
+@pytest.fixture
+def model() -> FakeModel:
+    return FakeModel()
+
+
+@pytest.fixture
+def drive(model: FakeModel) -> Callable[..., Driver]:
+    """Make a driver with a started session; keywords are those of session.start."""
+
+    def make(limits: ConnectionLimits = ConnectionLimits(), **start: Any) -> Driver:
+        driver = Driver(model, SessionStart(**start), limits)
+        driver.drain()
+        driver.seen.clear()
+        return driver
+
+    return make
