@@ -128,7 +128,7 @@ class _CtcLoss(torch.autograd.Function):
             )
             (gradient,) = torch.autograd.grad(losses.sum(), leaf)
         counted = torch.arange(leaf.shape[0], device=leaf.device)[:, None] < frame_counts
-        counted = counted & (losses > 0)
+        counted = counted & (losses != 0)  # zero_infinity: exactly 0 where no path exists
         presumed = leaf.detach().exp() * counted[:, :, None]
         ctx.save_for_backward((gradient - presumed).transpose(0, 1))
         return losses.detach()

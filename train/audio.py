@@ -32,10 +32,11 @@ def read_audio(path: Path) -> Floats:
         raise DataError(f"expected a recording, got {path}: {error}") from error
     if not len(samples):
         raise DataError(f"expected a recording, got {path}, which has no samples")
-    mono: Floats = samples.mean(axis=1)
+    mono = samples.mean(axis=1)
     if rate != SAMPLE_RATE:
         mono = soxr.resample(mono, rate, SAMPLE_RATE)
-    return np.clip(mono, -1.0, 1.0).astype(np.float32)
+    clipped: Floats = np.clip(mono, -1.0, 1.0).astype(np.float32)
+    return clipped
 
 
 class AudioCache:
@@ -64,5 +65,5 @@ def change_speed(samples: Floats, factor: float) -> Floats:
     """Play faster (factor above 1) or slower, pitch included (Ko et al. 2015)."""
     if factor == 1.0:
         return samples
-    changed: Floats = soxr.resample(samples, SAMPLE_RATE * factor, SAMPLE_RATE, quality="MQ")
-    return changed
+    changed = soxr.resample(samples, SAMPLE_RATE * factor, SAMPLE_RATE, quality="MQ")
+    return changed.astype(np.float32, copy=False)

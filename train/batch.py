@@ -16,6 +16,7 @@ from cnerta.models.labels import LabelScheme
 from cnerta.models.vocabulary import PADDING_ID, UNKNOWN_ID, Vocabulary
 from cnerta.train.audio import AudioCache, change_speed
 from cnerta.train.data import Example
+from cnerta.train.flat_start import isolated_times
 from cnerta.train.pronunciations import sentence_readings
 from cnerta.train.recipe import Augmentation, Source, Stage
 
@@ -196,40 +197,58 @@ class BatchBuilder:
             gain = 10.0 ** (decibels / 20)
         pieces: list[npt.NDArray[np.float32]] = []
         columns: list[int] = []
-        intervals: list[tuple[float, float]] = []
-        timed = True
-        offset = 0
+        marks: list[tuple[float, float, int]] = []
+        offset = 0.0
         for example in clip:
             assert example.audio is not None, "clips are either spoken or not"
             samples = change_speed(self.cache(example.audio), speed)
             readings = example.readings or sentence_readings(example.text)
-            columns += [
-                self._column(r, c) for r, c in zip(readings, example.text or " ", strict=False)
-            ]
-            timed = timed and example.times_ms is not None
-            for start, end in example.times_ms or ():
-                intervals.append((start / speed + offset, end / speed + offset))
+            own = [self._column(r, c) for r, c in zip(readings, example.text or " ", strict=True)]
+            marks += _marks(example, samples, speed, own, offset)
+            columns += own
             pieces.append(samples)
             if len(clip) > 1:
                 pause = int(generator.integers(*_JOIN_PAUSE_MS)) * SAMPLE_RATE // 1000
                 pieces.append(np.zeros(pause, np.float32))
-            offset = 1000 * sum(map(len, pieces)) // SAMPLE_RATE
+            offset = 1000 * sum(map(len, pieces)) / SAMPLE_RATE
         joined = np.clip(np.concatenate(pieces) * gain, -1.0, 1.0).astype(np.float32)
         frames = -(-len(joined) // HOP_SAMPLES)
-        frame_units = np.full(frames, BLANK if timed else UNKNOWN_FRAME, np.int64)
-        if timed:
-            # A frame speaks for the centre of what it sees (see geometry.frame_start_ms).
-            centre = (
-                1000 * (HOP_SAMPLES * (np.arange(frames) + 0.5) - CARRY_SAMPLES / 2) / SAMPLE_RATE
-            )
-            for (start, end), column in zip(intervals, columns, strict=True):
-                frame_units[(centre >= start) & (centre < end)] = column
+        frame_units = np.full(frames, UNKNOWN_FRAME, np.int64)
+        # A frame speaks for the centre of what it sees (see geometry.frame_start_ms).
+        centre = (np.arange(frames) + 0.5) * HOP_SAMPLES - CARRY_SAMPLES / 2
+        centre_ms = 1000 * centre / SAMPLE_RATE
+        for start, end, column in marks:
+            frame_units[(centre_ms >= start) & (centre_ms < end)] = column
         return joined, np.array(columns, np.int64), frame_units
 
     def _column(self, reading: str, character: str) -> int:
         """Column of a reading in the unmasked CTC output; of the character where units are such."""
         unknown = 1
         return self._columns.get(reading, self._columns.get(character, unknown))
+
+
+def _marks(
+    example: Example,
+    samples: npt.NDArray[np.float32],
+    speed: float,
+    columns: Sequence[int],
+    offset: float,
+) -> Iterator[tuple[float, float, int]]:
+    """What is known of a recording's timing: (start in ms, end in ms, column)."""
+    if example.times_ms is not None:
+        times = tuple((start / speed, end / speed) for start, end in example.times_ms)
+        edges = [0.0, *(edge for pair in times for edge in pair), np.inf]
+        gaps = list(zip(edges[::2], edges[1::2], strict=True))
+    elif example.isolated and (found := isolated_times(samples, len(columns))):
+        times = found
+        gaps = [(0.0, times[0][0]), (times[-1][1], np.inf)]
+    else:
+        return
+    length = 1000 * len(samples) / SAMPLE_RATE
+    for start, end in gaps:
+        yield (offset + start, offset + min(end, length), BLANK)
+    for (start, end), column in zip(times, columns, strict=True):
+        yield (offset + start, offset + end, column)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,8 +45,9 @@ def train(
     threads: Annotated[int, typer.Option(help="CPU threads; 0 for all cores.")] = 0,
 ) -> None:
     """Train a model from a recipe, resuming if it was cut off."""
+    logging.getLogger("cnerta").setLevel(logging.INFO)
     logging.basicConfig(
-        level=logging.INFO,
+        level=logging.WARNING,
         format="%(message)s",
         handlers=[RichHandler(console=Console(stderr=True), show_path=False)],
     )

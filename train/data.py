@@ -37,6 +37,8 @@ class Example:
         audio: Recording; None for text only.
         times_ms: Start and end of each character; None where unknown.
         readings: Pinyin of each character, tone digit last; None where unknown.
+        isolated: The recording holds this one word and silence around it, so its loud part tells
+            roughly where the characters are (see :func:`cnerta.train.flat_start.isolated_times`).
     """
 
     text: str
@@ -44,6 +46,7 @@ class Example:
     audio: Path | None = None
     times_ms: tuple[tuple[float, float], ...] | None = None
     readings: tuple[str, ...] | None = None
+    isolated: bool = False
 
 
 def read_source(source: Source, data_root: Path) -> list[Example]:
@@ -206,7 +209,7 @@ def _read_words(root: Path) -> list[Example]:
         name = stem.partition("-")[2]
         if name.isascii() and name[:-1].isalpha() and name[-1:] in tuple("12345"):
             spelling = name.lower().replace("uu", "v").replace("ü", "v")
-            examples.append(Example("", None, file, readings=(spelling,)))
+            examples.append(Example("", None, file, readings=(spelling,), isolated=True))
         elif name and all("\u4e00" <= c <= "\u9fff" for c in name):
-            examples.append(Example(name, None, file))
+            examples.append(Example(name, None, file, isolated=True))
     return examples

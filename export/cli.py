@@ -1,0 +1,57 @@
+"""``cnerta-export``: checkpoint to ONNX bundle."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from cnerta.models.errors import CnertaError
+
+__all__ = ["export", "main"]
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="Folder that cnerta-train wrote.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the bundle; made if missing.")],
+    audio_fit_bound: Annotated[
+        float,
+        typer.Option(
+            help="Mean log-probability of the alignment below which the audio is taken not to be "
+            "of the text, so that the text alone is used."
+        ),
+    ] = -3.0,
+) -> None:
+    """Export a trained model as a bundle that the server runs, and check that it is the same."""
+    console = Console(stderr=True)
+    logging.getLogger("cnerta").setLevel(logging.INFO)
+    logging.basicConfig(
+        level=logging.WARNING,
+        format="%(message)s",
+        handlers=[RichHandler(console=console, show_path=False)],
+    )
+    # Torch takes seconds to import; --help should not.
+    from cnerta.export.write import export_bundle
+    from cnerta.models.checkpoint import load_checkpoint
+
+    try:
+        with console.status("exporting"):
+            written = export_bundle(
+                load_checkpoint(checkpoint), out, audio_fit_bound=audio_fit_bound
+            )
+    except CnertaError as error:
+        console.print(f"[red]{type(error).__name__}[/red]: {error}")
+        raise typer.Exit(1) from error
+    console.print(
+        f"bundle {written.bundle.name} in {out}: differs from torch by at most "
+        f"{written.acoustic_difference:.1e} (acoustic) and {written.tagger_difference:.1e} (tagger)"
+    )
+
+
+def main() -> None:
+    """Entry point."""
+    typer.run(export)

@@ -1,0 +1,173 @@
+"""The two graphs of a bundle as torch modules, and their ONNX files.
+
+Names and shapes are the contract with :mod:`cnerta.models.inference`.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from cnerta.models.tagger import SpeechTagger
+
+__all__ = ["AcousticGraph", "GraphSignature", "TaggerGraph", "write_graph"]
+
+_OPSET = 18
+
+
+@dataclass(frozen=True, slots=True)
+class GraphSignature:
+    """Inputs and outputs of a graph.
+
+    Attributes:
+        inputs: Input names, in order, each with the names of its free dimensions by axis.
+        outputs: The same of the outputs.
+    """
+
+    inputs: dict[str, dict[int, str]]
+    outputs: dict[str, dict[int, str]]
+
+
+class AcousticGraph(nn.Module):
+    """Samples and stream state to frames and stream state."""
+
+    signature = GraphSignature(
+        {
+            "samples": {0: "batch", 1: "samples"},
+            "carry": {0: "batch"},
+            "cache": {0: "batch"},
+            "cache_length": {0: "batch"},
+        },
+        {
+            "frames": {0: "batch", 1: "new_frames"},
+            "next_carry": {0: "batch"},
+            "next_cache": {0: "batch"},
+            "next_cache_length": {0: "batch"},
+        },
+    )
+
+    def __init__(self, model: SpeechTagger) -> None:
+        super().__init__()
+        self.encoder = model.acoustic
+
+    def forward(
+        self, samples: Tensor, carry: Tensor, cache: Tensor, cache_length: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """See :meth:`cnerta.models.acoustic.AcousticEncoder.forward_chunk`."""
+        return self.encoder.forward_chunk(samples, carry, cache, cache_length)
+
+    def example(self, batch: int, frames: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Random inputs: every stream with another amount of history."""
+        geometry = self.encoder.geometry
+        shape = (batch, geometry.layers, 2, geometry.left_frames, geometry.width)
+        return (
+            0.1 * torch.randn(batch, frames * geometry.hop_samples, generator=generator),
+            0.1 * torch.randn(batch, geometry.carry_samples, generator=generator),
+            torch.randn(shape, generator=generator),
+            torch.randint(0, geometry.left_frames + 1, (batch,), generator=generator),
+        )
+
+
+class TaggerGraph(nn.Module):
+    """Characters and frames to emissions and masked CTC log-probabilities."""
+
+    signature = GraphSignature(
+        {
+            "characters": {0: "batch", 1: "length"},
+            "character_count": {0: "batch"},
+            "frames": {0: "batch", 1: "time"},
+            "frame_count": {0: "batch"},
+        },
+        {
+            "emissions": {0: "batch", 1: "length"},
+            "log_probabilities": {0: "batch", 1: "time", 2: "1 + length"},
+        },
+    )
+
+    def __init__(self, model: SpeechTagger) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, characters: Tensor, character_count: Tensor, frames: Tensor, frame_count: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """See :meth:`cnerta.models.tagger.SpeechTagger.forward`."""
+        output = self.model(characters, character_count, frames, frame_count)
+        return output.emissions, output.log_probabilities
+
+    def example(
+        self, batch: int, length: int, time: int, generator: torch.Generator
+    ) -> tuple[Tensor, ...]:
+        """Random inputs of mixed lengths, the last sentence without audio."""
+        width = self.model.config.acoustic.width
+        known = len(self.model.vocabulary)
+        counts = torch.randint(1, length + 1, (batch,), generator=generator)
+        counts[0] = length
+        characters = torch.randint(1, known, (batch, length), generator=generator)
+        characters[torch.arange(length) >= counts[:, None]] = 0
+        frame_counts = torch.randint(1, time + 1, (batch,), generator=generator)
+        frame_counts[0] = time
+        frame_counts[-1] = 0
+        return (
+            characters,
+            counts,
+            torch.randn(batch, time, width, generator=generator),
+            frame_counts,
+        )
+
+
+def write_graph(
+    graph: AcousticGraph | TaggerGraph, example: tuple[Tensor, ...], path: Path
+) -> None:
+    """Write a graph as one self-contained ONNX file.
+
+    Args:
+        graph: In evaluation mode.
+        example: Inputs with every free dimension above 1, which the exporter would take for fixed.
+        path: The file.
+    """
+    signature = graph.signature
+    free = {
+        name: torch.export.Dim(name, min=1)
+        for axes in signature.inputs.values()
+        for name in axes.values()
+    }
+    if isinstance(graph, AcousticGraph):
+        frames = torch.export.Dim("new_frames", min=1)
+        free["samples"] = graph.encoder.geometry.hop_samples * frames
+    shapes = [{a: free[n] for a, n in axes.items()} for axes in signature.inputs.values()]
+    exporter = logging.getLogger("torch.onnx")
+    level = exporter.level
+    exporter.setLevel(logging.ERROR)
+    try:
+        # Without the fused fast path the traced graph is the plain mathematics.
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                graph.eval(),
+                example,
+                input_names=list(signature.inputs),
+                output_names=list(signature.outputs),
+                dynamic_shapes=shapes,
+                opset_version=_OPSET,
+                dynamo=True,
+                optimize=True,
+                verbose=False,
+            )
+    finally:
+        exporter.setLevel(level)
+    assert program is not None, "the exporter returns a program when it writes no file itself"
+    proto = program.model_proto
+    # The exporter notes the example's length beside a recurrent layer; the runtime would warn of it
+    # at every other length. Free dimensions are said again here, inner notes are dropped.
+    del proto.graph.value_info[:]
+    for output in proto.graph.output:
+        for axis, name in signature.outputs[output.name].items():
+            output.type.tensor_type.shape.dim[axis].dim_param = name
+    onnx.save(proto, path)

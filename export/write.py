@@ -1,0 +1,89 @@
+"""Checkpoint to bundle."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cnerta.export.graphs import AcousticGraph, TaggerGraph, write_graph
+from cnerta.export.parity import check_parity
+from cnerta.models.bundle import ACOUSTIC_FILE, TAGGER_FILE, Bundle, write_bundle
+from cnerta.models.checkpoint import Checkpoint
+
+__all__ = ["Export", "export_bundle"]
+
+logger = logging.getLogger(__name__)
+
+_MAX_CHARACTERS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """What was written.
+
+    Attributes:
+        bundle: The bundle.
+        acoustic_difference: Largest difference between torch and ``acoustic.onnx``.
+        tagger_difference: Largest difference between torch and ``tagger.onnx``.
+    """
+
+    bundle: Bundle
+    acoustic_difference: float
+    tagger_difference: float
+
+
+def export_bundle(
+    checkpoint: Checkpoint, out: Path, *, audio_fit_bound: float = -3.0, seed: int = 0
+) -> Export:
+    """Write both graphs, check them against torch, then describe them.
+
+    The description comes last: a folder whose export failed is not a bundle.
+
+    Args:
+        checkpoint: The trained model.
+        out: Folder, made if missing.
+        audio_fit_bound: Alignment scores below this mean that the audio is not of the text.
+        seed: Of the random inputs of the check.
+
+    Raises:
+        ParityError: A graph does not compute what torch computes.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    model = checkpoint.model
+    generator = torch.Generator().manual_seed(seed)
+
+    acoustic = AcousticGraph(model)
+    chunk = model.acoustic.config.chunk_frames
+    logger.info("writing %s", ACOUSTIC_FILE)
+    write_graph(acoustic, acoustic.example(2, chunk, generator), out / ACOUSTIC_FILE)
+    sizes = [(1, 1), (1, chunk), (2, chunk), (3, 1), (5, 2 * chunk + 1)]
+    acoustic_difference = check_parity(
+        acoustic, out / ACOUSTIC_FILE, [acoustic.example(*s, generator) for s in sizes]
+    )
+
+    tagger = TaggerGraph(model)
+    logger.info("writing %s", TAGGER_FILE)
+    write_graph(tagger, tagger.example(3, 7, 20, generator), out / TAGGER_FILE)
+    shapes = [(1, 1, 1), (1, 12, 60), (2, 1, 9), (4, 31, 2), (8, 20, 150)]
+    tagger_difference = check_parity(
+        tagger, out / TAGGER_FILE, [tagger.example(*s, generator) for s in shapes]
+    )
+
+    bundle = Bundle(
+        path=out,
+        name=checkpoint.name,
+        scheme=model.scheme,
+        vocabulary=model.vocabulary,
+        geometry=model.acoustic.geometry,
+        crf=model.crf.parameters_as_values(),
+        max_characters=_MAX_CHARACTERS,
+        audio_fit_bound=audio_fit_bound,
+        normalisation="simplified-lower",
+        provenance=checkpoint.provenance,
+        scores=checkpoint.scores,
+    )
+    write_bundle(bundle)
+    return Export(bundle, acoustic_difference, tagger_difference)

@@ -1,0 +1,56 @@
+"""Fixtures shared by all tests. Everything is made here: no downloads, no data from elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+TINY_TEXT = "今天在南京市长江大桥上看到了北京大学的江大桥市长，李明说：很好。"
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> object:
+    """A model of the real architecture in small, with random weights."""
+    torch = pytest.importorskip("torch")
+    from cnerta.models.config import (
+        AcousticConfig,
+        CtcConfig,
+        FusionConfig,
+        ModelConfig,
+        TextConfig,
+    )
+    from cnerta.models.labels import LabelScheme, Span
+    from cnerta.models.tagger import SpeechTagger
+    from cnerta.models.vocabulary import Vocabulary
+
+    torch.manual_seed(0)
+    readings = {
+        c: [f"{chr(97 + i % 26)}a{1 + i % 4}"] for i, c in enumerate(sorted(set(TINY_TEXT)))
+    }
+    readings["长"] = ["chang2", "zhang3"]
+    nested = ([Span(0, 4, "ORG"), Span(0, 2, "LOC"), Span(4, 6, "PER")], 6)
+    config = ModelConfig(
+        acoustic=AcousticConfig(
+            mel_bins=40, conv_channels=4, width=16, layers=2, heads=2, feed_forward=32,
+            left_frames=10, chunk_frames=4,
+        ),
+        text=TextConfig(embedding=8, hidden=16),
+        fusion=FusionConfig(width=16, heads=2, feed_forward=32, guided=True, context=8),
+        ctc=CtcConfig(units="pronunciations"),
+    )  # fmt: skip
+    vocabulary = Vocabulary.build(TINY_TEXT, readings)
+    return SpeechTagger(config, vocabulary, LabelScheme.nested([nested])).eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_model: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model as an exported bundle, through the project's own exporter."""
+    from cnerta.export.write import export_bundle
+    from cnerta.models.checkpoint import Checkpoint
+    from cnerta.models.tagger import SpeechTagger
+
+    assert isinstance(tiny_model, SpeechTagger)
+    out = tmp_path_factory.mktemp("bundle") / "tiny"
+    export_bundle(Checkpoint("tiny", tiny_model, {"recipe": "none"}, {}), out)
+    return out

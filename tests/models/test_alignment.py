@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from cnerta.models.alignment import align
+
+torch = pytest.importorskip("torch")
+
+
+def random_case(seed: int, frames: int, ids: list[int]) -> np.ndarray:
+    """Log-probabilities over the blank and the characters; equal characters, equal columns."""
+    generator = np.random.default_rng(seed)
+    distinct = sorted(set(ids))
+    scores = generator.normal(scale=2.0, size=(frames, 1 + len(distinct)))
+    log_probabilities = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
+    columns = [0] + [1 + distinct.index(i) for i in ids]
+    return log_probabilities[:, columns].astype(np.float32)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_path_agrees_with_torchaudio(seed: int) -> None:
+    functional = pytest.importorskip("torchaudio.functional")
+    generator = np.random.default_rng(seed)
+    ids = generator.integers(5, 9, size=generator.integers(1, 9)).tolist()
+    frames = int(generator.integers(2 * len(ids), 60))
+    log_probabilities = random_case(seed, frames, ids)
+    (found,) = align(log_probabilities[None], [frames], [np.array(ids)])
+    assert found is not None
+
+    distinct = sorted(set(ids))
+    first = [0] + [1 + ids.index(i) for i in distinct]
+    reduced = torch.from_numpy(log_probabilities[:, first].copy())[None].contiguous()
+    targets = torch.tensor([[1 + distinct.index(i) for i in ids]])
+    path, scores = functional.forced_align(reduced, targets, blank=0)
+    spans = functional.merge_tokens(path[0], scores[0].exp())
+    assert found.starts.tolist() == [s.start for s in spans]
+    assert found.ends.tolist() == [s.end for s in spans]
+    inside = scores[0, found.starts[0] : found.ends[-1]]
+    assert found.score == pytest.approx(float(inside.mean()), abs=1e-4)
+
+
+def test_a_batch_gives_what_its_utterances_give_alone() -> None:
+    cases = [(30, [1, 2, 2, 3]), (12, [4]), (3, [1, 2, 3, 4]), (50, [5, 5, 5, 6, 7, 5])]
+    longest = max(len(ids) for _, ids in cases)
+    batch = np.zeros((len(cases), 50, 1 + longest), np.float32)
+    for i, (frames, ids) in enumerate(cases):
+        batch[i, :frames, : 1 + len(ids)] = random_case(i, frames, ids)
+    found = align(batch, [f for f, _ in cases], [np.array(ids) for _, ids in cases])
+    assert found[2] is None  # three frames cannot hold four characters
+    for i, (frames, ids) in enumerate(cases):
+        (alone,) = align(batch[i : i + 1, :frames, : 1 + len(ids)], [frames], [np.array(ids)])
+        if alone is None:
+            assert found[i] is None
+            continue
+        together = found[i]
+        assert together is not None
+        assert together.starts.tolist() == alone.starts.tolist()
+        assert together.ends.tolist() == alone.ends.tolist()
+        assert together.score == pytest.approx(alone.score)
+
+
+def test_times_rise_and_stay_inside() -> None:
+    for seed in range(10):
+        ids = [1, 2, 3, 3, 4, 1]
+        (found,) = align(random_case(seed, 25, ids)[None], [20], [np.array(ids)])
+        assert found is not None
+        assert found.starts[0] >= 0
+        assert found.ends[-1] <= 20
+        assert (found.ends > found.starts).all()
+        assert (found.starts[1:] >= found.ends[:-1]).all()
+
+
+@pytest.mark.parametrize(("frames", "ids"), [(0, [1]), (5, []), (3, [1, 1])])
+def test_what_cannot_be_aligned_is_none(frames: int, ids: list[int]) -> None:
+    log_probabilities = np.zeros((1, 5, 1 + len(ids)), np.float32)
+    expected_none = frames < len(ids) + sum(a == b for a, b in itertools.pairwise(ids))
+    (found,) = align(log_probabilities, [frames], [np.array(ids, dtype=np.int64)])
+    assert (found is None) == (expected_none or not ids)
+
+
+def test_no_utterances() -> None:
+    assert align(np.zeros((0, 3, 2), np.float32), [], []) == []

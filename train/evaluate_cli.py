@@ -1,0 +1,123 @@
+"""``cnerta-evaluate``: score a bundle on annotated data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from cnerta.models.bundle import default_bundle_path
+from cnerta.models.errors import CnertaError, DataError
+from cnerta.models.inference import Device, Model
+from cnerta.models.labels import Span
+from cnerta.train.data import Example, read_examples
+from cnerta.train.evaluation import bundle_predictions
+from cnerta.train.metrics import EntityScores, Scores, score_entities
+
+__all__ = ["evaluate", "main"]
+
+
+def evaluate(
+    data: Annotated[
+        Path,
+        typer.Option(help="JSON lines: CNERTA's own or a manifest (audio, text, entities)."),
+    ],
+    bundle: Annotated[
+        Path | None, typer.Option(help="Bundle to score. [default: the one that is built in]")
+    ] = None,
+    audio_root: Annotated[
+        Path | None,
+        typer.Option(help="Recordings of CNERTA's data: AISHELL-1's wav folder or a flat one."),
+    ] = None,
+    text_only: Annotated[bool, typer.Option("--text-only", help="Do not use audio.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Write what was found, a JSON line a sentence.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+) -> None:
+    """Score a bundle: precision, recall and F1 of entities, flat and nested, in percent.
+
+    Sentences with a recording are streamed through the model in chunks, as live audio would be;
+    the others are answered from text alone.
+    """
+    errors = Console(stderr=True)
+    try:
+        if device not in ("auto", "cpu", "cuda"):
+            raise DataError(f"expected device auto, cpu or cuda, got {device!r}")
+        chosen: Device = device  # type: ignore[assignment]
+        examples = read_examples(data, audio_root=audio_root)
+        missing = sum(e.spans is None for e in examples)
+        if missing or not examples:
+            raise DataError(
+                f"expected entities in every row of {data}, got {missing} of {len(examples)} rows "
+                "without"
+            )
+        model = Model.load(bundle or default_bundle_path(), device=chosen, threads=threads)
+        found = [
+            list(spans)
+            for spans in track(
+                bundle_predictions(model, examples, use_audio=not text_only),
+                description="tagging",
+                total=len(examples),
+                console=errors,
+                transient=True,
+            )
+        ]
+        if predictions is not None:
+            _write_predictions(predictions, examples, found)
+    except (CnertaError, OSError) as error:
+        errors.print(f"[red]{type(error).__name__}[/red]: {error}")
+        raise typer.Exit(1) from error
+    scores = score_entities([e.spans or () for e in examples], found)
+    spoken = 0 if text_only else sum(e.audio is not None for e in examples)
+    if as_json:
+        typer.echo(msgspec.json.encode(_as_json(scores)).decode())
+    else:
+        _print_table(model.bundle.name, scores, spoken)
+
+
+def _as_json(scores: EntityScores) -> dict[str, Any]:
+    def figures(s: Scores) -> dict[str, float]:
+        return {"precision": s.precision, "recall": s.recall, "f1": s.f1}
+
+    return {
+        "sentences": scores.sentences,
+        "flat": figures(scores.flat),
+        "nested": figures(scores.nested),
+    }
+
+
+def _print_table(name: str, scores: EntityScores, spoken: int) -> None:
+    table = Table(title=f"{name}: {scores.sentences} sentences, {spoken} with speech")
+    for heading in ("", "precision", "recall", "F1", "boundary errors", "type errors"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for kind, s in (("flat", scores.flat), ("nested", scores.nested)):
+        table.add_row(
+            kind,
+            f"{s.precision:.2f}",
+            f"{s.recall:.2f}",
+            f"{s.f1:.2f}",
+            str(s.boundary_errors),
+            str(s.type_errors),
+        )
+    Console().print(table)
+
+
+def _write_predictions(path: Path, examples: list[Example], found: list[list[Span]]) -> None:
+    with path.open("wb") as file:
+        for example, spans in zip(examples, found, strict=True):
+            entities = [[s.start, s.end, example.text[s.start : s.end], s.label] for s in spans]
+            row = {"text": example.text, "entities": entities}
+            file.write(msgspec.json.encode(row) + b"\n")
+
+
+def main() -> None:
+    """Entry point."""
+    typer.run(evaluate)
