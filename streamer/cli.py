@@ -303,7 +303,9 @@ async def _run(
 
 async def _connection(url: str | None, bundle: Path | None) -> Connection:
     if url is not None:
-        return await WebSocketConnection.open(url)
+        connection = await WebSocketConnection.open(url)
+        log.info("connected to %s", url)
+        return connection
     # Only here, so that a client of a server needs no ONNX runtime.
     from cnerta.streamer.local import LocalConnection
 

@@ -3,13 +3,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Self
 
 import pytest
 import websockets.exceptions
-from websockets.asyncio.server import ServerConnection, serve
+from websockets.asyncio.server import ServerConnection
 
 from cnerta.streamer.client import StreamOptions, WebSocketConnection, stream
 from cnerta.streamer.client_errors import (
@@ -29,12 +29,12 @@ from cnerta.streamer.messages import (
     SessionSummary,
     Transcript,
     UtteranceFinal,
-    decode_client,
     encode,
 )
 from cnerta.streamer.sources import LiveAudio, Revision, TimedTranscript, TranscriptSource
 
 from . import wire
+from .fake_server import answering, server
 
 BLOCK = bytes(640)  # 20 ms of 16 kHz
 
@@ -326,35 +326,6 @@ async def test_watcher_is_told_what_is_sent() -> None:
 
 
 # --- the WebSocket --------------------------------------------------------------------------------
-
-
-@contextlib.asynccontextmanager
-async def server(handler: Callable[[ServerConnection], Awaitable[None]]) -> AsyncIterator[str]:
-    async with serve(handler, "127.0.0.1", 0) as listening:
-        port = next(iter(listening.sockets)).getsockname()[1]
-        yield f"ws://127.0.0.1:{port}"
-
-
-async def answering(connection: ServerConnection) -> None:
-    assert connection.request is not None
-    assert connection.request.path == "/v1/stream"
-    audio_ms = 0
-    async for frame in connection:
-        if isinstance(frame, bytes):
-            audio_ms += len(frame) // 32
-            continue
-        match decode_client(frame):
-            case SessionStart():
-                await connection.send(encode(wire.ready()), text=True)
-            case Transcript() as transcript:
-                answer = wire.final(transcript.utterance, transcript.revision, transcript.text)
-                await connection.send(encode(answer), text=True)
-            case SessionFinish():
-                done = SessionSummary(
-                    utterances=1, entities=0, audio_ms=audio_ms, dropped_interims=0
-                )
-                await connection.send(encode(done), text=True)
-                return
 
 
 async def test_session_over_a_real_websocket() -> None:

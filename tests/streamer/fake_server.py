@@ -1,0 +1,86 @@
+"""A real WebSocket server that finds one person in whatever final transcript it is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+from websockets.asyncio.server import ServerConnection, serve
+
+from cnerta.streamer.messages import (
+    SessionFinish,
+    SessionStart,
+    SessionSummary,
+    Transcript,
+    UtteranceFinal,
+    decode_client,
+    encode,
+)
+
+from . import wire
+
+PERSON = "江大桥"
+
+
+@contextlib.asynccontextmanager
+async def server(handler: Callable[[ServerConnection], Awaitable[None]]) -> AsyncIterator[str]:
+    async with serve(handler, "127.0.0.1", 0) as listening:
+        port = next(iter(listening.sockets)).getsockname()[1]
+        yield f"ws://127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def server_in_a_thread() -> Iterator[str]:
+    """An answering server for tests whose own thread runs the command's event loop."""
+    ready: queue.Queue[tuple[str, asyncio.AbstractEventLoop, asyncio.Event]] = queue.Queue()
+
+    async def run() -> None:
+        done = asyncio.Event()
+        async with server(answering) as url:
+            ready.put((url, asyncio.get_running_loop(), done))
+            await done.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(run(),))
+    thread.start()
+    url, loop, done = ready.get(timeout=10)
+    try:
+        yield url
+    finally:
+        loop.call_soon_threadsafe(done.set)
+        thread.join()
+
+
+def answer_to(transcript: Transcript) -> UtteranceFinal:
+    start = transcript.text.find(PERSON)
+    found = [] if start < 0 else [wire.entity("PER", PERSON, start, status="final")]
+    return wire.final(transcript.utterance, transcript.revision, transcript.text, *found)
+
+
+async def answering(connection: ServerConnection) -> None:
+    assert connection.request is not None
+    assert connection.request.path == "/v1/stream"
+    audio_bytes = finals = 0
+    bytes_per_ms = 1.0
+    async for frame in connection:
+        if isinstance(frame, bytes):
+            audio_bytes += len(frame)
+            continue
+        match decode_client(frame):
+            case SessionStart(audio=audio):
+                bytes_per_ms = 2 * audio.channels * audio.sample_rate / 1_000
+                await connection.send(encode(wire.ready()), text=True)
+            case Transcript(final=True) as transcript:
+                finals += 1
+                await connection.send(encode(answer_to(transcript)), text=True)
+            case SessionFinish():
+                done = SessionSummary(
+                    utterances=finals,
+                    entities=0,
+                    audio_ms=round(audio_bytes / bytes_per_ms),
+                    dropped_interims=0,
+                )
+                await connection.send(encode(done), text=True)
+                return

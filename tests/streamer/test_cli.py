@@ -1,0 +1,408 @@
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner, Result
+from websockets.asyncio.server import ServerConnection
+
+from cnerta.streamer.cli import app
+from cnerta.streamer.messages import (
+    ErrorMessage,
+    SessionSummary,
+    UtteranceFinal,
+    decode_server,
+    encode,
+)
+
+from .fake_server import answering, server, server_in_a_thread
+from .fake_sounddevice import FakeSounddevice, FakeStream
+
+COMMAND = [sys.executable, "-c", "from cnerta.streamer.cli import main; main()"]
+SENTENCE = "南京市长江大桥"
+
+
+@pytest.fixture(autouse=True)
+def plain_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the width nor the colours of whoever runs the tests."""
+    monkeypatch.setenv("COLUMNS", "200")
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def talk(tmp_path: Path) -> Path:
+    path = tmp_path / "talk.wav"
+    soundfile.write(path, np.zeros(16_000), 16_000)
+    return path
+
+
+@pytest.fixture
+def sounddevice(monkeypatch: pytest.MonkeyPatch) -> FakeSounddevice:
+    fake = FakeSounddevice()
+    monkeypatch.setitem(sys.modules, "sounddevice", fake)  # type: ignore[arg-type]
+    return fake
+
+
+def call(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+async def spawn(*arguments: str | Path, stdin: bytes = b"") -> tuple[int, str, str]:
+    """Run the command as a process; return its status and what it wrote."""
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        *map(str, arguments),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, complaints = await asyncio.wait_for(process.communicate(stdin), 20)
+    assert process.returncode is not None
+    return process.returncode, out.decode(), complaints.decode()
+
+
+# --- options --------------------------------------------------------------------------------------
+
+
+def test_help_says_what_a_stranger_needs() -> None:
+    shown = call("--help")
+    assert shown.exit_code == 0
+    for part in (
+        "cnerta-stream --file talk.wav --transcript",
+        "start<TAB>end<TAB>text",
+        '"characters": [[start_ms, end_ms], …]',
+        "6 server unreachable",
+    ):
+        assert part in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ((), "expected one of --file and --mic, got neither"),
+        (("--mic", "--file", "a.wav"), "expected one of --file and --mic, got both"),
+        (("--mic", "--transcript", "x"), "got them with --mic"),
+        (("--mic", "--transcript-file", "x"), "got them with --mic"),
+        (("--file", "a", "--transcript", "x", "--source", "y"), "got several"),
+        (("--mic", "--connect", "ws://x", "--bundle", "y"), "a server has its own model"),
+        (("--file", "a", "--device", "x"), "expected --device with --mic"),
+        (("--unheard-of",), "No such option"),
+    ],
+)
+def test_options_that_contradict_each_other(arguments: tuple[str, ...], complaint: str) -> None:
+    refused = call(*arguments)
+    assert refused.exit_code == 2
+    assert complaint in refused.stderr
+
+
+# --- what goes wrong, each with its status --------------------------------------------------------
+
+
+def test_missing_audio_file(tmp_path: Path) -> None:
+    refused = call("--file", tmp_path / "none.wav", "--transcript", "好")
+    assert refused.exit_code == 3
+    assert "none.wav, got no such file" in refused.stderr
+    assert refused.stdout == ""
+
+
+def test_file_that_is_not_audio(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("not audio")
+    refused = call("--file", tmp_path / "a.txt", "--transcript", "好")
+    assert refused.exit_code == 3
+    assert "expected audio that libsndfile reads" in refused.stderr
+
+
+def test_missing_portaudio(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.import_module
+
+    def refuse(name: str, package: str | None = None) -> object:
+        if name == "sounddevice":
+            raise OSError("PortAudio library not found")
+        return real(name, package)
+
+    monkeypatch.setattr(importlib, "import_module", refuse)
+    for arguments in (["--list-devices"], ["--mic"]):
+        refused = call(*arguments)
+        assert refused.exit_code == 4
+        assert "apt-get install libportaudio2" in refused.stderr
+
+
+def test_machine_without_microphone(sounddevice: FakeSounddevice) -> None:
+    sounddevice.devices = []
+    for arguments in (["--list-devices"], ["--mic"]):
+        refused = call(*arguments)
+        assert refused.exit_code == 4
+        assert "got no audio input device at all" in refused.stderr
+
+
+def test_unknown_microphone(sounddevice: FakeSounddevice) -> None:
+    refused = call("--mic", "--device", "radio")
+    assert refused.exit_code == 4
+    assert "expected an input device called 'radio'" in refused.stderr
+
+
+def test_devices_are_listed(sounddevice: FakeSounddevice) -> None:
+    listed = call("--list-devices")
+    assert listed.exit_code == 0
+    rows = listed.stdout.splitlines()
+    assert len(rows) == 5
+    assert rows[1].split() == [
+        "*",
+        "1",
+        "HDA",
+        "Intel:",
+        "Built-in",
+        "Microphone",
+        "2",
+        "44100",
+        "Hz",
+    ]
+
+
+def test_no_transcript(talk: Path) -> None:
+    refused = call("--file", talk)
+    assert refused.exit_code == 5
+    assert "expected the transcript of the file from --transcript TEXT" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--transcript", " "), "expected a transcript, got an empty one"),
+        (("--transcript-file", "none.tsv"), "expected a transcript file at none.tsv"),
+        (("--source", "unheard-of"), "expected a transcript source, got 'unheard-of'"),
+    ],
+)
+def test_transcript_that_is_none(talk: Path, arguments: tuple[str, ...], complaint: str) -> None:
+    refused = call("--file", talk, *arguments)
+    assert refused.exit_code == 5
+    assert complaint in refused.stderr
+
+
+def test_bad_transcript_file(talk: Path, tmp_path: Path) -> None:
+    (tmp_path / "lines.tsv").write_text("0\t1\t好\nbad\n")
+    refused = call("--file", talk, "--transcript-file", tmp_path / "lines.tsv")
+    assert refused.exit_code == 5
+    assert "lines.tsv, line 2: expected start<TAB>end<TAB>text" in refused.stderr
+
+
+def test_unreachable_server(talk: Path) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"ws://127.0.0.1:{unused.getsockname()[1]}"
+        refused = call("--file", talk, "--transcript", "好", "--connect", url)
+    assert refused.exit_code == 6
+    assert f"expected a server at {url}/v1/stream, got: " in refused.stderr
+
+
+async def test_refusing_server(talk: Path) -> None:
+    async def refuse(connection: ServerConnection) -> None:
+        await connection.recv()
+        error = ErrorMessage(code=1013, name="try_again_later", retryable=True, detail="full")
+        await connection.send(encode(error), text=True)
+        await connection.close(1013)
+
+    async with server(refuse) as url:
+        status, out, complaints = await spawn(
+            "--file", talk, "--transcript", "好", "--connect", url, "--json"
+        )
+    assert status == 7
+    assert "error 1013 try_again_later: full" in complaints
+    assert json.loads(out)["name"] == "try_again_later", "the event is printed too"
+
+
+def test_missing_bundle(talk: Path, tmp_path: Path) -> None:
+    refused = call("--file", talk, "--transcript", "好", "--bundle", tmp_path / "none")
+    assert refused.exit_code == 8
+    assert "expected" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+async def test_missing_onnx_runtime(talk: Path, tiny_bundle: Path) -> None:
+    script = (
+        "import sys; sys.modules['onnxruntime'] = None\n"
+        "from cnerta.streamer.cli import main; main()"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, "--file", talk, "-t", "好", "--bundle", tiny_bundle,
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    _, complaints = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 9
+    assert "onnxruntime" in complaints.decode()
+    assert "Traceback" not in complaints.decode()
+
+
+# --- what goes right ------------------------------------------------------------------------------
+
+
+async def test_json_is_events_and_nothing_else(talk: Path) -> None:
+    async with server(answering) as url:
+        status, out, complaints = await spawn(
+            "--file", talk, "--transcript", SENTENCE, "--connect", url, "--json"
+        )
+    assert (status, complaints) == (0, "")
+    messages = [decode_server(line) for line in out.splitlines()]
+    (final,) = [message for message in messages if isinstance(message, UtteranceFinal)]
+    assert (final.text, final.entities[0].text) == (SENTENCE, "江大桥")
+    assert isinstance(messages[-1], SessionSummary)
+    assert messages[-1].audio_ms == 1_000
+
+
+async def test_without_a_terminal_there_are_plain_lines(talk: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "lines.tsv"
+    lines.write_text(f"0\t0.5\t{SENTENCE}\n0.5\t1.0\t没有\n", encoding="utf-8")
+    async with server(answering) as url:
+        status, out, _ = await spawn("--file", talk, "--transcript-file", lines, "--connect", url)
+    assert status == 0
+    assert [line.split("  ")[0] for line in out.splitlines()] == [
+        "南京市长[PER 江大桥]",
+        "",
+        "没有",
+        "2 utterances, 0 entities in 0:01.00 of audio; 0 interims dropped",
+    ]
+    assert "\x1b" not in out
+
+
+async def test_timed_lines_on_standard_input(talk: Path) -> None:
+    async with server(answering) as url:
+        status, out, _ = await spawn(
+            "--file", talk, "--transcript-file", "-", "--connect", url,
+            stdin=f"0\t1\t{SENTENCE}\n".encode(),
+        )  # fmt: skip
+    assert status == 0
+    assert out.startswith("南京市长[PER 江大桥]")
+
+
+async def test_realtime_takes_as_long_as_the_file(talk: Path) -> None:
+    loop = asyncio.get_running_loop()
+    async with server(answering) as url:
+        started = loop.time()
+        status, _, _ = await spawn(
+            "--file", talk, "--transcript", "好", "--connect", url, "--realtime"
+        )
+    assert status == 0
+    assert loop.time() - started >= 1.3, "the file and what a recogniser needs after its end"
+
+
+@pytest.fixture
+def piped(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Standard input is a pipe; gives the end to write to."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "r", encoding="utf-8") as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        yield writing
+
+
+def test_microphone_with_piped_lines(
+    sounddevice: FakeSounddevice, piped: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def record(stream: FakeStream) -> None:
+        loop = asyncio.get_running_loop()
+        block = bytes(4 * 882)  # 20 ms of two channels at 44.1 kHz
+        for at in range(10):
+            loop.call_later(0.02 * at, stream.speak, block)
+        loop.call_later(0.1, os.write, piped, f"{SENTENCE}\n".encode())
+        loop.call_later(0.3, os.close, piped)
+
+    sounddevice.on_open = record
+    with server_in_a_thread() as url:
+        app(["--mic", "--device", "built-in", "--connect", url], standalone_mode=False)
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[0] == "南京市长[PER 江大桥]"
+    assert lines[-1].startswith("1 utterances, 0 entities in 0:00.20 of audio")
+    assert sounddevice.streams[0].closed
+
+
+# --- ends -----------------------------------------------------------------------------------------
+
+
+async def test_control_c_finishes_the_session(tmp_path: Path) -> None:
+    long = tmp_path / "long.wav"
+    soundfile.write(long, np.zeros(60 * 8_000), 8_000)
+    lines = tmp_path / "lines.tsv"
+    lines.write_text("0\t0.1\t江大桥\n50\t60\t好\n", encoding="utf-8")
+    async with server(answering) as url:
+        process = await asyncio.create_subprocess_exec(
+            *COMMAND, "--file", long, "--transcript-file", lines, "--connect", url,
+            "--realtime", "--json",
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stdout is not None
+        messages = [decode_server(await asyncio.wait_for(process.stdout.readline(), 20))]
+        messages.append(decode_server(await asyncio.wait_for(process.stdout.readline(), 20)))
+        process.send_signal(signal.SIGINT)
+        out, complaints = await asyncio.wait_for(process.communicate(), 10)
+    messages += [decode_server(line) for line in out.splitlines()]
+    assert process.returncode == 0
+    assert isinstance(messages[1], UtteranceFinal)
+    assert isinstance(messages[-1], SessionSummary)
+    assert messages[-1].audio_ms < 30_000
+    assert "finishing the session" in complaints.decode()
+    assert "Traceback" not in complaints.decode()
+
+
+async def test_second_control_c_leaves_at_once(talk: Path) -> None:
+    async def mute(connection: ServerConnection) -> None:
+        async for _ in connection:
+            pass
+
+    async with server(mute) as url:
+        process = await asyncio.create_subprocess_exec(
+            *COMMAND, "--file", talk, "--transcript", "好", "--connect", url, "--verbose",
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stderr is not None
+        await asyncio.wait_for(process.stderr.readuntil(b"connected"), 20)
+        await asyncio.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        await asyncio.wait_for(process.stderr.readuntil(b"finishing"), 5)
+        process.send_signal(signal.SIGINT)
+        _, complaints = await asyncio.wait_for(process.communicate(), 10)
+    assert process.returncode == 130
+    assert b"Traceback" not in complaints
+
+
+async def test_reader_that_leaves_ends_it_quietly(talk: Path) -> None:
+    async with server(answering) as url:
+        reading, writing = os.pipe()
+        os.close(reading)
+        process = await asyncio.create_subprocess_exec(
+            *COMMAND, "--file", talk, "--transcript", "好", "--connect", url, "--json",
+            stdout=writing, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        os.close(writing)
+        _, complaints = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 141
+    assert complaints == b""
+
+
+# --- the model in this process --------------------------------------------------------------------
+
+
+def test_in_process(talk: Path, tiny_bundle: Path) -> None:
+    done = call("--file", talk, "--transcript", SENTENCE, "--bundle", tiny_bundle, "--json")
+    assert done.exit_code == 0, done.stderr
+    messages = [decode_server(line) for line in done.stdout.splitlines()]
+    finals = [message for message in messages if isinstance(message, UtteranceFinal)]
+    assert [(final.utterance, final.text) for final in finals] == [("u1", SENTENCE)]
+    assert isinstance(messages[-1], SessionSummary)
+    assert messages[-1].audio_ms == 1_000
+
+
+def test_labels_that_the_model_does_not_know(talk: Path, tiny_bundle: Path) -> None:
+    refused = call("--file", talk, "-t", "好", "--bundle", tiny_bundle, "--labels", "PER,CITY")
+    assert refused.exit_code == 7
+    assert "unknown_label" in refused.stderr
+    assert "'CITY'" in refused.stderr

@@ -1,0 +1,131 @@
+"""What is installed is what is in the tree, and serving needs no torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("export", "models", "streamer", "train")
+TOP_LEVEL = {
+    ".ci",
+    ".gitignore",
+    ".typing",
+    "CHANGELOG.md",
+    "LICENSE",
+    "Makefile",
+    "README.md",
+    "docs",
+    "pyproject.toml",
+    "tests",
+    *PACKAGES,
+}
+HEAVY = ("torch", "torchaudio", "transformers", "torchcrf", "tensorboard", "matplotlib")
+
+
+def tracked(*folders: str) -> list[str]:
+    """Files that git tracks or would track, relative to the root."""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--"]
+    listed = subprocess.run(
+        [*command, *folders], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
+    return [name for name in listed.split("\0") if name and (ROOT / name).exists()]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel built from a clean copy, since leftovers in build/ would end up in it."""
+    copy = tmp_path_factory.mktemp("source")
+    for name in tracked(*PACKAGES, "pyproject.toml", "README.md", "LICENSE"):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, copy / name)
+    built = subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", "dist"],
+        cwd=copy,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    (path,) = (copy / "dist").glob("*.whl")
+    return path
+
+
+def test_wheel_holds_exactly_the_files_of_the_four_packages(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as opened:
+        inside = {name for name in opened.namelist() if ".dist-info/" not in name}
+    assert inside == {f"cnerta/{name}" for name in tracked(*PACKAGES)}
+
+
+def test_wheel_has_the_licence_and_the_commands(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as opened:
+        names = opened.namelist()
+        entry_points = next(name for name in names if name.endswith("entry_points.txt"))
+        commands = opened.read(entry_points).decode()
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    for command in ("serve", "stream", "train", "evaluate", "export"):
+        assert f"cnerta-{command} = cnerta." in commands
+
+
+def test_every_command_has_its_module() -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    missing = [
+        target
+        for target in scripts.values()
+        if importlib.util.find_spec(target.split(":")[0]) is None
+    ]
+    assert not missing
+
+
+def test_no_stray_file_at_the_top() -> None:
+    stray = {name.split("/")[0] for name in tracked()} - TOP_LEVEL
+    assert not stray
+
+
+def test_type_checkers_see_the_packages_through_links() -> None:
+    for package in PACKAGES:
+        link = ROOT / ".typing" / "cnerta" / package
+        assert link.is_symlink()
+        assert link.resolve() == ROOT / package
+
+
+def loaded_after(imports: str) -> set[str]:
+    """Top-level modules that a fresh process has after some imports."""
+    script = f"import sys\n{imports}\nprint(*sorted({{m.split('.')[0] for m in sys.modules}}))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd="/"
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def test_nothing_in_the_streamer_imports_torch() -> None:
+    modules = sorted(
+        f"cnerta.streamer.{path.stem}"
+        for path in (ROOT / "streamer").glob("*.py")
+        if path.stem != "__init__"
+    )
+    assert "cnerta.streamer.server" in modules
+    loaded = loaded_after(f"import {', '.join(modules)}")
+    assert loaded.isdisjoint(HEAVY), loaded & set(HEAVY)
+    assert "sounddevice" not in loaded, "only the microphone needs PortAudio"
+
+
+def test_client_of_a_server_needs_no_onnx_runtime() -> None:
+    loaded = loaded_after("import cnerta.streamer.cli, cnerta.streamer.client")
+    assert "onnxruntime" not in loaded
+    assert loaded.isdisjoint(HEAVY)
+
+
+def test_importing_a_package_is_light() -> None:
+    loaded = loaded_after("import cnerta.models, cnerta.train, cnerta.export, cnerta.streamer")
+    assert loaded.isdisjoint({*HEAVY, "numpy", "onnxruntime"})
