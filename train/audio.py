@@ -49,7 +49,8 @@ class AudioCache:
         """Samples of a recording, -1 to 1. shape: (samples,)."""
         if path not in self._samples:
             self._samples[path] = np.round(read_audio(path) * 32767).astype(np.int16)
-        return self._samples[path].astype(np.float32) / 32767
+        samples: Floats = self._samples[path].astype(np.float32) / np.float32(32767)
+        return samples
 
     def seconds(self, path: Path) -> float:
         """Duration, without decoding what is not decoded yet."""
@@ -66,4 +67,4 @@ def change_speed(samples: Floats, factor: float) -> Floats:
     if factor == 1.0:
         return samples
     changed = soxr.resample(samples, SAMPLE_RATE * factor, SAMPLE_RATE, quality="MQ")
-    return changed.astype(np.float32, copy=False)
+    return np.asarray(changed, np.float32)

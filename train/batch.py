@@ -204,12 +204,10 @@ class BatchBuilder:
             samples = change_speed(self.cache(example.audio), speed)
             readings = example.readings or sentence_readings(example.text)
             own = [self._column(r, c) for r, c in zip(readings, example.text or " ", strict=True)]
-            marks += _marks(example, samples, speed, own, offset)
+            pause = int(generator.integers(*_JOIN_PAUSE_MS)) if len(clip) > 1 else 0
+            marks += _marks(example, samples, speed, own, (offset, pause))
             columns += own
-            pieces.append(samples)
-            if len(clip) > 1:
-                pause = int(generator.integers(*_JOIN_PAUSE_MS)) * SAMPLE_RATE // 1000
-                pieces.append(np.zeros(pause, np.float32))
+            pieces += [samples, np.zeros(pause * SAMPLE_RATE // 1000, np.float32)]
             offset = 1000 * sum(map(len, pieces)) / SAMPLE_RATE
         joined = np.clip(np.concatenate(pieces) * gain, -1.0, 1.0).astype(np.float32)
         frames = -(-len(joined) // HOP_SAMPLES)
@@ -232,21 +230,32 @@ def _marks(
     samples: npt.NDArray[np.float32],
     speed: float,
     columns: Sequence[int],
-    offset: float,
+    place: tuple[float, float],
 ) -> Iterator[tuple[float, float, int]]:
-    """What is known of a recording's timing: (start in ms, end in ms, column)."""
+    """What is known of a recording's timing: (start in ms, end in ms, column).
+
+    Args:
+        example: With times of its own or a single word.
+        samples: Its samples as they will be heard.
+        speed: How much faster than recorded that is.
+        columns: Of its characters.
+        place: Where it begins in the utterance and how long the pause after it is, in ms.
+    """
+    offset, pause = place
+    # The first frame is centred before the first sample.
+    before = 0.0 if offset else -CARRY_SAMPLES / SAMPLE_RATE * 1000
+    after = 1000 * len(samples) / SAMPLE_RATE + pause
     if example.times_ms is not None:
         times = tuple((start / speed, end / speed) for start, end in example.times_ms)
-        edges = [0.0, *(edge for pair in times for edge in pair), np.inf]
+        edges = [before, *(edge for pair in times for edge in pair), after]
         gaps = list(zip(edges[::2], edges[1::2], strict=True))
     elif example.isolated and (found := isolated_times(samples, len(columns))):
         times = found
-        gaps = [(0.0, times[0][0]), (times[-1][1], np.inf)]
+        gaps = [(before, times[0][0]), (times[-1][1], after)]
     else:
         return
-    length = 1000 * len(samples) / SAMPLE_RATE
     for start, end in gaps:
-        yield (offset + start, offset + min(end, length), BLANK)
+        yield (offset + start, offset + end, BLANK)
     for (start, end), column in zip(times, columns, strict=True):
         yield (offset + start, offset + end, column)
 

@@ -57,7 +57,7 @@ class Progress(msgspec.Struct, forbid_unknown_fields=True):
         epoch: Epochs of it that are done.
         step: Steps of the running epoch that are done.
         steps: Optimiser steps of the stage.
-        best_score: Best development score of the stage.
+        best_score: Best development score of the stage so far.
         since_best: Epochs since.
         best_scores: Figures of the best model.
         seconds: Time spent in training.
@@ -68,7 +68,7 @@ class Progress(msgspec.Struct, forbid_unknown_fields=True):
     epoch: int = 0
     step: int = 0
     steps: int = 0
-    best_score: float = float("-inf")
+    best_score: float | None = None
     since_best: int = 0
     best_scores: dict[str, float] = {}
     seconds: float = 0.0
@@ -141,7 +141,7 @@ class Trainer:
                 self.progress.stage = index
                 self.progress.recipe_sha256 = _digest(self.recipe, index)
                 self.progress.epoch = self.progress.step = self.progress.steps = 0
-                self.progress.best_score, self.progress.since_best = float("-inf"), 0
+                self.progress.best_score, self.progress.since_best = None, 0
                 self.progress.best_scores = {}
             self._run_stage(self.recipe.stages[index])
             # The next stage starts from the best model of this one.
@@ -267,7 +267,7 @@ class Trainer:
             loss = objective(batch.to(self.accelerator.device), chunk)
             if not bool(torch.isfinite(loss)):
                 raise DataError(
-                    f"expected a finite loss, got {float(loss)} at step {progress.step} of epoch "
+                    f"expected a finite loss, got {loss.item()} at step {progress.step} of epoch "
                     f"{progress.epoch}: lower the learning rate, or look for damaged recordings"
                 )
             self.accelerator.backward(loss)
@@ -330,7 +330,7 @@ class Trainer:
         for name, value in scores.items():
             self.writer.add_scalar(f"{stage.name}/{name}", value, progress.epoch)
         self.writer.flush()
-        if score > progress.best_score:
+        if progress.best_score is None or score > progress.best_score:
             progress.best_score, progress.since_best = score, 0
             progress.best_scores = scores
             self._save_model(self._best(progress.stage), scores)

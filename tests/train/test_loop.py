@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+torch = pytest.importorskip("torch")
+
+from cnerta.models.checkpoint import load_checkpoint  # noqa: E402
+from cnerta.models.errors import CheckpointError, ConfigError, DataError  # noqa: E402
+from cnerta.train.audio import AudioCache  # noqa: E402
+from cnerta.train.batch import UNKNOWN_FRAME, BatchBuilder  # noqa: E402
+from cnerta.train.data import read_examples  # noqa: E402
+from cnerta.train.loop import Trainer  # noqa: E402
+from cnerta.train.recipe import Recipe, load_recipe  # noqa: E402
+
+# Four "syllables" as pure tones; 长 has two, and which one it is decides the entity.
+TONES = {"nan2": 300, "shi4": 500, "chang2": 900, "zhang3": 1600}
+RECIPE = """
+name = "tones"
+[augmentation]
+speeds = [1.0]
+[model.acoustic]
+mel_bins = 40
+conv_channels = 8
+width = 32
+layers = 1
+heads = 2
+feed_forward = 64
+dropout = 0.0
+[model.text]
+embedding = 8
+hidden = 16
+dropout = 0.1
+[model.fusion]
+width = 32
+heads = 2
+feed_forward = 64
+guided = true
+context = 16
+[model.ctc]
+units = "pronunciations"
+[data.tones]
+format = "manifest"
+path = "tones.jsonl"
+[[stages]]
+name = "hear"
+task = "acoustic"
+train = ["tones"]
+dev = ["tones"]
+epochs = 15
+batch_size = 4
+learning_rate = 0.005
+warmup_steps = 5
+[[stages]]
+name = "tag"
+task = "entities"
+train = ["tones"]
+dev = ["tones"]
+epochs = 15
+batch_size = 4
+learning_rate = 0.01
+warmup_steps = 5
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tones")
+    generator = np.random.default_rng(0)
+    rows = []
+    for i in range(16):
+        readings = ["nan2", "shi4", "chang2" if i % 2 else "zhang3"]
+        pieces, times, clock = [], [], 0.0
+        for reading in readings:
+            seconds = 0.2 + 0.04 * generator.integers(0, 3)
+            ticks = np.arange(int(seconds * 16_000)) / 16_000
+            pieces.append(0.3 * np.sin(2 * np.pi * TONES[reading] * ticks))
+            times.append([clock, clock + 1000 * seconds])
+            clock += 1000 * seconds
+        soundfile.write(folder / f"{i}.wav", np.concatenate(pieces), 16_000)
+        entities = [[0, 3, "南市长", "LOC"]] if i % 2 else [[0, 1, "南", "LOC"]]
+        row = {"audio": f"{i}.wav", "text": "南市长", "entities": entities}
+        rows.append(row | {"characters": times, "readings": readings})
+    (folder / "tones.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    (folder / "recipe.toml").write_text(RECIPE)
+    return folder
+
+
+def recipe(data: Path, *overrides: str) -> Recipe:
+    return load_recipe(str(data / "recipe.toml"), overrides)
+
+
+def test_frame_targets_follow_the_character_times(data: Path) -> None:
+    examples = read_examples(data / "tones.jsonl")
+    trainer_vocabulary = _vocabulary()
+    builder = BatchBuilder(trainer_vocabulary, _scheme(), AudioCache(), None)
+    batch = builder.build([(examples[0],)], np.random.default_rng(0))
+    columns = batch.units[0].tolist()
+    assert [trainer_vocabulary.units[c - 1] for c in columns] == ["nan2", "shi4", "zhang3"]
+    targets = batch.frame_units[0].tolist()
+    assert UNKNOWN_FRAME not in targets
+    changes = [t for i, t in enumerate(targets) if i == 0 or t != targets[i - 1]]
+    assert [c for c in changes if c] == columns
+    assert examples[0].times_ms is not None
+    second_start = examples[0].times_ms[1][0]
+    # A frame begins half way between the centres of its window and the one before.
+    assert abs(40 * targets.index(columns[1]) - 22.5 - second_start) <= 20
+
+
+def _vocabulary():  # type: ignore[no-untyped-def]
+    from cnerta.models.vocabulary import Vocabulary
+
+    return Vocabulary.build("南市长", {"南": ["nan2"], "市": ["shi4"], "长": ["chang2", "zhang3"]})
+
+
+def _scheme():  # type: ignore[no-untyped-def]
+    from cnerta.models.labels import LabelScheme
+
+    return LabelScheme.flat(["LOC"])
+
+
+def test_the_model_learns_what_only_the_audio_tells(data: Path, tmp_path: Path) -> None:
+    # The text is the same every time; a model that did not listen would score 50.
+    best = Trainer(recipe(data), data, tmp_path / "run", cpu=True).run()
+    scores = load_checkpoint(best).scores
+    assert scores["speech.nested.f1"] == 100.0
+    assert scores["text.nested.f1"] < 70.0
+    heard = load_checkpoint(tmp_path / "run" / "best-0-hear").scores
+    assert heard["unit error rate"] < 10.0
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("kill_at", [2, 5])
+def test_a_killed_run_resumes_to_the_same_weights(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_at: int
+) -> None:
+    short = recipe(data, "stages.0.epochs=2", "stages.1.epochs=2")
+    whole = load_checkpoint(Trainer(short, data, tmp_path / "whole", cpu=True).run())
+
+    trainer = Trainer(short, data, tmp_path / "cut", cpu=True, save_minutes=0)
+    save, steps = trainer._save_last, 0
+
+    def kill(*arguments: object) -> None:
+        nonlocal steps
+        save(*arguments)  # type: ignore[arg-type]
+        steps += 1
+        if steps == kill_at:
+            raise KilledError
+
+    monkeypatch.setattr(trainer, "_save_last", kill)
+    with pytest.raises(KilledError):
+        trainer.run()
+    resumed = Trainer(short, data, tmp_path / "cut", cpu=True)
+    assert 0 < resumed.progress.steps < 8
+    cut = load_checkpoint(resumed.run())
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, cut.model.state_dict()[name]), name
+
+
+def test_another_recipe_does_not_go_on_here(data: Path, tmp_path: Path) -> None:
+    short = ["stages.0.epochs=1", "stages.1.epochs=1"]
+    Trainer(recipe(data, *short), data, tmp_path / "run", cpu=True).run()
+    other = recipe(data, *short, "stages.1.learning_rate=0.5")
+    with pytest.raises(CheckpointError, match="choose another --out"):
+        Trainer(other, data, tmp_path / "run", cpu=True)
+
+
+def test_a_loss_that_is_not_finite_is_said(data: Path, tmp_path: Path) -> None:
+    broken = recipe(data, "stages.0.learning_rate=1e30", "stages.0.warmup_steps=0")
+    with pytest.raises(DataError, match="expected a finite loss"):
+        Trainer(broken, data, tmp_path / "run", cpu=True).run()
+
+
+def test_an_acoustic_stage_needs_recordings(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected recordings"):
+        Trainer(recipe(data, "data.tones.speech=false"), data, tmp_path / "run", cpu=True).run()

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnerta.models.labels import Span, outermost
+from cnerta.train.metrics import score_entities
+
+GOLD = [Span(0, 7, "ORG"), Span(0, 2, "LOC"), Span(9, 11, "PER")]
+
+
+def test_counts_by_hand() -> None:
+    predicted = [
+        Span(0, 7, "ORG"),  # right
+        Span(0, 3, "LOC"),  # wrong end: boundary
+        Span(9, 11, "LOC"),  # wrong type
+        Span(12, 13, "PER"),  # out of nothing: neither
+    ]
+    scores = score_entities([GOLD], [predicted])
+    nested = scores.nested
+    assert (nested.correct, nested.predicted, nested.gold) == (1, 4, 3)
+    assert nested.precision == pytest.approx(25.0)
+    assert nested.recall == pytest.approx(100 / 3)
+    assert nested.f1 == pytest.approx(200 / 7)
+    assert (nested.boundary_errors, nested.type_errors) == (1, 1)
+    # Flat: ORG and PER of gold; ORG, LOC and PER of the prediction.
+    assert (scores.flat.correct, scores.flat.predicted, scores.flat.gold) == (1, 3, 2)
+
+
+def test_nothing_is_zero_not_an_error() -> None:
+    scores = score_entities([[]], [[]])
+    assert scores.flat.f1 == scores.flat.precision == scores.flat.recall == 0.0
+    with pytest.raises(ValueError, match="zip"):
+        score_entities([[], []], [[]])
+
+
+@st.composite
+def annotations(draw: st.DrawFn) -> list[Span]:
+    bounds = st.tuples(st.integers(0, 9), st.integers(1, 10)).filter(lambda b: b[0] < b[1])
+    drawn = draw(st.lists(st.tuples(bounds, st.sampled_from("AB")), max_size=5))
+    return [Span(s, e, t) for (s, e), t in drawn]
+
+
+@given(st.lists(st.tuples(annotations(), annotations()), max_size=4))
+def test_against_an_independent_count(pairs: list[tuple[list[Span], list[Span]]]) -> None:
+    # Pool all sentences by position and use plain set arithmetic.
+    scores = score_entities([g for g, _ in pairs], [p for _, p in pairs])
+    for own, keep in ((scores.nested, list), (scores.flat, outermost)):
+        gold = {(i, s) for i, (g, _) in enumerate(pairs) for s in keep(g)}
+        found = {(i, s) for i, (_, p) in enumerate(pairs) for s in keep(p)}
+        if gold and found and gold & found:
+            precision = len(gold & found) / len(found)
+            recall = len(gold & found) / len(gold)
+            assert own.f1 == pytest.approx(200 * precision * recall / (precision + recall))
+        else:
+            assert own.f1 == 0.0
+        assert own.boundary_errors + own.type_errors <= own.predicted - own.correct
