@@ -27,11 +27,15 @@ class TextChange:
     """Where the characters of a text went in its next revision.
 
     Attributes:
+        old: The old text.
+        new: The new text.
         places: For each old character its offset in the new text, None for a deleted one.
         kept: For each old character whether it is still the same one there. A character that was
             exchanged for another (a corrected homophone) has a place but is not kept.
     """
 
+    old: str
+    new: str
     places: tuple[int | None, ...]
     kept: tuple[bool, ...]
 
@@ -72,7 +76,7 @@ def compare_texts(old: str, new: str) -> TextChange:
     for i in range(suffix):
         places[len(old) - 1 - i] = len(new) - 1 - i
         kept[len(old) - 1 - i] = True
-    return TextChange(tuple(places), tuple(kept))
+    return TextChange(old, new, tuple(places), tuple(kept))
 
 
 def _middle_blocks(old: str, new: str) -> list[tuple[int, int, int, int]]:
@@ -87,7 +91,9 @@ def match_spans(old: Sequence[Span], new: Sequence[Span], change: TextChange) ->
     """Pair each new span with the old one that it continues.
 
     A pair shares more than half of the shorter one's characters. Best pairs come first: by the
-    shared part of all their characters, then by an equal label.
+    shared part of all their characters, then by an equal label. Where texts can be compared in
+    several ways (了了北京, 北京了了), the comparison may lose an entity that is still there: last, spans
+    that are left over are paired if they are the same words under the same label.
 
     Returns:
         Index of the old span for the index of each new span that has one.
@@ -111,4 +117,12 @@ def match_spans(old: Sequence[Span], new: Sequence[Span], change: TextChange) ->
         if o not in taken and n not in pairs:
             taken.add(o)
             pairs[n] = o
+    lost: dict[tuple[str, str], list[int]] = {}
+    for o, before in enumerate(old):
+        if o not in taken:
+            lost.setdefault((change.old[before.start : before.end], before.label), []).append(o)
+    for n, after in enumerate(new):
+        same = lost.get((change.new[after.start : after.end], after.label))
+        if n not in pairs and same:
+            pairs[n] = same.pop(0)
     return pairs

@@ -293,8 +293,8 @@ class Session:
     def take_tag(self, now: float) -> TagWork | None:
         """The next revision to tag: finals in the order they came, then interims.
 
-        None if there is none, if the last one is not back yet, or if the audio of the next final
-        is not encoded yet.
+        None if there is none, if the last one is not back yet, or if audio that had come before
+        the transcript waits to be encoded: for a final all of it, for an interim whole chunks.
         """
         if self._tagging is not None:
             return None
@@ -505,7 +505,9 @@ class Session:
             if waiting is None:
                 continue
             if 1000 * (now - waiting.arrived) <= self._limits.interim_patience_ms:
-                yield utterance, waiting
+                missing = self._frame_at(waiting.audio_end_ms) - self._frames.end
+                if missing < self._geometry.chunk_frames:
+                    yield utterance, waiting
                 continue
             utterance.waiting = None
             self._dropped_interims += 1

@@ -157,14 +157,14 @@ class Driver:
         self,
         model: FakeModel,
         start: SessionStart | None = None,
-        limits: ConnectionLimits = ConnectionLimits(),
+        limits: ConnectionLimits | None = None,
     ) -> None:
         self.model = model
         self.engine = Engine(model)
         self.now = 1000.0
         self.seen: list[ServerMessage] = []
         served = ServedModel(model.bundle, model.device)
-        self.protocol = ServerProtocol(served, limits, "test", self.now)
+        self.protocol = ServerProtocol(served, limits or ConnectionLimits(), "test", self.now)
         if start is not None:
             self.send(start)
 
@@ -175,12 +175,14 @@ class Driver:
         return self
 
     def audio(self, data: bytes, *, frame_bytes: int = 1280, pace: bool = True) -> Driver:
-        """Binary frames, at the pace of 16 kHz PCM."""
+        """Binary frames, at the pace of 16 kHz PCM, encoded as they come."""
         for at in range(0, len(data), frame_bytes):
             frame = data[at : at + frame_bytes]
             if pace:
                 self.now += len(frame) / 32_000
             self.protocol.receive(frame, self.now)
+            while self.step():
+                pass
         return self
 
     def transcript(
@@ -272,7 +274,7 @@ def model() -> FakeModel:
 def drive(model: FakeModel) -> Callable[..., Driver]:
     """Make a driver with a started session; keywords are those of session.start."""
 
-    def make(limits: ConnectionLimits = ConnectionLimits(), **start: Any) -> Driver:
+    def make(limits: ConnectionLimits | None = None, **start: Any) -> Driver:
         driver = Driver(model, SessionStart(**start), limits)
         driver.drain()
         driver.seen.clear()

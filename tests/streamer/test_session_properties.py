@@ -1,0 +1,304 @@
+"""The protocol's rules over random histories of revisions, audio and engine timing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cnerta.models.labels import Span, outermost, parents
+from cnerta.streamer.messages import (
+    EntityRetract,
+    EntityUpsert,
+    ErrorMessage,
+    SessionFinish,
+    SessionStart,
+    SessionSummary,
+    SessionUpdate,
+    Transcript,
+    UtteranceFinal,
+)
+from cnerta.streamer.normaliser import normalise
+
+PIECES = ["北京", "北京大学", "上海", "张三", "南京市长江大桥", "他", "在", "，", " ", "𠀀", "李四"]
+texts = st.lists(st.sampled_from(PIECES), max_size=6).map("".join)
+
+
+@dataclass(frozen=True)
+class Revise:
+    utterance: str
+    revision: int
+    text: str
+    final: bool
+    timed: bool
+
+
+@dataclass(frozen=True)
+class Speak:
+    text: str
+
+
+@dataclass(frozen=True)
+class Relearn:
+    """The model changes its mind about a word."""
+
+    word: str
+    label: str | None
+
+
+@dataclass(frozen=True)
+class Update:
+    labels: tuple[str, ...] | None
+    nested: bool
+
+
+@dataclass(frozen=True)
+class Work:
+    rounds: int
+
+
+@dataclass(frozen=True)
+class Wait:
+    seconds: float
+
+
+labels = st.sampled_from(["PER", "LOC", "ORG"])
+steps = st.one_of(
+    st.builds(
+        Revise,
+        st.sampled_from(["a", "b", "c"]),
+        st.integers(0, 12),
+        texts,
+        st.sampled_from([False, False, False, True]),
+        st.booleans(),
+    ),
+    st.builds(Speak, texts),
+    st.builds(
+        Relearn,
+        st.sampled_from(["北京", "北京大学", "上海", "京大", "学上海"]),
+        st.none() | labels,
+    ),
+    st.builds(
+        Update,
+        st.none() | st.lists(labels, max_size=3, unique=True).map(tuple),
+        st.booleans(),
+    ),
+    st.builds(Work, st.integers(1, 4)),
+    st.builds(Wait, st.sampled_from([0.05, 0.4, 1.0])),
+)
+
+
+def latest_answer(model: Any, text: str, update: Update) -> list[tuple[Any, ...]]:
+    """What the client should know of a text: the model asked again, in the client's offsets."""
+    normal = normalise(text)
+    spans = [Span(s.start, s.end, s.label) for s in model._spans(normal.text)]
+    if not update.nested:
+        spans = outermost(spans)
+    if update.labels is not None:
+        spans = [s for s in spans if s.label in update.labels]
+    known = []
+    for span, parent in zip(spans, parents(spans), strict=True):
+        start, end = normal.original_range(span.start, span.end)
+        around = None if parent is None else spans[parent]
+        outer = None if around is None else (around.start, around.end, around.label)
+        known.append((start, end, span.label, text[start:end], outer))
+    return sorted(known, key=str)
+
+
+def described(entities: dict[str, Any], text: str) -> list[tuple[Any, ...]]:
+    """The same of what the client does know."""
+    back = {offset: i for i, offset in enumerate(normalise(text).offsets.tolist())}
+    known = []
+    for entity in entities.values():
+        outer = None
+        if entity.parent is not None:
+            around = entities[entity.parent]
+            outer = (back[around.start], back[around.end - 1] + 1, around.label)
+        known.append((entity.start, entity.end, entity.label, entity.text, outer))
+    return sorted(known, key=str)
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(st.lists(steps, max_size=30), st.booleans())
+def test_the_rules_hold_whatever_comes(
+    kit: SimpleNamespace, history: list[Any], interim: bool
+) -> None:
+    model = kit.FakeModel()
+    driver = kit.Driver(model, SessionStart(interim=interim))
+    driver.drain()
+    update = Update(None, True)
+    newest: dict[str, int] = {}
+    sent_final: set[str] = set()
+    # The text each utterance was last answered for, with the lexicon and options of that moment.
+    expected: dict[str, list[tuple[Any, ...]]] = {}
+    answered_text: dict[str, str] = {}
+
+    def run_one_round() -> bool:
+        tag = driver.protocol.session._tagging
+        assert tag is None, "the driver brings every result back"
+        before = len(driver.seen)
+        moved = driver.step()
+        driver.drain()
+        for message in driver.seen[before:]:
+            if isinstance(message, UtteranceFinal):
+                answered_text[message.utterance] = message.text
+                expected[message.utterance] = latest_answer(model, message.text, update)
+        return bool(moved)
+
+    for step in history:
+        if isinstance(step, Revise):
+            times = {"start_ms": 0, "end_ms": 2000} if step.timed else {}
+            driver.send(
+                Transcript(
+                    utterance=step.utterance,
+                    revision=step.revision,
+                    final=step.final,
+                    text=step.text,
+                    **times,
+                )
+            )
+            if step.final:
+                sent_final.add(step.utterance)
+            newest[step.utterance] = max(step.revision, newest.get(step.utterance, -1))
+        elif isinstance(step, Speak):
+            driver.protocol.receive(kit.speak(step.text) or b"\0", driver.now)
+        elif isinstance(step, Relearn):
+            if step.label is None:
+                model.lexicon.pop(step.word, None)
+            else:
+                model.lexicon[step.word] = step.label
+        elif isinstance(step, Update):
+            update = step
+            driver.send(
+                SessionUpdate(
+                    labels=None if step.labels is None else list(step.labels), nested=step.nested
+                )
+            )
+        elif isinstance(step, Work):
+            for _ in range(step.rounds):
+                run_one_round()
+        else:
+            driver.now += step.seconds
+            driver.protocol.tick(driver.now)
+        driver.drain()
+    driver.send(SessionFinish())
+    while run_one_round():
+        pass
+    driver.drain()
+
+    events = driver.events
+    assert not [m for m in driver.seen if isinstance(m, ErrorMessage)]
+    assert isinstance(driver.seen[-1], SessionSummary)
+
+    # Rule 1: numbers without gaps; versions only rise; an id names one entity of one utterance.
+    assert [m.seq for m in events] == list(range(1, len(events) + 1))
+    versions: dict[str, int] = {}
+    owners: dict[str, str] = {}
+    gone: set[str] = set()
+    for event in events:
+        if isinstance(event, EntityUpsert):
+            assert event.entity.version > versions.get(event.entity.id, 0)
+            versions[event.entity.id] = event.entity.version
+            assert owners.setdefault(event.entity.id, event.utterance) == event.utterance
+            assert event.entity.id not in gone, "a retracted id does not come back"
+        elif isinstance(event, EntityRetract):
+            assert event.id in versions
+            gone.add(event.id)
+
+    # Rule 2: offsets are of the client's own text, in code points and in UTF-16.
+    for event in events:
+        if isinstance(event, UtteranceFinal):
+            utf16 = event.text.encode("utf-16-le")
+            for entity in event.entities:
+                assert event.text[entity.start : entity.end] == entity.text
+                cut = utf16[2 * entity.start_utf16 : 2 * entity.end_utf16]
+                assert cut.decode("utf-16-le") == entity.text
+
+    # Rule 3: status only rises, nothing follows a final, and it is complete.
+    order = {"tentative": 0, "stable": 1, "final": 2}
+    status: dict[str, int] = {}
+    closed: set[str] = set()
+    for event in events:
+        assert event.utterance not in closed, "nothing follows utterance.final"
+        if isinstance(event, EntityUpsert):
+            assert order[event.entity.status] >= status.get(event.entity.id, 0)
+            status[event.entity.id] = order[event.entity.status]
+        elif isinstance(event, EntityRetract):
+            assert status[event.id] < order["final"]
+        else:
+            closed.add(event.utterance)
+            assert {e.status for e in event.entities} <= {"final"}
+
+    # Rule 4: exactly one final for each final transcript.
+    finals = [m for m in events if isinstance(m, UtteranceFinal)]
+    assert sorted(m.utterance for m in finals) == sorted(sent_final)
+
+    # Folding the deltas gives the final's own set, which is the model's latest answer.
+    known = kit.fold(events)
+    for final in finals:
+        own = {e.id: e for e in final.entities}
+        if interim:
+            assert known.get(final.utterance, {}) == own
+        assert described(own, final.text) == expected[final.utterance]
+
+    # Rules 6 to 8: times rise and are there exactly if somebody gave them.
+    for final in finals:
+        assert final.audio_used == (final.time_source == "alignment")
+        assert bool(final.characters) == (final.time_source != "none")
+        if final.characters:
+            assert len(final.characters) == len(final.text)
+            edges = [edge for pair in final.characters for edge in pair]
+            assert edges == sorted(edges)
+            if final.audio_used:
+                assert edges[-1] <= driver.protocol.session.received_ms
+
+    # Every sample once: whole frames only, all of them.
+    total = driver.protocol.session.received_ms * 16
+    assert model.encoded_samples == total - total % 640
+    assert driver.protocol.session.is_idle
+
+
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(st.lists(texts, min_size=1, max_size=10), st.booleans())
+def test_folding_the_deltas_always_gives_the_latest_answer(
+    kit: SimpleNamespace, revisions: list[str], nested: bool
+) -> None:
+    model = kit.FakeModel()
+    driver = kit.Driver(model, SessionStart(nested=nested, max_delay_ms=200))
+    for number, text in enumerate(revisions):
+        driver.audio(kit.speak(text))
+        driver.transcript(text, number).wait(0.1)
+        known = kit.fold(driver.events).get("u1", {})
+        assert described(known, text) == latest_answer(model, text, Update(None, nested))
+
+
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.data())
+def test_an_entity_keeps_its_id_while_text_grows_around_it(
+    kit: SimpleNamespace, data: st.DataObject
+) -> None:
+    """Edits that leave an entity's own characters alone never cost it its id."""
+    filler = st.text("他在去来的了是", max_size=5)
+    driver = kit.Driver(kit.FakeModel(), SessionStart())
+    ids = set()
+    for number in range(6):
+        before, after = data.draw(filler), data.draw(filler)
+        driver.transcript(f"{before}北京{after}", number).run()
+        (entity,) = kit.fold(driver.events)["u1"].values()
+        ids.add(entity.id)
+        assert entity.start == len(before)
+    assert len(ids) == 1
+    assert not [m for m in driver.events if isinstance(m, EntityRetract)]
