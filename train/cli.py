@@ -1,21 +1,43 @@
-"""``cnerta-train``: train a recipe."""
+"""``cnerta-train``: train a recipe; and what training needs made beforehand."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
+from typer.core import TyperGroup
 
 from cnerta.models.errors import CnertaError
 from cnerta.train.recipe import load_recipe, recipe_names
+from cnerta.train.synthesise_cli import synthesise
 
 __all__ = ["main", "train"]
 
 
+class _RecipeGroup(TyperGroup):
+    """Commands, where anything that is none is taken for a recipe: ``cnerta-train bilstm-m3t``."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands:
+            args.insert(0, "train")
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    cls=_RecipeGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    help="Train models: `cnerta-train RECIPE`. Recipes: " + ", ".join(recipe_names()) + ".",
+)
+app.command(name="synthesise")(synthesise)
+
+
+@app.command()
 def train(
     recipe: Annotated[
         str,
@@ -70,4 +92,4 @@ def train(
 
 def main() -> None:
     """Entry point."""
-    typer.run(train)
+    app()

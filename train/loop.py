@@ -31,7 +31,7 @@ from cnerta.train.audio import AudioCache
 from cnerta.train.batch import Batch, BatchBuilder, Clip, plan_epoch
 from cnerta.train.data import Example, read_source
 from cnerta.train.evaluation import torch_predictions, unit_error_rate
-from cnerta.train.metrics import EntityScores, score_entities
+from cnerta.train.metrics import score_entities
 from cnerta.train.objective import Objective
 from cnerta.train.pronunciations import character_readings
 from cnerta.train.recipe import Recipe, Stage
@@ -265,7 +265,7 @@ class Trainer:
             a = self.recipe.model.acoustic
             chunk = int(torch.randint(a.min_chunk, a.max_chunk + 1, ()).item())
             loss = objective(batch.to(self.accelerator.device), chunk)
-            if not bool(torch.isfinite(loss)):
+            if not torch.isfinite(loss).item():
                 raise DataError(
                     f"expected a finite loss, got {loss.item()} at step {progress.step} of epoch "
                     f"{progress.epoch}: lower the learning rate, or look for damaged recordings"
@@ -339,28 +339,26 @@ class Trainer:
 
     def _evaluate(self, stage: Stage) -> dict[str, float]:
         device = self.accelerator.device
-        examples = self._examples(stage.dev)
         if stage.task == "acoustic":
+            examples = self._examples(stage.dev)
             rate = unit_error_rate(self.model, examples, self.cache, device=device)
             return {"unit error rate": rate, "score": -rate}
-        annotated = [e for e in examples if e.spans is not None]
-        gold = [e.spans or () for e in annotated]
         figures: dict[str, float] = {}
-        runs = {"text": annotated, "speech": [e for e in annotated if e.audio is not None]}
-        scored: list[EntityScores] = []
-        for name, chosen in runs.items():
-            if not chosen:
-                continue
-            spoken = name == "speech"
-            predicted = torch_predictions(
-                self.model, chosen, self.cache, use_audio=spoken, device=device
-            )
-            gold = [e.spans or () for e in chosen]
-            result = score_entities(gold, predicted)
-            scored.append(result)
-            figures[f"{name}.flat.f1"] = result.flat.f1
-            figures[f"{name}.nested.f1"] = result.nested.f1
-        figures["score"] = float(np.mean([s.nested.f1 for s in scored]))
+        decisive = []
+        for name in stage.dev:
+            annotated = [e for e in self.examples[name] if e.spans is not None]
+            spoken = [e for e in annotated if e.audio is not None]
+            for mode, chosen in (("text", annotated), ("speech", spoken)):
+                if chosen:
+                    predicted = torch_predictions(
+                        self.model, chosen, self.cache, use_audio=mode == "speech", device=device
+                    )
+                    scores = score_entities([e.spans or () for e in chosen], predicted)
+                    figures[f"{name}.{mode}.flat.f1"] = scores.flat.f1
+                    figures[f"{name}.{mode}.nested.f1"] = scores.nested.f1
+            # A source with speech is judged with it.
+            decisive.append(figures[f"{name}.{'speech' if spoken else 'text'}.nested.f1"])
+        figures["score"] = float(np.mean(decisive))
         return figures
 
     def _save_model(self, path: Path, scores: dict[str, float]) -> None:

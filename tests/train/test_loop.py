@@ -127,8 +127,8 @@ def test_the_model_learns_what_only_the_audio_tells(data: Path, tmp_path: Path) 
     # The text is the same every time; a model that did not listen would score 50.
     best = Trainer(recipe(data), data, tmp_path / "run", cpu=True).run()
     scores = load_checkpoint(best).scores
-    assert scores["speech.nested.f1"] == 100.0
-    assert scores["text.nested.f1"] < 70.0
+    assert scores["tones.speech.nested.f1"] == 100.0
+    assert scores["tones.text.nested.f1"] < 70.0
     heard = load_checkpoint(tmp_path / "run" / "best-0-hear").scores
     assert heard["unit error rate"] < 10.0
 
