@@ -44,14 +44,18 @@ from cnerta.streamer.sources import Revision
 
 __all__ = [
     "Caption",
+    "FoldingView",
     "JsonView",
     "LiveView",
     "PlainView",
     "Presenter",
     "ViewState",
     "bracketed",
+    "draw_caption",
+    "entity_span",
     "format_time",
     "highlighted",
+    "label_text",
     "render",
 ]
 
@@ -290,7 +294,18 @@ def bracketed(caption: Caption) -> str:
     return "".join(parts)
 
 
-def _span(entity: Entity) -> str:
+def draw_caption(caption: Caption, console: Console) -> Text:
+    """Draw a caption with blocks of colour, or with brackets where there is no colour."""
+    return highlighted(caption) if console.color_system else Text(bracketed(caption))
+
+
+def label_text(label: str) -> Text:
+    """Draw an entity type in its colour."""
+    return Text(_printable(label), style=_colour(label))
+
+
+def entity_span(entity: Entity) -> str:
+    """Write when an entity was spoken, or a dash."""
     if entity.start_ms is None or entity.end_ms is None:
         return "-"
     return f"{format_time(entity.start_ms)}-{format_time(entity.end_ms)}"
@@ -332,9 +347,9 @@ def _entity_table(captions: Sequence[Caption], width: int, rows: int) -> Table:
         latency_ms = caption.latency_ms(entity.id)
         name = Text("└ " if entity.parent is not None else "").append(_printable(entity.text))
         cells: list[RenderableType] = [
-            Text(_printable(entity.label), style=_colour(entity.label)),
+            label_text(entity.label),
             name,
-            _span(entity).split("-")[0] if narrow else _span(entity),
+            entity_span(entity).split("-")[0] if narrow else entity_span(entity),
         ]
         if not narrow:
             cells.append(f"{entity.confidence:.0%}")
@@ -413,7 +428,7 @@ class Presenter(StreamWatcher, Protocol):
     ) -> None: ...
 
 
-class _Folding:
+class FoldingView:
     """Keeps the state; a base for the presenters that show it."""
 
     def __init__(self) -> None:
@@ -443,7 +458,7 @@ class _Folding:
         pass
 
 
-class LiveView(_Folding):
+class LiveView(FoldingView):
     """Redraws the view in place, ten times a second.
 
     Args:
@@ -475,7 +490,7 @@ class LiveView(_Folding):
         self._live.stop()
 
 
-class PlainView(_Folding):
+class PlainView(FoldingView):
     """Prints a line for every final utterance and one for each of its entities.
 
     Args:
@@ -496,7 +511,7 @@ class PlainView(_Folding):
                     for caption in self.state.captions
                     if caption.utterance == message.utterance
                 )
-                self._line(Text(bracketed(caption), style="bold"))
+                self._line(draw_caption(caption, self._console))
                 for entity in caption.entities:
                     self._line(_entity_line(entity, caption.final_latency_ms))
             case WarningMessage():
@@ -516,8 +531,10 @@ class PlainView(_Folding):
 
 def _entity_line(entity: Entity, latency_ms: int | None) -> Text:
     inner = "└ " if entity.parent is not None else ""
-    line = Text("  ").append(_printable(entity.label), style=_colour(entity.label))
-    line.append(f"  {inner}{_printable(entity.text)}  {_span(entity)}  {entity.confidence:.0%}")
+    line = Text("  ").append_text(label_text(entity.label))
+    line.append(
+        f"  {inner}{_printable(entity.text)}  {entity_span(entity)}  {entity.confidence:.0%}"
+    )
     if latency_ms is not None:
         line.append(f"  after {latency_ms} ms", style="dim")
     return line
