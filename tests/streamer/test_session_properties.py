@@ -122,7 +122,7 @@ def described(entities: dict[str, Any], text: str) -> list[tuple[Any, ...]]:
 
 
 @settings(
-    max_examples=60,
+    max_examples=1000,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -266,7 +266,7 @@ def test_the_rules_hold_whatever_comes(
 
 
 @settings(
-    max_examples=40,
+    max_examples=100,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -284,7 +284,7 @@ def test_folding_the_deltas_always_gives_the_latest_answer(
 
 
 @settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.data())
 def test_an_entity_keeps_its_id_while_text_grows_around_it(
