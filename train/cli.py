@@ -62,6 +62,14 @@ def train(
             help="Change a value of the recipe, such as seed=1 or stages.0.epochs=3. Repeatable.",
         ),
     ] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(help="Start from this checkpoint, with its vocabulary and labels."),
+    ] = None,
+    acoustic_from: Annotated[
+        Path | None,
+        typer.Option(help="Start from this checkpoint's acoustic encoder and CTC head."),
+    ] = None,
     cpu: Annotated[bool, typer.Option("--cpu", help="Do not use an accelerator.")] = False,
     precision: Annotated[str, typer.Option(help="no, fp16 or bf16.")] = "no",
     threads: Annotated[int, typer.Option(help="CPU threads; 0 for all cores.")] = 0,
@@ -83,7 +91,15 @@ def train(
     try:
         loaded = load_recipe(recipe, assignments or ())
         folder = out or Path("runs") / loaded.name
-        best = Trainer(loaded, data_root, folder, cpu=cpu, mixed_precision=precision).run()
+        best = Trainer(
+            loaded,
+            data_root,
+            folder,
+            cpu=cpu,
+            mixed_precision=precision,
+            init=init,
+            acoustic_from=acoustic_from,
+        ).run()
     except CnertaError as error:
         Console(stderr=True).print(f"[red]{type(error).__name__}[/red]: {error}")
         raise typer.Exit(1) from error

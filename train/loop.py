@@ -84,6 +84,9 @@ class Trainer:
         cpu: Do not use an accelerator.
         mixed_precision: ``no``, ``fp16`` or ``bf16``.
         save_minutes: Time between checkpoints inside an epoch.
+        init: Checkpoint to start from in place of random weights; brings its own vocabulary and
+            labels.
+        acoustic_from: Checkpoint whose acoustic encoder and CTC head to start from.
 
     Raises:
         DataError: The data is not what the recipe says.
@@ -99,6 +102,8 @@ class Trainer:
         cpu: bool = False,
         mixed_precision: str = "no",
         save_minutes: float = 5.0,
+        init: Path | None = None,
+        acoustic_from: Path | None = None,
     ) -> None:
         self.recipe = recipe
         self.out = out
@@ -124,7 +129,11 @@ class Trainer:
             self.model = load_checkpoint(last).model
         else:
             torch.manual_seed(recipe.seed)
-            self.model = self._new_model()
+            self.model = load_checkpoint(init).model if init else self._new_model()
+            if self.model.config != recipe.model:
+                raise CheckpointError(f"expected a model as the recipe describes it in {init}")
+            if acoustic_from:
+                _take_acoustic(self.model, load_checkpoint(acoustic_from).model)
         self.model.to(self.accelerator.device)
         out.mkdir(parents=True, exist_ok=True)
         self.writer = SummaryWriter(str(out / "tensorboard"))
@@ -390,6 +399,17 @@ class Trainer:
         partial = folder / (_STATE + ".partial")
         partial.write_bytes(msgspec.json.encode(self.progress))
         partial.replace(folder / _STATE)
+
+
+def _take_acoustic(model: SpeechTagger, other: SpeechTagger) -> None:
+    """Copy the acoustic encoder and the CTC head."""
+    same = model.config.acoustic == other.config.acoustic and model.config.ctc == other.config.ctc
+    if not same or model.vocabulary != other.vocabulary:
+        raise CheckpointError(
+            "expected an acoustic encoder of the same sizes and vocabulary, got another"
+        )
+    model.acoustic.load_state_dict(other.acoustic.state_dict())
+    model.ctc.load_state_dict(other.ctc.state_dict())
 
 
 def _digest(recipe: Recipe, stage: int) -> str:

@@ -172,6 +172,25 @@ def test_another_recipe_does_not_go_on_here(data: Path, tmp_path: Path) -> None:
         Trainer(other, data, tmp_path / "run", cpu=True)
 
 
+def test_training_starts_from_other_checkpoints(data: Path, tmp_path: Path) -> None:
+    first = recipe(data, "stages.0.epochs=1", "stages.1.epochs=1")
+    tagged = Trainer(first, data, tmp_path / "a", cpu=True).run()
+    heard = tmp_path / "a" / "best-0-hear"
+    trainer = Trainer(
+        recipe(data, "seed=5"), data, tmp_path / "b", cpu=True, init=tagged, acoustic_from=heard
+    )
+    ours = trainer.model.state_dict()
+    for name, value in load_checkpoint(tagged).model.state_dict().items():
+        if not name.startswith(("acoustic.", "ctc.")):
+            assert torch.equal(ours[name], value), name
+    for name, value in load_checkpoint(heard).model.state_dict().items():
+        if name.startswith(("acoustic.", "ctc.")):
+            assert torch.equal(ours[name], value), name
+    other = recipe(data, "model.text.hidden=8")
+    with pytest.raises(CheckpointError, match="as the recipe describes it"):
+        Trainer(other, data, tmp_path / "c", cpu=True, init=tagged)
+
+
 def test_a_loss_that_is_not_finite_is_said(data: Path, tmp_path: Path) -> None:
     broken = recipe(data, "stages.0.learning_rate=1e30", "stages.0.warmup_steps=0")
     with pytest.raises(DataError, match="expected a finite loss"):
