@@ -29,7 +29,7 @@ from cnerta.streamer.sources import (
     find_transcript_source,
     read_timed_lines,
 )
-from cnerta.streamer.view import JsonView, LiveView, PlainView, Presenter
+from cnerta.streamer.view import JsonView, LiveView, PlainView, Presenter, printable
 
 __all__ = ["app", "main"]
 
@@ -190,7 +190,7 @@ def cnerta_stream(
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except CnertaError as error:
         complaints.print(
-            f"cnerta-stream: {error}",
+            f"cnerta-stream: {printable(str(error))}",
             style="bold red",
             markup=False,
             highlight=False,

@@ -1,28 +1,29 @@
 """The demo: one sentence in its two readings, through a real server, at the pace of speech.
 
-``python -m cnerta.streamer.run_demo`` (what ``make demo`` runs) starts the server in this process
-on a free port of the loopback interface, connects to it with a real WebSocket, and streams the
-recordings in ``demo/`` in frames of 40 ms. Their transcript is sent as a live recogniser would send
-it: three times a second, each character 200 ms after it was spoken, the final text 300 ms after the
-last one. All that is shown comes from the server's events.
+``python -m cnerta.streamer.run_demo`` (what ``make demo`` runs) starts the server as a process of
+its own on a free port of the loopback interface, connects to it with a real WebSocket, and streams
+the recordings in ``demo/`` in frames of 40 ms. Their transcript is sent as a live recogniser would
+send it: three times a second, each character 200 ms after it was spoken, the final text 300 ms
+after the last one. All that is shown comes from the server's events.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
-import time
-from collections.abc import AsyncIterator, Sequence
+import multiprocessing
+import signal
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
-from types import TracebackType
-from typing import Annotated, Final, Self
+from typing import Annotated, Final
 
 import msgspec
 import typer
 from rich.cells import cell_len
-from rich.console import Console, RenderableType
-from rich.live import Live
+from rich.console import Console
 from rich.text import Text
 
 from cnerta.models.bundle import default_bundle_path
@@ -36,6 +37,7 @@ from cnerta.streamer.messages import (
     EntityRetract,
     EntityUpsert,
     ServerMessage,
+    SessionReady,
     UtteranceFinal,
 )
 from cnerta.streamer.server import Server
@@ -153,33 +155,12 @@ def _timed_lines(recordings: Sequence[Recording], files: Sequence[AudioFile]) ->
 
 
 class _DemoView(FoldingView):
-    """Prints every caption and event with its time; on a terminal also the live view below."""
+    """Prints every caption and event with its time on the audio clock."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
         self.finals: dict[str, UtteranceFinal] = {}
         self._console = console
-        self._live: Live | None = None
-        if console.is_terminal:
-            self._live = Live(console=console, get_renderable=self._picture, transient=True)
-
-    def __enter__(self) -> Self:
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
-
-    def _picture(self) -> RenderableType:
-        width, height = self._console.size
-        return render(self.state, width, min(height, 16))
 
     def on_revision(self, revision: Revision) -> None:
         """Print the caption as far as it is known."""
@@ -191,6 +172,8 @@ class _DemoView(FoldingView):
         """Print what came."""
         super().on_message(message)
         match message:
+            case SessionReady():
+                self._line("ready", Text(self.state.model))
             case EntityUpsert():
                 first = message.entity.version == 1
                 latency_ms = self._caption(message.utterance).latency_ms(message.entity.id)
@@ -232,13 +215,55 @@ class _Outcome:
     final: UtteranceFinal | None
 
 
+def _serve(bundle: Path, pipe: Pipe) -> None:
+    """Be the server: tell the port, then serve until the other end of the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to both processes
+    try:
+        asyncio.run(_serve_until_closed(Model.load(bundle), pipe))
+    except CnertaError as error:
+        pipe.send(str(error))
+
+
+async def _serve_until_closed(model: Model, pipe: Pipe) -> None:
+    async with Server(model) as server:
+        await server.start()
+        pipe.send(server.port)
+        with contextlib.suppress(EOFError):
+            await asyncio.to_thread(pipe.recv)
+
+
+@contextlib.contextmanager
+def _server(bundle: Path) -> Iterator[str]:
+    """Start the server as another process, as it would be in earnest; gives its address.
+
+    Raises:
+        CnertaError: It does not start.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(bundle, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        answer: int | str = ours.recv()
+    except EOFError:
+        answer = "expected the server to start, got its end"
+    try:
+        if isinstance(answer, str):
+            raise CnertaError(answer)
+        yield f"ws://127.0.0.1:{answer}"
+    finally:
+        ours.close()
+        process.join()
+
+
 async def run_demo(
-    model: Model, folder: Path, console: Console, picture: Path | None = None
+    bundle: Path, folder: Path, console: Console, picture: Path | None = None
 ) -> bool:
     """Stream the recordings through a server of our own and show what comes back.
 
     Args:
-        model: What the server answers with.
+        bundle: The model that the server answers with.
         folder: Where ``demo.json`` and its recordings are.
         console: Where to print.
         picture: Where to write the live view's last moment as SVG, if anywhere.
@@ -254,18 +279,15 @@ async def run_demo(
     audio = _OneAfterTheOther(files)
     transcript = TimedTranscript(_timed_lines(recordings, files))
     view = _DemoView(console)
-    async with Server(model) as server:
-        await server.start()
-        url = f"ws://127.0.0.1:{server.port}"
+    with _server(bundle) as url:
         console.print(f"A server is listening on {url}. It will hear:", highlight=False)
         for recording in recordings:
             line = f"  {recording.audio}: {recording.reading}  {recording.description}"
             console.print(line, soft_wrap=True, highlight=False)
         console.print()
         async with await WebSocketConnection.open(url) as connection:
-            with view:
-                async for message in stream(connection, audio, transcript, watcher=view):
-                    view.on_message(message)
+            async for message in stream(connection, audio, transcript, watcher=view):
+                view.on_message(message)
     outcomes = [
         _Outcome(recording, view.finals.get(f"u{number}"))
         for number, recording in enumerate(recordings, 1)
@@ -326,11 +348,8 @@ def demo(
     console = Console()
     complaints = Console(stderr=True)
     try:
-        started = time.monotonic()
-        model = Model.load(bundle or default_bundle_path())
-        took_ms = 1_000 * (time.monotonic() - started)
-        console.print(f"Model {model.bundle.name} is loaded on {model.device} ({took_ms:.0f} ms).")
-        complete = asyncio.run(run_demo(model, recordings, console, picture))
+        chosen = bundle or default_bundle_path()
+        complete = asyncio.run(run_demo(chosen, recordings, console, picture))
     except CnertaError as error:
         complaints.print(f"demo: {error}", style="bold red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from None

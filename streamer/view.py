@@ -56,6 +56,7 @@ __all__ = [
     "format_time",
     "highlighted",
     "label_text",
+    "printable",
     "render",
 ]
 
@@ -238,7 +239,7 @@ def _colour(label: str) -> str:
     return LABEL_COLOURS.get(label, OTHER_COLOUR)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Replace control characters one for one: a terminal must not obey a transcript."""
     return "".join(
         character if character.isprintable() or character == " " else "\N{REPLACEMENT CHARACTER}"
@@ -257,7 +258,7 @@ def _fitting(caption: Caption) -> list[Entity]:
 
 def highlighted(caption: Caption) -> Text:
     """Draw a caption: outer entities as blocks with their type, inner ones underlined."""
-    text = Text(_printable(caption.text), style="bold" if caption.final else "italic")
+    text = Text(printable(caption.text), style="bold" if caption.final else "italic")
     entities = _fitting(caption)
     for entity in entities:
         certain = "bold" if entity.status == "final" else "italic"
@@ -272,7 +273,7 @@ def highlighted(caption: Caption) -> Text:
         if entity.parent is None and entity.end > at:
             drawn.append_text(text[at : entity.end])
             label_style = f"not bold not italic {_colour(entity.label)}"
-            drawn.append(f"{_printable(entity.label)} ", style=label_style)
+            drawn.append(f"{printable(entity.label)} ", style=label_style)
             at = entity.end
     drawn.append_text(text[at:])
     return drawn
@@ -286,9 +287,9 @@ def bracketed(caption: Caption) -> str:
         opening.setdefault(entity.start, []).append(entity)
         closing[entity.end] = closing.get(entity.end, 0) + 1
     parts: list[str] = []
-    for index, character in enumerate(_printable(caption.text)):
+    for index, character in enumerate(printable(caption.text)):
         parts.append("]" * closing.get(index, 0))
-        parts.extend(f"[{_printable(entity.label)} " for entity in opening.get(index, []))
+        parts.extend(f"[{printable(entity.label)} " for entity in opening.get(index, []))
         parts.append(character)
     parts.append("]" * closing.get(len(caption.text), 0))
     return "".join(parts)
@@ -301,7 +302,7 @@ def draw_caption(caption: Caption, console: Console) -> Text:
 
 def label_text(label: str) -> Text:
     """Draw an entity type in its colour."""
-    return Text(_printable(label), style=_colour(label))
+    return Text(printable(label), style=_colour(label))
 
 
 def entity_span(entity: Entity) -> str:
@@ -323,7 +324,7 @@ def _header(state: ViewState, width: int) -> Table:
     header.add_column(no_wrap=True, justify="right", overflow="ellipsis")
     left = Text(state.status, style="bold green" if state.status == "live" else "bold")
     if state.model and width >= NARROW_WIDTH:
-        left.append(f"  {_printable(state.model)}", style="not bold dim")
+        left.append(f"  {printable(state.model)}", style="not bold dim")
     right = Text.assemble(_meter(state.level_dbfs), f" {format_time(state.heard_ms)}")
     if state.behind_live_ms is not None:
         right.append(f"  {state.behind_live_ms} ms behind", style="dim")
@@ -345,7 +346,7 @@ def _entity_table(captions: Sequence[Caption], width: int, rows: int) -> Table:
     listed = [(caption, entity) for caption in captions for entity in caption.entities]
     for caption, entity in listed[-rows:] if rows > 0 else []:
         latency_ms = caption.latency_ms(entity.id)
-        name = Text("└ " if entity.parent is not None else "").append(_printable(entity.text))
+        name = Text("└ " if entity.parent is not None else "").append(printable(entity.text))
         cells: list[RenderableType] = [
             label_text(entity.label),
             name,
@@ -371,7 +372,7 @@ def render(state: ViewState, width: int, height: int) -> RenderableType:
     notes: list[Text] = []
     if state.notice:
         style = "yellow"
-        notes.append(Text(_printable(state.notice), style, no_wrap=True, overflow="ellipsis"))
+        notes.append(Text(printable(state.notice), style, no_wrap=True, overflow="ellipsis"))
     if state.summary is not None:
         notes.append(Text(_summary_line(state.summary), "bold", no_wrap=True, overflow="ellipsis"))
     room = max(2, height - FIXED_LINES - len(notes))
@@ -515,11 +516,9 @@ class PlainView(FoldingView):
                 for entity in caption.entities:
                     self._line(_entity_line(entity, caption.final_latency_ms))
             case WarningMessage():
-                self._line(Text(f"warning {message.name}: {_printable(message.detail)}", "yellow"))
+                self._line(Text(f"warning {message.name}: {printable(message.detail)}", "yellow"))
             case SessionGoingAway():
-                self._line(
-                    Text(f"the server is going away: {_printable(message.reason)}", "yellow")
-                )
+                self._line(Text(f"the server is going away: {printable(message.reason)}", "yellow"))
             case SessionSummary():
                 self._line(Text(_summary_line(message), style="dim"))
             case _:
@@ -533,7 +532,7 @@ def _entity_line(entity: Entity, latency_ms: int | None) -> Text:
     inner = "└ " if entity.parent is not None else ""
     line = Text("  ").append_text(label_text(entity.label))
     line.append(
-        f"  {inner}{_printable(entity.text)}  {entity_span(entity)}  {entity.confidence:.0%}"
+        f"  {inner}{printable(entity.text)}  {entity_span(entity)}  {entity.confidence:.0%}"
     )
     if latency_ms is not None:
         line.append(f"  after {latency_ms} ms", style="dim")

@@ -14,7 +14,6 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from cnerta.models.errors import DataError
-from cnerta.models.inference import Model
 from cnerta.streamer import run_demo
 from cnerta.streamer.audio_source import AudioFile
 from cnerta.streamer.messages import ServerMessage, UtteranceFinal
@@ -54,7 +53,7 @@ async def test_both_readings_go_through_a_real_server(
 ) -> None:
     console = Console(file=io.StringIO(), width=120)
     picture = tmp_path / "view.svg"
-    complete = await run_demo.run_demo(Model.load(tiny_bundle), recordings, console, picture)
+    complete = await run_demo.run_demo(tiny_bundle, recordings, console, picture)
     assert complete
     assert isinstance(console.file, io.StringIO)
     printed = console.file.getvalue()
@@ -131,7 +130,7 @@ async def with_answers(
 
     monkeypatch.setattr(run_demo, "stream", answered)
     console = Console(file=io.StringIO(), width=120)
-    complete = await run_demo.run_demo(Model.load(bundle), recordings, console)
+    complete = await run_demo.run_demo(bundle, recordings, console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue(), complete
 
@@ -155,6 +154,13 @@ def test_command_fails_when_a_final_is_missing(
     failed = CliRunner().invoke(run_demo.app, arguments)
     assert failed.exit_code == 1
     assert "expected an utterance.final for every recording" in failed.stderr
+
+
+def test_server_that_does_not_start_is_named(recordings: Path, tmp_path: Path) -> None:
+    arguments = ["--recordings", str(recordings), "--bundle", str(tmp_path / "none")]
+    failed = CliRunner().invoke(run_demo.app, arguments)
+    assert failed.exit_code == 1
+    assert "demo: expected a bundle" in failed.stderr
 
 
 def test_description_with_the_wrong_number_of_characters(recordings: Path) -> None:
