@@ -165,13 +165,13 @@ def cnerta_stream(
             presenter = LiveView(console)
         else:
             presenter = PlainView(console)
-        logging.basicConfig(
-            level=logging.INFO if verbose else logging.WARNING,
-            format="%(message)s",
-            handlers=[
-                RichHandler(console=console if isinstance(presenter, LiveView) else complaints)
-            ],
+        handler = RichHandler(
+            console=console if isinstance(presenter, LiveView) else complaints,
+            show_time=False,
+            show_path=False,
         )
+        level = logging.INFO if verbose else logging.WARNING
+        logging.basicConfig(level=level, format="%(message)s", handlers=[handler])
         if typing:
             complaints.print(
                 "Type what is said, a line for each utterance; Ctrl-D ends.", style="dim"

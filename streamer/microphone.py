@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import importlib
 import logging
+import math
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,7 @@ BLOCK_MS = 20
 QUEUE_MS = 4_000
 """How much audio may wait for its consumer before blocks are lost."""
 
+WARN_EVERY_S = 5.0
 MAX_CHANNELS = 2
 """Virtual devices claim 32 or 128 channels; a voice is on the first two."""
 
@@ -72,6 +74,8 @@ def _import_sounddevice() -> Any:
             f"expected the PortAudio library for the microphone, got: {error}. "
             "On Debian and Ubuntu: apt-get install libportaudio2; on Fedora: dnf install portaudio"
         ) from error
+    except Exception as error:  # its own PortAudioError, which cannot be named before it is there
+        raise MicrophoneError(f"expected PortAudio to start, got: {error}") from error
 
 
 def list_input_devices(sounddevice: Any = None) -> list[InputDevice]:
@@ -175,15 +179,17 @@ class Microphone:
         loop = asyncio.get_running_loop()
         waiting: asyncio.Queue[_Block | None] = asyncio.Queue(QUEUE_MS // BLOCK_MS)
         lost_bytes = 0
+        warned_at = -math.inf
 
         def enqueue(samples: bytes) -> None:
-            nonlocal lost_bytes
+            nonlocal lost_bytes, warned_at
             try:
                 waiting.put_nowait(_Block(lost_bytes, samples))
                 lost_bytes = 0
             except asyncio.QueueFull:
-                if not lost_bytes:
-                    log.warning("the consumer is %d ms behind: losing audio", QUEUE_MS)
+                if loop.time() - warned_at > WARN_EVERY_S:
+                    warned_at = loop.time()
+                    log.warning("more than %d ms of audio wait: some is lost", QUEUE_MS)
                 lost_bytes += len(samples)
                 self.lost_ms += len(samples) / bytes_per_ms
 

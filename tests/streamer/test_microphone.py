@@ -90,6 +90,15 @@ def test_missing_sounddevice_says_what_to_install(monkeypatch: pytest.MonkeyPatc
         list_input_devices()
 
 
+def test_portaudio_that_does_not_start_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str) -> None:
+        raise PortAudioError("Error initializing PortAudio: Unanticipated host error")
+
+    monkeypatch.setattr(importlib, "import_module", refuse)
+    with pytest.raises(MicrophoneError, match="expected PortAudio to start, got: Error init"):
+        list_input_devices()
+
+
 def test_portaudio_that_cannot_list_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeSounddevice()
 
@@ -149,7 +158,7 @@ async def test_lost_audio_becomes_as_much_silence(
         for _ in range(8):
             fake.streams[0].speak(block)
         await asyncio.sleep(0)  # five of the eight find the queue full
-    assert "losing audio" in caplog.text
+    assert "some is lost" in caplog.text
     got = [await waiting] + [await anext(blocks) for _ in range(2)]
     fake.streams[0].speak(block)
     got += [await anext(blocks) for _ in range(6)]
