@@ -97,7 +97,9 @@ class HostedSession:
 
     def take_tag(self, now: float) -> TagWork | None:
         """The next text, if any."""
-        return self.protocol.take_tag(now)
+        work = self.protocol.take_tag(now)
+        self._wake()
+        return work
 
     def encoded(self, frames: npt.NDArray[np.float32], state: AcousticState) -> None:
         """Take back a chunk's result."""

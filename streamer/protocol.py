@@ -235,7 +235,10 @@ class ServerProtocol:
         """See :meth:`Session.take_tag`."""
         if self.session is None or self._state is _State.CLOSED:
             return None
-        return self.session.take_tag(now)
+        work = self.session.take_tag(now)
+        if work is None:
+            self._settle()  # An interim that waited too long may have been the last thing to do.
+        return work
 
     def encoded(self, frames: npt.NDArray[np.float32], state: AcousticState) -> None:
         """See :meth:`Session.encoded`."""

@@ -99,9 +99,11 @@ class Server:
 
     Attributes:
         metrics: What Prometheus is told.
+        port: What is listened on, once started.
     """
 
     def __init__(self, model: Inference, options: ServerOptions = ServerOptions()) -> None:
+        self.port = 0
         self._options = options
         self._served = ServedModel(model.bundle, model.device)
         self._clients: set[_Client] = set()
@@ -122,7 +124,7 @@ class Server:
 
         Args:
             host: Address or name of the interface.
-            port: 0 takes a free one; see :attr:`port`.
+            port: 0 takes a free one.
 
         Raises:
             AddressError: The port is taken or the address is not this machine's.
@@ -151,6 +153,7 @@ class Server:
         except OSError as error:
             await self._batcher.close()
             raise AddressError(_explain_address(host, port, error)) from error
+        self.port = self._listener.sockets[0].getsockname()[1]
         self._ticking = asyncio.create_task(self._tick())
         logger.info(
             "listening on %s port %d, bundle %s on %s",
@@ -159,13 +162,6 @@ class Server:
             self._served.bundle.name,
             self._served.device,
         )
-
-    @property
-    def port(self) -> int:
-        """The port that is listened on."""
-        assert self._listener is not None, "expected a started server"
-        port: int = self._listener.sockets[0].getsockname()[1]
-        return port
 
     async def stop(self, reason: str = "shutdown") -> None:
         """Stop taking connections, give the answers still owed, close."""
