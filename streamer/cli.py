@@ -157,7 +157,7 @@ def cnerta_stream(
         else:
             audio = Microphone(find_input_device(device, list_input_devices()))
             words = find_transcript_source(source)() if source is not None else LineTranscript()
-        typing = isinstance(words, LineTranscript) and sys.stdin.isatty()
+        typing = isinstance(words, LineTranscript) and bool(sys.stdin) and sys.stdin.isatty()
         presenter: Presenter
         if json:
             presenter = JsonView(sys.stdout.buffer)

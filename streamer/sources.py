@@ -27,8 +27,9 @@ All times are milliseconds on the stream's audio clock, which counts samples and
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
-import logging
+import os
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
@@ -53,14 +54,14 @@ __all__ = [
     "read_timed_lines",
 ]
 
-log = logging.getLogger(__name__)
-
 ENTRY_POINT_GROUP = "cnerta.transcript_sources"
 
 BLOCKS_WAITING = 256
 """How many audio blocks may wait for a source; then the stream waits for the source."""
 
 LINES_WAITING = 64
+MAX_LINE_BYTES = 65_536
+STANDARD_INPUT = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,45 +358,74 @@ class LineTranscript:
     The revisions carry no times: a line stands for the audio since the line before it.
 
     Args:
-        lines: Where to read, usually standard input's buffer.
+        lines: Where to read; standard input if None.
+
+    Raises:
+        TranscriptError: Standard input is wanted and closed.
     """
 
     def __init__(self, lines: Iterable[bytes] | None = None) -> None:
-        self._lines = sys.stdin.buffer if lines is None else lines
+        if lines is None and sys.__stdin__ is None:
+            raise TranscriptError("expected lines on standard input, got a closed one")
+        self._lines = _standard_input_lines() if lines is None else lines
 
     async def revisions(self, audio: LiveAudio) -> AsyncIterator[Revision]:
-        """Yield a final revision for every line that is not empty, until the lines end."""
+        """Yield a final revision for every line that is not empty, until the lines end.
+
+        Raises:
+            TranscriptError: The lines cannot be read.
+        """
         loop = asyncio.get_running_loop()
-        waiting: asyncio.Queue[bytes | None] = asyncio.Queue()
+        waiting: asyncio.Queue[bytes | OSError | None] = asyncio.Queue()
         # Reading blocks and cannot be cancelled, so it has a thread that nobody waits for at exit.
         # The semaphore keeps it from reading more than is wanted.
         room = threading.Semaphore(LINES_WAITING)
         stopped = False
 
         def read() -> None:
-            try:
-                for line in self._lines:
-                    room.acquire()
-                    if stopped:
-                        return
-                    loop.call_soon_threadsafe(waiting.put_nowait, line)
-                loop.call_soon_threadsafe(waiting.put_nowait, None)
-            except RuntimeError:
-                log.debug("the stream ended before the lines did")
+            # When the stream has ended before the lines, so has its loop.
+            with contextlib.suppress(RuntimeError):
+                try:
+                    for line in self._lines:
+                        room.acquire()
+                        if stopped:
+                            return
+                        loop.call_soon_threadsafe(waiting.put_nowait, line)
+                    loop.call_soon_threadsafe(waiting.put_nowait, None)
+                except OSError as error:
+                    loop.call_soon_threadsafe(waiting.put_nowait, error)
 
         threading.Thread(target=read, name="transcript-lines", daemon=True).start()
         number = 0
         try:
-            while (raw := await waiting.get()) is not None:
+            while (line := await waiting.get()) is not None:
+                if isinstance(line, OSError):
+                    raise TranscriptError(f"expected lines of a transcript, got: {line}") from line
                 room.release()
                 # One broken byte in a live feed must not end the session.
-                text = raw.decode("utf-8", errors="replace").strip()
+                text = line.decode("utf-8", errors="replace").strip()
                 if text:
                     number += 1
                     yield Revision(f"u{number}", 1, text, final=True)
         finally:
             stopped = True
             room.release()
+
+
+def _standard_input_lines() -> Iterator[bytes]:
+    """Yield the lines of standard input as they come, without Python's buffer.
+
+    At exit the interpreter locks that buffer, and aborts if a thread waits inside it.
+    """
+    pending = b""
+    while chunk := os.read(STANDARD_INPUT, MAX_LINE_BYTES):
+        *lines, pending = (pending + chunk).split(b"\n")
+        yield from lines
+        if len(pending) > MAX_LINE_BYTES:  # no line of a transcript, but not to be kept either
+            yield pending
+            pending = b""
+    if pending:
+        yield pending
 
 
 def find_transcript_source(name: str) -> Callable[[], TranscriptSource]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import queue
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from websockets.asyncio.server import ServerConnection, serve
 
@@ -30,27 +27,6 @@ async def server(handler: Callable[[ServerConnection], Awaitable[None]]) -> Asyn
     async with serve(handler, "127.0.0.1", 0) as listening:
         port = next(iter(listening.sockets)).getsockname()[1]
         yield f"ws://127.0.0.1:{port}"
-
-
-@contextlib.contextmanager
-def server_in_a_thread() -> Iterator[str]:
-    """An answering server for tests whose own thread runs the command's event loop."""
-    ready: queue.Queue[tuple[str, asyncio.AbstractEventLoop, asyncio.Event]] = queue.Queue()
-
-    async def run() -> None:
-        done = asyncio.Event()
-        async with server(answering) as url:
-            ready.put((url, asyncio.get_running_loop(), done))
-            await done.wait()
-
-    thread = threading.Thread(target=asyncio.run, args=(run(),))
-    thread.start()
-    url, loop, done = ready.get(timeout=10)
-    try:
-        yield url
-    finally:
-        loop.call_soon_threadsafe(done.set)
-        thread.join()
 
 
 def answer_to(transcript: Transcript) -> UtteranceFinal:

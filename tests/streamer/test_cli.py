@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import json
 import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,8 @@ from cnerta.streamer.messages import (
     encode,
 )
 
-from .fake_server import answering, server, server_in_a_thread
-from .fake_sounddevice import FakeSounddevice, FakeStream
+from .fake_server import answering, server
+from .fake_sounddevice import FakeSounddevice
 
 COMMAND = [sys.executable, "-c", "from cnerta.streamer.cli import main; main()"]
 SENTENCE = "南京市长江大桥"
@@ -296,33 +297,67 @@ async def test_realtime_takes_as_long_as_the_file(talk: Path) -> None:
     assert loop.time() - started >= 1.3, "the file and what a recogniser needs after its end"
 
 
-@pytest.fixture
-def piped(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Standard input is a pipe; gives the end to write to."""
-    reading, writing = os.pipe()
-    with os.fdopen(reading, "r", encoding="utf-8") as stdin:
-        monkeypatch.setattr(sys, "stdin", stdin)
-        yield writing
+@contextlib.asynccontextmanager
+async def microphone_session(**environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The command with a microphone of silence and a pipe as its standard input."""
+    script = Path(__file__).with_name("fake_microphone_command.py")
+    async with server(answering) as url:
+        yield await asyncio.create_subprocess_exec(
+            sys.executable, script, "--mic", "--device", "built-in", "--connect", url,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE, env={**os.environ, **environment},
+        )  # fmt: skip
 
 
-def test_microphone_with_piped_lines(
-    sounddevice: FakeSounddevice, piped: int, capfd: pytest.CaptureFixture[str]
-) -> None:
-    def record(stream: FakeStream) -> None:
-        loop = asyncio.get_running_loop()
-        block = bytes(4 * 882)  # 20 ms of two channels at 44.1 kHz
-        for at in range(10):
-            loop.call_later(0.02 * at, stream.speak, block)
-        loop.call_later(0.1, os.write, piped, f"{SENTENCE}\n".encode())
-        loop.call_later(0.3, os.close, piped)
+async def first_answer(process: asyncio.subprocess.Process) -> bytes:
+    """Type a line and wait for what is found in it."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(f"{SENTENCE}\n".encode())
+    return await asyncio.wait_for(process.stdout.readline(), 20)
 
-    sounddevice.on_open = record
-    with server_in_a_thread() as url:
-        app(["--mic", "--device", "built-in", "--connect", url], standalone_mode=False)
-    lines = capfd.readouterr().out.splitlines()
-    assert lines[0] == "南京市长[PER 江大桥]"
-    assert lines[-1].startswith("1 utterances, 0 entities in 0:00.20 of audio")
-    assert sounddevice.streams[0].closed
+
+async def test_microphone_with_piped_lines() -> None:
+    async with microphone_session() as process:
+        assert await first_answer(process) == "南京市长[PER 江大桥]\n".encode()
+        out, complaints = await asyncio.wait_for(process.communicate("没有".encode()), 10)
+    assert (process.returncode, complaints) == (0, b"")
+    lines = out.decode().splitlines()
+    assert lines[1] == "没有", "the last line counts without its end"
+    assert lines[2].startswith("2 utterances")
+    assert "0:00.00 of audio" not in lines[2]
+
+
+async def test_unplugging_ends_it_while_standard_input_is_still_open() -> None:
+    async with microphone_session(UNPLUG_AFTER_MS="400") as process:
+        await first_answer(process)
+        status = await asyncio.wait_for(process.wait(), 10)
+        assert process.stderr is not None
+        complaints = await process.stderr.read()
+    assert status == 4, "in particular not an abort of the interpreter over a busy standard input"
+    assert b"got the end of it: was it unplugged?" in complaints
+
+
+async def test_control_c_at_the_microphone_while_standard_input_is_still_open() -> None:
+    async with microphone_session() as process:
+        await first_answer(process)
+        process.send_signal(signal.SIGINT)
+        status = await asyncio.wait_for(process.wait(), 10)
+        assert process.stdout is not None
+        out = (await process.stdout.read()).decode()
+    assert status == 0
+    assert "1 utterances" in out
+
+
+async def test_closed_standard_input_is_no_transcript() -> None:
+    script = Path(__file__).with_name("fake_microphone_command.py")
+    process = await asyncio.create_subprocess_exec(
+        "sh", "-c", 'exec "$@" <&-', "sh", sys.executable, script, "--mic", "-v",
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    _, complaints = await asyncio.wait_for(process.communicate(), 10)
+    assert process.returncode == 5
+    assert b"expected lines on standard input, got a closed one" in complaints
 
 
 # --- ends -----------------------------------------------------------------------------------------
