@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 _TICK_S: Final = 0.1
 _HARD_FRAME_FACTOR: Final = 4
 """How much longer than allowed a frame may be before the transport itself refuses it (1009)."""
+_FRAMES_A_TURN: Final = 32
 _JSON: Final = "application/json"
 
 
@@ -132,7 +133,7 @@ class Server:
         options = self._options
         # Its own logger, because at level DEBUG websockets would log what frames hold.
         transport_logger = logging.getLogger("cnerta.streamer.transport")
-        transport_logger.setLevel(logging.CRITICAL)
+        transport_logger.setLevel(logging.ERROR)
         self._batcher = Batcher(self._engine, max_batch=options.max_batch, observer=self.metrics)
         try:
             self._listener = await ws.serve(
@@ -212,8 +213,14 @@ class Server:
             client.session.fail(refusal)
         sender = asyncio.create_task(self._send(client))
         try:
+            received = 0
             async for frame in connection:
                 self._receive(client, frame)
+                received += 1
+                if received % _FRAMES_A_TURN == 0:
+                    # Frames that are here already do not make the loop turn: one client's
+                    # thousands of tiny ones would hold up everybody else.
+                    await asyncio.sleep(0)
         except ConnectionClosed:
             pass
         finally:

@@ -242,7 +242,7 @@ async def test_bad_input_ends_its_own_session_only(
 
 
 async def test_what_is_no_websocket_is_answered_or_refused(
-    model: Any, kit: SimpleNamespace
+    model: Any, kit: SimpleNamespace, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serving(model) as server:
         status, _, body = await get(server, "/v1/stream")
@@ -267,6 +267,8 @@ async def test_what_is_no_websocket_is_answered_or_refused(
             await bad.rest()
             assert bad.socket.close_code == 1007
         assert await still_serves(server, kit)
+    own = [r for r in caplog.records if r.name.startswith("cnerta")]
+    assert not [r for r in own if r.levelno >= logging.ERROR], "not the server's fault"
 
 
 async def test_frames_far_too_large_are_refused_by_the_transport(
@@ -339,6 +341,17 @@ async def test_pongs_flow_while_a_reader_is_slow_and_the_engine_busy(
             for _ in range(5):
                 await (await stream.socket.ping())
         assert await stream.until(UtteranceFinal)
+
+
+async def test_a_flood_of_tiny_frames_holds_nobody_up(model: Any, kit: SimpleNamespace) -> None:
+    async with serving(model) as server, client(server) as flood, client(server) as other:
+        await flood.send(SessionStart())
+        await other.send(SessionStart())
+        await other.until(SessionReady)
+        flood.socket.transport.write(b"\x82\x80\0\0\0\0" * 100_000)
+        await other.send(kit.speak("他在北京"), final("他在北京"))
+        assert (await other.until(UtteranceFinal)).behind_live_ms < 1000
+        assert await still_serves(server, kit)
 
 
 async def test_an_internal_failure_is_1011_and_not_logged_with_its_text(
