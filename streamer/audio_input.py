@@ -16,18 +16,11 @@ import numpy.typing as npt
 import soxr
 
 from cnerta.models.geometry import SAMPLE_RATE
-from cnerta.streamer.messages import AudioFormat, Encoding, ErrorName, ProtocolError
+from cnerta.streamer.messages import AudioFormat, ErrorName, ProtocolError
 
 __all__ = ["AudioInput"]
 
 Floats = npt.NDArray[np.float32]
-
-_SAMPLE_BYTES: Final[dict[Encoding, int]] = {
-    "pcm_s16le": 2,
-    "pcm_f32le": 4,
-    "mulaw": 1,
-    "alaw": 1,
-}
 
 
 def _mulaw_table() -> Floats:
@@ -65,7 +58,6 @@ class AudioInput:
 
     def _begin(self, audio_format: AudioFormat) -> None:
         self._format = audio_format
-        self._group = _SAMPLE_BYTES[audio_format.encoding] * audio_format.channels
         self._partial = b""
         self._received = 0
         self._resampler = (
@@ -95,7 +87,7 @@ class AudioInput:
         """
         if self._partial:
             data = self._partial + data
-        whole = len(data) - len(data) % self._group
+        whole = len(data) - len(data) % self._format.frame_bytes
         self._partial = data[whole:]
         mono = self._decode(memoryview(data)[:whole])
         self._received += len(mono)

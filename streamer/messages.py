@@ -76,6 +76,12 @@ _MAX_INTEGER: Final = 2**53 - 1
 """The largest integer that a JavaScript client can hold."""
 
 Encoding = Literal["pcm_s16le", "pcm_f32le", "mulaw", "alaw"]
+_SAMPLE_BYTES: Final[dict[Encoding, int]] = {
+    "pcm_s16le": 2,
+    "pcm_f32le": 4,
+    "mulaw": 1,
+    "alaw": 1,
+}
 EntityStatus = Literal["tentative", "stable", "final"]
 TimeSource = Literal["alignment", "transcript", "none"]
 RetractReason = Literal["text_changed", "superseded", "withdrawn", "filtered", "utterance_dropped"]
@@ -186,6 +192,11 @@ class AudioFormat(_Part, frozen=True, kw_only=True):
         int, Meta(ge=MIN_SAMPLE_RATE, le=MAX_SAMPLE_RATE, description="In Hz.")
     ] = 16_000
     channels: Annotated[int, Meta(ge=1, le=MAX_CHANNELS)] = 1
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one sample of all channels."""
+        return _SAMPLE_BYTES[self.encoding] * self.channels
 
 
 class ResumeRequest(_Part, frozen=True, kw_only=True):
