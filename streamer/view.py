@@ -297,7 +297,11 @@ def bracketed(caption: Caption) -> str:
 
 def draw_caption(caption: Caption, console: Console) -> Text:
     """Draw a caption with blocks of colour, or with brackets where there is no colour."""
-    return highlighted(caption) if console.color_system else Text(bracketed(caption))
+    return highlighted(caption) if _has_colour(console) else Text(bracketed(caption))
+
+
+def _has_colour(console: Console) -> bool:
+    return console.color_system is not None and not console.no_color
 
 
 def label_text(label: str) -> Text:
@@ -360,13 +364,14 @@ def _entity_table(captions: Sequence[Caption], width: int, rows: int) -> Table:
     return table
 
 
-def render(state: ViewState, width: int, height: int) -> RenderableType:
+def render(state: ViewState, width: int, height: int, *, coloured: bool = True) -> RenderableType:
     """Draw one moment of a session.
 
     Args:
         state: The moment.
         width: Columns there are.
         height: Lines there are.
+        coloured: Whether colours can be seen; brackets take their place.
     """
     inner = max(2, width - OUTER_COLUMNS)
     notes: list[Text] = []
@@ -380,7 +385,10 @@ def render(state: ViewState, width: int, height: int) -> RenderableType:
     lines = [
         line
         for caption in state.captions
-        for line in _folded(highlighted(caption), max(2, inner - OUTER_COLUMNS))
+        for line in _folded(
+            highlighted(caption) if coloured else Text(bracketed(caption)),
+            max(2, inner - OUTER_COLUMNS),
+        )
     ]
     lines = lines[-max(room // 2, room - entities) :]
     captions = Group(*lines) if lines else Text("waiting for speech …", style="dim")
@@ -476,7 +484,7 @@ class LiveView(FoldingView):
     def picture(self) -> RenderableType:
         """Draw the session as it is now."""
         width, height = self._console.size
-        return render(self.state, width, height)
+        return render(self.state, width, height, coloured=_has_colour(self._console))
 
     def __enter__(self) -> Self:
         self._live.start()

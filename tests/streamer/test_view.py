@@ -154,6 +154,16 @@ def test_neighbours_of_one_type_are_told_apart() -> None:
     assert "南京市LOC 长江大桥LOC" in drawn(state)
 
 
+def test_without_colour_brackets_take_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=24)
+    view = LiveView(console)
+    view.state = spoken(*upserts())
+    console.print(view.picture())
+    assert isinstance(console.file, io.StringIO)
+    assert "他在[ORG [LOC 北京]大学]见到了[PER 江大桥]" in console.file.getvalue()
+
+
 @pytest.mark.parametrize("width", [20, 30, 39, 40, 63, 64, 200])
 @pytest.mark.parametrize("height", [8, 24])
 def test_no_line_is_wider_than_the_terminal(width: int, height: int) -> None:
