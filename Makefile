@@ -37,8 +37,8 @@ format: $(dev_ready) ## let ruff rewrite what it can
 	$(dev_venv)/bin/ruff check --fix .
 	$(dev_venv)/bin/ruff format .
 
-bench: $(dev_ready) ## measure latency, memory and start-up (ARGS="-k name" for some of it)
-	$(dev_venv)/bin/python -m pytest tests/benchmarks --benchmarks $(ARGS)
+bench: $(dev_ready) ## measure a live server under load (ARGS="--sessions 1,10,25 …")
+	$(dev_venv)/bin/python tests/benchmarks/live.py $(ARGS)
 
 clean: ## remove the virtual environments and caches
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
