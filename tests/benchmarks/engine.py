@@ -1,0 +1,117 @@
+"""How well the graphs use the machine: share of its matrix-product peak, and cost a stream.
+
+    python tests/benchmarks/engine.py [--bundle DIR] [--threads 1]
+
+The peak is what numpy's single-precision matrix product reaches in the same process on the same
+number of threads, so the share holds on any machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from cnerta.models.bundle import default_bundle_path
+from cnerta.models.geometry import FrameGeometry
+from cnerta.models.inference import AcousticState, Model
+
+_TEXT = "各位观众今天我们来认识一下南京市长江大桥"
+
+
+def seconds_of(run: Callable[[], object], least: float = 1.0) -> float:
+    """Best of repeated runs, in seconds."""
+    run()
+    best, began = float("inf"), time.perf_counter()
+    while time.perf_counter() - began < least:
+        start = time.perf_counter()
+        run()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def matrix_peak() -> float:
+    """Floating-point operations a second of a large matrix product."""
+    a = np.random.default_rng(0).normal(size=(1024, 1024)).astype(np.float32)
+    return 2 * 1024**3 / seconds_of(lambda: a @ a)
+
+
+def acoustic_operations(model: Model) -> float:
+    """Multiplications and additions a frame, from the graph's weights.
+
+    Every weight of a product is used once a frame, except the filter bank's (four windows a frame,
+    three more a chunk) and the convolutions' (once for every output position).
+    """
+    import onnx
+
+    graph = onnx.load(model.bundle.path / "acoustic.onnx").graph
+    sizes = {i.name: list(i.dims) for i in graph.initializer}
+    g: FrameGeometry = model.bundle.geometry
+    windows = (4 * g.chunk_frames + 3) / g.chunk_frames
+    total = 0.0
+    maps = 0
+    for node in graph.node:
+        weights = [sizes[n] for n in node.input if n in sizes and len(sizes[n]) >= 2]
+        if node.op_type == "Conv" and weights:
+            w = weights[0]
+            if len(w) == 3:
+                total += 2 * windows * np.prod(w)
+            else:
+                maps += 1
+                bands, moments = ((39, 2), (19, 1))[maps - 1]
+                total += 2 * moments * bands * np.prod(w)
+        elif node.op_type in ("MatMul", "Gemm") and weights:
+            times = windows if 256 in weights[0] and 80 in weights[0] else 1
+            total += 2 * times * float(np.prod(weights[0]))
+    return total
+
+
+def main(
+    bundle: Annotated[Path | None, typer.Option(help="[default: the built-in one]")] = None,
+    threads: Annotated[int, typer.Option(help="Threads of a call.")] = 1,
+) -> None:
+    """Measure the engine."""
+    model = Model.load(bundle or default_bundle_path(), device="cpu", threads=threads)
+    g = model.bundle.geometry
+    peak = matrix_peak()
+    operations = acoustic_operations(model)
+    typer.echo(
+        json.dumps(
+            {
+                "peak_gflops": round(peak / 1e9, 1),
+                "blas_threads": os.environ.get("OPENBLAS_NUM_THREADS", "all"),
+                "acoustic_mflop_per_frame": round(operations / 1e6, 2),
+            }
+        )
+    )
+    generator = np.random.default_rng(0)
+    for batch in (1, 8, 32):
+        samples = generator.normal(size=(batch, g.chunk_samples), scale=0.1).astype(np.float32)
+        states = [AcousticState.initial(g)] * batch
+        spent = seconds_of(lambda samples=samples, states=states: model.encode(samples, states))  # type: ignore[misc]
+        audio = batch * g.chunk_frames * g.frame_ms / 1000
+        typer.echo(
+            json.dumps(
+                {
+                    "encode_batch": batch,
+                    "ms_per_chunk": round(1000 * spent / batch, 3),
+                    "share_of_peak": round(batch * g.chunk_frames * operations / spent / peak, 3),
+                    "streams_per_core": round(audio / spent / threads),
+                }
+            )
+        )
+    for batch in (1, 8, 32):
+        frames = [generator.normal(size=(120, g.width)).astype(np.float32)] * batch
+        texts = [_TEXT] * batch
+        spent = seconds_of(lambda texts=texts, frames=frames: model.tag(texts, frames))  # type: ignore[misc]
+        typer.echo(json.dumps({"tag_batch": batch, "ms_per_text": round(1000 * spent / batch, 3)}))
+
+
+if __name__ == "__main__":
+    typer.run(main)
