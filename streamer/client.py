@@ -251,15 +251,16 @@ async def stream(
     sender = _Sender(connection, audio, transcript, stop or asyncio.Event(), watcher)
     sending: asyncio.Task[None] | None = None
     labels = None if options.labels is None else list(options.labels)
-    await connection.send(
-        SessionStart(
-            audio=audio.format,
-            labels=labels,
-            nested=options.nested,
-            interim=options.interim,
-            max_delay_ms=options.max_delay_ms,
-        )
+    start = SessionStart(
+        audio=audio.format,
+        labels=labels,
+        nested=options.nested,
+        interim=options.interim,
+        max_delay_ms=options.max_delay_ms,
     )
+    # If the server has closed already, what it said before is still to be received, and tells more.
+    with contextlib.suppress(ServerUnreachableError):
+        await connection.send(start)
     try:
         while True:
             message = await connection.receive()

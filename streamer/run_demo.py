@@ -24,6 +24,7 @@ import msgspec
 import typer
 from rich.cells import cell_len
 from rich.console import Console
+from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
 from cnerta.models.bundle import default_bundle_path
@@ -58,6 +59,8 @@ DEMO_FOLDER: Final = Path(__file__).parent / "demo"
 GAP_MS: Final = 1_000
 """Silence after each recording, so that its final text comes before the next one starts."""
 BLOCK_MS: Final = 40
+PICTURE_WIDTH: Final = 88
+PICTURE_HEIGHT: Final = 20
 
 
 class Recording(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,10 +163,13 @@ class _DemoView(FoldingView):
     def __init__(self, console: Console) -> None:
         super().__init__()
         self.finals: dict[str, UtteranceFinal] = {}
+        self.before_final = self.state
         self._console = console
 
     def on_revision(self, revision: Revision) -> None:
         """Print the caption as far as it is known."""
+        if revision.final:
+            self.before_final = self.state
         super().on_revision(revision)
         what = "final text" if revision.final else "text"
         self._line(what, draw_caption(self._caption(revision.utterance), self._console))
@@ -266,7 +272,8 @@ async def run_demo(
         bundle: The model that the server answers with.
         folder: Where ``demo.json`` and its recordings are.
         console: Where to print.
-        picture: Where to write the live view's last moment as SVG, if anywhere.
+        picture: Where to write a picture of the live view as SVG, if anywhere: the moment before
+            the last final text, when the first utterance is final and the last one is not.
 
     Returns:
         Whether every recording got its `utterance.final`.
@@ -294,10 +301,10 @@ async def run_demo(
     ]
     _compare(outcomes, console)
     if picture is not None:
-        paper = Console(record=True, width=96, height=20, file=io.StringIO(), force_terminal=True)
-        paper.print(render(view.state, 96, 20))
-        paper.save_svg(str(picture), title="cnerta-stream")
-        console.print(f"\nThe live view's last moment is in {picture}.")
+        paper = Console(record=True, width=PICTURE_WIDTH, file=io.StringIO(), force_terminal=True)
+        paper.print(render(view.before_final, PICTURE_WIDTH, PICTURE_HEIGHT))
+        paper.save_svg(str(picture), title="cnerta-stream", theme=MONOKAI)
+        console.print(f"\nThe live view is drawn in {picture}.", highlight=False)
     return all(outcome.final is not None for outcome in outcomes)
 
 
@@ -341,7 +348,7 @@ def demo(
     ] = DEMO_FOLDER,
     picture: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.svg", help="Also draw the live view's last moment into a file."),
+        typer.Option(metavar="FILE.svg", help="Also draw a moment of the live view into a file."),
     ] = None,
 ) -> None:
     """Stream one sentence in its two readings through a real server and show what it hears."""

@@ -319,16 +319,16 @@ def entity_span(entity: Entity) -> str:
 def _meter(dbfs: float) -> Text:
     share = 0.0 if dbfs <= METER_FLOOR_DBFS else min(1.0, 1.0 - dbfs / METER_FLOOR_DBFS)
     lit = round(share * METER_CELLS)
-    return Text("▮" * lit, style="green").append("▯" * (METER_CELLS - lit), style="dim")
+    return Text("█" * lit, style="green").append("░" * (METER_CELLS - lit), style="dim")
 
 
 def _header(state: ViewState, width: int) -> Table:
     header = Table.grid(expand=True, padding=(0, 1))
     header.add_column(no_wrap=True, overflow="ellipsis", ratio=1, min_width=8)
     header.add_column(no_wrap=True, justify="right", overflow="ellipsis")
-    left = Text(state.status, style="bold green" if state.status == "live" else "bold")
+    left = Text().append(state.status, style="bold green" if state.status == "live" else "bold")
     if state.model and width >= NARROW_WIDTH:
-        left.append(f"  {printable(state.model)}", style="not bold dim")
+        left.append(f"  {printable(state.model)}", style="dim")
     right = Text.assemble(_meter(state.level_dbfs), f" {format_time(state.heard_ms)}")
     if state.behind_live_ms is not None:
         right.append(f"  {state.behind_live_ms} ms behind", style="dim")

@@ -397,6 +397,19 @@ async def test_refusal_is_told_even_when_the_server_closes_at_once() -> None:
     assert caught.value.retryable
 
 
+async def test_refusal_before_the_session_starts_is_told_too() -> None:
+    async def full(connection: ServerConnection) -> None:
+        refusal = ErrorMessage(code=1013, name="try_again_later", retryable=True, detail="full")
+        await connection.send(encode(refusal), text=True)
+        await connection.close(1013)
+
+    async with server(full) as url, await WebSocketConnection.open(url) as connection:
+        await asyncio.sleep(0.05)  # the close has arrived before anything is sent
+        with pytest.raises(SessionRefusedError, match="1013 try_again_later: full"):
+            async for _ in stream(connection, Silence(5), Said(said(1))):
+                pass
+
+
 @pytest.mark.parametrize("answer", ["hello", '{"type":"session.unheard_of"}', b"\x00\x01"])
 async def test_server_of_another_protocol(answer: str | bytes) -> None:
     async def babbling(connection: ServerConnection) -> None:
