@@ -178,6 +178,15 @@ def test_an_unchanged_entity_becomes_stable_in_time(drive: Drive) -> None:
     assert driver.wait(10) == []
 
 
+def test_a_settled_entity_that_changes_after_all_stays_settled(drive: Drive) -> None:
+    driver = drive(max_delay_ms=500)
+    driver.transcript("他在上海", 1).run()
+    driver.wait(0.6)
+    driver.model.lexicon["上海"] = "ORG"
+    (changed,) = upserts(driver.transcript("他在上海", 2).run())
+    assert (changed.version, changed.label, changed.status) == (3, "ORG", "stable")
+
+
 def test_offsets_are_the_clients_own(drive: Drive) -> None:
     text = "𠀀，他在 北京\u200b大学！"
     final = drive().transcript(text, 1, final=True).run()[-1]
@@ -324,6 +333,26 @@ def test_a_final_has_the_audio_before_it_encoded_as_a_short_chunk(
     assert driver.finals["u1"].behind_live_ms <= 40
 
 
+def test_audio_after_a_final_is_not_its_own_even_if_encoded_first(
+    drive: Drive, kit: SimpleNamespace
+) -> None:
+    driver = drive().audio(kit.speak("他在北京"))
+    driver.transcript("他在北京", 1, final=True)
+    driver.protocol.receive(kit.speak("她去上海"), driver.now)
+    while (work := driver.protocol.take_encode()) is not None:
+        (encoded,) = driver.engine.encode([work])
+        driver.protocol.encoded(encoded.frames, encoded.state)
+    driver.run()
+    assert driver.model.tag_calls == [("他在北京", 16)]
+
+
+def test_an_interim_hears_the_audio_that_came_before_it(drive: Drive, kit: SimpleNamespace) -> None:
+    driver = drive()
+    driver.protocol.receive(kit.speak("他在北京"), driver.now)
+    (entity,) = upserts(driver.transcript("他在北京", 1).run())
+    assert entity.audio_used
+
+
 # --- order, repetition, bounds --------------------------------------------------------------------
 
 
@@ -375,6 +404,12 @@ def test_an_interim_that_waited_too_long_is_dropped_with_a_warning(drive: Drive)
     (warning,) = driver.run()
     assert warning.name == "interims_dropped"
     assert driver.model.tag_calls == []
+
+
+def test_a_dropped_interim_does_not_hold_up_the_end(drive: Drive) -> None:
+    driver = drive().transcript("他在北京", 1).send(SessionFinish())
+    driver.now += 3
+    assert isinstance(driver.run()[-1], SessionSummary)
 
 
 def test_an_old_final_is_answered(drive: Drive) -> None:
