@@ -15,6 +15,7 @@ another exactly if the types still open agree: see :meth:`LabelScheme.allowed_tr
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -119,19 +120,26 @@ class LabelScheme:
         return cls("flat", (OUTSIDE, *(f"{p}-{t}" for t in sorted(set(types)) for p in "BILU")))
 
     @classmethod
-    def nested(cls, annotations: Iterable[tuple[Sequence[Span], int]]) -> LabelScheme:
+    def nested(
+        cls, annotations: Iterable[tuple[Sequence[Span], int]], min_count: int = 1
+    ) -> LabelScheme:
         """The joint tags that occur in the given annotations (spans, length in characters).
 
         The full product of stacked labels has no bound, so the inventory is what training data
         uses, together with all plain BILOU tags of its types.
+
+        Args:
+            annotations: Spans and length of each text.
+            min_count: Leave out joint tags seen less often: a CRF costs the square of its tags.
         """
-        seen: set[str] = set()
+        seen: Counter[str] = Counter()
         types: set[str] = set()
         for spans, length in annotations:
             types.update(s.label for s in spans)
             seen.update(_joint_tags(spans, length))
         plain = {f"{p}-{t}" for t in types for p in "BILU"}
-        joint = sorted((seen | plain) - {OUTSIDE}, key=lambda t: (t.count(_JOIN), t))
+        often = {tag for tag, count in seen.items() if count >= min_count}
+        joint = sorted((often | plain) - {OUTSIDE}, key=lambda t: (t.count(_JOIN), t))
         return cls("nested", (OUTSIDE, *joint))
 
     @cached_property

@@ -179,7 +179,7 @@ class Trainer:
         if self.recipe.model.labels == "flat":
             scheme = LabelScheme.flat(s.label for spans, _ in pairs for s in spans)
         else:
-            scheme = LabelScheme.nested(pairs)
+            scheme = LabelScheme.nested(pairs, self.recipe.min_tag_count)
         model = SpeechTagger(self.recipe.model, vocabulary, scheme)
         self._set_statistics(model, training)
         parameters = sum(p.numel() for p in model.parameters())

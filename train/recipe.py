@@ -121,6 +121,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         source: What it reproduces.
         seed: Of everything random.
         max_readings: Pronunciations a character may have, with ``units = "pronunciations"``.
+        min_tag_count: Nested labels: joint tags rarer than this in training are left out, and the
+            deepest entities with them.
         model: The network.
         augmentation: Of training audio.
         data: Sources by name.
@@ -131,6 +133,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     source: str = ""
     seed: int = 0
     max_readings: int = 3
+    min_tag_count: int = 1
     model: ModelConfig = ModelConfig()
     augmentation: Augmentation = Augmentation()
     data: dict[str, Source]
