@@ -8,8 +8,9 @@ CnertaError
 ├── InferenceError    the ONNX runtime is not installed or refused the graphs
 └── ParityError       an exported graph does not compute what the torch model computes
 
-Packages add their own below it where they are raised: ``VoiceError`` (``train/voices.py``), and those
-of the server and its clients (``streamer/errors.py``).
+Packages add their own below it where they are raised: ``VoiceError`` (``train/voices.py``),
+``ProtocolError`` (``streamer/messages.py``), ``AddressError`` (``streamer/server.py``) and those of
+the clients (``streamer/client_errors.py``).
 
 Messages say what was expected and what came.
 """

@@ -571,11 +571,14 @@ class Session:
         if work.has_audio:
             alignment = results[0].alignment
             assert alignment is not None, "an answer with audio was checked to fit"
-            frame_ms = self._geometry.frame_ms
-            starts = np.rint((alignment.starts + work.first_frame) * frame_ms).astype(int)
-            ends = np.rint((alignment.ends + work.first_frame) * frame_ms).astype(int)
-            times = tuple(zip(starts.tolist(), ends.tolist(), strict=True))
-            heard_ms = (work.first_frame + len(work.frames[0])) * frame_ms
+            clock, first = self._geometry.frame_start_ms, work.first_frame
+            times = tuple(
+                (round(clock(first + start)), round(clock(first + end)))
+                for start, end in zip(
+                    alignment.starts.tolist(), alignment.ends.tolist(), strict=True
+                )
+            )
+            heard_ms = (first + len(work.frames[0])) * self._geometry.frame_ms
             return Answer(results[0].spans, times, "alignment", heard_ms)
         offset = 0
         found: list[ScoredSpan] = []

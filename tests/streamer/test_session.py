@@ -48,7 +48,7 @@ def test_an_entity_is_told_while_it_grows_and_settles(drive: Drive, kit: SimpleN
     (city,) = upserts(driver.transcript("他在北京", 1).run())
     assert (city.id, city.version, city.status) == ("u1-e1", 1, "tentative")
     assert (city.label, city.text, city.start, city.end) == ("LOC", "北京", 2, 4)
-    assert (city.start_ms, city.end_ms, city.time_source) == (960, 1240, "alignment")
+    assert (city.start_ms, city.end_ms, city.time_source) == (938, 1218, "alignment")
     assert city.audio_used
 
     driver.audio(kit.speak("大学。"))
@@ -63,7 +63,7 @@ def test_an_entity_is_told_while_it_grows_and_settles(drive: Drive, kit: SimpleN
     assert isinstance(final, UtteranceFinal)
     assert final.entities == upserts(messages)
     assert final.audio_used
-    assert final.characters[2:4] == [(960, 1080), (1120, 1240)]
+    assert final.characters[2:4] == [(938, 1058), (1098, 1218)]
     assert [m.seq for m in driver.events] == list(range(1, len(driver.events) + 1))
 
 
@@ -209,8 +209,8 @@ def test_audio_beyond_the_text_is_left_for_the_next_utterance(
     first, second = driver.finals["a"], driver.finals["b"]
     assert first.audio_used
     assert second.audio_used
-    assert first.characters[-1][1] == 4 * kit.CHARACTER_MS - kit.FRAME_MS
-    assert second.characters[0][0] == 4 * kit.CHARACTER_MS + 320
+    assert first.characters[-1][1] == 4 * kit.CHARACTER_MS - kit.FRAME_MS - 22
+    assert second.characters[0][0] == 4 * kit.CHARACTER_MS + 320 - 22
     windows = [frames for _, frames in driver.model.tag_calls]
     assert windows == [40, 40 - 15]
 
@@ -221,9 +221,9 @@ def test_times_choose_the_audio(drive: Drive, kit: SimpleNamespace) -> None:
     driver.transcript("她去上海", 1, utterance="b", final=True, start_ms=640, end_ms=1280)
     driver.transcript("他在北京", 1, utterance="a", final=True, start_ms=0, end_ms=640).run()
     assert driver.finals["b"].audio_used
-    assert driver.finals["b"].characters[0][0] == 640
+    assert driver.finals["b"].characters[0][0] == 618
     assert driver.finals["a"].audio_used
-    assert driver.finals["a"].characters[-1] == (480, 600)
+    assert driver.finals["a"].characters[-1] == (458, 578)
     assert all(frames <= 16 + 5 for _, frames in driver.model.tag_calls), "slack is 200 ms"
 
 
@@ -472,7 +472,7 @@ def test_a_backlog_is_skipped_rather_than_kept(drive: Drive, kit: SimpleNamespac
     assert len(driver.named(WarningMessage, "audio_skipped")) == 1
     assert driver.model.encoded_samples < 16 * 3640
     assert driver.finals["u1"].audio_used, "the newer half is still heard"
-    assert driver.finals["u1"].characters[0][0] == 3000
+    assert driver.finals["u1"].characters[0][0] == 2978
 
 
 def test_text_longer_than_the_model_takes_is_answered_in_pieces(
@@ -552,7 +552,7 @@ def test_the_audio_format_can_change_in_mid_stream(drive: Drive, kit: SimpleName
     driver.audio(kit.speak("北京", sample_rate=48_000) + kit.silence(400, sample_rate=48_000))
     final = driver.transcript("他在北京", 1, final=True).run()[-1]
     assert final.audio_used
-    assert final.characters[2][0] == 320
+    assert final.characters[2][0] == 298
 
 
 def test_how_far_behind_live_counts_unheard_audio(drive: Drive, kit: SimpleNamespace) -> None:
