@@ -12,6 +12,7 @@ from cnerta.export.graphs import AcousticGraph, TaggerGraph, write_graph
 from cnerta.export.parity import check_parity
 from cnerta.models.bundle import ACOUSTIC_FILE, TAGGER_FILE, Bundle, write_bundle
 from cnerta.models.checkpoint import Checkpoint
+from cnerta.models.normalisation import NORMALISATION
 
 __all__ = ["Export", "export_bundle"]
 
@@ -81,7 +82,7 @@ def export_bundle(
         crf=model.crf.parameters_as_values(),
         max_characters=_MAX_CHARACTERS,
         audio_fit_bound=audio_fit_bound,
-        normalisation="simplified-lower",
+        normalisation=NORMALISATION,
         provenance=checkpoint.provenance,
         scores=checkpoint.scores,
     )

@@ -21,6 +21,7 @@ from cnerta.models.decoding import CrfParameters
 from cnerta.models.errors import BundleError, ConfigError
 from cnerta.models.geometry import FrameGeometry
 from cnerta.models.labels import LabelKind, LabelScheme
+from cnerta.models.normalisation import NORMALISATION
 from cnerta.models.vocabulary import Vocabulary
 
 __all__ = [
@@ -186,6 +187,11 @@ def load_bundle(path: Path) -> Bundle:
                 f"expected {name} with sha256 {expected[:12]}…, got {found[:12]}… in {path}: "
                 "the file was truncated or changed"
             )
+    if manifest.normalisation != NORMALISATION:
+        raise BundleError(
+            f"expected text normalisation {NORMALISATION!r} in {path}, got "
+            f"{manifest.normalisation!r}"
+        )
     return Bundle(
         path=path,
         name=manifest.name,

@@ -65,11 +65,20 @@ def outermost(spans: Iterable[Span]) -> list[Span]:
 
 
 def parents(spans: Sequence[Span]) -> list[int | None]:
-    """For each span the index of the shortest span that contains it, or None."""
+    """For each span the index of the shortest span that contains it, or None.
+
+    One pass over spans in priority order: a text full of entities costs no more than its depth.
+
+    Args:
+        spans: In priority order, as :meth:`LabelScheme.decode` gives them.
+    """
     found: list[int | None] = []
-    for span in spans:
-        holders = [i for i, other in enumerate(spans) if other.contains(span)]
-        found.append(min(holders, key=lambda i: spans[i].end - spans[i].start, default=None))
+    open_spans: list[int] = []
+    for index, span in enumerate(spans):
+        open_spans = [i for i in open_spans if spans[i].end > span.start]
+        around = [i for i in open_spans if spans[i].contains(span)]
+        found.append(min(around, key=lambda i: spans[i].end - spans[i].start, default=None))
+        open_spans.append(index)
     return found
 
 

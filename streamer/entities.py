@@ -15,8 +15,9 @@ from typing import Final
 from msgspec import structs
 
 from cnerta.models.decoding import ScoredSpan
-from cnerta.models.labels import Span, outermost
-from cnerta.streamer.matching import TextChange, compare_texts, match_spans, parents_in_order
+from cnerta.models.labels import Span, outermost, parents
+from cnerta.models.normalisation import NormalisedText
+from cnerta.streamer.matching import TextChange, compare_texts, match_spans
 from cnerta.streamer.messages import (
     Entity,
     EntityRetract,
@@ -27,7 +28,6 @@ from cnerta.streamer.messages import (
     Transcript,
     UtteranceFinal,
 )
-from cnerta.streamer.normaliser import NormalisedText
 from cnerta.streamer.stabiliser import Evidence, StabiliserOptions, is_stable
 
 __all__ = ["Answer", "AnswerOptions", "EntityTracker", "Revision", "spread_times"]
@@ -169,7 +169,7 @@ class EntityTracker:
         before = [self._tracked[pairs[n]] if n in pairs else None for n in range(len(spans))]
         ids = [b.entity.id if b else self._new_id() for b in before]
         tracked: list[_Tracked] = []
-        for n, (span, parent) in enumerate(zip(kept, parents_in_order(spans), strict=True)):
+        for n, (span, parent) in enumerate(zip(kept, parents(spans), strict=True)):
             parent_id = None if parent is None else ids[parent]
             fresh = _Tracked(spans[n], _entity(revision, answer, span, ids[n], parent_id), 1, now)
             is_news = self._carry_on(fresh, before[n], change, options, now)

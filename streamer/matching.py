@@ -15,7 +15,7 @@ from typing import Final
 
 from cnerta.models.labels import Span
 
-__all__ = ["TextChange", "compare_texts", "match_spans", "parents_in_order"]
+__all__ = ["TextChange", "compare_texts", "match_spans"]
 
 # Comparing is up to cubic in what lies between the common beginning and end. Revisions of speech
 # recognition differ in a few characters; longer differences count as new text.
@@ -126,18 +126,3 @@ def match_spans(old: Sequence[Span], new: Sequence[Span], change: TextChange) ->
         if n not in pairs and same:
             pairs[n] = same.pop(0)
     return pairs
-
-
-def parents_in_order(spans: Sequence[Span]) -> list[int | None]:
-    """As ``cnerta.models.labels.parents``, in one pass over spans in priority order.
-
-    A text full of entities must not hold up the event loop, and comparing all with all would.
-    """
-    found: list[int | None] = []
-    open_spans: list[int] = []
-    for n, span in enumerate(spans):
-        open_spans = [o for o in open_spans if spans[o].end > span.start]
-        around = [o for o in open_spans if spans[o].contains(span)]
-        found.append(min(around, key=lambda o: spans[o].end - spans[o].start, default=None))
-        open_spans.append(n)
-    return found

@@ -26,6 +26,7 @@ from msgspec import UNSET
 from cnerta.models.bundle import Bundle
 from cnerta.models.decoding import ScoredSpan
 from cnerta.models.inference import AcousticState, Tagged
+from cnerta.models.normalisation import normalise
 from cnerta.streamer.audio_input import AudioInput
 from cnerta.streamer.entities import Answer, AnswerOptions, EntityTracker, Revision, spread_times
 from cnerta.streamer.frames import FrameStore
@@ -42,7 +43,6 @@ from cnerta.streamer.messages import (
     WarningMessage,
     WarningName,
 )
-from cnerta.streamer.normaliser import normalise
 from cnerta.streamer.outbox import Outbox
 from cnerta.streamer.stabiliser import StabiliserOptions
 

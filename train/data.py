@@ -20,9 +20,17 @@ import msgspec
 
 from cnerta.models.errors import DataError
 from cnerta.models.labels import Span
+from cnerta.models.normalisation import normalise
 from cnerta.train.recipe import Source
 
-__all__ = ["AUDIO_SUFFIXES", "Example", "find_recordings", "read_examples", "read_source"]
+__all__ = [
+    "AUDIO_SUFFIXES",
+    "Example",
+    "find_recordings",
+    "normalise_example",
+    "read_examples",
+    "read_source",
+]
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 
@@ -67,6 +75,7 @@ def read_source(source: Source, data_root: Path) -> list[Example]:
             where=source.where,
             exclude=source.exclude,
         )
+    examples = [normalise_example(e) for e in examples]
     if source.limit:
         examples = examples[: source.limit]
     if not source.speech:
@@ -113,6 +122,29 @@ def read_examples(
             detail = f"no field {error}" if isinstance(error, KeyError) else str(error)
             raise DataError(f"{path}, line {line_number}: {detail}") from error
     return examples
+
+
+def normalise_example(example: Example) -> Example:
+    """The example as a model sees it: normalised characters, and what belongs to them.
+
+    Entities that hold no spoken character at all are left out.
+    """
+    normalised = normalise(example.text)
+    if normalised.text == example.text:
+        return example
+    spans = None
+    if example.spans is not None:
+        ranges = [(*normalised.normalised_range(s.start, s.end), s.label) for s in example.spans]
+        spans = tuple(sorted({Span(s, e, label) for s, e, label in ranges if s < e}))
+    kept = normalised.offsets.tolist()
+    times, readings = example.times_ms, example.readings
+    return replace(
+        example,
+        text=normalised.text,
+        spans=spans,
+        times_ms=None if times is None else tuple(times[i] for i in kept),
+        readings=None if readings is None else tuple(readings[i] for i in kept),
+    )
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -10,6 +10,7 @@ import torch
 
 from cnerta.models.inference import AcousticState, Model
 from cnerta.models.labels import Span
+from cnerta.models.normalisation import normalise
 from cnerta.models.tagger import SpeechTagger
 from cnerta.train.audio import AudioCache
 from cnerta.train.batch import BatchBuilder
@@ -56,7 +57,10 @@ def torch_predictions(
 def bundle_predictions(
     model: Model, examples: Sequence[Example], *, use_audio: bool = True
 ) -> Iterator[list[Span]]:
-    """Spans the bundle finds, example by example, encoding chunk by chunk as a stream would."""
+    """Spans the bundle finds, example by example, encoding chunk by chunk as a stream would.
+
+    Offsets are those of the example's own text, before normalisation.
+    """
     cache = AudioCache()
     geometry = model.bundle.geometry
     for example in examples:
@@ -71,8 +75,9 @@ def bundle_predictions(
                 ((piece, state),) = model.encode(chunk, [state])
                 pieces.append(piece)
             frames = np.concatenate(pieces)
-        (tagged,) = model.tag([example.text], [frames])
-        yield [s.span for s in tagged.spans]
+        text = normalise(example.text)
+        (tagged,) = model.tag([text.text], [frames])
+        yield [Span(*text.original_range(s.start, s.end), s.label) for s in tagged.spans]
 
 
 @torch.no_grad()

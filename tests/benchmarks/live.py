@@ -54,6 +54,23 @@ class Clip:
 
 
 @dataclass(slots=True)
+class Session:
+    """What one client remembers of what it sent.
+
+    Attributes:
+        sent: When each revision was sent, in seconds, by utterance and number.
+        clips: Where each utterance's clip lies on the stream's clock, in ms.
+        labels: Last label of each entity.
+        position_ms: Audio sent so far.
+    """
+
+    sent: dict[tuple[str, int], float] = field(default_factory=dict)
+    clips: dict[str, tuple[float, float]] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    position_ms: float = 0.0
+
+
+@dataclass(slots=True)
 class Measured:
     """What the sessions of one run saw. Times in ms."""
 
@@ -67,6 +84,9 @@ class Measured:
     finals_sent: int = 0
     finals_received: int = 0
     late_frames: int = 0
+    with_audio: int = 0
+    falling_times: int = 0
+    outside_clip: int = 0
     errors: list[str] = field(default_factory=list)
 
 
@@ -136,12 +156,11 @@ async def run_session(
 ) -> None:
     """One client: streams for ``seconds``, then finishes and waits for what is owed."""
     order = random.Random(seed)
-    sent: dict[tuple[str, int], float] = {}
-    labels: dict[str, str] = {}
+    session = Session()
     try:
         async with connect(url, max_size=None, open_timeout=30) as connection:
             await connection.send(dialect.start())
-            reader = asyncio.create_task(_read(connection, dialect, sent, labels, into))
+            reader = asyncio.create_task(_read(connection, dialect, session, into))
             # Not all sessions on the same beat.
             await asyncio.sleep(order.uniform(0, 1.0))
             clock = time.monotonic()
@@ -149,7 +168,7 @@ async def run_session(
             while clock - began < seconds:
                 clip = order.choice(clips)
                 clock = await _stream_clip(
-                    connection, dialect, clip, f"u{seed}-{number}", clock, sent, into
+                    connection, dialect, clip, f"u{seed}-{number}", clock, session, into
                 )
                 number += 1
             await connection.send(dialect.finish())
@@ -164,7 +183,7 @@ async def _stream_clip(
     clip: Clip,
     utterance: str,
     clock: float,
-    sent: dict[tuple[str, int], float],
+    session: Session,
     into: Measured,
 ) -> float:
     """Stream a clip and the silence after it. Returns the clock at its end."""
@@ -172,6 +191,8 @@ async def _stream_clip(
     step = 2 * RATE * FRAME_MS // 1000
     final_ms = clip.spoken_ms[-1] + ASR_DELAY_MS
     next_ms, revision, last, done = float(REVISION_MS), 0, "", False
+    session.clips[utterance] = (session.position_ms, session.position_ms + clip.milliseconds)
+    session.position_ms += 1000 * len(pcm) / 2 / RATE
     for position in range(0, len(pcm), step):
         now_ms = 1000 * (position + step) / 2 / RATE
         target = clock + now_ms / 1000
@@ -186,7 +207,7 @@ async def _stream_clip(
         if finish or (now_ms >= next_ms and text != last and not done):
             revision += 1
             # The clock starts before sending: a server that does not read delays its answer.
-            sent[utterance, revision] = time.monotonic()
+            session.sent[utterance, revision] = time.monotonic()
             await connection.send(dialect.transcript(utterance, revision, text, finish))
             into.finals_sent += finish
             last, done = text, finish
@@ -198,8 +219,7 @@ async def _stream_clip(
 async def _read(
     connection: ClientConnection,
     dialect: Dialect,
-    sent: dict[tuple[str, int], float],
-    labels: dict[str, str],
+    session: Session,
     into: Measured,
 ) -> None:
     async for message in connection:
@@ -210,22 +230,35 @@ async def _read(
                 entity = event["entity"]
                 into.upserts += 1
                 into.behind_live.append(event["behind_live_ms"])
-                known = labels.get(entity["id"])
+                known = session.labels.get(entity["id"])
                 if known is None:
-                    since = sent[event["utterance"], event["revision"]]
+                    since = session.sent[event["utterance"], event["revision"]]
                     into.first_tentative.append(1000 * (now - since))
                 elif known != entity["label"]:
                     into.relabels += 1
-                labels[entity["id"]] = entity["label"]
+                session.labels[entity["id"]] = entity["label"]
             elif kind == "entity.retract":
                 into.retractions += 1
             elif kind == "utterance.final":
                 into.finals_received += 1
                 into.final_entities += len(event["entities"])
-                since = sent[event["utterance"], event["revision"]]
+                since = session.sent[event["utterance"], event["revision"]]
                 into.final.append(1000 * (now - since))
+                _check_times(event, session, into)
             elif kind == "error":
                 into.errors.append(f"{event['name']}: {event['detail']}")
+
+
+def _check_times(event: dict[str, Any], session: Session, into: Measured) -> None:
+    """Do the character times rise, and lie inside the clip that was streamed?"""
+    if not event["audio_used"]:
+        return
+    into.with_audio += 1
+    times = event["characters"]
+    edges = [edge for pair in times for edge in pair]
+    into.falling_times += edges != sorted(edges)
+    start, end = session.clips[event["utterance"]]
+    into.outside_clip += not (start <= edges[0] and edges[-1] <= end + FRAME_MS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +325,9 @@ def report(
         "finals": [m.finals_received, m.finals_sent],
         "flicker": round((m.retractions + m.relabels) / max(m.final_entities, 1), 3),
         "upserts": m.upserts,
+        "with_audio": m.with_audio,
+        "falling_times": m.falling_times,
+        "outside_clip": m.outside_clip,
         "late_frames": m.late_frames,
         "errors": m.errors[:3],
     }

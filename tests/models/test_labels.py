@@ -99,3 +99,15 @@ def test_impossible_inventories_are_refused(tags: tuple[str, ...]) -> None:
 def test_parents_are_the_shortest_containers() -> None:
     chain = [Span(0, 9, "ORG"), Span(0, 4, "LOC"), Span(0, 2, "LOC"), Span(5, 6, "PER")]
     assert parents(chain) == [None, 0, 1, 0]
+
+
+@given(spans(most=10))
+def test_parents_against_comparing_all_with_all(annotated: list[Span]) -> None:
+    in_order = sorted(annotated, key=lambda s: (s.start, -s.end, s.label))
+    for span, parent in zip(in_order, parents(in_order), strict=True):
+        around = [s.end - s.start for s in in_order if s.contains(span)]
+        if parent is None:
+            assert not around
+        else:
+            assert in_order[parent].contains(span)
+            assert in_order[parent].end - in_order[parent].start == min(around)

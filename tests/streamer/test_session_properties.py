@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cnerta.models.labels import Span, outermost, parents
+from cnerta.models.normalisation import normalise
 from cnerta.streamer.messages import (
     EntityRetract,
     EntityUpsert,
@@ -21,7 +22,6 @@ from cnerta.streamer.messages import (
     Transcript,
     UtteranceFinal,
 )
-from cnerta.streamer.normaliser import normalise
 
 PIECES = ["北京", "北京大学", "上海", "张三", "南京市长江大桥", "他", "在", "，", " ", "𠀀", "李四"]
 texts = st.lists(st.sampled_from(PIECES), max_size=6).map("".join)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnerta.models.labels import Span, parents
-from cnerta.streamer.matching import compare_texts, match_spans, parents_in_order
-from cnerta.streamer.normaliser import normalise
+from cnerta.models.labels import Span
+from cnerta.models.normalisation import normalise
+from cnerta.streamer.matching import compare_texts, match_spans
 
 
 def test_what_the_model_sees() -> None:
@@ -102,17 +102,3 @@ def test_long_differences_are_not_compared_character_by_character() -> None:
     # Would take minutes if the cubic comparison ran on it.
     change = compare_texts("x" + "ab" * 2000, "y" + "ba" * 2001)
     assert len(change.places) == 4001
-
-
-spans = st.builds(
-    lambda start, length, label: Span(start, start + length, label),
-    st.integers(0, 12),
-    st.integers(1, 8),
-    st.sampled_from(["LOC", "ORG"]),
-)
-
-
-@given(st.lists(spans, unique=True, max_size=12))
-def test_parents_are_those_of_the_label_scheme(found: list[Span]) -> None:
-    in_order = sorted(found, key=lambda s: (s.start, -s.end, s.label))
-    assert parents_in_order(in_order) == parents(in_order)

@@ -103,6 +103,23 @@ def test_two_recordings_of_one_name_are_refused(tmp_path: Path) -> None:
         find_recordings(tmp_path)
 
 
+def test_training_sees_what_serving_will_see(tmp_path: Path) -> None:
+    row = {
+        "audio": "a.wav",
+        "text": "ＶＩＰ，北京。",
+        "entities": [[0, 3, "ＶＩＰ", "ORG"], [3, 4, "，", "PER"], [4, 6, "北京", "LOC"]],
+        "characters": [[i, i + 1] for i in range(7)],
+        "readings": list("vip,bj."),
+    }
+    write_tone(tmp_path / "a.wav")
+    write_rows(tmp_path / "m.jsonl", row)
+    (example,) = read_source(Source(format="manifest", path="m.jsonl"), tmp_path)
+    assert example.text == "vip北京"
+    assert example.spans == (Span(0, 3, "ORG"), Span(3, 5, "LOC"))
+    assert example.times_ms == ((0, 1), (1, 2), (2, 3), (4, 5), (5, 6))
+    assert example.readings == ("v", "i", "p", "b", "j")
+
+
 @pytest.mark.parametrize(("rate", "channels"), [(8_000, 1), (44_100, 2), (16_000, 1)])
 def test_audio_of_any_rate_becomes_16_khz_mono(tmp_path: Path, rate: int, channels: int) -> None:
     samples = read_audio(write_tone(tmp_path / "a.wav", 0.5, rate, channels))

@@ -13,7 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["NormalisedText", "normalise"]
+__all__ = ["NORMALISATION", "NormalisedText", "normalise"]
+
+NORMALISATION = "spoken-characters-1"
+"""Name of this mapping in a bundle; to be changed with it."""
 
 _FULL_WIDTH_FIRST = 0xFF01
 _FULL_WIDTH_LAST = 0xFF5E
@@ -45,6 +48,11 @@ class NormalisedText:
         """Code-point offsets in ``original`` of the normalised characters ``start`` to ``end``."""
         assert 0 <= start < end <= len(self.offsets), "expected a stretch inside the text"
         return int(self.offsets[start]), int(self.offsets[end - 1]) + 1
+
+    def normalised_range(self, start: int, end: int) -> tuple[int, int]:
+        """The normalised characters from code points ``start`` to ``end``; may be none."""
+        first, last = np.searchsorted(self.offsets, [start, end])
+        return int(first), int(last)
 
 
 def normalise(text: str) -> NormalisedText:
