@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
+from cnerta.models.bundle import AUDIO_FIT_BOUND, BLANK_PENALTY
 from cnerta.models.errors import CnertaError
 
 __all__ = ["export", "main"]
@@ -21,10 +22,17 @@ def export(
     audio_fit_bound: Annotated[
         float,
         typer.Option(
-            help="Mean log-probability of the alignment below which the audio is taken not to be "
-            "of the text, so that the text alone is used."
+            help="Alignment score below which the audio is taken not to be of the text, so that "
+            "the text alone is used."
         ),
-    ] = -3.0,
+    ] = AUDIO_FIT_BOUND,
+    blank_penalty: Annotated[
+        float,
+        typer.Option(
+            help="How much the alignment prefers a character to silence; higher for a model whose "
+            "CTC output is more peaked."
+        ),
+    ] = BLANK_PENALTY,
 ) -> None:
     """Export a trained model as a bundle that the server runs, and check that it is the same."""
     console = Console(stderr=True)
@@ -41,7 +49,10 @@ def export(
     try:
         with console.status("exporting"):
             written = export_bundle(
-                load_checkpoint(checkpoint), out, audio_fit_bound=audio_fit_bound
+                load_checkpoint(checkpoint),
+                out,
+                audio_fit_bound=audio_fit_bound,
+                blank_penalty=blank_penalty,
             )
     except CnertaError as error:
         console.print(f"[red]{type(error).__name__}[/red]: {error}")

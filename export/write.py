@@ -10,7 +10,14 @@ import torch
 
 from cnerta.export.graphs import AcousticGraph, TaggerGraph, write_graph
 from cnerta.export.parity import check_parity
-from cnerta.models.bundle import ACOUSTIC_FILE, TAGGER_FILE, Bundle, write_bundle
+from cnerta.models.bundle import (
+    ACOUSTIC_FILE,
+    AUDIO_FIT_BOUND,
+    BLANK_PENALTY,
+    TAGGER_FILE,
+    Bundle,
+    write_bundle,
+)
 from cnerta.models.checkpoint import Checkpoint
 from cnerta.models.normalisation import NORMALISATION
 
@@ -37,7 +44,12 @@ class Export:
 
 
 def export_bundle(
-    checkpoint: Checkpoint, out: Path, *, audio_fit_bound: float = -3.0, seed: int = 0
+    checkpoint: Checkpoint,
+    out: Path,
+    *,
+    audio_fit_bound: float = AUDIO_FIT_BOUND,
+    blank_penalty: float = BLANK_PENALTY,
+    seed: int = 0,
 ) -> Export:
     """Write both graphs, check them against torch, then describe them.
 
@@ -47,6 +59,7 @@ def export_bundle(
         checkpoint: The trained model.
         out: Folder, made if missing.
         audio_fit_bound: Alignment scores below this mean that the audio is not of the text.
+        blank_penalty: Of the alignment, see :func:`cnerta.models.alignment.align`.
         seed: Of the random inputs of the check.
 
     Raises:
@@ -82,6 +95,7 @@ def export_bundle(
         crf=model.crf.parameters_as_values(),
         max_characters=_MAX_CHARACTERS,
         audio_fit_bound=audio_fit_bound,
+        blank_penalty=blank_penalty,
         normalisation=NORMALISATION,
         provenance=checkpoint.provenance,
         scores=checkpoint.scores,

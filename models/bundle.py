@@ -26,6 +26,8 @@ from cnerta.models.vocabulary import Vocabulary
 
 __all__ = [
     "ACOUSTIC_FILE",
+    "AUDIO_FIT_BOUND",
+    "BLANK_PENALTY",
     "SCHEMA_VERSION",
     "TAGGER_FILE",
     "Bundle",
@@ -38,6 +40,10 @@ SCHEMA_VERSION = 1
 ACOUSTIC_FILE = "acoustic.onnx"
 TAGGER_FILE = "tagger.onnx"
 _MANIFEST = "bundle.json"
+
+# Calibrated on the built-in model (docs/model-card.md); a bundle may bring its own.
+AUDIO_FIT_BOUND = -4.0
+BLANK_PENALTY = 6.0
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,7 @@ class Bundle:
         crf: CRF parameters.
         max_characters: Longest text the tagger takes at once.
         audio_fit_bound: Alignment scores below this mean that the audio is not of this text.
+        blank_penalty: Of the alignment, see :func:`cnerta.models.alignment.align`.
         normalisation: Name of the text normalisation the model was trained with.
         provenance: How it was made: recipe, data, seeds, versions.
         scores: Figures measured at export, named ``<data>.<measure>``.
@@ -66,6 +73,7 @@ class Bundle:
     crf: CrfParameters
     max_characters: int
     audio_fit_bound: float
+    blank_penalty: float
     normalisation: str
     provenance: dict[str, str]
     scores: dict[str, float]
@@ -103,6 +111,7 @@ class _Manifest(msgspec.Struct, forbid_unknown_fields=True):
     crf: _Crf
     max_characters: int
     audio_fit_bound: float
+    blank_penalty: float
     normalisation: str
     provenance: dict[str, str]
     scores: dict[str, float]
@@ -141,6 +150,7 @@ def write_bundle(bundle: Bundle) -> None:
         ),
         max_characters=bundle.max_characters,
         audio_fit_bound=bundle.audio_fit_bound,
+        blank_penalty=bundle.blank_penalty,
         normalisation=bundle.normalisation,
         provenance=bundle.provenance,
         scores=bundle.scores,
@@ -205,6 +215,7 @@ def load_bundle(path: Path) -> Bundle:
         ),
         max_characters=manifest.max_characters,
         audio_fit_bound=manifest.audio_fit_bound,
+        blank_penalty=manifest.blank_penalty,
         normalisation=manifest.normalisation,
         provenance=manifest.provenance,
         scores=manifest.scores,

@@ -197,5 +197,5 @@ class Model:
             },
         )
         spans = self._decoder.decode(emissions, lengths)
-        alignments = align(log_probabilities, counts, ids)
+        alignments = align(log_probabilities, counts, ids, self.bundle.blank_penalty)
         return [Tagged(s, a) for s, a in zip(spans, alignments, strict=True)]

@@ -38,8 +38,9 @@ def test_path_agrees_with_torchaudio(seed: int) -> None:
     spans = functional.merge_tokens(path[0], scores[0].exp())
     assert found.starts.tolist() == [s.start for s in spans]
     assert found.ends.tolist() == [s.end for s in spans]
-    inside = scores[0, found.starts[0] : found.ends[-1]]
-    assert found.score == pytest.approx(float(inside.mean()), abs=1e-4)
+    best = [float(scores[0, s.start : s.end].max()) for s in spans]
+    assert found.scores.tolist() == pytest.approx(best, abs=1e-4)
+    assert found.score == pytest.approx(sum(best) / len(best), abs=1e-4)
 
 
 def test_a_batch_gives_what_its_utterances_give_alone() -> None:
@@ -60,6 +61,22 @@ def test_a_batch_gives_what_its_utterances_give_alone() -> None:
         assert together.starts.tolist() == alone.starts.tolist()
         assert together.ends.tolist() == alone.ends.tolist()
         assert together.score == pytest.approx(alone.score)
+
+
+def test_a_blank_penalty_is_one_on_the_blank_alone() -> None:
+    ids = [1, 2, 2, 3]
+    log_probabilities = random_case(0, 30, ids)
+    (plain,) = align(log_probabilities[None], [30], [np.array(ids)])
+    (wide,) = align(log_probabilities[None], [30], [np.array(ids)], blank_penalty=5.0)
+    penalised = log_probabilities.copy()
+    penalised[:, 0] -= 5.0
+    (expected,) = align(penalised[None], [30], [np.array(ids)])
+    assert plain is not None
+    assert wide is not None
+    assert expected is not None
+    assert wide.starts.tolist() == expected.starts.tolist()
+    assert wide.ends.tolist() == expected.ends.tolist()
+    assert (wide.ends - wide.starts).sum() > (plain.ends - plain.starts).sum()
 
 
 def test_times_rise_and_stay_inside() -> None:

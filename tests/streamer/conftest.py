@@ -75,6 +75,7 @@ class FakeModel:
             crf=CrfParameters(np.zeros(tags), np.zeros((tags, tags)), np.zeros(tags)),
             max_characters=max_characters,
             audio_fit_bound=fit_bound,
+            blank_penalty=0.0,
             normalisation="bare",
             provenance={},
             scores={},
