@@ -213,6 +213,8 @@ class Trainer:
     def _run_stage(self, stage: Stage) -> None:
         progress = self.progress
         sources = [(self.recipe.data[n], self.examples[n]) for n in stage.train]
+        if stage.task == "entities":
+            sources = [(s, [e for e in es if e.spans is not None]) for s, es in sources]
         if stage.task == "acoustic" and any(e.audio is None for _, es in sources for e in es):
             raise ConfigError(f"stage {stage.name!r}: expected recordings in every source")
         objective = Objective(self.model, stage, self.recipe.augmentation)

@@ -19,7 +19,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -84,6 +84,7 @@ class Measured:
     finals_sent: int = 0
     finals_received: int = 0
     late_frames: int = 0
+    streamed_seconds: float = 0.0
     with_audio: int = 0
     falling_times: int = 0
     outside_clip: int = 0
@@ -151,26 +152,31 @@ def read_clips(manifest: Path, limit: int) -> list[Clip]:
     return clips
 
 
-async def run_session(
-    url: str, dialect: Dialect, clips: Sequence[Clip], seconds: float, seed: int, into: Measured
-) -> None:
-    """One client: streams for ``seconds``, then finishes and waits for what is owed."""
+def endless(clips: Sequence[Clip], seed: int) -> Iterator[Clip]:
+    """Clips in random order, again and again."""
     order = random.Random(seed)
+    while True:
+        yield order.choice(clips)
+
+
+async def run_session(
+    url: str, dialect: Dialect, clips: Iterator[Clip], seconds: float, seed: int, into: Measured
+) -> None:
+    """One client: streams for ``seconds`` or to the last clip, then waits for what is owed."""
     session = Session()
     try:
         async with connect(url, max_size=None, open_timeout=30) as connection:
             await connection.send(dialect.start())
             reader = asyncio.create_task(_read(connection, dialect, session, into))
             # Not all sessions on the same beat.
-            await asyncio.sleep(order.uniform(0, 1.0))
-            clock = time.monotonic()
-            began, number = clock, 0
-            while clock - began < seconds:
-                clip = order.choice(clips)
+            await asyncio.sleep(random.Random(seed).uniform(0, 1.0))
+            clock = began = time.monotonic()
+            for number, clip in enumerate(clips):
                 clock = await _stream_clip(
                     connection, dialect, clip, f"u{seed}-{number}", clock, session, into
                 )
-                number += 1
+                if clock - began >= seconds:
+                    break
             await connection.send(dialect.finish())
             await asyncio.wait_for(reader, 30)
     except Exception as error:
@@ -193,6 +199,7 @@ async def _stream_clip(
     next_ms, revision, last, done = float(REVISION_MS), 0, "", False
     session.clips[utterance] = (session.position_ms, session.position_ms + clip.milliseconds)
     session.position_ms += 1000 * len(pcm) / 2 / RATE
+    into.streamed_seconds += len(pcm) / 2 / RATE
     for position in range(0, len(pcm), step):
         now_ms = 1000 * (position + step) / 2 / RATE
         target = clock + now_ms / 1000
@@ -306,16 +313,20 @@ def percentiles(values: Sequence[float]) -> dict[str, float]:
 async def measure(
     url: str, dialect: Dialect, clips: Sequence[Clip], sessions: int, seconds: float
 ) -> Measured:
-    """Run so many sessions at once."""
+    """Run so many sessions at once: for ``seconds`` each, or 0: every clip once in all."""
     into = Measured()
-    tasks = [run_session(url, dialect, clips, seconds, i, into) for i in range(sessions)]
+    shared = iter(clips)
+    tasks = [
+        run_session(
+            url, dialect, endless(clips, i) if seconds else shared, seconds or np.inf, i, into
+        )
+        for i in range(sessions)
+    ]
     await asyncio.gather(*tasks)
     return into
 
 
-def report(
-    sessions: int, seconds: float, m: Measured, before: Usage | None, after: Usage | None
-) -> dict[str, Any]:
+def report(sessions: int, m: Measured, before: Usage | None, after: Usage | None) -> dict[str, Any]:
     """One row of the result."""
     row: dict[str, Any] = {
         "sessions": sessions,
@@ -333,7 +344,7 @@ def report(
     }
     if before and after:
         used = after.cpu_seconds - before.cpu_seconds
-        row["cpu_seconds_per_stream_second"] = round(used / (sessions * seconds), 5)
+        row["cpu_seconds_per_stream_second"] = round(used / m.streamed_seconds, 5)
         row["resident_mb"] = round(after.resident_mb, 1)
     return row
 
@@ -359,7 +370,9 @@ def plot(rows: Sequence[dict[str, Any]], bound_ms: float, path: Path) -> None:
 
 def main(
     sessions: Annotated[str, typer.Option(help="Session counts, in order.")] = "1,10,25",
-    seconds: Annotated[float, typer.Option(help="Length of each run.")] = 20.0,
+    seconds: Annotated[
+        float, typer.Option(help="Length of each run; 0: every clip once, shared out.")
+    ] = 20.0,
     manifest: Annotated[Path, typer.Option(help="Clips: JSON lines, or the demo's.")] = DEMO,
     limit: Annotated[int, typer.Option(help="Use the first so many clips.")] = 40,
     url: Annotated[str, typer.Option(help="A running server. [default: start one]")] = "",
@@ -381,7 +394,7 @@ def main(
             before = Usage.of(pid) if pid else None
             dialect = Cnerta()
             measured = asyncio.run(measure(url + dialect.path, dialect, clips, count, seconds))
-            rows.append(report(count, seconds, measured, before, Usage.of(pid) if pid else None))
+            rows.append(report(count, measured, before, Usage.of(pid) if pid else None))
             typer.echo(json.dumps(rows[-1]))
             if rows[-1]["final_ms"].get("p95", np.inf) > bound_ms:
                 break
