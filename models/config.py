@@ -79,6 +79,8 @@ class FusionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         dropout: Dropout probability.
         guided: Ours: add the masked CTC log-probability of each character at each frame to the
             attention scores, so that a character looks at its own frames from the first step.
+        pause_context: Ours: show each frame the blank's probability this many frames either way,
+            so that a character knows how long the pauses beside it are; 0 for not (the paper).
         context: Ours: size of a BiLSTM over text and fused representation, so that what is heard
             at one character can move the boundary of another; 0 for none (the paper).
     """
@@ -89,6 +91,7 @@ class FusionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     feed_forward: int = 1024
     dropout: float = 0.1
     guided: bool = False
+    pause_context: int = 0
     context: int = 0
 
 

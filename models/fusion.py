@@ -25,6 +25,9 @@ class CrossModalAttention(nn.Module):
         self.heads = config.heads
         self.size = config.width // config.heads
         self.query = nn.Linear(text_width, config.width)
+        self.pause_context = config.pause_context
+        if config.pause_context:
+            frame_width += 2 * config.pause_context + 1
         self.key_value = nn.Linear(frame_width, 2 * config.width)
         self.silence = nn.Parameter(torch.randn(2 * config.width) / config.width**0.5)
         self.output = nn.Linear(config.width, config.width)
@@ -44,6 +47,19 @@ class CrossModalAttention(nn.Module):
         batch, time, _ = x.shape
         return x.view(batch, time, self.heads, self.size).transpose(1, 2)
 
+    def _pauses(self, log_probabilities: Tensor, frame_counts: Tensor) -> Tensor:
+        """The blank's probability around each frame; beyond the audio it is silent.
+
+        Returns:
+            shape: (batch, time, 2 * pause_context + 1)
+        """
+        reach, time = self.pause_context, log_probabilities.shape[1]
+        beyond = torch.arange(time, device=frame_counts.device) >= frame_counts[:, None]
+        blank = log_probabilities[:, :, 0].exp().masked_fill(beyond, 1.0)
+        padded = nn.functional.pad(blank, (reach, reach), value=1.0)
+        shifted = [padded[:, k : k + time] for k in range(2 * reach + 1)]
+        return torch.stack(shifted, dim=2)
+
     def forward(
         self, text: Tensor, frames: Tensor, frame_counts: Tensor, log_probabilities: Tensor
     ) -> Tensor:
@@ -60,6 +76,9 @@ class CrossModalAttention(nn.Module):
         """
         batch, length, _ = text.shape
         query = self.query(text)
+        if self.pause_context:
+            pauses = self._pauses(log_probabilities, frame_counts)
+            frames = torch.cat([frames, pauses], dim=2)
         silence = self.silence.expand(batch, 1, -1)
         key_value = torch.cat([silence, self.key_value(frames)], dim=1)
         key, value = key_value[..., : self.width], key_value[..., self.width :]

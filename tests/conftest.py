@@ -36,7 +36,9 @@ def tiny_model() -> object:
             left_frames=10, chunk_frames=4,
         ),
         text=TextConfig(embedding=8, hidden=16),
-        fusion=FusionConfig(width=16, heads=2, feed_forward=32, guided=True, context=8),
+        fusion=FusionConfig(
+            width=16, heads=2, feed_forward=32, guided=True, pause_context=3, context=8
+        ),
         ctc=CtcConfig(units="pronunciations"),
     )  # fmt: skip
     vocabulary = Vocabulary.build(TINY_TEXT, readings)

@@ -40,6 +40,7 @@ width = 32
 heads = 2
 feed_forward = 64
 guided = true
+pause_context = 2
 context = 16
 [model.ctc]
 units = "pronunciations"
