@@ -72,6 +72,8 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
         reading: How it is read, with a dot between words.
         description: What that means.
         characters: Start and end of every character in the recording, in milliseconds.
+        entities: What the reading says: [start, end, text, type] each. Only compared with, at the
+            end.
     """
 
     audio: str
@@ -79,6 +81,12 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
     reading: str
     description: str = ""
     characters: tuple[tuple[float, float], ...]
+    entities: tuple[tuple[int, int, str, str], ...] = ()
+
+    @property
+    def annotated(self) -> set[tuple[int, int, str]]:
+        """The entities of this reading: start, end, type."""
+        return {(start, end, label) for start, end, _, label in self.entities}
 
 
 class _Description(msgspec.Struct, frozen=True, kw_only=True):
@@ -329,8 +337,12 @@ def _compare(outcomes: Sequence[_Outcome], console: Console) -> None:
     ]
     if all(entities == found[0] for entities in found):
         verdict = "Same text, same entities: this model did not hear the difference."
+    elif found == [outcome.recording.annotated for outcome in outcomes]:
+        verdict = (
+            "Same text, different entities, as they were read: only the voice tells them apart."
+        )
     else:
-        verdict = "Same text, different entities: only the voice tells them apart."
+        verdict = "Same text, different entities, but not all as they were read."
     console.print(f"\n{verdict}", highlight=False)
 
 

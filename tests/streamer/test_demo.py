@@ -28,7 +28,10 @@ def recordings(tmp_path: Path) -> Path:
     """Two noises of 0.7 s, described as the demo's recordings are."""
     noise = np.random.default_rng(0).normal(0.0, 0.05, 11_200)
     described: list[dict[str, Any]] = []
-    for name, reading in (("bridge", "南京市 · 长江大桥"), ("mayor", "南京 · 市长 · 江大桥")):
+    for name, reading, place in (
+        ("bridge", "南京市 · 长江大桥", "南京市"),
+        ("mayor", "南京 · 市长 · 江大桥", "南京"),
+    ):
         soundfile.write(tmp_path / f"{name}.flac", noise, 16_000)
         characters = [[50 + 90 * index, 140 + 90 * index] for index in range(len(SENTENCE))]
         described.append(
@@ -37,6 +40,7 @@ def recordings(tmp_path: Path) -> Path:
                 "text": SENTENCE,
                 "reading": reading,
                 "characters": characters,
+                "entities": [[0, len(place), place, "LOC"]],
             }
         )
     (tmp_path / "demo.json").write_text(json.dumps({"recordings": described}))
@@ -82,7 +86,11 @@ async def test_both_readings_go_through_a_real_server(
     [
         (
             (("LOC", "南京市", 0), ("LOC", "南京", 0)),
-            "different entities: only the voice tells them apart",
+            "different entities, as they were read: only the voice tells them apart",
+        ),
+        (
+            (("LOC", "南京", 0), ("LOC", "南京市", 0)),
+            "different entities, but not all as they were read",
         ),
         ((("LOC", "南京市", 0), ("LOC", "南京市", 0)), "this model did not hear the difference"),
     ],
