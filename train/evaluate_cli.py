@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,7 +38,11 @@ def evaluate(
     text_only: Annotated[bool, typer.Option("--text-only", help="Do not use audio.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     predictions: Annotated[
-        Path | None, typer.Option(help="Write what was found, a JSON line a sentence.")
+        Path | None,
+        typer.Option(
+            help="Write what was found, a JSON line a sentence. The data then needs no entities, "
+            "and the file is a manifest to train on."
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
@@ -54,10 +59,10 @@ def evaluate(
         chosen: Device = device  # type: ignore[assignment]
         examples = read_examples(data, audio_root=audio_root)
         missing = sum(e.spans is None for e in examples)
-        if missing or not examples:
+        if not examples or (missing and predictions is None):
             raise DataError(
                 f"expected entities in every row of {data}, got {missing} of {len(examples)} rows "
-                "without"
+                "without: nothing to compare with, unless --predictions asks for what is found"
             )
         model = Model.load(bundle or default_bundle_path(), device=chosen, threads=threads)
         found = [
@@ -75,6 +80,9 @@ def evaluate(
     except (CnertaError, OSError) as error:
         errors.print(f"[red]{type(error).__name__}[/red]: {error}")
         raise typer.Exit(1) from error
+    if missing:
+        errors.print(f"{missing} of {len(examples)} rows have no entities: not scored")
+        return
     scores = score_entities([e.spans or () for e in examples], found)
     spoken = 0 if text_only else sum(e.audio is not None for e in examples)
     if as_json:
@@ -114,7 +122,9 @@ def _write_predictions(path: Path, examples: list[Example], found: list[list[Spa
     with path.open("wb") as file:
         for example, spans in zip(examples, found, strict=True):
             entities = [[s.start, s.end, example.text[s.start : s.end], s.label] for s in spans]
-            row = {"text": example.text, "entities": entities}
+            row: dict[str, Any] = {"text": example.text, "entities": entities}
+            if example.audio is not None:
+                row["audio"] = os.path.relpath(example.audio, path.parent)
             file.write(msgspec.json.encode(row) + b"\n")
 
 

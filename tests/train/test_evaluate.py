@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+pytest.importorskip("torch")
+
+import typer
+
+from cnerta.models.inference import Model
+from cnerta.train.evaluate_cli import evaluate
+
+app = typer.Typer()
+app.command()(evaluate)
+TEXTS = ["南京市，长江大桥", "李明说很好", "北京大学"]
+
+
+@pytest.fixture
+def data(tmp_path: Path, tiny_bundle: Path) -> Path:
+    """A manifest whose gold is what the tiny model finds with audio, so the scores are known."""
+    model = Model.load(tiny_bundle, device="cpu")
+    generator = np.random.default_rng(0)
+    rows = []
+    for i, text in enumerate(TEXTS):
+        soundfile.write(tmp_path / f"{i}.wav", 0.1 * generator.normal(size=16_000), 16_000)
+        rows.append({"audio": f"{i}.wav", "text": text})
+    path = tmp_path / "m.jsonl"
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    assert model.bundle.nested
+    return path
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_predictions_are_a_manifest_that_scores_full_marks(data: Path, tiny_bundle: Path) -> None:
+    found = data.parent / "sub" / "found.jsonl"
+    found.parent.mkdir()
+    code, _, messages = run("--data", data, "--bundle", tiny_bundle, "--predictions", found)
+    assert code == 0
+    assert "not scored" in messages
+    rows = [json.loads(line) for line in found.read_text().splitlines()]
+    assert [r["text"] for r in rows] == TEXTS, "the text as given, in the data's order"
+    for row in rows:
+        for start, end, mention, _ in row["entities"]:
+            assert row["text"][start:end] == mention
+    assert any(r["entities"] for r in rows)
+
+    code, out, _ = run("--data", found, "--bundle", tiny_bundle, "--json")
+    assert code == 0
+    scores = json.loads(out)
+    assert scores["sentences"] == 3
+    assert scores["nested"] == {"precision": 100.0, "recall": 100.0, "f1": 100.0}
+    code, out, _ = run("--data", found, "--bundle", tiny_bundle)
+    assert "3 sentences, 3 with speech" in out.replace("\n", " ")
+
+
+def test_what_cannot_be_scored_is_said(data: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    code, _, messages = run("--data", data, "--bundle", tiny_bundle)
+    assert code == 1
+    assert "expected entities in every row" in messages.replace("\n", " ")
+    code, _, messages = run("--data", data, "--bundle", tmp_path / "nowhere")
+    assert code == 1
+    code, _, messages = run("--data", data, "--device", "abacus")
+    assert "expected device auto, cpu or cuda" in messages.replace("\n", " ")
