@@ -88,7 +88,8 @@ class AudioFile:
         """Yield 40 ms at a time.
 
         Raises:
-            AudioFileError: The file turns out to be damaged further in.
+            AudioFileError: The file turns out to be damaged further in, or to hold samples that
+                are no finite numbers.
         """
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -112,6 +113,10 @@ class AudioFile:
                 # shape of block: (frames, channels)
                 while len(block := opened.read(block_frames, dtype="float32", always_2d=True)):
                     mono = block.mean(axis=1, dtype=np.float32)
+                    if not np.isfinite(mono).all():  # only a file of floats can hold such
+                        raise AudioFileError(
+                            f"expected finite samples in {self._path}, got infinity or no number"
+                        )
                     yield mono if resampler is None else resampler.resample_chunk(mono)
         except soundfile.SoundFileError as error:
             raise AudioFileError(

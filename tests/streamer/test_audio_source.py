@@ -98,6 +98,15 @@ async def test_damage_further_in_is_named(tmp_path: Path) -> None:
         await read_all(audio)
 
 
+@pytest.mark.parametrize("sample", [np.nan, np.inf])
+async def test_sample_that_is_no_number_is_named(tmp_path: Path, sample: float) -> None:
+    samples = np.zeros(16_000)
+    samples[9_000] = sample
+    soundfile.write(tmp_path / "a.wav", samples, 16_000, subtype="FLOAT")
+    with pytest.raises(AudioFileError, match=r"expected finite samples in .*a\.wav"):
+        await read_all(AudioFile(tmp_path / "a.wav", paced=False))
+
+
 def test_level() -> None:
     assert level_dbfs(encode_pcm_s16le(np.ones(100, np.float32))) == pytest.approx(0.0, abs=0.01)
     assert level_dbfs(encode_pcm_s16le(np.full(100, 0.1, np.float32))) == pytest.approx(
