@@ -308,7 +308,8 @@ def read_timed_lines(stream: IO[bytes], name: str) -> list[TimedLine]:
     A line that starts with ``{`` is JSON: ``{"start_ms": 0, "end_ms": 2400, "text": "…"}``,
     optionally with ``"characters": [[start_ms, end_ms], …]``, one pair for every character of the
     text. Any other line is ``start<TAB>end<TAB>text`` with both times in seconds, as Audacity
-    exports its label tracks. Empty lines are passed over.
+    exports its label tracks. Empty lines are passed over, and so are the lines that begin with a
+    backslash, in which Audacity writes the frequencies of the label before.
 
     Args:
         stream: The file, opened for bytes; UTF-8, with or without a byte order mark.
@@ -332,7 +333,7 @@ def read_timed_lines(stream: IO[bytes], name: str) -> list[TimedLine]:
 
 
 def _timed_line(text: str) -> TimedLine | None:
-    if not text.strip():
+    if not text.strip() or text.startswith("\\\t"):
         return None
     if text.lstrip().startswith("{"):
         line = msgspec.json.decode(text.encode(), type=TimedLine)

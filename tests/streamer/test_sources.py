@@ -159,6 +159,11 @@ def test_bad_timed_line_is_named_with_its_number(line: str, complaint: str) -> N
     assert str(caught.value).startswith("talk.tsv")
 
 
+def test_frequencies_of_an_audacity_label_are_passed_over() -> None:
+    file = io.BytesIO("0.5\t1.5\t江大桥\n\\\t100.0\t2000.0\n2\t3\t好\n".encode())
+    assert [line.text for line in read_timed_lines(file, "labels.txt")] == ["江大桥", "好"]
+
+
 def test_file_without_lines_is_no_transcript() -> None:
     with pytest.raises(TranscriptError, match="expected lines of a transcript, got none"):
         read_timed_lines(io.BytesIO(b"\n \n"), "talk.tsv")
