@@ -169,7 +169,9 @@ class WebSocketConnection:
                 f"expected a server at {url}, got no answer in {OPEN_TIMEOUT_S:g} s"
             ) from error
         except (OSError, ValueError, websockets.exceptions.WebSocketException) as error:
-            raise ServerUnreachableError(f"expected a server at {url}, got: {error}") from error
+            # Some say nothing of themselves, such as a TLS greeting that met a plain server.
+            reason = str(error) or type(error).__name__
+            raise ServerUnreachableError(f"expected a server at {url}, got: {reason}") from error
         return cls(url, socket)
 
     async def send(self, message: ClientMessage) -> None:

@@ -371,6 +371,17 @@ async def test_something_else_listens() -> None:
             await WebSocketConnection.open(f"ws://127.0.0.1:{port}")
 
 
+async def test_plain_server_where_tls_was_expected_is_explained() -> None:
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    listening = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    async with listening:
+        port = listening.sockets[0].getsockname()[1]
+        with pytest.raises(ServerUnreachableError, match=r"/v1/stream, got: \S+"):
+            await WebSocketConnection.open(f"wss://127.0.0.1:{port}")
+
+
 async def test_server_that_breaks_off_is_an_error_not_an_end() -> None:
     async def breaking(connection: ServerConnection) -> None:
         await connection.recv()
