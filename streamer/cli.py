@@ -65,6 +65,14 @@ Exit status: 0 done · 2 wrong options · 3 audio file · 4 microphone · 5 tran
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
+class _PipedConsole(Console):
+    """A console that raises when its reader is gone; rich by itself would exit with status 1."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise what rich has caught."""
+        raise BrokenPipeError
+
+
 @app.command(help=HELP, epilog=EPILOG)
 def cnerta_stream(
     file: Annotated[
@@ -143,7 +151,7 @@ def cnerta_stream(
     ] = False,
 ) -> None:
     """Run one session from the command line; `HELP` says how."""
-    console = Console()
+    console = _PipedConsole()
     complaints = Console(stderr=True)
     try:
         if list_devices:
@@ -162,9 +170,9 @@ def cnerta_stream(
         if json:
             presenter = JsonView(sys.stdout.buffer)
         elif console.is_terminal and not typing:
-            presenter = LiveView(console)
+            presenter = LiveView(console, paced=audio.paced)
         else:
-            presenter = PlainView(console)
+            presenter = PlainView(console, paced=audio.paced)
         handler = RichHandler(
             console=console if isinstance(presenter, LiveView) else complaints,
             show_time=False,

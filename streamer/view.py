@@ -414,10 +414,15 @@ def _folded(text: Text, width: int) -> list[Text]:
 
 
 def _summary_line(summary: SessionSummary) -> str:
-    return (
-        f"{summary.utterances} utterances, {summary.entities} entities in "
-        f"{format_time(summary.audio_ms)} of audio; {summary.dropped_interims} interims dropped"
-    )
+    utterances = _counted(summary.utterances, "utterance", "utterances")
+    entities = _counted(summary.entities, "entity", "entities")
+    dropped = _counted(summary.dropped_interims, "interim", "interims")
+    audio = format_time(summary.audio_ms)
+    return f"{utterances}, {entities} in {audio} of audio; {dropped} dropped"
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
 
 
 class Presenter(StreamWatcher, Protocol):
@@ -438,10 +443,16 @@ class Presenter(StreamWatcher, Protocol):
 
 
 class FoldingView:
-    """Keeps the state; a base for the presenters that show it."""
+    """Keeps the state; a base for the presenters that show it.
 
-    def __init__(self) -> None:
+    Args:
+        paced: Whether the audio comes at the pace of speech. If not, it runs ahead on purpose, and
+            the server's warning of it says nothing to a person.
+    """
+
+    def __init__(self, *, paced: bool = True) -> None:
         self.state = ViewState()
+        self._paced = paced
 
     def on_audio(self, block: bytes, heard_ms: float) -> None:
         """Note the level and the time."""
@@ -453,7 +464,16 @@ class FoldingView:
 
     def on_message(self, message: ServerMessage) -> None:
         """Note the answer."""
-        self.state = self.state.received(message, time.monotonic())
+        if not self._is_expected(message):
+            self.state = self.state.received(message, time.monotonic())
+
+    def _is_expected(self, message: ServerMessage) -> bool:
+        """Whether it warns of what is done on purpose."""
+        return (
+            not self._paced
+            and isinstance(message, WarningMessage)
+            and message.name == "audio_ahead_of_realtime"
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -472,10 +492,11 @@ class LiveView(FoldingView):
 
     Args:
         console: A terminal.
+        paced: See `FoldingView`.
     """
 
-    def __init__(self, console: Console) -> None:
-        super().__init__()
+    def __init__(self, console: Console, *, paced: bool = True) -> None:
+        super().__init__(paced=paced)
         self._console = console
         self._live = Live(
             console=console, get_renderable=self.picture, refresh_per_second=10, transient=False
@@ -504,10 +525,11 @@ class PlainView(FoldingView):
 
     Args:
         console: Where to print; need not be a terminal.
+        paced: See `FoldingView`.
     """
 
-    def __init__(self, console: Console) -> None:
-        super().__init__()
+    def __init__(self, console: Console, *, paced: bool = True) -> None:
+        super().__init__(paced=paced)
         self._console = console
 
     def on_message(self, message: ServerMessage) -> None:
@@ -523,7 +545,7 @@ class PlainView(FoldingView):
                 self._line(draw_caption(caption, self._console))
                 for entity in caption.entities:
                     self._line(_entity_line(entity, caption.final_latency_ms))
-            case WarningMessage():
+            case WarningMessage() if not self._is_expected(message):
                 self._line(Text(f"warning {message.name}: {printable(message.detail)}", "yellow"))
             case SessionGoingAway():
                 self._line(Text(f"the server is going away: {printable(message.reason)}", "yellow"))

@@ -346,7 +346,7 @@ async def test_control_c_at_the_microphone_while_standard_input_is_still_open() 
         assert process.stdout is not None
         out = (await process.stdout.read()).decode()
     assert status == 0
-    assert "1 utterances" in out
+    assert "1 utterance, " in out
 
 
 async def test_closed_standard_input_is_no_transcript() -> None:
@@ -409,12 +409,13 @@ async def test_second_control_c_leaves_at_once(talk: Path) -> None:
     assert b"Traceback" not in complaints
 
 
-async def test_reader_that_leaves_ends_it_quietly(talk: Path) -> None:
+@pytest.mark.parametrize("form", [["--json"], []])
+async def test_reader_that_leaves_ends_it_quietly(talk: Path, form: list[str]) -> None:
     async with server(answering) as url:
         reading, writing = os.pipe()
         os.close(reading)
         process = await asyncio.create_subprocess_exec(
-            *COMMAND, "--file", talk, "--transcript", "好", "--connect", url, "--json",
+            *COMMAND, "--file", talk, "--transcript", "好", "--connect", url, *form,
             stdout=writing, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         os.close(writing)

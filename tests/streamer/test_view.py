@@ -242,8 +242,21 @@ def test_plain_lines_say_what_is_final() -> None:
     assert lines[1].startswith("  ORG  北京大学  0:00.30-0:00.90  93%  after 0 ms")
     assert lines[2].startswith("  LOC  └ 北京  0:00.30-0:00.90")
     assert lines[3] == "warning audio_clipped: loud"
-    assert lines[4] == "1 utterances, 2 entities in 0:02.30 of audio; 0 interims dropped"
+    assert lines[4] == "1 utterance, 2 entities in 0:02.30 of audio; 0 interims dropped"
     assert len(lines) == 5
+
+
+@pytest.mark.parametrize("paced", [True, False])
+def test_a_warning_of_what_is_done_on_purpose_is_not_shown(paced: bool) -> None:
+    out = io.StringIO()
+    with PlainView(Console(file=out), paced=paced) as view:
+        view.on_message(WarningMessage(name="audio_ahead_of_realtime", detail="5 s ahead"))
+        view.on_message(WarningMessage(name="audio_clipped", detail="loud"))
+    ahead = ["warning audio_ahead_of_realtime: 5 s ahead"] if paced else []
+    assert out.getvalue().splitlines() == [*ahead, "warning audio_clipped: loud"]
+    live = LiveView(Console(file=io.StringIO()), paced=paced)
+    live.on_message(WarningMessage(name="audio_ahead_of_realtime", detail="5 s ahead"))
+    assert bool(live.state.notice) is paced
 
 
 def test_json_lines_are_the_messages_and_nothing_else() -> None:
@@ -272,4 +285,4 @@ def test_live_view_leaves_the_last_picture_on_the_terminal() -> None:
         view.on_message(wire.final("u1", 3, SENTENCE, ORG))
         view.on_message(wire.summary())
     assert isinstance(console.file, io.StringIO)
-    assert "1 utterances, 2 entities" in console.file.getvalue()
+    assert "1 utterance, 2 entities" in console.file.getvalue()
