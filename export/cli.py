@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.text import Text
 
 from cnerta.models.bundle import AUDIO_FIT_BOUND, BLANK_PENALTY
 from cnerta.models.errors import CnertaError
@@ -55,11 +56,16 @@ def export(
                 blank_penalty=blank_penalty,
             )
     except CnertaError as error:
-        console.print(f"[red]{type(error).__name__}[/red]: {error}")
+        # The message may hold a path in brackets, which is no markup, and is not to be folded.
+        complaint = Text.assemble((type(error).__name__, "red"), f": {error}")
+        console.print(complaint, soft_wrap=True)
         raise typer.Exit(1) from error
     console.print(
         f"bundle {written.bundle.name} in {out}: differs from torch by at most "
-        f"{written.acoustic_difference:.1e} (acoustic) and {written.tagger_difference:.1e} (tagger)"
+        f"{written.acoustic_difference:.1e} (acoustic) and "
+        f"{written.tagger_difference:.1e} (tagger)",
+        markup=False,
+        soft_wrap=True,
     )
 
 

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
+from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch")
 
+from cnerta.export.cli import export  # noqa: E402
 from cnerta.export.graphs import AcousticGraph, TaggerGraph  # noqa: E402
 from cnerta.export.parity import TOLERANCE, check_parity  # noqa: E402
 from cnerta.models.bundle import ACOUSTIC_FILE, TAGGER_FILE, load_bundle  # noqa: E402
@@ -166,6 +169,16 @@ def test_a_manifest_that_is_no_json_is_refused(damaged: Path) -> None:
     (damaged / "bundle.json").write_text('{"schema_version": 1, "name": "x')
     with pytest.raises(BundleError, match=r"readable bundle\.json"):
         load_bundle(damaged)
+
+
+def test_the_command_names_a_checkpoint_that_is_none(tmp_path: Path) -> None:
+    app = typer.Typer()
+    app.command()(export)
+    folder = tmp_path / "[red]none"
+    refused = CliRunner().invoke(app, [str(folder), str(tmp_path / "out")])
+    assert refused.exit_code == 1
+    assert f"CheckpointError: expected a checkpoint folder, got {folder}" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
 
 
 def test_cuda_that_is_not_there_is_said(tiny_bundle: Path) -> None:
