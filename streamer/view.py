@@ -545,6 +545,8 @@ class PlainView(FoldingView):
                 self._line(draw_caption(caption, self._console))
                 for entity in caption.entities:
                     self._line(_entity_line(entity, caption.final_latency_ms))
+                if caption.text and not caption.audio_used:
+                    self._line(Text("  answered from the text alone", style="dim"))
             case WarningMessage() if not self._is_expected(message):
                 self._line(Text(f"warning {message.name}: {printable(message.detail)}", "yellow"))
             case SessionGoingAway():

@@ -246,6 +246,17 @@ def test_plain_lines_say_what_is_final() -> None:
     assert len(lines) == 5
 
 
+def test_plain_lines_say_where_the_audio_was_not_used() -> None:
+    out = io.StringIO()
+    with PlainView(Console(file=out)) as view:
+        view.on_message(wire.final("u1", 1, "江大桥", wire.entity("PER", "江大桥", 0)))
+        assert "alone" not in out.getvalue()
+        unheard = msgspec.structs.replace(wire.final("u2", 1, "江大桥"), audio_used=False)
+        view.on_message(unheard)
+        view.on_message(msgspec.structs.replace(unheard, utterance="u3", text=""))
+    assert out.getvalue().splitlines()[2:] == ["江大桥", "  answered from the text alone", ""]
+
+
 @pytest.mark.parametrize("paced", [True, False])
 def test_a_warning_of_what_is_done_on_purpose_is_not_shown(paced: bool) -> None:
     out = io.StringIO()
