@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import logging
 import os
 import signal
@@ -190,10 +191,21 @@ def cnerta_stream(
         )
         asyncio.run(_run(connect, bundle, audio, words, options, presenter))
     except BrokenPipeError:
-        # Whoever read the output is gone, as in `cnerta-stream --json | head`; the interpreter must
-        # not try to flush once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read the output is gone, as in `cnerta-stream --json | head`.
+        _drop_output()
         raise typer.Exit(EXIT_BROKEN_PIPE) from None
+    except OSError as error:
+        # Everything else that can fail so has an error of its own: this is the output, as on a full
+        # disk.
+        _drop_output()
+        complaints.print(
+            f"cnerta-stream: expected to write the answers, got: {error.strerror or error}",
+            style="bold red",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+        raise typer.Exit(1) from None
     except (KeyboardInterrupt, asyncio.CancelledError):
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except CnertaError as error:
@@ -205,6 +217,11 @@ def cnerta_stream(
             soft_wrap=True,
         )
         raise typer.Exit(_exit_status(error)) from None
+
+
+def _drop_output() -> None:
+    """Keep the interpreter from trying to write what is left once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _exit_status(error: CnertaError) -> int:
@@ -350,4 +367,7 @@ def _stopped_by_signals() -> Iterator[asyncio.Event]:
 
 def main() -> None:
     """Run the command; what the console script calls."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A question mark for what the output's encoding does not have, not an end in the middle.
+        sys.stdout.reconfigure(errors="replace")
     app()

@@ -424,6 +424,33 @@ async def test_reader_that_leaves_ends_it_quietly(talk: Path, form: list[str]) -
     assert complaints == b""
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("form", [["--json"], []])
+async def test_output_that_cannot_be_written_is_said(talk: Path, form: list[str]) -> None:
+    async with server(answering) as url:
+        with open("/dev/full", "wb") as full:
+            process = await asyncio.create_subprocess_exec(
+                *COMMAND, "--file", talk, "--transcript", "好", "--connect", url, *form,
+                stdout=full, stderr=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+            _, complaints = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 1
+    (line,) = complaints.decode().splitlines()
+    assert line.startswith("cnerta-stream: expected to write the answers, got: ")
+
+
+async def test_output_without_the_characters_is_not_cut_off(talk: Path) -> None:
+    async with server(answering) as url:
+        process = await asyncio.create_subprocess_exec(
+            *COMMAND, "--file", talk, "--transcript", SENTENCE, "--connect", url,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        )  # fmt: skip
+        out, complaints = await asyncio.wait_for(process.communicate(), 20)
+    assert (process.returncode, complaints) == (0, b"")
+    assert out.startswith(b"????[PER ???]\n")
+
+
 # --- the model in this process --------------------------------------------------------------------
 
 
