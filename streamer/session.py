@@ -117,6 +117,7 @@ class _Utterance:
 
     Attributes:
         newest: Highest revision seen.
+        began: Number of the frame that was received when its first revision came.
         tracker: Its entities.
         waiting: Interim revision that has not run yet.
         has_final: A final transcript is on its way.
@@ -125,6 +126,7 @@ class _Utterance:
 
     id: str
     newest: int
+    began: int
     tracker: EntityTracker
     waiting: Revision | None = None
     has_final: bool = False
@@ -432,7 +434,7 @@ class Session:
         oldest = self._frames.end - int(self._limits.retained_ms / self._geometry.frame_ms)
         if oldest > self._cursor:
             self._cursor = oldest
-            self._warn_too_long()
+            self._warn_too_long(oldest)
         late = int(self._limits.late_ms / self._geometry.frame_ms)
         self._frames.drop_before(max(oldest, self._cursor - late))
 
@@ -460,7 +462,8 @@ class Session:
         if len(self._utterances) - len(self._finals) >= self._limits.open_utterances:
             self._forget_oldest_utterance(now)
         tracker = EntityTracker(message.utterance, lambda: self._new_id(message.utterance))
-        utterance = _Utterance(message.utterance, message.revision, tracker)
+        began = self._received_samples // self._geometry.hop_samples
+        utterance = _Utterance(message.utterance, message.revision, began, tracker)
         self._utterances[message.utterance] = utterance
         return utterance
 
@@ -620,9 +623,10 @@ class Session:
     def _warn(self, name: WarningName, detail: str) -> None:
         self.outbox.put(WarningMessage(name=name, detail=detail))
 
-    def _warn_too_long(self) -> None:
+    def _warn_too_long(self, oldest: int) -> None:
+        """Warn of the utterances that began before the oldest frame that is kept."""
         for utterance in self._utterances.values():
-            if utterance.tracker.answered is not None and not utterance.warned_too_long:
+            if utterance.began < oldest and not utterance.warned_too_long:
                 utterance.warned_too_long = True
                 self._warn(
                     "utterance_too_long",

@@ -465,6 +465,25 @@ def test_silence_without_a_transcript_is_bounded_without_a_warning(
     assert driver.model.tag_calls[-1][1] == 100
 
 
+def test_an_utterance_after_long_silence_is_not_too_long(
+    drive: Drive, kit: SimpleNamespace
+) -> None:
+    driver = drive(ConnectionLimits(session=SessionLimits(retained_ms=4000)))
+    driver.audio(kit.silence(20_000)).drain()
+    for second in range(1, 4):
+        driver.audio(kit.silence(1000)).transcript("他在北京"[: 1 + second], second).run()
+    assert not driver.named(WarningMessage, "utterance_too_long")
+
+
+def test_an_utterance_too_long_is_told_even_if_no_interim_was_answered(
+    drive: Drive, kit: SimpleNamespace
+) -> None:
+    driver = drive(ConnectionLimits(session=SessionLimits(retained_ms=4000)))
+    driver.transcript("他", 1).audio(kit.silence(6_000))
+    driver.transcript("他在北京", 2, final=True).run()
+    assert len(driver.named(WarningMessage, "utterance_too_long")) == 1
+
+
 def test_a_backlog_is_skipped_rather_than_kept(drive: Drive, kit: SimpleNamespace) -> None:
     driver = drive(ConnectionLimits(session=SessionLimits(backlog_ms=2000)))
     driver.protocol.receive(kit.silence(3000) + kit.speak("他在北京"), driver.now)
