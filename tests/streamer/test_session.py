@@ -479,6 +479,7 @@ def test_an_utterance_too_long_is_told_even_if_no_interim_was_answered(
     drive: Drive, kit: SimpleNamespace
 ) -> None:
     driver = drive(ConnectionLimits(session=SessionLimits(retained_ms=4000)))
+    driver.send(SessionUpdate(interim=False))
     driver.transcript("他", 1).audio(kit.silence(6_000))
     driver.transcript("他在北京", 2, final=True).run()
     assert len(driver.named(WarningMessage, "utterance_too_long")) == 1
