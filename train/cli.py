@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -51,7 +51,7 @@ def train(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Checkpoints and logs; goes on with what is there. [default: runs/RECIPE]"
+            help="Checkpoints and logs; goes on with what is there. \\[default: runs/RECIPE]"
         ),
     ] = None,
     assignments: Annotated[
@@ -71,7 +71,9 @@ def train(
         typer.Option(help="Start from this checkpoint's acoustic encoder and CTC head."),
     ] = None,
     cpu: Annotated[bool, typer.Option("--cpu", help="Do not use an accelerator.")] = False,
-    precision: Annotated[str, typer.Option(help="no, fp16 or bf16.")] = "no",
+    precision: Annotated[
+        Literal["no", "fp16", "bf16"], typer.Option(help="Of the forward pass.")
+    ] = "no",
     threads: Annotated[int, typer.Option(help="CPU threads; 0 for all cores.")] = 0,
 ) -> None:
     """Train a model from a recipe, resuming if it was cut off."""
@@ -101,9 +103,10 @@ def train(
             acoustic_from=acoustic_from,
         ).run()
     except CnertaError as error:
-        Console(stderr=True).print(f"[red]{type(error).__name__}[/red]: {error}")
+        complaint = f"{type(error).__name__}: {error}"
+        Console(stderr=True).print(complaint, style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
-    Console(stderr=True).print(f"best model: {best}")
+    Console(stderr=True).print(f"best model: {best}", markup=False, soft_wrap=True)
 
 
 def main() -> None:

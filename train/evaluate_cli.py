@@ -29,7 +29,7 @@ def evaluate(
         typer.Option(help="JSON lines: CNERTA's own or a manifest (audio, text, entities)."),
     ],
     bundle: Annotated[
-        Path | None, typer.Option(help="Bundle to score. [default: the one that is built in]")
+        Path | None, typer.Option(help="Bundle to score. \\[default: the one that is built in]")
     ] = None,
     audio_root: Annotated[
         Path | None,
@@ -44,7 +44,7 @@ def evaluate(
             "and the file is a manifest to train on."
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[Device, typer.Option(help="auto takes a GPU if there is one.")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
 ) -> None:
     """Score a bundle: precision, recall and F1 of entities, flat and nested, in percent.
@@ -54,17 +54,18 @@ def evaluate(
     """
     errors = Console(stderr=True)
     try:
-        if device not in ("auto", "cpu", "cuda"):
-            raise DataError(f"expected device auto, cpu or cuda, got {device!r}")
-        chosen: Device = device  # type: ignore[assignment]
         examples = read_examples(data, audio_root=audio_root)
         missing = sum(e.spans is None for e in examples)
-        if not examples or (missing and predictions is None):
+        if not examples:
+            raise DataError(f"expected sentences in {data}, got an empty file")
+        if predictions is not None and not predictions.parent.is_dir():
+            raise DataError(f"expected a folder to write to, got {predictions.parent}")
+        if missing and predictions is None:
             raise DataError(
                 f"expected entities in every row of {data}, got {missing} of {len(examples)} rows "
                 "without: nothing to compare with, unless --predictions asks for what is found"
             )
-        model = Model.load(bundle or default_bundle_path(), device=chosen, threads=threads)
+        model = Model.load(bundle or default_bundle_path(), device=device, threads=threads)
         found = [
             list(spans)
             for spans in track(
@@ -78,7 +79,8 @@ def evaluate(
         if predictions is not None:
             _write_predictions(predictions, examples, found)
     except (CnertaError, OSError) as error:
-        errors.print(f"[red]{type(error).__name__}[/red]: {error}")
+        complaint = f"{type(error).__name__}: {error}"
+        errors.print(complaint, style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
     if missing:
         errors.print(f"{missing} of {len(examples)} rows have no entities: not scored")

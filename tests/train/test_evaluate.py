@@ -69,4 +69,12 @@ def test_what_cannot_be_scored_is_said(data: Path, tiny_bundle: Path, tmp_path: 
     code, _, messages = run("--data", data, "--bundle", tmp_path / "nowhere")
     assert code == 1
     code, _, messages = run("--data", data, "--device", "abacus")
-    assert "expected device auto, cpu or cuda" in messages.replace("\n", " ")
+    assert code == 2
+    assert "abacus" in messages
+    (tmp_path / "empty.jsonl").write_text("")
+    code, _, messages = run("--data", tmp_path / "empty.jsonl")
+    assert code == 1
+    assert "got an empty file" in messages
+    code, _, messages = run("--data", data, "--predictions", tmp_path / "[no]" / "x.jsonl")
+    assert code == 1
+    assert "[no]" in messages
