@@ -72,7 +72,11 @@ class Session:
 
 @dataclass(slots=True)
 class Measured:
-    """What the sessions of one run saw. Times in ms."""
+    """What the sessions of one run saw. Times in ms.
+
+    ``outside_clip`` has, for each utterance with times beyond its clip, how far the first character
+    lies after the clip's start and the last before its end.
+    """
 
     first_tentative: list[float] = field(default_factory=list)
     final: list[float] = field(default_factory=list)
@@ -87,7 +91,7 @@ class Measured:
     streamed_seconds: float = 0.0
     with_audio: int = 0
     falling_times: int = 0
-    outside_clip: int = 0
+    outside_clip: list[tuple[int, int]] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
 
@@ -265,7 +269,8 @@ def _check_times(event: dict[str, Any], session: Session, into: Measured) -> Non
     edges = [edge for pair in times for edge in pair]
     into.falling_times += edges != sorted(edges)
     start, end = session.clips[event["utterance"]]
-    into.outside_clip += not (start <= edges[0] and edges[-1] <= end + FRAME_MS)
+    if not (start <= edges[0] and edges[-1] <= end + FRAME_MS):
+        into.outside_clip.append((round(edges[0] - start), round(end - edges[-1])))
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,7 +343,7 @@ def report(sessions: int, m: Measured, before: Usage | None, after: Usage | None
         "upserts": m.upserts,
         "with_audio": m.with_audio,
         "falling_times": m.falling_times,
-        "outside_clip": m.outside_clip,
+        "outside_clip": m.outside_clip[:5],
         "late_frames": m.late_frames,
         "errors": m.errors[:3],
     }
