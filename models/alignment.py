@@ -17,6 +17,9 @@ import numpy.typing as npt
 __all__ = ["Alignment", "align"]
 
 _IMPOSSIBLE = np.float32(-1e30)
+# Share of the blank penalty that silence before the first and after the last character costs. A bit
+# less than between characters, so that a text is not torn apart to reach into what was said before.
+_OUTSIDE = 0.95
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
@@ -56,7 +59,8 @@ def align(
         characters: Ids of each utterance's characters: two equal neighbours need a blank between.
         blank_penalty: Taken off the blank's log-probabilities, so that a character lasts until
             there is silence and not only while its posterior peaks (the effect of the label priors
-            of Huang et al. 2024, as one number). 0 is the plain CTC path.
+            of Huang et al. 2024, as one number); a little less before the first and after the last
+            character. 0 is the plain CTC path.
 
     Returns:
         One alignment an utterance; None where there are no characters or fewer frames than the
@@ -77,7 +81,10 @@ def align(
     # What a step from two states back costs: only into a character, only from another character.
     skip = np.full((batch, states), _IMPOSSIBLE, np.float32)
     repeats = np.zeros(batch, np.int64)
+    relief = (1 - _OUTSIDE) * blank_penalty
+    emissions[:, :, 0] += relief
     for i, ids in enumerate(characters):
+        emissions[:, i, 2 * len(ids)] += relief
         if len(ids) > 1:
             differs = ids[1:] != ids[:-1]
             skip[i, 3 : 2 * len(ids) : 2][differs] = 0.0

@@ -63,20 +63,33 @@ def test_a_batch_gives_what_its_utterances_give_alone() -> None:
         assert together.score == pytest.approx(alone.score)
 
 
-def test_a_blank_penalty_is_one_on_the_blank_alone() -> None:
-    ids = [1, 2, 2, 3]
-    log_probabilities = random_case(0, 30, ids)
-    (plain,) = align(log_probabilities[None], [30], [np.array(ids)])
-    (wide,) = align(log_probabilities[None], [30], [np.array(ids)], blank_penalty=5.0)
-    penalised = log_probabilities.copy()
-    penalised[:, 0] -= 5.0
-    (expected,) = align(penalised[None], [30], [np.array(ids)])
+def test_a_blank_penalty_makes_characters_last() -> None:
+    # Peaks of one frame each at 5, 10 and 15; between them the blank is twice as likely.
+    log_probabilities = np.full((30, 4), np.log(0.2), np.float32)
+    log_probabilities[:, 0] = np.log(0.4)
+    for u, peak in enumerate((5, 10, 15), 1):
+        log_probabilities[peak] = np.log(0.01)
+        log_probabilities[peak, u] = np.log(0.97)
+    ids = np.array([1, 2, 3])
+    (plain,) = align(log_probabilities[None], [30], [ids])
+    (lasting,) = align(log_probabilities[None], [30], [ids], blank_penalty=2.0)
     assert plain is not None
-    assert wide is not None
-    assert expected is not None
-    assert wide.starts.tolist() == expected.starts.tolist()
-    assert wide.ends.tolist() == expected.ends.tolist()
-    assert (wide.ends - wide.starts).sum() > (plain.ends - plain.starts).sum()
+    assert lasting is not None
+    assert (plain.ends - plain.starts).tolist() == [1, 1, 1]
+    assert lasting.starts[1] == lasting.ends[0], "no silence between neighbours"
+    assert lasting.starts[2] == lasting.ends[1]
+    assert lasting.score == pytest.approx(plain.score), "the best frames are the same"
+
+
+def test_a_text_is_not_torn_apart_to_reach_what_was_said_before() -> None:
+    # The first character fits a sound long before a little better than where it was said.
+    log_probabilities = np.full((80, 3), np.log(1e-4), np.float32)
+    log_probabilities[:, 0] = 0.0
+    for frame, probabilities in ((3, (0.1, 0.9, 0)), (60, (0.2, 0.8, 0)), (63, (0.05, 0, 0.95))):
+        log_probabilities[frame] = np.log(np.array(probabilities) + 1e-4)
+    (found,) = align(log_probabilities[None], [80], [np.array([1, 2])], blank_penalty=2.0)
+    assert found is not None
+    assert found.starts[0] > 3
 
 
 def test_times_rise_and_stay_inside() -> None:
