@@ -169,6 +169,25 @@ class Model:
             )
         ]
 
+    def encode_recording(self, samples: Floats) -> Floats:
+        """Encode a whole recording in usual chunks, as a stream would be.
+
+        Args:
+            samples: 16 kHz, -1 to 1; filled up with zeros to whole frames. shape: (samples,)
+
+        Returns:
+            shape: (frames, width)
+        """
+        geometry = self.bundle.geometry
+        padded = np.pad(samples, (0, -len(samples) % geometry.hop_samples))
+        state = AcousticState.initial(geometry)
+        pieces = [np.zeros((0, geometry.width), np.float32)]
+        for start in range(0, len(padded), geometry.chunk_samples):
+            chunk = padded[None, start : start + geometry.chunk_samples]
+            ((piece, state),) = self.encode(chunk, [state])
+            pieces.append(piece)
+        return np.concatenate(pieces)
+
     def tag(self, texts: Sequence[str], frames: Sequence[Floats]) -> list[Tagged]:
         """Find the entities of each text, with its audio where there is any.
 

@@ -87,9 +87,6 @@ class Vocabulary:
         """Number of character ids, padding and unknown included."""
         return len(self.characters) + _RESERVED
 
-    def __contains__(self, character: str) -> bool:
-        return character in self._ids
-
     def encode(self, text: str) -> npt.NDArray[np.int64]:
         """Character ids, one a code point. shape: (length,)."""
         return np.array([self._ids.get(c, UNKNOWN_ID) for c in text], dtype=np.int64)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from cnerta.models.inference import AcousticState, Model
+from cnerta.models.inference import Model
 from cnerta.models.labels import Span
 from cnerta.models.normalisation import normalise
 from cnerta.models.tagger import SpeechTagger
@@ -62,19 +62,10 @@ def bundle_predictions(
     Offsets are those of the example's own text, before normalisation.
     """
     cache = AudioCache()
-    geometry = model.bundle.geometry
+    nothing = np.zeros((0, model.bundle.geometry.width), np.float32)
     for example in examples:
-        frames = np.zeros((0, geometry.width), np.float32)
-        if use_audio and example.audio is not None:
-            samples = cache(example.audio)
-            samples = np.pad(samples, (0, -len(samples) % geometry.hop_samples))
-            state = AcousticState.initial(geometry)
-            pieces = []
-            for start in range(0, len(samples), geometry.chunk_samples):
-                chunk = samples[None, start : start + geometry.chunk_samples]
-                ((piece, state),) = model.encode(chunk, [state])
-                pieces.append(piece)
-            frames = np.concatenate(pieces)
+        audio = example.audio if use_audio else None
+        frames = nothing if audio is None else model.encode_recording(cache(audio))
         text = normalise(example.text)
         (tagged,) = model.tag([text.text], [frames])
         yield [Span(*text.original_range(s.start, s.end), s.label) for s in tagged.spans]

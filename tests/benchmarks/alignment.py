@@ -23,7 +23,7 @@ import typer
 from cnerta.models.alignment import align
 from cnerta.models.bundle import default_bundle_path
 from cnerta.models.geometry import SAMPLE_RATE
-from cnerta.models.inference import AcousticState, Model
+from cnerta.models.inference import Model
 from cnerta.train.audio import AudioCache
 from cnerta.train.data import Example, read_source
 from cnerta.train.flat_start import loud_extent
@@ -96,14 +96,7 @@ def boundary_errors(model: Model, folder: Path, utterances: int) -> dict[str, An
     for _ in range(utterances):
         chosen = [words[i] for i in generator.choice(len(words), 6, replace=False)]
         samples, text, known = joined(chosen, cache, generator)
-        samples = np.pad(samples, (0, -len(samples) % geometry.hop_samples))
-        state, frames = AcousticState.initial(geometry), []
-        for at in range(0, len(samples), geometry.chunk_samples):
-            ((piece, state),) = model.encode(
-                samples[None, at : at + geometry.chunk_samples], [state]
-            )
-            frames.append(piece)
-        (tagged,) = model.tag([text], [np.concatenate(frames)])
+        (tagged,) = model.tag([text], [model.encode_recording(samples)])
         if tagged.alignment is None:
             failed += 1
             continue

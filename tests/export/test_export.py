@@ -76,6 +76,11 @@ def test_a_stream_gives_what_torch_gives_offline(
         ids = torch.from_numpy(tiny_model.vocabulary.encode(TEXT))[None]
         output = tiny_model(ids, torch.tensor([len(TEXT)]), offline, counts)
     np.testing.assert_allclose(frames, offline[0].numpy(), atol=1e-4)
+    np.testing.assert_array_equal(
+        model.encode_recording(samples[:-100]),
+        stream(model, np.pad(samples[:-100], (0, 100)), [4] * 5),
+    )
+    assert model.encode_recording(samples[:0]).shape == (0, 16)
     decoder = CrfDecoder(tiny_model.scheme, tiny_model.crf.parameters_as_values())
     (expected,) = decoder.decode(output.emissions.numpy(), [len(TEXT)])
     (tagged,) = model.tag([TEXT], [frames])
