@@ -87,10 +87,18 @@ def read_clips(manifest: Path | None) -> list[tuple[bytes, str]]:
     return clips
 
 
+def ten_seconds(clips: list[tuple[bytes, str]]) -> tuple[bytes, str]:
+    """Whole clips up to ten seconds, so that the text is what is said; silence fills up."""
+    pcm, text = b"", ""
+    for own, said in clips:
+        if len(pcm) + len(own) <= 2 * 10 * RATE:
+            pcm, text = pcm + own, text + said
+    return pcm + bytes(2 * 10 * RATE - len(pcm)), text
+
+
 def revisions(model: Model, clips: list[tuple[bytes, str]], count: int) -> tuple[float, int]:
-    """CPU seconds and samples encoded for ten seconds in ``count`` revisions."""
-    pcm = (b"".join(p for p, _ in clips) * 10)[: 2 * 10 * RATE]
-    text = ("".join(t for _, t in clips) * 10)[:40]
+    """CPU seconds and samples encoded for about ten seconds in ``count`` revisions."""
+    pcm, text = ten_seconds(clips)
     driver, before = Driver(model), model.encoded_samples
     began = time.process_time()
     done = 0
@@ -99,7 +107,8 @@ def revisions(model: Model, clips: list[tuple[bytes, str]], count: int) -> tuple
         due = int((position + 2 * FRAME) / len(pcm) * count)
         if due > done:
             done = due
-            driver.transcript("u", done, text[: 40 * done // count], final=done == count)
+            shown = text[: len(text) * done // count]
+            driver.transcript("u", done, shown, final=done == count)
     assert driver.finals == 1
     return time.process_time() - began, model.encoded_samples - before
 
