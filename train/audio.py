@@ -44,6 +44,7 @@ class AudioCache:
 
     def __init__(self) -> None:
         self._samples: dict[Path, npt.NDArray[np.int16]] = {}
+        self._seconds: dict[Path, float] = {}
 
     def __call__(self, path: Path) -> Floats:
         """Samples of a recording, -1 to 1. shape: (samples,)."""
@@ -53,13 +54,17 @@ class AudioCache:
         return samples
 
     def seconds(self, path: Path) -> float:
-        """Duration, without decoding what is not decoded yet."""
-        if path in self._samples:
-            return len(self._samples[path]) / SAMPLE_RATE
-        try:
-            return float(soundfile.info(path).duration)
-        except (OSError, soundfile.LibsndfileError) as error:
-            raise DataError(f"expected a recording, got {path}: {error}") from error
+        """Duration as the file's header says, whether or not it was decoded.
+
+        The decoded length can differ by a little, and batches are planned by duration: a resumed
+        run, which has decoded nothing yet, must plan as the run before it did.
+        """
+        if path not in self._seconds:
+            try:
+                self._seconds[path] = float(soundfile.info(path).duration)
+            except (OSError, soundfile.LibsndfileError) as error:
+                raise DataError(f"expected a recording, got {path}: {error}") from error
+        return self._seconds[path]
 
 
 def change_speed(samples: Floats, factor: float) -> Floats:

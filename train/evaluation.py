@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from cnerta.models.decoding import CrfDecoder
 from cnerta.models.inference import Model
 from cnerta.models.labels import Span
 from cnerta.models.normalisation import normalise
@@ -32,8 +33,6 @@ def torch_predictions(
     device: torch.device | None = None,
 ) -> list[list[Span]]:
     """Spans the torch model finds, in the order of the examples, encoding in chunks."""
-    from cnerta.models.decoding import CrfDecoder
-
     device = device or torch.device("cpu")
     model.eval()
     builder = BatchBuilder(model.vocabulary, model.scheme, cache, None)

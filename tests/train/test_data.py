@@ -9,7 +9,7 @@ import soundfile
 
 from cnerta.models.errors import ConfigError, DataError
 from cnerta.models.labels import Span
-from cnerta.train.audio import change_speed, read_audio
+from cnerta.train.audio import AudioCache, change_speed, read_audio
 from cnerta.train.data import find_recordings, read_examples, read_source
 from cnerta.train.flat_start import isolated_times, loud_extent
 from cnerta.train.recipe import Source, load_recipe, recipe_names
@@ -185,3 +185,13 @@ def test_impossible_overrides_are_named(override: str, message: str) -> None:
 def test_unknown_recipes_are_named() -> None:
     with pytest.raises(ConfigError, match="bilstm-m3t"):
         load_recipe("no-such-recipe")
+
+
+def test_a_duration_does_not_depend_on_what_was_decoded(tmp_path: Path) -> None:
+    # An odd length at another rate: decoded to 16 kHz it is rounded.
+    path = write_tone(tmp_path / "a.wav", 0.12345, rate=44_100)
+    cold, warm = AudioCache(), AudioCache()
+    samples = warm(path)
+    assert cold.seconds(path) == warm.seconds(path)
+    assert cold.seconds(path) == pytest.approx(len(samples) / 16_000, abs=1e-3)
+    assert cold.seconds(path) != len(samples) / 16_000, "else this test could not fail"
