@@ -110,12 +110,7 @@ class LiveAudio:
     def __init__(self, audio_format: AudioFormat, *, paced: bool = True) -> None:
         self.format = audio_format
         self.paced = paced
-        self._bytes_per_ms = (
-            audio_format.sample_rate
-            * audio_format.channels
-            * _SAMPLE_BYTES[audio_format.encoding]
-            / 1_000
-        )
+        self._bytes_per_ms = audio_format.sample_rate * audio_format.frame_bytes / 1_000
         self._heard_bytes = 0
         self._ended = False
         self._ended_at = 0.0
@@ -177,9 +172,6 @@ class LiveAudio:
             future = heapq.heappop(self._waiting)[2]
             if not future.done():
                 future.set_result(None)
-
-
-_SAMPLE_BYTES = {"pcm_s16le": 2, "pcm_f32le": 4, "mulaw": 1, "alaw": 1}
 
 
 @dataclass(frozen=True, slots=True)
