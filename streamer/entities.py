@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
+from typing import Final, Literal
 
 from msgspec import structs
 
@@ -30,8 +30,11 @@ from cnerta.streamer.messages import (
 )
 from cnerta.streamer.stabiliser import Evidence, StabiliserOptions, is_stable
 
-__all__ = ["Answer", "AnswerOptions", "EntityTracker", "Revision", "spread_times"]
+__all__ = ["Answer", "AnswerOptions", "EntityTracker", "Hears", "Revision", "spread_times"]
 
+Hears = Literal["expected", "unclaimed", "nothing"]
+"""Which audio a revision is answered from: what its times say (all unclaimed audio if it has none),
+all audio since the last final utterance whatever its times say, or none."""
 CharacterTimes = tuple[tuple[int, int], ...]
 Event = EntityUpsert | EntityRetract | UtteranceFinal
 
@@ -49,15 +52,17 @@ class Revision:
         message: As it came.
         text: Its text.
         arrived: When, in seconds.
-        audio_end_ms: Audio that had been received by then and is wanted for the answer.
-        text_only: Answer without audio.
+        received_ms: Audio that had been received by then.
+        audio_end_ms: As much of it as is wanted for the answer.
+        hears: Which audio.
     """
 
     message: Transcript
     text: NormalisedText
     arrived: float
+    received_ms: float
     audio_end_ms: float
-    text_only: bool = False
+    hears: Hears = "expected"
 
     def behind_live_ms(self, heard_ms: float | None, now: float) -> int:
         """Age of the newest text and audio that an answer given now has heard.
@@ -276,12 +281,11 @@ class EntityTracker:
         )
 
 
-def spread_times(message: Transcript, length: int) -> CharacterTimes:
-    """Characters spread evenly over the transcript's own times, if it has any."""
-    start, end = message.start_ms, message.end_ms
-    if start is None or end is None or not length:
+def spread_times(start_ms: int | None, end_ms: int | None, length: int) -> CharacterTimes:
+    """Characters spread evenly over a transcript's own times, if it has both."""
+    if start_ms is None or end_ms is None or not length:
         return ()
-    edges = [start + round(i * (end - start) / length) for i in range(length + 1)]
+    edges = [start_ms + round(i * (end_ms - start_ms) / length) for i in range(length + 1)]
     return tuple(pairwise(edges))
 
 

@@ -94,6 +94,7 @@ WarningName = Literal[
     "partial_sample_dropped",
     "revision_not_newer",
     "text_beyond_model",
+    "transcript_clock_skew",
     "utterance_already_final",
     "utterance_dropped",
     "utterance_too_long",

@@ -23,11 +23,13 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import UNSET
 
+from cnerta.models.alignment import Alignment
 from cnerta.models.bundle import Bundle
 from cnerta.models.decoding import ScoredSpan
 from cnerta.models.inference import AcousticState, Tagged
 from cnerta.models.normalisation import normalise
 from cnerta.streamer.audio_input import AudioInput
+from cnerta.streamer.clock_skew import ClockSkew, Offsets
 from cnerta.streamer.entities import Answer, AnswerOptions, EntityTracker, Revision, spread_times
 from cnerta.streamer.frames import FrameStore
 from cnerta.streamer.messages import (
@@ -133,6 +135,31 @@ class _Utterance:
     warned_too_long: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """What the tagger said of a revision.
+
+    Attributes:
+        revision: The revision.
+        work: What the tagger was given.
+        results: What it said, for each text.
+    """
+
+    revision: Revision
+    work: TagWork
+    results: Sequence[Tagged]
+
+    @property
+    def alignment(self) -> Alignment | None:
+        """Frames of each character, counted from ``work.first_frame``; None without audio."""
+        return self.results[0].alignment if self.work.has_audio else None
+
+    @property
+    def score(self) -> float:
+        """How well the audio fits the text."""
+        return -math.inf if self.alignment is None else self.alignment.score
+
+
 class Session:
     """The state of one stream.
 
@@ -175,6 +202,8 @@ class Session:
         self._finals: deque[Revision] = deque()
         self._answered_finals: OrderedDict[str, None] = OrderedDict()
         self._tagging: tuple[_Utterance, Revision, TagWork] | None = None
+        self._first_try: _Heard | None = None  # of the oldest final, at its given times
+        self._skew = ClockSkew(limits.slack_ms)
 
         self._ids = 0
         self._utterance_total = 0
@@ -320,14 +349,24 @@ class Session:
         assert self._tagging is not None, "expected work to be outstanding"
         utterance, revision, work = self._tagging
         self._tagging = None
-        if work.has_audio and not self._fits(results[0]):
-            self._retry_without_audio(utterance, revision)
+        heard = _Heard(revision, work, results)
+        if revision.hears == "unclaimed" and self._first_try is not None:
+            # If neither has audio, the first is answered; if they fit alike, the one not cut off.
+            first, self._first_try = self._first_try, None
+            if heard.score < first.score or not heard.work.has_audio:
+                heard = first
+        elif self._may_be_elsewhere(heard):
+            self._first_try = heard
+            self._listen_elsewhere(revision)
             return
-        answer = self._answer(revision, work, results)
-        self._send(utterance.tracker.apply(revision, answer, self._options, now))
+        if heard.work.has_audio and not self._fits(heard):
+            self._retry_without_audio(utterance, heard.revision)
+            return
+        answer = self._answer(heard)
+        self._send(utterance.tracker.apply(heard.revision, answer, self._options, now))
         if revision.message.final:
             self._finals.popleft()
-            self._close(utterance, revision, work, results)
+            self._close(utterance, heard)
 
     def tick(self, now: float) -> None:
         """Let time pass."""
@@ -453,10 +492,20 @@ class Session:
         return frozenset(labels)
 
     def _revision(self, message: Transcript, now: float) -> Revision:
-        audio_end_ms = 1000 * self._received_samples / self._geometry.sample_rate
-        if message.end_ms is not None:
-            audio_end_ms = min(audio_end_ms, message.end_ms + self._limits.slack_ms)
-        return Revision(message, normalise(message.text), now, audio_end_ms)
+        received_ms = audio_end_ms = 1000 * self._received_samples / self._geometry.sample_rate
+        _, end_ms = self._times(message)
+        if end_ms is not None:
+            audio_end_ms = min(received_ms, end_ms + self._limits.slack_ms)
+        return Revision(message, normalise(message.text), now, received_ms, audio_end_ms)
+
+    def _times(self, message: Transcript) -> tuple[int | None, int | None]:
+        """Start and end as the transcript says, put on our clock."""
+        offset_ms = self._skew.offset_ms
+        start_ms, end_ms = (
+            None if given is None else max(0, given + offset_ms)
+            for given in (message.start_ms, message.end_ms)
+        )
+        return start_ms, end_ms
 
     def _open(self, message: Transcript, now: float) -> _Utterance:
         if len(self._utterances) - len(self._finals) >= self._limits.open_utterances:
@@ -498,8 +547,12 @@ class Session:
             )
         utterance.has_final = True
         self._finals.append(revision)
-        hop = self._geometry.hop_samples
-        self._commit_end = max(self._commit_end, self._frame_at(revision.audio_end_ms) * hop)
+        self._commit(revision.audio_end_ms)
+
+    def _commit(self, milliseconds: float) -> None:
+        """Have the audio up to a time encoded at once, as a short chunk if need be."""
+        end = self._frame_at(milliseconds) * self._geometry.hop_samples
+        self._commit_end = max(self._commit_end, end)
 
     def _fresh_interims(self, now: float) -> Iterator[tuple[_Utterance, Revision]]:
         """Interims that wait, oldest utterance first; those that waited too long are dropped."""
@@ -533,7 +586,7 @@ class Session:
             pieces = tuple(text[i : i + longest] for i in range(0, len(text), longest))
             return TagWork(pieces, (none,) * len(pieces), 0)
         start, end = self._window(revision)
-        frames = none if revision.text_only else self._frames.window(start, end)
+        frames = none if revision.hears == "nothing" else self._frames.window(start, end)
         # Each character needs a frame of its own, else this audio cannot be of this text.
         if len(frames) < len(text):
             frames = none
@@ -541,27 +594,69 @@ class Session:
 
     def _window(self, revision: Revision) -> tuple[int, int]:
         """Numbers of the frames that may belong to a revision (rule 7)."""
-        message, frame_ms = revision.message, self._geometry.frame_ms
-        slack_ms = self._limits.slack_ms
+        frame_ms, slack_ms = self._geometry.frame_ms, self._limits.slack_ms
         start, end = self._cursor, self._frames.end
-        if message.start_ms is not None:
-            start = max(0, math.floor((message.start_ms - slack_ms) / frame_ms))
-        if message.final:
+        if revision.message.final:
             # What came after the final transcript belongs to the next utterance.
             end = min(end, self._frame_at(revision.audio_end_ms))
-        if message.end_ms is not None:
-            end = min(end, math.ceil((message.end_ms + slack_ms) / frame_ms))
+        if revision.hears == "unclaimed":
+            return start, end
+        start_ms, end_ms = self._times(revision.message)
+        if start_ms is not None:
+            start = max(0, math.floor((start_ms - slack_ms) / frame_ms))
+        if end_ms is not None:
+            end = min(end, math.ceil((end_ms + slack_ms) / frame_ms))
         return start, end
 
     # --- answers ----------------------------------------------------------------------------------
 
-    def _fits(self, tagged: Tagged) -> bool:
+    def _fits(self, heard: _Heard) -> bool:
         """Whether the audio is of the text (rule 6)."""
-        alignment = tagged.alignment
-        return alignment is not None and alignment.score >= self._bundle.audio_fit_bound
+        return heard.score >= self._bundle.audio_fit_bound
+
+    def _may_be_elsewhere(self, heard: _Heard) -> bool:
+        """Whether a final's audio may lie outside its given times, where it was looked for.
+
+        It may if the text did not fit there or, as long as little is known of the transcript's
+        clock, if it begins or ends just where the times cut the audio off; provided that there is
+        audio beyond that no utterance has claimed.
+        """
+        revision, work = heard.revision, heard.work
+        message, received = revision.message, self._frame_at(revision.received_ms)
+        if not message.final or revision.hears != "expected" or len(work.texts) != 1:
+            return False
+        if message.start_ms is None and message.end_ms is None:
+            return False
+        if received - self._cursor < len(work.texts[0]):
+            return False
+        before = self._cursor < work.first_frame
+        after = received > work.first_frame + len(work.frames[0])
+        if not self._fits(heard):
+            return before or after
+        if self._skew.is_settled:
+            return False
+        cut_start, cut_end = self._cut_off(heard)
+        return (cut_start and before) or (cut_end and after)
+
+    def _cut_off(self, heard: _Heard) -> tuple[bool, bool]:
+        """Whether the text begins, and ends, just where the given times cut the audio off."""
+        alignment, revision, work = heard.alignment, heard.revision, heard.work
+        if alignment is None or revision.hears != "expected":
+            return False, False
+        count = len(work.frames[0])
+        is_end_given = work.first_frame + count < self._frame_at(revision.received_ms)
+        return (
+            work.first_frame > 0 and int(alignment.starts[0]) == 0,
+            is_end_given and int(alignment.ends[-1]) == count,
+        )
+
+    def _listen_elsewhere(self, revision: Revision) -> None:
+        """Look for a final's audio in all that no utterance has claimed."""
+        self._finals[0] = replace(revision, hears="unclaimed", audio_end_ms=revision.received_ms)
+        self._commit(revision.received_ms)
 
     def _retry_without_audio(self, utterance: _Utterance, revision: Revision) -> None:
-        again = replace(revision, text_only=True)
+        again = replace(revision, hears="nothing")
         if revision.message.final:
             self._finals[0] = again
         elif utterance.waiting is None and not utterance.has_final:
@@ -569,11 +664,10 @@ class Session:
         else:
             self._dropped_interims += 1
 
-    def _answer(self, revision: Revision, work: TagWork, results: Sequence[Tagged]) -> Answer:
+    def _answer(self, heard: _Heard) -> Answer:
         """Put a result on the stream's clock and its pieces together."""
-        if work.has_audio:
-            alignment = results[0].alignment
-            assert alignment is not None, "an answer with audio was checked to fit"
+        work, alignment = heard.work, heard.alignment
+        if alignment is not None:
             clock, first = self._geometry.frame_start_ms, work.first_frame
             times = tuple(
                 (round(clock(first + start)), round(clock(first + end)))
@@ -582,18 +676,16 @@ class Session:
                 )
             )
             heard_ms = (first + len(work.frames[0])) * self._geometry.frame_ms
-            return Answer(results[0].spans, times, "alignment", heard_ms)
+            return Answer(heard.results[0].spans, times, "alignment", heard_ms)
         offset = 0
         found: list[ScoredSpan] = []
-        for text, tagged in zip(work.texts, results, strict=True):
+        for text, tagged in zip(work.texts, heard.results, strict=True):
             found += [replace(s, start=s.start + offset, end=s.end + offset) for s in tagged.spans]
             offset += len(text)
-        times = spread_times(revision.message, len(revision.text.text))
+        times = spread_times(*self._times(heard.revision.message), len(heard.revision.text.text))
         return Answer(tuple(found), times, "transcript" if times else "none", None)
 
-    def _close(
-        self, utterance: _Utterance, revision: Revision, work: TagWork, results: Sequence[Tagged]
-    ) -> None:
+    def _close(self, utterance: _Utterance, heard: _Heard) -> None:
         """Forget an utterance whose final was answered, and the audio that was its own."""
         del self._utterances[utterance.id]
         self._answered_finals[utterance.id] = None
@@ -601,18 +693,41 @@ class Session:
             self._answered_finals.popitem(last=False)
         self._utterance_total += 1
         self._entity_total += len(utterance.tracker)
-        if not work.texts:
+        if not heard.work.texts:
             return
-        alignment = results[0].alignment if work.has_audio else None
+        alignment = heard.alignment
         if alignment is not None:
             # The rest is the next utterance's.
-            consumed = work.first_frame + int(alignment.ends[-1])
+            consumed = heard.work.first_frame + int(alignment.ends[-1])
+            self._measure_skew(heard, alignment)
         else:
             # Whose audio this is nobody knows: the next utterance begins afresh.
-            end_ms = revision.message.end_ms
-            whole = revision.audio_end_ms
+            _, end_ms = self._times(heard.revision.message)
+            whole = heard.revision.audio_end_ms
             consumed = self._frame_at(whole if end_ms is None else min(whole, end_ms))
         self._cursor = max(self._cursor, min(consumed, self._frames.end))
+
+    def _measure_skew(self, heard: _Heard, alignment: Alignment) -> None:
+        """Compare a final's given times with where its text was heard; follow and warn."""
+        message = heard.revision.message
+        if message.start_ms is None or message.end_ms is None or any(self._cut_off(heard)):
+            return
+        first, clock = heard.work.first_frame, self._geometry.frame_start_ms
+        heard_ms = (
+            round(clock(first + int(alignment.starts[0]))),
+            round(clock(first + int(alignment.ends[-1]))),
+        )
+        before_ms = self._skew.offset_ms
+        self._skew = self._skew.after(Offsets.measure((message.start_ms, message.end_ms), heard_ms))
+        offset_ms = self._skew.offset_ms
+        if offset_ms != before_ms:
+            direction = "early" if offset_ms > 0 else "late"
+            self._warn(
+                "transcript_clock_skew",
+                "expected transcript times on the clock of the received audio, got times that are "
+                f"{abs(offset_ms)} ms too {direction}: {offset_ms:+d} ms is added to them from "
+                "now on",
+            )
 
     # --- messages ---------------------------------------------------------------------------------
 

@@ -1,0 +1,177 @@
+"""Which audio a session takes for which text: skewed clocks, overlaps, order and lateness."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cnerta.streamer.messages import EntityUpsert, SessionStart, WarningMessage
+
+Drive = Callable[..., Any]
+
+SENTENCES = ("他在北京", "她去上海", "李四来了", "张三在家", "去南京市", "在长江大桥")
+PAUSE_MS = 1_000
+
+
+class Conversation:
+    """Sentences spoken one after the other, each sent as final with times off by a constant."""
+
+    def __init__(self, driver: Any, kit: SimpleNamespace) -> None:
+        self.driver = driver
+        self.kit = kit
+        self.count = 0
+        self.at_ms = 0
+        self.spoken: dict[str, tuple[int, int]] = {}
+
+    def pause(self, milliseconds: int) -> None:
+        self.driver.audio(self.kit.silence(milliseconds))
+        self.at_ms += milliseconds
+
+    def say(self, skew_ms: int, *, final: bool = True, padding_ms: int = 0) -> Any:
+        """One sentence and a pause; the final that came of it."""
+        text = SENTENCES[self.count % len(SENTENCES)]
+        utterance = f"u{self.count}"
+        self.count += 1
+        start_ms, end_ms = self.at_ms, self.at_ms + len(text) * self.kit.CHARACTER_MS
+        self.driver.audio(self.kit.speak(text))
+        self.at_ms = end_ms
+        self.spoken[utterance] = (start_ms, end_ms)
+        self.pause(PAUSE_MS)
+        self.driver.transcript(
+            text,
+            1,
+            utterance=utterance,
+            final=final,
+            start_ms=max(0, start_ms - padding_ms + skew_ms),
+            end_ms=max(0, end_ms + padding_ms + skew_ms),
+        ).run()
+        return self.driver.finals.get(utterance)
+
+    def is_right(self, final: Any) -> bool:
+        """Whether every character was found where it was spoken."""
+        start_ms, _ = self.spoken[final.utterance]
+        expected = [start_ms + i * self.kit.CHARACTER_MS - 22 for i in range(len(final.text))]
+        return bool(final.audio_used) and [c[0] for c in final.characters] == expected
+
+    @property
+    def warnings(self) -> list[str]:
+        named = self.driver.named(WarningMessage, "transcript_clock_skew")
+        return [warning.detail for warning in named]
+
+
+@pytest.fixture
+def conversation(drive: Drive, kit: SimpleNamespace) -> Conversation:
+    talk = Conversation(drive(), kit)
+    talk.pause(6_000)
+    return talk
+
+
+# --- a transcript whose clock is off --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("skew_ms", [-5_000, -3_000, -700, 700, 3_000, 5_000])
+def test_a_constant_skew_is_measured_corrected_and_told_once(
+    conversation: Conversation, skew_ms: int
+) -> None:
+    finals = [conversation.say(skew_ms) for _ in range(8)]
+    assert all(map(conversation.is_right, finals))
+    (detail,) = conversation.warnings
+    direction = "late" if skew_ms > 0 else "early"
+    assert f"too {direction}" in detail
+    offset_ms = int(detail.split(": ")[1].split(" ")[0])
+    assert abs(offset_ms + skew_ms) <= 40 + 22, "a frame, and the frames' own lag"
+
+
+def test_a_corrected_skew_costs_nothing_more(conversation: Conversation) -> None:
+    for _ in range(3):
+        conversation.say(2_000)
+    before = len(conversation.driver.model.tag_calls)
+    for _ in range(5):
+        conversation.say(2_000)
+    calls = conversation.driver.model.tag_calls[before:]
+    assert len(calls) == 5
+    assert all(frames <= 20 + 10 for _, frames in calls), "the speech and the slack"
+
+
+def test_interims_are_heard_with_the_corrected_times(conversation: Conversation) -> None:
+    for _ in range(3):
+        conversation.say(-3_000)
+    conversation.say(-3_000, final=False)
+    (*_, last) = [m for m in conversation.driver.events if isinstance(m, EntityUpsert)]
+    assert last.utterance == "u3"
+    assert last.entity.audio_used
+
+
+def test_times_from_the_transcript_are_corrected_too(conversation: Conversation) -> None:
+    for _ in range(3):
+        conversation.say(-3_000)
+    conversation.driver.model.bundle.__dict__["audio_fit_bound"] = 1.0  # nothing fits any more
+    final = conversation.say(-3_000)
+    assert final.time_source == "transcript"
+    start_ms, end_ms = conversation.spoken[final.utterance]
+    assert abs(final.characters[0][0] - start_ms) <= 62
+    assert abs(final.characters[-1][1] - end_ms) <= 62
+
+
+@pytest.mark.parametrize("skew_ms", [-150, 0, 150])
+def test_a_skew_within_the_slack_changes_nothing(conversation: Conversation, skew_ms: int) -> None:
+    finals = [conversation.say(skew_ms, padding_ms=60) for _ in range(8)]
+    assert all(map(conversation.is_right, finals))
+    assert conversation.warnings == []
+    assert len(conversation.driver.model.tag_calls) == 8
+
+
+def test_one_odd_utterance_is_found_and_changes_nothing(conversation: Conversation) -> None:
+    for skew_ms in (0, 0, 0, 2_500, 0, 0, -1_800, 0):
+        assert conversation.is_right(conversation.say(skew_ms))
+    assert conversation.warnings == []
+
+
+def test_a_clock_that_jumps_is_measured_again(conversation: Conversation) -> None:
+    for skew_ms in (3_000, -1_500, 0):
+        for _ in range(6):
+            assert conversation.is_right(conversation.say(skew_ms))
+    assert len(conversation.warnings) == 3
+    assert len(conversation.driver.model.tag_calls) == 18 + 3 * 3, "three are looked for twice"
+
+
+def test_a_recogniser_that_begins_to_count_again_is_followed(conversation: Conversation) -> None:
+    for _ in range(3):
+        conversation.say(0)
+    conversation.pause(50_000)
+    skew_ms = -conversation.at_ms
+    assert all(conversation.is_right(conversation.say(skew_ms)) for _ in range(6))
+    assert len(conversation.warnings) == 1
+
+
+def test_text_that_was_not_spoken_measures_nothing(conversation: Conversation) -> None:
+    for number in range(6):
+        conversation.pause(2_000)
+        final = conversation.driver.transcript(
+            "李四", 1, utterance=f"x{number}", final=True, start_ms=100, end_ms=900
+        ).run()[-1]
+        assert not final.audio_used
+    assert conversation.warnings == []
+    assert conversation.is_right(conversation.say(0))
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.integers(-5_000, 5_000), st.lists(st.integers(0, 300), min_size=6, max_size=6))
+def test_any_constant_skew_leaves_every_final_right(
+    kit: SimpleNamespace, skew_ms: int, paddings: list[int]
+) -> None:
+    driver = kit.Driver(kit.FakeModel(), SessionStart())
+    driver.drain()
+    talk = Conversation(driver, kit)
+    talk.pause(6_000)
+    for padding_ms in paddings:
+        assert talk.is_right(talk.say(skew_ms, padding_ms=padding_ms))
+    assert len(talk.warnings) <= 1
+    assert bool(talk.warnings) or abs(skew_ms) < 1_000
