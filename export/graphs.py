@@ -14,6 +14,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from cnerta.models.geometry import cache_inputs
 from cnerta.models.tagger import SpeechTagger
 
 __all__ = ["AcousticGraph", "GraphSignature", "TaggerGraph", "write_graph"]
@@ -35,42 +36,42 @@ class GraphSignature:
 
 
 class AcousticGraph(nn.Module):
-    """Samples and stream state to frames and stream state."""
-
-    signature = GraphSignature(
-        {
-            "samples": {0: "batch", 1: "samples"},
-            "carry": {0: "batch"},
-            "cache": {0: "batch"},
-            "cache_length": {0: "batch"},
-        },
-        {
-            "frames": {0: "batch", 1: "new_frames"},
-            "next_carry": {0: "batch"},
-            "next_cache": {0: "batch"},
-            "next_cache_length": {0: "batch"},
-        },
-    )
+    """Samples and stream state to frames and what is new in the stream's state."""
 
     def __init__(self, model: SpeechTagger) -> None:
         super().__init__()
         self.encoder = model.acoustic
+        # An input for each layer's keys and values: taking them out of one tensor would copy them.
+        cache = cache_inputs(self.encoder.geometry.layers)
+        self.signature = GraphSignature(
+            {
+                "samples": {0: "batch", 1: "samples"},
+                "carry": {0: "batch"},
+                "position": {0: "batch"},
+                **{name: {0: "batch"} for name in cache},
+            },
+            {
+                "frames": {0: "batch", 1: "new_frames"},
+                "next_carry": {0: "batch"},
+                "new_cache": {2: "batch", 4: "new_frames"},
+            },
+        )
 
     def forward(
-        self, samples: Tensor, carry: Tensor, cache: Tensor, cache_length: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        self, samples: Tensor, carry: Tensor, position: Tensor, *cache: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """See :meth:`cnerta.models.acoustic.AcousticEncoder.forward_chunk`."""
-        return self.encoder.forward_chunk(samples, carry, cache, cache_length)
+        return self.encoder.forward_chunk(samples, carry, position, *cache)
 
     def example(self, batch: int, frames: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Random inputs: every stream with another amount of history."""
-        geometry = self.encoder.geometry
-        shape = (batch, geometry.layers, 2, geometry.left_frames, geometry.width)
+        g = self.encoder.geometry
+        cache = torch.randn((2 * g.layers, batch, *g.cache_shape[2:]), generator=generator)
         return (
-            0.1 * torch.randn(batch, frames * geometry.hop_samples, generator=generator),
-            0.1 * torch.randn(batch, geometry.carry_samples, generator=generator),
-            torch.randn(shape, generator=generator),
-            torch.randint(0, geometry.left_frames + 1, (batch,), generator=generator),
+            0.1 * torch.randn(batch, frames * g.hop_samples, generator=generator),
+            0.1 * torch.randn(batch, g.carry_samples, generator=generator),
+            torch.randint(0, 2 * g.left_frames, (batch,), generator=generator),
+            *cache,
         )
 
 
@@ -141,7 +142,12 @@ def write_graph(
     if isinstance(graph, AcousticGraph):
         frames = torch.export.Dim("new_frames", min=1)
         free["samples"] = graph.encoder.geometry.hop_samples * frames
-    shapes = [{a: free[n] for a, n in axes.items()} for axes in signature.inputs.values()]
+    shapes: list[object] = [
+        {a: free[n] for a, n in axes.items()} for axes in signature.inputs.values()
+    ]
+    if isinstance(graph, AcousticGraph):
+        # The cache is one argument of many tensors.
+        shapes[3:] = [tuple(shapes[3:])]
     exporter = logging.getLogger("torch.onnx")
     level = exporter.level
     exporter.setLevel(logging.ERROR)
@@ -154,7 +160,7 @@ def write_graph(
                 example,
                 input_names=list(signature.inputs),
                 output_names=list(signature.outputs),
-                dynamic_shapes=shapes,
+                dynamic_shapes=tuple(shapes),
                 opset_version=_OPSET,
                 dynamo=True,
                 optimize=True,

@@ -10,6 +10,8 @@ sinusoids of section 4.3 would not allow.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -32,17 +34,50 @@ def chunk_mask(frames: int, chunk: int, left: int, device: torch.device) -> Tens
     return (column < row_start + chunk) & (column >= row_start - left)
 
 
-def _rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Rotate pairs of channels by their position's angle. shape: (batch, heads, time, size)."""
+def _rotate(x: Tensor, rotation: Tensor) -> Tensor:
+    """Rotate pairs of channels by their position's angle.
+
+    Args:
+        x: shape: (batch, time, heads, size)
+        rotation: As :class:`_Rotation` gives it. shape: (batch or 1, time, 2, 1, size)
+    """
     half = x.shape[-1] // 2
-    first, second = x[..., :half], x[..., half:]
-    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
+    turned = torch.cat([x[..., half:], x[..., :half]], dim=-1)
+    return x * rotation[:, :, 0] + turned * rotation[:, :, 1]
+
+
+class _Rotation(nn.Module):
+    """The angles of rotary positions."""
+
+    turns: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        powers = torch.arange(0, size, 2, dtype=torch.float64) / size
+        # Turns, not radians, a frame: whole turns are dropped in double precision below, so that
+        # an angle is as exact after a month as at the start.
+        self.register_buffer("turns", 10_000.0**-powers / (2 * math.pi), persistent=False)
+
+    def forward(self, position: Tensor) -> Tensor:
+        """Cosines and signed sines.
+
+        Args:
+            position: Numbers of the frames. shape: (batch, time)
+
+        Returns:
+            shape: (batch, time, 2, 1, size)
+        """
+        turns = position.double()[:, :, None] * self.turns
+        angle = (2 * math.pi * (turns - turns.floor())).float()
+        cosine, sine = angle.cos(), angle.sin()
+        both = torch.stack(
+            [torch.cat([cosine, cosine], dim=-1), torch.cat([-sine, sine], dim=-1)], dim=2
+        )
+        return both.unsqueeze(3)
 
 
 class _RotaryAttention(nn.Module):
-    """Self-attention over cached and new frames, with rotary positions."""
-
-    inverse_wavelength: Tensor
+    """Self-attention over earlier and new frames, with rotary positions."""
 
     def __init__(self, config: AcousticConfig) -> None:
         super().__init__()
@@ -52,45 +87,48 @@ class _RotaryAttention(nn.Module):
         self.query = nn.Linear(config.width, config.width)
         self.key_value = nn.Linear(config.width, 2 * config.width)
         self.output = nn.Linear(config.width, config.width)
-        powers = torch.arange(0, self.size, 2) / self.size
-        self.register_buffer("inverse_wavelength", 10_000.0**-powers, persistent=False)
 
-    def _split(self, x: Tensor) -> Tensor:
-        batch, time, _ = x.shape
-        return x.view(batch, time, self.heads, self.size).transpose(1, 2)
-
-    def forward(self, x: Tensor, past: Tensor | None, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, past: tuple[Tensor, Tensor] | None, mask: Tensor, rotation: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Attend from the new frames to the past and new ones.
 
         Args:
-            x: New frames. shape: (batch, time, width)
-            past: Keys and values of earlier frames, side by side. shape: (batch, past, 2 * width)
-            mask: True where attention is allowed. broadcast to (batch, heads, time, past + time)
+            x: New frames, those of all streams in one list. shape: (batch * time, width)
+            past: Keys and values of earlier frames, as this method returned them, in any order.
+                shape of each: (batch, heads, past, size)
+            mask: True, or 0 if it is to be added, where attention is allowed.
+                shape: (batch, 1, 1 or time, past + time)
+            rotation: Of the new frames. shape: (batch or 1, time, 2, 1, size)
 
         Returns:
-            The attended frames, shape (batch, time, width), and keys and values of past and new
-            frames, shape (batch, past + time, 2 * width). Keys are kept unrotated, so positions
-            can count from the start of the cache.
+            The attended frames, shape (batch * time, width), and the keys and values of the new
+            frames, shape (batch, heads, time, size). Keys are rotated already.
         """
-        batch, time, width = x.shape
-        key_value = self.key_value(x)
+        batch, time = mask.shape[0], rotation.shape[1]
+        # One product, with the scale of the scores in the weights: both cost nothing at run time.
+        scale = self.size**-0.5
+        weight = torch.cat([scale * self.query.weight, self.key_value.weight])
+        bias = torch.cat([scale * self.query.bias, self.key_value.bias])
+        projected = nn.functional.linear(x, weight, bias)
+        projected = projected.view(batch, time, 3 * self.heads, self.size)
+        query_key, value = torch.split(projected, [2 * self.heads, self.heads], dim=2)
+        query, key = torch.chunk(_rotate(query_key, rotation).transpose(1, 2), 2, dim=1)
+        value = value.transpose(1, 2)
+        keys, values = key, value
         if past is not None:
-            key_value = torch.cat([past, key_value], dim=1)
-        total = key_value.shape[1]
-        position = torch.arange(total, device=x.device, dtype=x.dtype)
-        angle = position[:, None] * self.inverse_wavelength
-        cosine, sine = angle.cos(), angle.sin()
-        query = _rotate(self._split(self.query(x)), cosine[total - time :], sine[total - time :])
-        key = _rotate(self._split(key_value[..., :width]), cosine, sine)
+            keys = torch.cat([past[0], key], dim=2)
+            values = torch.cat([past[1], value], dim=2)
         attended = nn.functional.scaled_dot_product_attention(
             query,
-            key,
-            self._split(key_value[..., width:]),
+            keys,
+            values,
             attn_mask=mask,
             dropout_p=self.dropout if self.training else 0.0,
+            scale=1.0,
         )
-        merged = attended.transpose(1, 2).reshape(batch, time, width)
-        return self.output(merged), key_value
+        merged = attended.transpose(1, 2).reshape(batch * time, self.heads * self.size)
+        return self.output(merged), key, value
 
 
 class _Layer(nn.Module):
@@ -109,10 +147,13 @@ class _Layer(nn.Module):
         )
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, past: Tensor | None, mask: Tensor) -> tuple[Tensor, Tensor]:
-        attended, key_value = self.attention(self.attention_norm(x), past, mask)
+    def forward(
+        self, x: Tensor, past: tuple[Tensor, Tensor] | None, mask: Tensor, rotation: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """See :meth:`_RotaryAttention.forward`."""
+        attended, key, value = self.attention(self.attention_norm(x), past, mask, rotation)
         x = x + self.dropout(attended)
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x))), key_value
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x))), key, value
 
 
 class AcousticEncoder(nn.Module):
@@ -131,6 +172,7 @@ class AcousticEncoder(nn.Module):
         bands = ((config.mel_bins - 1) // 2 - 1) // 2
         self.projection = nn.Linear(config.conv_channels * bands, config.width)
         self.dropout = nn.Dropout(config.dropout)
+        self.rotation = _Rotation(config.width // config.heads)
         self.layers = nn.ModuleList(_Layer(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
 
@@ -138,7 +180,7 @@ class AcousticEncoder(nn.Module):
     def geometry(self) -> FrameGeometry:
         """Sizes a streaming caller needs."""
         c = self.config
-        return FrameGeometry(c.layers, c.width, c.left_frames, c.chunk_frames)
+        return FrameGeometry(c.layers, c.heads, c.width, c.left_frames, c.chunk_frames)
 
     def features(self, samples: Tensor) -> Tensor:
         """Filter bank of whole utterances, from the zero history of a stream's start.
@@ -178,9 +220,11 @@ class AcousticEncoder(nn.Module):
             mask = mask & chunk_mask(frames, chunk, self.config.left_frames, x.device)
             # Rows of padding whose whole window is padding too must see something, or they are NaN.
             mask = mask | torch.eye(frames, dtype=torch.bool, device=x.device)
+        rotation = self.rotation(torch.arange(frames, device=x.device)[None])
+        rows = x.flatten(0, 1)
         for layer in self.layers:
-            x, _ = layer(x, None, mask)
-        encoded: Tensor = self.norm(x)
+            rows, _, _ = layer(rows, None, mask, rotation)
+        encoded: Tensor = self.norm(rows).view_as(x)
         return encoded
 
     def forward(
@@ -200,34 +244,37 @@ class AcousticEncoder(nn.Module):
         return self.encode(self.features(samples), counts, chunk), counts
 
     def forward_chunk(
-        self, samples: Tensor, carry: Tensor, cache: Tensor, cache_length: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        self, samples: Tensor, carry: Tensor, position: Tensor, *cache: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Encode the next chunk of each stream.
+
+        Only what is new comes out; where it goes in the cache is the caller's affair (frame ``t``
+        belongs in place ``t % left_frames``), so that the cache is read and never rewritten.
 
         Args:
             samples: New samples. shape: (batch, 640 * n)
             carry: The samples before them. shape: (batch, 720)
-            cache: Keys and values of earlier frames, newest last.
-                shape: (batch, layers, 2, left_frames, width)
-            cache_length: How many of the cached frames are real. shape: (batch,)
+            position: Number of the first new frame. shape: (batch,)
+            cache: Keys of the first layer, its values, keys of the second, and so on: the last
+                ``left_frames`` frames, in any order if there are as many, else the first places
+                are filled. shape of each: (batch, heads, left_frames, size)
 
         Returns:
-            New frames, shape (batch, n, width), and carry, cache and cache_length for next time.
+            New frames, shape (batch, n, width); the carry for next time; keys and values of the
+            new frames, shape (layers, 2, batch, heads, n, size).
         """
         left = self.config.left_frames
         joined = torch.cat([carry, samples], dim=1)
         x = self._embed(self.filter_bank(joined))
         new = x.shape[1]
-        column = torch.arange(left + new, device=x.device)
-        mask = (column >= left - cache_length[:, None])[:, None, None, :]
-        # shape: (batch, layers, left_frames, 2 * width)
-        past = cache.transpose(2, 3).flatten(3)
+        rotation = self.rotation(position[:, None] + torch.arange(new, device=x.device))
+        place = torch.arange(left + new, device=x.device)
+        is_empty = (place >= position[:, None]) & (place < left)
+        mask = torch.zeros_like(is_empty, dtype=x.dtype).masked_fill(is_empty, -1e9)
+        mask = mask[:, None, None, :]
+        rows = x.flatten(0, 1)
         kept = []
-        for i, layer in enumerate(self.layers):
-            x, key_value = layer(x, past[:, i], mask)
-            kept.append(key_value[:, new:])
-        batch, layers, _, _, width = cache.shape
-        stacked = torch.stack(kept, dim=1).view(batch, layers, left, 2, width)
-        next_cache = stacked.transpose(2, 3)
-        next_length = (cache_length + new).clamp(max=left)
-        return self.norm(x), joined[:, -CARRY_SAMPLES:], next_cache, next_length
+        for layer, keys, values in zip(self.layers, cache[::2], cache[1::2], strict=True):
+            rows, key, value = layer(rows, (keys, values), mask, rotation)
+            kept.append(torch.stack([key, value]))
+        return self.norm(rows).view_as(x), joined[:, -CARRY_SAMPLES:], torch.stack(kept)

@@ -36,7 +36,7 @@ __all__ = [
     "write_bundle",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 ACOUSTIC_FILE = "acoustic.onnx"
 TAGGER_FILE = "tagger.onnx"
 _MANIFEST = "bundle.json"

@@ -57,8 +57,10 @@ class CrossModalAttention(nn.Module):
         beyond = torch.arange(time, device=frame_counts.device) >= frame_counts[:, None]
         blank = log_probabilities[:, :, 0].exp().masked_fill(beyond, 1.0)
         padded = nn.functional.pad(blank, (reach, reach), value=1.0)
-        shifted = [padded[:, k : k + time] for k in range(2 * reach + 1)]
-        return torch.stack(shifted, dim=2)
+        around = torch.arange(2 * reach + 1, device=blank.device)
+        place = torch.arange(time, device=blank.device)[:, None] + around
+        around_each = padded.index_select(1, place.flatten())
+        return around_each.view(padded.shape[0], time, 2 * reach + 1)
 
     def forward(
         self, text: Tensor, frames: Tensor, frame_counts: Tensor, log_probabilities: Tensor

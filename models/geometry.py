@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["CARRY_SAMPLES", "HOP_SAMPLES", "SAMPLE_RATE", "FrameGeometry"]
+__all__ = ["CARRY_SAMPLES", "HOP_SAMPLES", "SAMPLE_RATE", "FrameGeometry", "cache_inputs"]
 
 SAMPLE_RATE = 16_000
 HOP_SAMPLES = 640
@@ -26,6 +26,7 @@ class FrameGeometry:
 
     Attributes:
         layers: Transformer layers, each with its own cache.
+        heads: Attention heads of each.
         width: Size of a frame.
         left_frames: Frames of left context that the cache holds.
         chunk_frames: Usual frames a call; any number from 1 is allowed.
@@ -35,6 +36,7 @@ class FrameGeometry:
     """
 
     layers: int
+    heads: int
     width: int
     left_frames: int
     chunk_frames: int
@@ -46,6 +48,11 @@ class FrameGeometry:
     def frame_ms(self) -> float:
         """Milliseconds a frame."""
         return 1000.0 * self.hop_samples / self.sample_rate
+
+    @property
+    def cache_shape(self) -> tuple[int, int, int, int, int]:
+        """Layers, keys or values, heads, frames, size: what a stream keeps between calls."""
+        return (self.layers, 2, self.heads, self.left_frames, self.width // self.heads)
 
     def frame_start_ms(self, frame: float) -> float:
         """Where on the audio clock ``frame`` begins and ``frame - 1`` ends.
@@ -60,3 +67,8 @@ class FrameGeometry:
     def chunk_samples(self) -> int:
         """New samples of a usual call."""
         return self.chunk_frames * self.hop_samples
+
+
+def cache_inputs(layers: int) -> list[str]:
+    """Names of the acoustic graph's cache inputs, in order."""
+    return [f"{kind}_{layer}" for layer in range(layers) for kind in ("keys", "values")]

@@ -19,7 +19,7 @@ from cnerta.models.alignment import Alignment, align
 from cnerta.models.bundle import ACOUSTIC_FILE, TAGGER_FILE, Bundle, load_bundle
 from cnerta.models.decoding import CrfDecoder, ScoredSpan
 from cnerta.models.errors import InferenceError
-from cnerta.models.geometry import FrameGeometry
+from cnerta.models.geometry import FrameGeometry, cache_inputs
 
 __all__ = ["AcousticState", "Device", "Model", "Tagged"]
 
@@ -35,19 +35,23 @@ class AcousticState:
 
     Attributes:
         carry: Last samples. shape: (carry_samples,)
-        cache: Keys and values of the last frames. shape: (layers, 2, left_frames, width)
-        cache_length: How many of the cached frames are real.
+        cache: Keys and values of the last frames, frame ``t`` in place ``t % left_frames``.
+            shape: (layers, 2, heads, left_frames, size)
+        position: Number of the next frame.
     """
 
     carry: Floats
     cache: Floats
-    cache_length: int
+    position: int
 
     @classmethod
     def initial(cls, geometry: FrameGeometry) -> AcousticState:
         """The state before the first sample."""
-        shape = (geometry.layers, 2, geometry.left_frames, geometry.width)
-        return cls(np.zeros(geometry.carry_samples, np.float32), np.zeros(shape, np.float32), 0)
+        return cls(
+            np.zeros(geometry.carry_samples, np.float32),
+            np.zeros(geometry.cache_shape, np.float32),
+            0,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,7 @@ class Model:
         self._acoustic = acoustic
         self._tagger = tagger
         self._decoder = CrfDecoder(bundle.scheme, bundle.crf)
+        self._cache_inputs = cache_inputs(bundle.geometry.layers)
 
     @classmethod
     def load(cls, path: Path, *, device: Device = "auto", threads: int = 1) -> Model:
@@ -151,22 +156,31 @@ class Model:
         batch, count = samples.shape
         assert count % self.bundle.geometry.hop_samples == 0, "whole frames only"
         assert batch == len(states), "one state a stream"
-        frames, carry, cache, cache_length = self._acoustic.run(
-            ["frames", "next_carry", "next_cache", "next_cache_length"],
-            {
-                "samples": samples,
-                "carry": np.stack([s.carry for s in states]),
-                "cache": np.stack([s.cache for s in states]),
-                "cache_length": np.array([s.cache_length for s in states], np.int64),
-            },
-        )
+        # Streams in the third place, so that what each layer is given is one block of memory.
+        geometry = self.bundle.geometry
+        layers, kinds, *shape = geometry.cache_shape
+        cache = np.empty((layers, kinds, batch, *shape), np.float32)
+        for i, state in enumerate(states):
+            cache[:, :, i] = state.cache
+        feed = {
+            "samples": samples,
+            "carry": np.stack([s.carry for s in states]),
+            "position": np.array([s.position for s in states], np.int64),
+        }
+        feed.update(zip(self._cache_inputs, cache.reshape(-1, batch, *shape), strict=True))
+        frames, carry, new = self._acoustic.run(["frames", "next_carry", "new_cache"], feed)
         self.encoded_samples += batch * count
         # Copies, because a row of the batch would keep the whole batch alive.
         return [
-            (own.copy(), AcousticState(own_carry.copy(), own_cache.copy(), int(length)))
-            for own, own_carry, own_cache, length in zip(
-                frames, carry, cache, cache_length, strict=True
+            (
+                frames[i].copy(),
+                AcousticState(
+                    carry[i].copy(),
+                    _remember(state, new[:, :, i]),
+                    state.position + frames.shape[1],
+                ),
             )
+            for i, state in enumerate(states)
         ]
 
     def encode_recording(self, samples: Floats) -> Floats:
@@ -218,3 +232,19 @@ class Model:
         spans = self._decoder.decode(emissions, lengths)
         alignments = align(log_probabilities, counts, ids, self.bundle.blank_penalty)
         return [Tagged(s, a) for s, a in zip(spans, alignments, strict=True)]
+
+
+def _remember(state: AcousticState, new: Floats) -> Floats:
+    """A stream's cache with the new frames in place of the oldest.
+
+    Args:
+        state: The state before them.
+        new: Their keys and values. shape: (layers, 2, heads, n, size)
+    """
+    cache = state.cache.copy()
+    left = cache.shape[3]
+    kept = min(left, new.shape[3])
+    end = state.position + new.shape[3]
+    places = np.arange(end - kept, end) % left
+    cache[:, :, :, places] = new[:, :, :, new.shape[3] - kept :]
+    return cache

@@ -154,7 +154,7 @@ def test_a_truncated_graph_is_refused(damaged: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: m.update(schema_version=99), "schema version 1, got 99"),
+        (lambda m: m.update(schema_version=99), "schema version 2, got 99"),
         (lambda m: m.pop("crf"), "crf"),
         (lambda m: m.update(surprise=1), "surprise"),
         (lambda m: m["labels"].update(tags=["B-X"]), "first tag"),
@@ -171,7 +171,7 @@ def test_a_manifest_that_does_not_fit_is_refused(damaged: Path, change, message:
 
 
 def test_a_manifest_that_is_no_json_is_refused(damaged: Path) -> None:
-    (damaged / "bundle.json").write_text('{"schema_version": 1, "name": "x')
+    (damaged / "bundle.json").write_text('{"schema_version": 2, "name": "x')
     with pytest.raises(BundleError, match=r"readable bundle\.json"):
         load_bundle(damaged)
 

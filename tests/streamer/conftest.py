@@ -71,7 +71,7 @@ class FakeModel:
             name="fake",
             scheme=scheme,
             vocabulary=Vocabulary.build("北京上海"),
-            geometry=FrameGeometry(layers=1, width=2, left_frames=4, chunk_frames=8),
+            geometry=FrameGeometry(layers=1, heads=1, width=2, left_frames=4, chunk_frames=8),
             crf=CrfParameters(np.zeros(tags), np.zeros((tags, tags)), np.zeros(tags)),
             max_characters=max_characters,
             audio_fit_bound=fit_bound,
@@ -99,9 +99,9 @@ class FakeModel:
         for row, state in zip(samples, states, strict=True):
             levels = row.reshape(-1, HOP).mean(axis=1)
             # The second column is the frame's number, as the state has carried it here.
-            numbers = state.cache_length + np.arange(len(levels))
+            numbers = state.position + np.arange(len(levels))
             frames = np.stack([levels, numbers], axis=1).astype(np.float32)
-            following = AcousticState(state.carry, state.cache, state.cache_length + len(levels))
+            following = AcousticState(state.carry, state.cache, state.position + len(levels))
             results.append((frames, following))
         return results
 
