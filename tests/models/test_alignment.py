@@ -39,12 +39,53 @@ def test_path_agrees_with_torchaudio(seed: int) -> None:
     assert found.starts.tolist() == [s.start for s in spans]
     assert found.ends.tolist() == [s.end for s in spans]
     best = [float(scores[0, s.start : s.end].max()) for s in spans]
+    assert found.peaks.tolist() == [
+        s.start + int(scores[0, s.start : s.end].argmax()) for s in spans
+    ]
     assert found.scores.tolist() == pytest.approx(best, abs=1e-4)
     assert found.score == pytest.approx(sum(best) / len(best), abs=1e-4)
 
 
+def worth_of(log_probabilities: np.ndarray, path: list[int], penalty: float) -> float:
+    """Sum along a path of columns, a blank less its penalty, 95 % of it outside the text."""
+    spoken = [t for t, column in enumerate(path) if column]
+    worth = 0.0
+    for t, column in enumerate(path):
+        outside = t < spoken[0] or t > spoken[-1]
+        worth += log_probabilities[t, column]
+        worth -= 0.0 if column else penalty * (0.95 if outside else 1.0)
+    return float(worth)
+
+
+@pytest.mark.parametrize("penalty", [0.0, 2.0, 6.0])
+@pytest.mark.parametrize("ids", [[1], [1, 2], [1, 1], [1, 2, 2], [3, 1, 3]])
+def test_no_path_is_better(ids: list[int], penalty: float) -> None:
+    frames, length = 7, len(ids)
+    for seed in range(3):
+        log_probabilities = random_case(seed, frames, ids)
+        (found,) = align(log_probabilities[None], [frames], [np.array(ids)], penalty)
+        assert found is not None
+        path = [0] * frames
+        for u, (start, end) in enumerate(zip(found.starts, found.ends, strict=True)):
+            path[start:end] = [1 + u] * (end - start)
+
+        def is_valid(columns: tuple[int, ...]) -> bool:
+            runs = [c for c, _ in itertools.groupby(columns)]
+            return [c for c in runs if c] == list(range(1, 1 + length)) and not any(
+                a and b and ids[a - 1] == ids[b - 1] for a, b in itertools.pairwise(runs)
+            )
+
+        best = max(
+            worth_of(log_probabilities, list(columns), penalty)
+            for columns in itertools.product(range(1 + length), repeat=frames)
+            if is_valid(columns)
+        )
+        assert is_valid(tuple(path))
+        assert worth_of(log_probabilities, path, penalty) == pytest.approx(best, abs=1e-4)
+
+
 def test_a_batch_gives_what_its_utterances_give_alone() -> None:
-    cases = [(30, [1, 2, 2, 3]), (12, [4]), (3, [1, 2, 3, 4]), (50, [5, 5, 5, 6, 7, 5])]
+    cases = [(30, [1, 2, 2, 3]), (12, [4]), (3, [1, 2, 3, 4]), (50, [5, 5, 5, 6, 7, 5])] * 5
     longest = max(len(ids) for _, ids in cases)
     batch = np.zeros((len(cases), 50, 1 + longest), np.float32)
     for i, (frames, ids) in enumerate(cases):
@@ -60,6 +101,7 @@ def test_a_batch_gives_what_its_utterances_give_alone() -> None:
         assert together is not None
         assert together.starts.tolist() == alone.starts.tolist()
         assert together.ends.tolist() == alone.ends.tolist()
+        assert together.peaks.tolist() == alone.peaks.tolist()
         assert together.score == pytest.approx(alone.score)
 
 

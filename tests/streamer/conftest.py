@@ -136,7 +136,11 @@ class FakeModel:
         fits = all(s < e for s, e in zip(starts, ends, strict=True))
         score = 0.0 if fits else -10.0
         return Alignment(
-            np.array(starts), np.array(ends), np.full(len(text), score, np.float32), score
+            starts=np.array(starts),
+            ends=np.array(ends),
+            peaks=(np.array(starts) + np.array(ends)) // 2,
+            scores=np.full(len(text), score, np.float32),
+            score=score,
         )
 
 
