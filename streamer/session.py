@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -24,6 +24,7 @@ import numpy.typing as npt
 from msgspec import UNSET
 
 from cnerta.models.alignment import Alignment
+from cnerta.models.boundaries import LEVELS_PER_FRAME, character_times, sound_levels
 from cnerta.models.bundle import Bundle
 from cnerta.models.decoding import ScoredSpan
 from cnerta.models.inference import AcousticState, Tagged
@@ -101,11 +102,14 @@ class TagWork:
         texts: The normalised text, in pieces if the model cannot take it whole; none if empty.
         frames: Frames for each piece. shape of each: (time, width)
         first_frame: Number of the first frame in the stream.
+        levels: How loud the samples of the frames are, see
+            :func:`cnerta.models.boundaries.sound_levels`. shape: (time, LEVELS_PER_FRAME)
     """
 
     texts: tuple[str, ...]
     frames: tuple[Floats, ...]
     first_frame: int
+    levels: Floats = field(default_factory=lambda: np.zeros((0, LEVELS_PER_FRAME), np.float32))
 
     @property
     def has_audio(self) -> bool:
@@ -194,8 +198,10 @@ class Session:
         self._backlog_samples = 0
         self._commit_end = 0  # sample up to which even a short chunk is encoded at once
         self._encoding = 0  # frames of the chunk that is away
+        self._encoding_levels = np.zeros((0, LEVELS_PER_FRAME), np.float32)
         self._state = AcousticState.initial(bundle.geometry)
         self._frames = FrameStore(bundle.geometry.width)
+        self._levels = FrameStore(LEVELS_PER_FRAME)  # how loud each frame's samples are
         self._cursor = 0  # first frame that belongs to no answered final
 
         self._utterances: OrderedDict[str, _Utterance] = OrderedDict()
@@ -312,14 +318,16 @@ class Session:
         if count <= 0:
             return None
         self._encoding = count
-        return EncodeWork(self._take_samples(count * hop), self._state)
+        samples = self._take_samples(count * hop)
+        self._encoding_levels = sound_levels(samples)
+        return EncodeWork(samples, self._state)
 
     def encoded(self, frames: Floats, state: AcousticState) -> None:
         """Take back what :meth:`take_encode` gave out. shape of frames: (n, width)."""
         assert len(frames) == self._encoding, "expected a frame for each hop"
         self._encoding = 0
         self._state = state
-        self._add_frames(frames)
+        self._add_frames(frames, self._encoding_levels)
 
     def take_tag(self, now: float) -> TagWork | None:
         """The next revision to tag: finals in the order they came, then interims.
@@ -366,7 +374,7 @@ class Session:
         self._send(utterance.tracker.apply(heard.revision, answer, self._options, now))
         if revision.message.final:
             self._finals.popleft()
-            self._close(utterance, heard)
+            self._close(utterance, heard, answer)
 
     def tick(self, now: float) -> None:
         """Let time pass."""
@@ -458,8 +466,9 @@ class Session:
     def _skip_backlog(self) -> None:
         """Give up the older half of the waiting audio: better a gap than an endless delay."""
         count = self._backlog_samples // (2 * self._geometry.hop_samples)
-        self._take_samples(count * self._geometry.hop_samples)
-        self._add_frames(np.zeros((count, self._geometry.width), np.float32))
+        skipped = self._take_samples(count * self._geometry.hop_samples)
+        frames = np.zeros((count, self._geometry.width), np.float32)
+        self._add_frames(frames, sound_levels(skipped))
         self._state = AcousticState.initial(self._geometry)
         self._warn(
             "audio_skipped",
@@ -467,15 +476,17 @@ class Session:
             f"{round(count * self._geometry.frame_ms)} ms were skipped",
         )
 
-    def _add_frames(self, frames: Floats) -> None:
+    def _add_frames(self, frames: Floats, levels: Floats) -> None:
         """Keep new frames, and forget those that are too old to be asked for."""
         self._frames.append(frames)
+        self._levels.append(levels)
         oldest = self._frames.end - int(self._limits.retained_ms / self._geometry.frame_ms)
         if oldest > self._cursor:
             self._cursor = oldest
             self._warn_too_long(oldest)
         late = int(self._limits.late_ms / self._geometry.frame_ms)
-        self._frames.drop_before(max(oldest, self._cursor - late))
+        for store in (self._frames, self._levels):
+            store.drop_before(max(oldest, self._cursor - late))
 
     # --- transcripts ------------------------------------------------------------------------------
 
@@ -590,7 +601,9 @@ class Session:
         # Each character needs a frame of its own, else this audio cannot be of this text.
         if len(frames) < len(text):
             frames = none
-        return TagWork((text,), (frames,), max(start, self._frames.first))
+        first = max(start, self._frames.first)
+        levels = self._levels.window(first, first + len(frames))
+        return TagWork((text,), (frames,), first, levels=levels)
 
     def _window(self, revision: Revision) -> tuple[int, int]:
         """Numbers of the frames that may belong to a revision (rule 7)."""
@@ -668,14 +681,9 @@ class Session:
         """Put a result on the stream's clock and its pieces together."""
         work, alignment = heard.work, heard.alignment
         if alignment is not None:
-            clock, first = self._geometry.frame_start_ms, work.first_frame
-            times = tuple(
-                (round(clock(first + start)), round(clock(first + end)))
-                for start, end in zip(
-                    alignment.starts.tolist(), alignment.ends.tolist(), strict=True
-                )
-            )
-            heard_ms = (first + len(work.frames[0])) * self._geometry.frame_ms
+            exact = character_times(alignment, work.first_frame, work.levels, self._geometry)
+            times = tuple((start, end) for start, end in np.rint(exact).astype(int).tolist())
+            heard_ms = (work.first_frame + len(work.frames[0])) * self._geometry.frame_ms
             return Answer(heard.results[0].spans, times, "alignment", heard_ms)
         offset = 0
         found: list[ScoredSpan] = []
@@ -685,7 +693,7 @@ class Session:
         times = spread_times(*self._times(heard.revision.message), len(heard.revision.text.text))
         return Answer(tuple(found), times, "transcript" if times else "none", None)
 
-    def _close(self, utterance: _Utterance, heard: _Heard) -> None:
+    def _close(self, utterance: _Utterance, heard: _Heard, answer: Answer) -> None:
         """Forget an utterance whose final was answered, and the audio that was its own."""
         del self._utterances[utterance.id]
         self._answered_finals[utterance.id] = None
@@ -699,6 +707,8 @@ class Session:
         if alignment is not None:
             # The rest is the next utterance's.
             consumed = heard.work.first_frame + int(alignment.ends[-1])
+            while self._geometry.frame_start_ms(consumed) < answer.times[-1][1]:
+                consumed += 1  # the sound of the last character went on
             self._measure_skew(heard, alignment)
         else:
             # Whose audio this is nobody knows: the next utterance begins afresh.

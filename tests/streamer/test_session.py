@@ -209,10 +209,10 @@ def test_audio_beyond_the_text_is_left_for_the_next_utterance(
     first, second = driver.finals["a"], driver.finals["b"]
     assert first.audio_used
     assert second.audio_used
-    assert first.characters[-1][1] == 4 * kit.CHARACTER_MS - kit.FRAME_MS - 22
-    assert second.characters[0][0] == 4 * kit.CHARACTER_MS + 320 - 22
+    assert first.characters[-1][1] == 4 * kit.CHARACTER_MS - kit.FRAME_MS
+    assert second.characters[0][0] == 4 * kit.CHARACTER_MS + 320
     windows = [frames for _, frames in driver.model.tag_calls]
-    assert windows == [40, 40 - 15]
+    assert windows == [40, 40 - 16]
 
 
 def test_times_choose_the_audio(drive: Drive, kit: SimpleNamespace) -> None:
@@ -492,7 +492,7 @@ def test_a_backlog_is_skipped_rather_than_kept(drive: Drive, kit: SimpleNamespac
     assert len(driver.named(WarningMessage, "audio_skipped")) == 1
     assert driver.model.encoded_samples < 16 * 3640
     assert driver.finals["u1"].audio_used, "the newer half is still heard"
-    assert driver.finals["u1"].characters[0][0] == 2978
+    assert driver.finals["u1"].characters[0][0] == 3000
 
 
 def test_text_longer_than_the_model_takes_is_answered_in_pieces(
