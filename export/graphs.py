@@ -1,4 +1,4 @@
-"""The two graphs of a bundle as torch modules, and their ONNX files.
+"""The graphs of a bundle as torch modules, and their ONNX files.
 
 Names and shapes are the contract with :mod:`cnerta.models.inference`.
 """
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from cnerta.models.geometry import cache_inputs
 from cnerta.models.tagger import SpeechTagger
 
-__all__ = ["AcousticGraph", "GraphSignature", "TaggerGraph", "write_graph"]
+__all__ = ["AcousticGraph", "GraphSignature", "ReadingsGraph", "TaggerGraph", "write_graph"]
 
 _OPSET = 18
 
@@ -123,8 +123,45 @@ class TaggerGraph(nn.Module):
         )
 
 
+class ReadingsGraph(nn.Module):
+    """Frames and acoustic units to the units' scores, to tell which pronunciation was heard."""
+
+    signature = GraphSignature(
+        {"frames": {0: "time"}, "units": {0: "count"}},
+        {"scores": {0: "time", 1: "1 + count"}},
+    )
+    rows: Tensor
+
+    def __init__(self, model: SpeechTagger) -> None:
+        super().__init__()
+        self.blank = model.ctc.blank
+        self.register_buffer("rows", model.ctc.unit_rows().detach())
+
+    def forward(self, frames: Tensor, units: Tensor) -> Tensor:
+        """Scores as in :meth:`cnerta.models.ctc.CtcHead.all_units`, before they are normalised.
+
+        Args:
+            frames: shape: (time, width)
+            units: Numbers of units. shape: (count,)
+
+        Returns:
+            Column 0 is the blank. shape: (time, 1 + count)
+        """
+        rows = self.rows[units]
+        scores = frames @ rows[:, :-1].T + rows[:, -1]
+        return torch.cat([self.blank(frames), scores], dim=1)
+
+    def example(self, time: int, count: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Random frames and units."""
+        units, width = self.rows.shape
+        return (
+            torch.randn(time, width - 1, generator=generator),
+            torch.randint(0, units, (count,), generator=generator),
+        )
+
+
 def write_graph(
-    graph: AcousticGraph | TaggerGraph, example: tuple[Tensor, ...], path: Path
+    graph: AcousticGraph | TaggerGraph | ReadingsGraph, example: tuple[Tensor, ...], path: Path
 ) -> None:
     """Write a graph as one self-contained ONNX file.
 

@@ -10,7 +10,7 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from cnerta.export.graphs import AcousticGraph, TaggerGraph
+from cnerta.export.graphs import AcousticGraph, ReadingsGraph, TaggerGraph
 from cnerta.models.errors import ParityError
 
 __all__ = ["TOLERANCE", "check_parity"]
@@ -20,7 +20,9 @@ TOLERANCE = 1e-4
 
 
 def check_parity(
-    graph: AcousticGraph | TaggerGraph, path: Path, examples: Iterable[tuple[Tensor, ...]]
+    graph: AcousticGraph | TaggerGraph | ReadingsGraph,
+    path: Path,
+    examples: Iterable[tuple[Tensor, ...]],
 ) -> float:
     """Compare a graph with its ONNX file on the given inputs.
 
@@ -37,7 +39,8 @@ def check_parity(
     worst = 0.0
     for example in examples:
         with torch.no_grad():
-            expected = graph(*example)
+            output = graph(*example)
+        expected = output if isinstance(output, tuple) else (output,)
         feed = {n: v.numpy() for n, v in zip(graph.signature.inputs, example, strict=True)}
         found = session.run(list(graph.signature.outputs), feed)
         for name, want, got in zip(graph.signature.outputs, expected, found, strict=True):

@@ -8,18 +8,20 @@ from pathlib import Path
 
 import torch
 
-from cnerta.export.graphs import AcousticGraph, TaggerGraph, write_graph
+from cnerta.export.graphs import AcousticGraph, ReadingsGraph, TaggerGraph, write_graph
 from cnerta.export.parity import check_parity
 from cnerta.models.bundle import (
     ACOUSTIC_FILE,
     AUDIO_FIT_BOUND,
     BLANK_PENALTY,
+    READINGS_FILE,
     TAGGER_FILE,
     Bundle,
     write_bundle,
 )
 from cnerta.models.checkpoint import Checkpoint
 from cnerta.models.normalisation import NORMALISATION
+from cnerta.models.tagger import SpeechTagger
 
 __all__ = ["Export", "export_bundle"]
 
@@ -35,7 +37,8 @@ class Export:
     Attributes:
         bundle: The bundle.
         acoustic_difference: Largest difference between torch and ``acoustic.onnx``.
-        tagger_difference: Largest difference between torch and ``tagger.onnx``.
+        tagger_difference: Largest difference between torch and ``tagger.onnx``, and
+            ``readings.onnx`` where there is one.
     """
 
     bundle: Bundle
@@ -51,7 +54,7 @@ def export_bundle(
     blank_penalty: float = BLANK_PENALTY,
     seed: int = 0,
 ) -> Export:
-    """Write both graphs, check them against torch, then describe them.
+    """Write the graphs, check them against torch, then describe them.
 
     The description comes last: a folder whose export failed is not a bundle.
 
@@ -86,6 +89,10 @@ def export_bundle(
         tagger, out / TAGGER_FILE, [tagger.example(*s, generator) for s in shapes]
     )
 
+    has_readings = model.config.ctc.units == "pronunciations"
+    if has_readings:
+        tagger_difference = max(tagger_difference, write_readings(model, out, generator))
+
     bundle = Bundle(
         path=out,
         name=checkpoint.name,
@@ -99,6 +106,23 @@ def export_bundle(
         normalisation=NORMALISATION,
         provenance=checkpoint.provenance,
         scores=checkpoint.scores,
+        has_readings=has_readings,
     )
     write_bundle(bundle)
     return Export(bundle, acoustic_difference, tagger_difference)
+
+
+def write_readings(model: SpeechTagger, out: Path, generator: torch.Generator) -> float:
+    """Write the graph that tells which pronunciation was heard.
+
+    Returns:
+        Largest difference between torch and the graph.
+
+    Raises:
+        ParityError: The graph does not compute what torch computes.
+    """
+    graph = ReadingsGraph(model)
+    logger.info("writing %s", READINGS_FILE)
+    write_graph(graph, graph.example(20, 7, generator), out / READINGS_FILE)
+    sizes = [(1, 1), (60, 12), (2, 31)]
+    return check_parity(graph, out / READINGS_FILE, [graph.example(*s, generator) for s in sizes])

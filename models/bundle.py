@@ -2,8 +2,9 @@
 
     acoustic.onnx   samples and stream state -> frames and stream state
     tagger.onnx     characters and frames -> emissions and masked CTC log-probabilities
+    readings.onnx   frames and acoustic units -> scores; only of a model with pronunciations
     bundle.json     labels, vocabulary, frame geometry, CRF, provenance, scores, and the hashes of
-                    the two graphs
+                    the graphs
 
 A bundle whose schema version or hashes do not fit is refused.
 """
@@ -28,6 +29,7 @@ __all__ = [
     "ACOUSTIC_FILE",
     "AUDIO_FIT_BOUND",
     "BLANK_PENALTY",
+    "READINGS_FILE",
     "SCHEMA_VERSION",
     "TAGGER_FILE",
     "Bundle",
@@ -39,6 +41,7 @@ __all__ = [
 SCHEMA_VERSION = 2
 ACOUSTIC_FILE = "acoustic.onnx"
 TAGGER_FILE = "tagger.onnx"
+READINGS_FILE = "readings.onnx"
 _MANIFEST = "bundle.json"
 
 # Calibrated on the built-in model (docs/model-card.md); a bundle may bring its own.
@@ -63,6 +66,7 @@ class Bundle:
         normalisation: Name of the text normalisation the model was trained with.
         provenance: How it was made: recipe, data, seeds, versions.
         scores: Figures measured at export, named ``<data>.<measure>``.
+        has_readings: Whether it can tell how a character with several pronunciations was read.
     """
 
     path: Path
@@ -77,6 +81,7 @@ class Bundle:
     normalisation: str
     provenance: dict[str, str]
     scores: dict[str, float]
+    has_readings: bool = False
 
     @property
     def nested(self) -> bool:
@@ -133,7 +138,8 @@ def _file_sha256(path: Path) -> str:
 
 
 def write_bundle(bundle: Bundle) -> None:
-    """Write ``bundle.json`` beside the two graphs, which must be in ``bundle.path`` already."""
+    """Write ``bundle.json`` beside the graphs, which must be in ``bundle.path`` already."""
+    graphs = (ACOUSTIC_FILE, TAGGER_FILE, *([READINGS_FILE] if bundle.has_readings else []))
     manifest = _Manifest(
         schema_version=SCHEMA_VERSION,
         name=bundle.name,
@@ -154,7 +160,7 @@ def write_bundle(bundle: Bundle) -> None:
         normalisation=bundle.normalisation,
         provenance=bundle.provenance,
         scores=bundle.scores,
-        sha256={name: _file_sha256(bundle.path / name) for name in (ACOUSTIC_FILE, TAGGER_FILE)},
+        sha256={name: _file_sha256(bundle.path / name) for name in graphs},
     )
     encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=0)
     (bundle.path / _MANIFEST).write_bytes(encoded + b"\n")
@@ -191,6 +197,8 @@ def load_bundle(path: Path) -> Bundle:
     if vocabulary.sha256 != manifest.vocabulary.sha256:
         raise BundleError(f"expected the vocabulary the model was trained with in {path}")
     for name, expected in manifest.sha256.items():
+        if not (path / name).is_file():
+            raise BundleError(f"expected {name} in the bundle {path}, got no such file")
         found = _file_sha256(path / name)
         if found != expected:
             raise BundleError(
@@ -219,4 +227,5 @@ def load_bundle(path: Path) -> Bundle:
         normalisation=manifest.normalisation,
         provenance=manifest.provenance,
         scores=manifest.scores,
+        has_readings=READINGS_FILE in manifest.sha256,
     )

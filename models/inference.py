@@ -1,4 +1,4 @@
-"""Runs a bundle's two graphs on onnxruntime, whole batches at a time.
+"""Runs a bundle's graphs on onnxruntime, whole batches at a time.
 
 The only module that touches the runtime. Stateless towards its callers: a stream's state goes in
 and comes out as a value, so one model serves any number of streams.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from cnerta.models.alignment import Alignment, align
-from cnerta.models.bundle import ACOUSTIC_FILE, TAGGER_FILE, Bundle, load_bundle
+from cnerta.models.bundle import ACOUSTIC_FILE, READINGS_FILE, TAGGER_FILE, Bundle, load_bundle
 from cnerta.models.decoding import CrfDecoder, ScoredSpan
 from cnerta.models.errors import InferenceError
 from cnerta.models.geometry import FrameGeometry, cache_inputs
+from cnerta.models.readings import CharacterReading, heard_readings
 
 __all__ = ["AcousticState", "Device", "Model", "Tagged"]
 
@@ -61,10 +62,12 @@ class Tagged:
     Attributes:
         spans: Entities in priority order.
         alignment: Frames of each character; None without audio or with too little of it.
+        readings: How characters with several pronunciations were read, if that was asked for.
     """
 
     spans: tuple[ScoredSpan, ...]
     alignment: Alignment | None
+    readings: tuple[CharacterReading, ...] = ()
 
 
 class Model:
@@ -76,11 +79,12 @@ class Model:
         encoded_samples: Samples encoded so far, over all streams.
     """
 
-    def __init__(self, bundle: Bundle, acoustic: Any, tagger: Any) -> None:
+    def __init__(self, bundle: Bundle, acoustic: Any, tagger: Any, readings: Any = None) -> None:
         self.bundle = bundle
         self.encoded_samples = 0
         self._acoustic = acoustic
         self._tagger = tagger
+        self._readings = readings
         self._decoder = CrfDecoder(bundle.scheme, bundle.crf)
         self._cache_inputs = cache_inputs(bundle.geometry.layers)
 
@@ -122,14 +126,15 @@ class Model:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         try:
-            acoustic, tagger = (
+            names = (ACOUSTIC_FILE, TAGGER_FILE, READINGS_FILE)[: 3 if bundle.has_readings else 2]
+            graphs = [
                 ort.InferenceSession(str(path / name), options, providers=providers)
-                for name in (ACOUSTIC_FILE, TAGGER_FILE)
-            )
+                for name in names
+            ]
         except Exception as error:
             # onnxruntime raises its own unexported exception types.
             raise InferenceError(f"expected graphs onnxruntime can run, got: {error}") from error
-        model = cls(bundle, acoustic, tagger)
+        model = cls(bundle, *graphs)
         if device == "cuda" and model.device != "CUDAExecutionProvider":
             raise InferenceError(f"expected CUDA to work, got {model.device}")
         logger.info("bundle %s runs on %s", bundle.name, model.device)
@@ -232,6 +237,29 @@ class Model:
         spans = self._decoder.decode(emissions, lengths)
         alignments = align(log_probabilities, counts, ids, self.bundle.blank_penalty)
         return [Tagged(s, a) for s, a in zip(spans, alignments, strict=True)]
+
+    def read(self, text: str, frames: Floats, tagged: Tagged) -> Tagged:
+        """Add to an answer how the characters with several pronunciations were read.
+
+        Only for a bundle that ``has_readings``.
+
+        Args:
+            text: The text that was tagged.
+            frames: Its frames. shape: (time, width)
+            tagged: The answer; without an alignment nothing is added.
+        """
+        if tagged.alignment is None:
+            return tagged
+        ids = self.bundle.vocabulary.encode(text)
+        found = heard_readings(
+            self.bundle.vocabulary, ids, frames, tagged.alignment, self._score_units
+        )
+        return replace(tagged, readings=found)
+
+    def _score_units(self, frames: Floats, units: npt.NDArray[np.int64]) -> Floats:
+        scores: Floats
+        (scores,) = self._readings.run(["scores"], {"frames": frames, "units": units})
+        return scores
 
 
 def _remember(state: AcousticState, new: Floats) -> Floats:

@@ -91,6 +91,12 @@ class Vocabulary:
         """Character ids, one a code point. shape: (length,)."""
         return np.array([self._ids.get(c, UNKNOWN_ID) for c in text], dtype=np.int64)
 
+    def units_of(self, character: int) -> tuple[int, ...]:
+        """Units that the character of an id may be read as, most usual first."""
+        if character < _RESERVED:
+            return ()
+        return self.readings[character - _RESERVED]
+
     def reading_table(self) -> npt.NDArray[np.int64]:
         """Units of each character id, filled up with -1. shape: (characters, most readings).
 

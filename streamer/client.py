@@ -74,6 +74,7 @@ class StreamOptions:
     nested: bool = True
     interim: bool = True
     max_delay_ms: int = 700
+    readings: bool = False
 
 
 class StreamWatcher(Protocol):
@@ -259,6 +260,7 @@ async def stream(
         nested=options.nested,
         interim=options.interim,
         max_delay_ms=options.max_delay_ms,
+        readings=options.readings,
     )
     # If the server has closed already, what it said before is still to be received, and tells more.
     with contextlib.suppress(ServerUnreachableError):

@@ -56,6 +56,10 @@ class Inference(Protocol):
         """See :meth:`cnerta.models.inference.Model.tag`."""
         ...
 
+    def read(self, text: str, frames: Floats, tagged: Tagged) -> Tagged:
+        """See :meth:`cnerta.models.inference.Model.read`."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
@@ -110,7 +114,18 @@ class Engine:
                 failed[i] = result
             else:
                 collected[i].append(result)
-        return [failed.get(i) or TaggedWork(tuple(c)) for i, c in enumerate(collected)]
+        return [
+            failed.get(i) or self._with_readings(w, c)
+            for i, (w, c) in enumerate(zip(work, collected, strict=True))
+        ]
+
+    def _with_readings(self, work: TagWork, tagged: list[Tagged]) -> TaggedWork | Exception:
+        """Add the readings of characters where they were asked for."""
+        if not (work.wants_readings and work.has_audio):
+            return TaggedWork(tuple(tagged))
+        (text,), (frames,) = work.texts, work.frames
+        (answer,) = _run_group(tagged, lambda group: [self.model.read(text, frames, group[0])])
+        return answer if isinstance(answer, Exception) else TaggedWork((answer,))
 
     def _encode_group(self, group: Sequence[EncodeWork]) -> list[Encoded]:
         samples = np.stack([w.samples for w in group])

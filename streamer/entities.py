@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, Literal
 
-from msgspec import structs
+from msgspec import UNSET, UnsetType, structs
 
 from cnerta.models.decoding import ScoredSpan
 from cnerta.models.labels import Span, outermost, parents
 from cnerta.models.normalisation import NormalisedText
+from cnerta.models.readings import CharacterReading
+from cnerta.streamer import messages
 from cnerta.streamer.matching import TextChange, compare_texts, match_spans
 from cnerta.streamer.messages import (
     Entity,
@@ -87,12 +89,14 @@ class Answer:
         times: [start_ms, end_ms] of each normalised character, or none.
         time_source: Where the times are from.
         heard_ms: End of the audio that was heard; None if none was.
+        readings: How characters with several pronunciations were read; None: not asked.
     """
 
     found: tuple[ScoredSpan, ...]
     times: CharacterTimes
     time_source: TimeSource
     heard_ms: float | None
+    readings: tuple[CharacterReading, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +108,14 @@ class AnswerOptions:
         nested: Whether inner entities are sent (rule 5).
         interim: Whether entities of unfinished text are sent.
         stabiliser: When an entity is stable.
+        readings: Whether a final tells how characters were pronounced.
     """
 
     labels: frozenset[str] | None
     nested: bool
     interim: bool
     stabiliser: StabiliserOptions
+    readings: bool = False
 
 
 @dataclass(slots=True)
@@ -278,6 +284,7 @@ class EntityTracker:
             time_source=answer.time_source,
             audio_used=answer.heard_ms is not None,
             behind_live_ms=revision.behind_live_ms(answer.heard_ms, now),
+            readings=_readings(revision.text, answer.readings),
         )
 
 
@@ -370,6 +377,34 @@ def _reason(
     if any(s.start < moved.end and moved.start < s.end for s in spans):
         return "superseded"
     return "withdrawn"
+
+
+def _readings(
+    text: NormalisedText, readings: Sequence[CharacterReading] | None
+) -> list[messages.CharacterReading] | UnsetType:
+    """Readings as the client sees them, in the client's own offsets; unset if not asked for."""
+    if readings is None:
+        return UNSET
+    told: list[messages.CharacterReading] = []
+    for heard in readings:
+        start, end = text.original_range(heard.index, heard.index + 1)
+        (reading, confidence), *others = heard.readings
+        told.append(
+            messages.CharacterReading(
+                start=start,
+                end=end,
+                start_utf16=int(text.utf16[start]),
+                end_utf16=int(text.utf16[end]),
+                text=text.original[start:end],
+                reading=reading,
+                confidence=round(confidence, 4),
+                alternatives=[
+                    messages.PossibleReading(reading=name, confidence=round(share, 4))
+                    for name, share in others
+                ],
+            )
+        )
+    return told
 
 
 def _original_times(text: NormalisedText, times: CharacterTimes) -> list[tuple[int, int]]:

@@ -30,6 +30,7 @@ __all__ = [
     "SERVER_MESSAGES",
     "AudioAck",
     "AudioFormat",
+    "CharacterReading",
     "ClientMessage",
     "Encoding",
     "Entity",
@@ -41,6 +42,7 @@ __all__ = [
     "Keepalive",
     "Limits",
     "ModelInfo",
+    "PossibleReading",
     "ProtocolError",
     "ResumeOffer",
     "ResumeRequest",
@@ -132,6 +134,7 @@ class ErrorName(Enum):
     UNSUPPORTED_SAMPLE_RATE = ("unsupported_sample_rate", 4400, False)
     UNSUPPORTED_CHANNELS = ("unsupported_channels", 4400, False)
     UNKNOWN_LABEL = ("unknown_label", 4400, False)
+    UNSUPPORTED_READINGS = ("unsupported_readings", 4400, False)
     NOT_STARTED = ("not_started", 4400, False)
     ALREADY_STARTED = ("already_started", 4400, False)
     INVALID_TIMES = ("invalid_times", 4400, False)
@@ -222,6 +225,9 @@ class ModelInfo(_Part, frozen=True, kw_only=True):
     labels: Annotated[list[str], Meta(description="The entity types it knows.")]
     nested: Annotated[bool, Meta(description="Whether it finds entities inside entities.")]
     device: Annotated[str, Meta(description="The execution provider it runs on.")]
+    readings: Annotated[
+        bool, Meta(description="Whether it can tell how characters were pronounced.")
+    ] = False
 
 
 class Limits(_Part, frozen=True, kw_only=True):
@@ -263,6 +269,33 @@ class Entity(_Part, frozen=True, kw_only=True):
     audio_used: Annotated[bool, Meta(description="False: answered from the text alone.")]
 
 
+class PossibleReading(_Part, frozen=True, kw_only=True):
+    """One way to read a character."""
+
+    reading: Annotated[
+        str, Meta(description="Pinyin with the tone as a digit, 5 the neutral one, v for ü.")
+    ]
+    confidence: float
+
+
+class CharacterReading(_Part, frozen=True, kw_only=True):
+    """How a character that may be read in several ways was read, by its audio alone.
+
+    Offsets as those of an entity.
+    """
+
+    start: int
+    end: int
+    start_utf16: int
+    end_utf16: int
+    text: str
+    reading: Annotated[str, Meta(description="The reading that won, as in alternatives.")]
+    confidence: Annotated[float, Meta(description="Of 1 shared by all readings.")]
+    alternatives: Annotated[
+        list[PossibleReading], Meta(description="The other readings, the likeliest first.")
+    ]
+
+
 # --- client to server -----------------------------------------------------------------------------
 
 
@@ -287,6 +320,10 @@ class SessionStart(_Message, frozen=True, kw_only=True, tag="session.start"):
         int,
         Meta(ge=0, le=60_000, description="An unchanged reading is stable after this time."),
     ] = 700
+    readings: Annotated[
+        bool,
+        Meta(description="True: utterance.final tells how characters were pronounced."),
+    ] = False
     resume: ResumeRequest | None = None
 
 
@@ -309,6 +346,7 @@ class SessionUpdate(_Message, frozen=True, kw_only=True, tag="session.update"):
     nested: bool | UnsetType = UNSET
     interim: bool | UnsetType = UNSET
     max_delay_ms: Annotated[int, Meta(ge=0, le=60_000)] | UnsetType = UNSET
+    readings: bool | UnsetType = UNSET
 
 
 class Keepalive(_Message, frozen=True, kw_only=True, tag="keepalive"):
@@ -370,6 +408,13 @@ class UtteranceFinal(_Message, frozen=True, kw_only=True, tag="utterance.final")
     time_source: TimeSource
     audio_used: bool
     behind_live_ms: int
+    readings: Annotated[
+        list[CharacterReading] | UnsetType,
+        Meta(
+            description="Of each character that may be read in several ways; absent unless asked "
+            "for, empty without audio."
+        ),
+    ] = UNSET
 
 
 class AudioAck(_Message, frozen=True, kw_only=True, tag="audio.ack"):

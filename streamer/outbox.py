@@ -14,6 +14,7 @@ from collections.abc import Hashable
 from typing import Final
 
 import msgspec
+from msgspec import UNSET
 
 from cnerta.streamer.messages import (
     AudioAck,
@@ -121,5 +122,6 @@ def _weight(message: ServerMessage) -> int:
     """About how many bytes of memory a message takes."""
     if isinstance(message, UtteranceFinal):
         text = 4 * len(message.text) + _PAIR_BYTES * len(message.characters)
-        return _MESSAGE_BYTES * (1 + len(message.entities)) + text
+        readings = 0 if message.readings is UNSET else len(message.readings)
+        return _MESSAGE_BYTES * (1 + len(message.entities) + readings) + text
     return _MESSAGE_BYTES

@@ -107,6 +107,7 @@ class ServedModel:
             labels=list(self.bundle.scheme.types),
             nested=self.bundle.nested,
             device=self.device,
+            readings=self.bundle.has_readings,
         )
 
 

@@ -42,6 +42,7 @@ from cnerta.streamer.messages import (
     SessionStart,
     SessionSummary,
     SessionUpdate,
+    TimeSource,
     Transcript,
     WarningMessage,
     WarningName,
@@ -102,6 +103,7 @@ class TagWork:
         texts: The normalised text, in pieces if the model cannot take it whole; none if empty.
         frames: Frames for each piece. shape of each: (time, width)
         first_frame: Number of the first frame in the stream.
+        wants_readings: Tell how characters with several pronunciations were read.
         levels: How loud the samples of the frames are, see
             :func:`cnerta.models.boundaries.sound_levels`. shape: (time, LEVELS_PER_FRAME)
     """
@@ -109,6 +111,7 @@ class TagWork:
     texts: tuple[str, ...]
     frames: tuple[Floats, ...]
     first_frame: int
+    wants_readings: bool = False
     levels: Floats = field(default_factory=lambda: np.zeros((0, LEVELS_PER_FRAME), np.float32))
 
     @property
@@ -177,7 +180,7 @@ class Session:
         """Begin a stream.
 
         Raises:
-            ProtocolError: The client asks for labels that the model does not know.
+            ProtocolError: The client asks for labels or readings that the model does not know.
         """
         self.outbox = outbox
         self._bundle = bundle
@@ -188,6 +191,7 @@ class Session:
             nested=start.nested,
             interim=start.interim,
             stabiliser=StabiliserOptions(max_delay_ms=start.max_delay_ms),
+            readings=self._checked_readings(start.readings),
         )
 
         # Audio: received, waiting to be encoded, encoded.
@@ -277,7 +281,7 @@ class Session:
         """Change options from now on.
 
         Raises:
-            ProtocolError: The client asks for labels that the model does not know.
+            ProtocolError: The client asks for labels or readings that the model does not know.
         """
         options = self._options
         if message.labels is not UNSET:
@@ -289,6 +293,8 @@ class Session:
         if message.max_delay_ms is not UNSET:
             stabiliser = replace(options.stabiliser, max_delay_ms=message.max_delay_ms)
             options = replace(options, stabiliser=stabiliser)
+        if message.readings is not UNSET:
+            options = replace(options, readings=self._checked_readings(message.readings))
         self._options = options
         if not options.interim:
             for utterance in self._utterances.values():
@@ -502,6 +508,15 @@ class Session:
             )
         return frozenset(labels)
 
+    def _checked_readings(self, wanted: bool) -> bool:
+        if wanted and not self._bundle.has_readings:
+            raise ProtocolError(
+                ErrorName.UNSUPPORTED_READINGS,
+                f"expected no readings, which the model {self._bundle.name} cannot tell, got a "
+                "request for them",
+            )
+        return wanted
+
     def _revision(self, message: Transcript, now: float) -> Revision:
         received_ms = audio_end_ms = 1000 * self._received_samples / self._geometry.sample_rate
         _, end_ms = self._times(message)
@@ -586,6 +601,7 @@ class Session:
 
     def _tag_work(self, revision: Revision) -> TagWork:
         text, longest = revision.text.text, self._bundle.max_characters
+        wants_readings = revision.message.final and self._options.readings
         none = np.zeros((0, self._geometry.width), np.float32)
         if len(text) > longest:
             self._warn(
@@ -595,7 +611,7 @@ class Session:
             )
         if len(text) > longest or not text:
             pieces = tuple(text[i : i + longest] for i in range(0, len(text), longest))
-            return TagWork(pieces, (none,) * len(pieces), 0)
+            return TagWork(pieces, (none,) * len(pieces), 0, wants_readings)
         start, end = self._window(revision)
         frames = none if revision.hears == "nothing" else self._frames.window(start, end)
         # Each character needs a frame of its own, else this audio cannot be of this text.
@@ -603,7 +619,7 @@ class Session:
             frames = none
         first = max(start, self._frames.first)
         levels = self._levels.window(first, first + len(frames))
-        return TagWork((text,), (frames,), first, levels=levels)
+        return TagWork((text,), (frames,), first, wants_readings, levels=levels)
 
     def _window(self, revision: Revision) -> tuple[int, int]:
         """Numbers of the frames that may belong to a revision (rule 7)."""
@@ -684,14 +700,17 @@ class Session:
             exact = character_times(alignment, work.first_frame, work.levels, self._geometry)
             times = tuple((start, end) for start, end in np.rint(exact).astype(int).tolist())
             heard_ms = (work.first_frame + len(work.frames[0])) * self._geometry.frame_ms
-            return Answer(heard.results[0].spans, times, "alignment", heard_ms)
+            (tagged,) = heard.results
+            readings = tagged.readings if work.wants_readings else None
+            return Answer(tagged.spans, times, "alignment", heard_ms, readings)
         offset = 0
         found: list[ScoredSpan] = []
         for text, tagged in zip(work.texts, heard.results, strict=True):
             found += [replace(s, start=s.start + offset, end=s.end + offset) for s in tagged.spans]
             offset += len(text)
         times = spread_times(*self._times(heard.revision.message), len(heard.revision.text.text))
-        return Answer(tuple(found), times, "transcript" if times else "none", None)
+        source: TimeSource = "transcript" if times else "none"
+        return Answer(tuple(found), times, source, None, () if work.wants_readings else None)
 
     def _close(self, utterance: _Utterance, heard: _Heard, answer: Answer) -> None:
         """Forget an utterance whose final was answered, and the audio that was its own."""
@@ -709,7 +728,7 @@ class Session:
             consumed = heard.work.first_frame + int(alignment.ends[-1])
             while self._geometry.frame_start_ms(consumed) < answer.times[-1][1]:
                 consumed += 1  # the sound of the last character went on
-            self._measure_skew(heard, alignment)
+            self._measure_skew(heard, answer)
         else:
             # Whose audio this is nobody knows: the next utterance begins afresh.
             _, end_ms = self._times(heard.revision.message)
@@ -717,16 +736,12 @@ class Session:
             consumed = self._frame_at(whole if end_ms is None else min(whole, end_ms))
         self._cursor = max(self._cursor, min(consumed, self._frames.end))
 
-    def _measure_skew(self, heard: _Heard, alignment: Alignment) -> None:
+    def _measure_skew(self, heard: _Heard, answer: Answer) -> None:
         """Compare a final's given times with where its text was heard; follow and warn."""
         message = heard.revision.message
         if message.start_ms is None or message.end_ms is None or any(self._cut_off(heard)):
             return
-        first, clock = heard.work.first_frame, self._geometry.frame_start_ms
-        heard_ms = (
-            round(clock(first + int(alignment.starts[0]))),
-            round(clock(first + int(alignment.ends[-1]))),
-        )
+        heard_ms = answer.times[0][0], answer.times[-1][1]
         before_ms = self._skew.offset_ms
         self._skew = self._skew.after(Offsets.measure((message.start_ms, message.end_ms), heard_ms))
         offset_ms = self._skew.offset_ms

@@ -40,7 +40,7 @@ class Believing(Session):
     def _may_be_elsewhere(self, heard: object) -> bool:
         return False
 
-    def _measure_skew(self, heard: object, alignment: object) -> None:
+    def _measure_skew(self, heard: object, answer: object) -> None:
         pass
 
 
