@@ -49,6 +49,7 @@ from cnerta.streamer.messages import (
 )
 from cnerta.streamer.outbox import Outbox
 from cnerta.streamer.stabiliser import StabiliserOptions
+from cnerta.streamer.voice_activity import voiced_range
 
 __all__ = ["EncodeWork", "Session", "SessionLimits", "TagWork"]
 
@@ -103,6 +104,7 @@ class TagWork:
         texts: The normalised text, in pieces if the model cannot take it whole; none if empty.
         frames: Frames for each piece. shape of each: (time, width)
         first_frame: Number of the first frame in the stream.
+        end_frame: One past the last that was listened to; silence at the end is left out.
         wants_readings: Tell how characters with several pronunciations were read.
         levels: How loud the samples of the frames are, see
             :func:`cnerta.models.boundaries.sound_levels`. shape: (time, LEVELS_PER_FRAME)
@@ -111,6 +113,7 @@ class TagWork:
     texts: tuple[str, ...]
     frames: tuple[Floats, ...]
     first_frame: int
+    end_frame: int = 0
     wants_readings: bool = False
     levels: Floats = field(default_factory=lambda: np.zeros((0, LEVELS_PER_FRAME), np.float32))
 
@@ -611,15 +614,26 @@ class Session:
             )
         if len(text) > longest or not text:
             pieces = tuple(text[i : i + longest] for i in range(0, len(text), longest))
-            return TagWork(pieces, (none,) * len(pieces), 0, wants_readings)
+            return TagWork(pieces, (none,) * len(pieces), 0, wants_readings=wants_readings)
         start, end = self._window(revision)
-        frames = none if revision.hears == "nothing" else self._frames.window(start, end)
+        start = max(start, self._frames.first)
+        levels = self._levels.window(start, end)
         # Each character needs a frame of its own, else this audio cannot be of this text.
-        if len(frames) < len(text):
-            frames = none
-        first = max(start, self._frames.first)
-        levels = self._levels.window(first, first + len(frames))
-        return TagWork((text,), (frames,), first, wants_readings, levels=levels)
+        if revision.hears == "nothing" or len(levels) < len(text):
+            return TagWork((text,), (none,), start, wants_readings=wants_readings)
+        first, last = start, start + len(levels)
+        if revision.hears == "unclaimed" or not _has_times(revision.message):
+            voiced = voiced_range(levels, len(text))
+            if voiced[1] - voiced[0] >= len(text):
+                first, last = start + voiced[0], start + voiced[1]
+        return TagWork(
+            (text,),
+            (self._frames.window(first, last),),
+            first,
+            start + len(levels),
+            wants_readings,
+            levels[first - start : last - start],
+        )
 
     def _window(self, revision: Revision) -> tuple[int, int]:
         """Numbers of the frames that may belong to a revision (rule 7)."""
@@ -654,7 +668,7 @@ class Session:
         message, received = revision.message, self._frame_at(revision.received_ms)
         if not message.final or revision.hears != "expected" or len(work.texts) != 1:
             return False
-        if message.start_ms is None and message.end_ms is None:
+        if not _has_times(message):
             return False
         if received - self._cursor < len(work.texts[0]):
             return False
@@ -699,7 +713,7 @@ class Session:
         if alignment is not None:
             exact = character_times(alignment, work.first_frame, work.levels, self._geometry)
             times = tuple((start, end) for start, end in np.rint(exact).astype(int).tolist())
-            heard_ms = (work.first_frame + len(work.frames[0])) * self._geometry.frame_ms
+            heard_ms = work.end_frame * self._geometry.frame_ms
             (tagged,) = heard.results
             readings = tagged.readings if work.wants_readings else None
             return Answer(tagged.spans, times, "alignment", heard_ms, readings)
@@ -780,6 +794,10 @@ class Session:
                 "partial_sample_dropped",
                 f"expected whole samples at the end, got {self._audio.partial_bytes} bytes more",
             )
+
+
+def _has_times(message: Transcript) -> bool:
+    return message.start_ms is not None or message.end_ms is not None
 
 
 def _check(message: Transcript) -> None:

@@ -177,3 +177,63 @@ def test_any_constant_skew_leaves_every_final_right(
         assert talk.is_right(talk.say(skew_ms, padding_ms=padding_ms))
     assert len(talk.warnings) <= 1
     assert bool(talk.warnings) or abs(skew_ms) < 1_000
+
+
+# --- silence around speech ------------------------------------------------------------------------
+
+
+def test_long_silence_before_and_after_is_not_listened_to(
+    drive: Drive, kit: SimpleNamespace
+) -> None:
+    driver = drive().audio(kit.silence(20_000) + kit.speak("他在北京") + kit.silence(10_000))
+    final = driver.transcript("他在北京", 1, final=True).run()[-1]
+    assert final.audio_used
+    assert abs(final.characters[0][0] - 20_000) < kit.CHARACTER_MS / 2
+    ((_, frames),) = driver.model.tag_calls
+    assert frames <= 16 + 2 * 15
+    assert final.behind_live_ms <= 40, "the silence was heard all the same"
+
+
+def test_silence_between_utterances_is_left_to_nobody(drive: Drive, kit: SimpleNamespace) -> None:
+    driver = drive().audio(kit.speak("他在北京") + kit.silence(8_000) + kit.speak("她去上海"))
+    driver.audio(kit.silence(8_000))
+    driver.transcript("他在北京", 1, utterance="a", final=True)
+    driver.transcript("她去上海", 1, utterance="b", final=True).run()
+    assert abs(driver.finals["a"].characters[0][0]) < kit.CHARACTER_MS / 2
+    assert abs(driver.finals["b"].characters[0][0] - 8_640) < kit.CHARACTER_MS / 2
+    assert driver.model.tag_calls[-1][1] <= 16 + 2 * 15
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(st.integers(1, 40_000), min_size=1, max_size=8),
+    st.lists(st.integers(0, 120), min_size=4, max_size=4),
+    st.booleans(),
+)
+def test_finals_do_not_depend_on_how_the_audio_is_cut(
+    kit: SimpleNamespace, cuts: list[int], pauses: list[int], timed: bool
+) -> None:
+    """The same audio in other frames gives the same answers, sample for sample."""
+
+    def answers(sizes: list[int]) -> list[Any]:
+        driver = kit.Driver(kit.FakeModel(), SessionStart())
+        at = 0
+        for number, (text, pause) in enumerate(zip(SENTENCES, pauses, strict=False)):
+            pcm = kit.silence(40 * pause) + kit.speak(text) + kit.silence(1_000)
+            position = count = 0
+            while position < len(pcm):
+                size = sizes[count % len(sizes)]
+                driver.audio(pcm[position : position + size], frame_bytes=size)
+                position, count = position + size, count + 1
+            start_ms = at + 40 * pause
+            at += len(pcm) // 32
+            times = {"start_ms": start_ms, "end_ms": at - 1_000} if timed else {}
+            driver.transcript(text, 1, utterance=f"u{number}", final=True, **times).run()
+        return [
+            (final.utterance, final.entities, final.characters, final.audio_used)
+            for final in driver.finals.values()
+        ]
+
+    assert answers(cuts) == answers([1_280])
