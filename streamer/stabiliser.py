@@ -26,8 +26,8 @@ class StabiliserOptions:
 
     max_delay_ms: int = 700
     agreeing_revisions: int = 2
-    edge_characters: int = 2
-    min_confidence: float = 0.6
+    edge_characters: int = 1
+    min_confidence: float = 0.7
 
 
 @dataclass(frozen=True, slots=True)
