@@ -745,8 +745,10 @@ class Session:
             self._measure_skew(heard, answer)
         else:
             # Whose audio this is nobody knows: the next utterance begins afresh.
-            _, end_ms = self._times(heard.revision.message)
+            start_ms, end_ms = self._times(heard.revision.message)
             whole = heard.revision.audio_end_ms
+            if start_ms is not None and start_ms >= whole:
+                return  # None of its audio has come yet, so what has come is another's.
             consumed = self._frame_at(whole if end_ms is None else min(whole, end_ms))
         self._cursor = max(self._cursor, min(consumed, self._frames.end))
 

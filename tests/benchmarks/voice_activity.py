@@ -72,9 +72,7 @@ def print_costs(model: Model, clip: np.ndarray, text: str) -> None:
 
 def print_alignments(model: Model, clips: list[tuple[str, np.ndarray]]) -> None:
     """Print how well clips in long silence are aligned, whole and trimmed."""
-    print(
-        "\n| noise dB | window | share kept | fit | a character off > 200 ms | ends cut |"
-    )
+    print("\n| noise dB | window | share kept | fit | a character off > 200 ms | ends cut |")
     print("|---|---|---|---|---|---|")
     for noise_db in (-120, -70, -60, -50, -40):
         for word in ("whole", "voiced"):

@@ -11,6 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cnerta.streamer.messages import EntityUpsert, SessionStart, WarningMessage
+from cnerta.streamer.protocol import ConnectionLimits
+from cnerta.streamer.session import SessionLimits
 
 Drive = Callable[..., Any]
 
@@ -208,7 +210,7 @@ def test_silence_between_utterances_is_left_to_nobody(drive: Drive, kit: SimpleN
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
-    st.lists(st.integers(1, 40_000), min_size=1, max_size=8),
+    st.lists(st.integers(333, 40_000), min_size=1, max_size=8),
     st.lists(st.integers(0, 120), min_size=4, max_size=4),
     st.booleans(),
 )
@@ -237,3 +239,120 @@ def test_finals_do_not_depend_on_how_the_audio_is_cut(
         ]
 
     assert answers(cuts) == answers([1_280])
+
+
+# --- overlapping, out of order, early and late ----------------------------------------------------
+
+
+def test_utterances_whose_times_overlap_are_both_heard(drive: Drive, kit: SimpleNamespace) -> None:
+    driver = drive().audio(kit.speak("他在北京") + kit.speak("她去上海") + kit.silence(400))
+    driver.transcript("他在北京", 1, utterance="a", final=True, start_ms=0, end_ms=1_000)
+    driver.transcript("她去上海", 1, utterance="b", final=True, start_ms=300, end_ms=1_300).run()
+    assert abs(driver.finals["a"].characters[0][0]) < kit.CHARACTER_MS / 2
+    assert abs(driver.finals["b"].characters[0][0] - 640) < kit.CHARACTER_MS / 2
+    assert driver.finals["a"].audio_used
+    assert driver.finals["b"].audio_used
+
+
+def test_the_same_audio_may_be_transcribed_twice_with_times(
+    drive: Drive, kit: SimpleNamespace
+) -> None:
+    driver = drive().audio(kit.speak("他在北京") + kit.silence(400))
+    for utterance in ("a", "b"):
+        driver.transcript("他在北京", 1, utterance=utterance, final=True, start_ms=0, end_ms=640)
+    driver.run()
+    assert driver.finals["a"].characters == driver.finals["b"].characters
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.permutations(range(5)), st.booleans())
+def test_finals_with_times_may_come_in_any_order(
+    kit: SimpleNamespace, order: list[int], at_once: bool
+) -> None:
+    driver = kit.Driver(kit.FakeModel(), SessionStart())
+    spans: list[tuple[str, int, int]] = []
+    at = 0
+    for text in SENTENCES[:5]:
+        driver.audio(kit.speak(text) + kit.silence(600))
+        end = at + len(text) * kit.CHARACTER_MS
+        spans.append((text, at, end))
+        at = end + 600
+    for number in order:
+        text, start_ms, end_ms = spans[number]
+        driver.transcript(
+            text, 1, utterance=f"u{number}", final=True, start_ms=start_ms, end_ms=end_ms
+        )
+        if not at_once:
+            driver.run()
+    driver.run()
+    for number, (_, start_ms, _) in enumerate(spans):
+        final = driver.finals[f"u{number}"]
+        assert final.audio_used
+        assert abs(final.characters[0][0] - start_ms) < kit.CHARACTER_MS / 2
+    assert not driver.named(WarningMessage, "transcript_clock_skew")
+
+
+def test_without_times_the_order_of_the_finals_is_the_order_of_speech(
+    drive: Drive, kit: SimpleNamespace
+) -> None:
+    driver = drive().audio(kit.speak("他在北京") + kit.silence(400) + kit.speak("她去上海"))
+    driver.audio(kit.silence(400))
+    driver.transcript("她去上海", 1, utterance="b", final=True)
+    driver.transcript("他在北京", 1, utterance="a", final=True).run()
+    assert driver.finals["b"].audio_used
+    assert not driver.finals["a"].audio_used, "its audio lies before what b has claimed"
+    assert [e.text for e in driver.finals["a"].entities] == ["北京"]
+
+
+def test_a_final_before_an_answered_one_gives_nothing_back(
+    drive: Drive, kit: SimpleNamespace
+) -> None:
+    driver = drive().audio(kit.speak("他在北京") + kit.silence(400) + kit.speak("她去上海"))
+    driver.audio(kit.silence(400))
+    driver.transcript("她去上海", 1, utterance="b", final=True).run()
+    driver.transcript("他在北京", 1, utterance="a", final=True, start_ms=0, end_ms=640).run()
+    assert driver.finals["a"].audio_used
+    driver.transcript("她去上海", 1, utterance="c", final=True).run()
+    assert not driver.finals["c"].audio_used, "b has claimed it, and a does not free it"
+
+
+def test_audio_that_has_not_come_is_not_waited_for_and_nobody_elses_is_taken(
+    drive: Drive, kit: SimpleNamespace
+) -> None:
+    driver = drive().audio(kit.speak("他在北京") + kit.silence(400))
+    early = driver.transcript(
+        "她去上海", 1, utterance="early", final=True, start_ms=5_000, end_ms=5_640
+    ).run()[-1]
+    assert early.utterance == "early"
+    assert not early.audio_used
+    assert early.time_source == "transcript"
+    assert driver.transcript("他在北京", 1, final=True).run()[-1].audio_used
+
+
+def test_forgotten_audio_leaves_the_text(drive: Drive, kit: SimpleNamespace) -> None:
+    limits = ConnectionLimits(session=SessionLimits(retained_ms=4_000, late_ms=1_000))
+    driver = drive(limits).audio(kit.speak("他在北京") + kit.silence(10_000))
+    for utterance, times in (("timed", {"start_ms": 0, "end_ms": 640}), ("untimed", {})):
+        final = driver.transcript("他在北京", 1, utterance=utterance, final=True, **times).run()[-1]
+        assert final.utterance == utterance
+        assert not final.audio_used
+        assert [e.text for e in final.entities] == ["北京"]
+    driver.audio(kit.speak("她去上海") + kit.silence(200))
+    assert driver.transcript("她去上海", 1, utterance="next", final=True).run()[-1].audio_used
+
+
+def test_what_is_kept_of_an_endless_utterance_is_bounded(
+    drive: Drive, kit: SimpleNamespace
+) -> None:
+    driver = drive(ConnectionLimits(session=SessionLimits(retained_ms=4_000)))
+    driver.transcript("他", 1).run()
+    sizes = set()
+    for _ in range(30):
+        driver.audio(kit.silence(1_000)).drain()
+        session = driver.protocol.session
+        for store in (session._frames, session._levels):
+            sizes.add(store.end - store.first)
+    assert max(sizes) == 100
+    assert len(driver.named(WarningMessage, "utterance_too_long")) == 1
