@@ -8,6 +8,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from cnerta.streamer.flicker import FlickerWatch
 from cnerta.streamer.messages import (
     EntityRetract,
     EntityUpsert,
@@ -54,6 +55,16 @@ class ServerMetrics:
         )
         self._sent = Counter("cnerta_sent", "Messages sent.", ["type"], registry=registry)
         self._warned = Counter("cnerta_warnings", "Warnings sent.", ["name"], registry=registry)
+        self._changes = Counter(
+            "cnerta_entity_changes",
+            "Entities taken back or given another label after they were shown; with "
+            "cnerta_final_entities this is the flicker.",
+            ["change", "status"],
+            registry=registry,
+        )
+        self._final_entities = Counter(
+            "cnerta_final_entities", "Entities of final transcripts.", registry=registry
+        )
         self._behind = Histogram(
             "cnerta_behind_live_seconds",
             "How far behind live events were when they were made.",
@@ -77,14 +88,19 @@ class ServerMetrics:
         self._batch.labels("tagger").observe(tags)
         self._waited.observe(waited_s)
 
-    def on_sent(self, message: ServerMessage) -> None:
-        """Count a message."""
+    def on_sent(self, message: ServerMessage, watch: FlickerWatch) -> None:
+        """Count a message, and what it changes of what ``watch`` has seen in this session."""
         kind = str(message.__struct_config__.tag)
         self._sent.labels(kind).inc()
         if isinstance(message, EntityUpsert | EntityRetract | UtteranceFinal):
             self._behind.labels(kind).observe(message.behind_live_ms / 1000)
         elif isinstance(message, WarningMessage):
             self._warned.labels(message.name).inc()
+        if isinstance(message, UtteranceFinal):
+            self._final_entities.inc(len(message.entities))
+        change = watch.see(message)
+        if change is not None:
+            self._changes.labels(change.kind, change.status).inc()
 
     def exposition(self) -> bytes:
         """The text that Prometheus reads."""

@@ -28,6 +28,7 @@ from cnerta.models.errors import CnertaError
 from cnerta.streamer.asyncapi import STREAM_PATH, asyncapi_document
 from cnerta.streamer.batcher import Batcher
 from cnerta.streamer.engine import Engine, Inference, describe_failure
+from cnerta.streamer.flicker import FlickerWatch
 from cnerta.streamer.hosting import HostedSession
 from cnerta.streamer.messages import ErrorName, ProtocolError, encode
 from cnerta.streamer.metrics import CONTENT_TYPE, ServerMetrics
@@ -84,6 +85,7 @@ class _Client:
         closed_at: When the session had ended while the connection was still there.
         counted_audio_ms: Audio that is in the metrics.
         counted_drops: Dropped interims that are in the metrics.
+        flicker: Follows what its client is shown.
     """
 
     connection: ws.ServerConnection
@@ -91,6 +93,7 @@ class _Client:
     closed_at: float | None = None
     counted_audio_ms: int = 0
     counted_drops: int = 0
+    flicker: FlickerWatch = field(default_factory=FlickerWatch)
 
 
 class Server:
@@ -262,7 +265,7 @@ class Server:
         try:
             while (message := await session.next_message()) is not None:
                 await connection.send(encode(message), text=True)
-                self.metrics.on_sent(message)
+                self.metrics.on_sent(message, client.flicker)
             close = session.protocol.close
             if close is not None:
                 self.metrics.closed.labels(str(close.code)).inc()
