@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cnerta.models.labels import Span, outermost, parents
 from cnerta.models.normalisation import normalise
 from cnerta.streamer.messages import (
+    Entity,
     EntityRetract,
     EntityUpsert,
     ErrorMessage,
@@ -121,6 +122,12 @@ def described(entities: dict[str, Any], text: str) -> list[tuple[Any, ...]]:
     return sorted(known, key=str)
 
 
+def lies_in(entity: Entity, text: str) -> bool:
+    """Whether an entity's offsets, of both kinds, cut its text out of ``text``."""
+    cut = text.encode("utf-16-le")[2 * entity.start_utf16 : 2 * entity.end_utf16]
+    return text[entity.start : entity.end] == entity.text == cut.decode("utf-16-le", "replace")
+
+
 @settings(
     max_examples=1000,
     deadline=None,
@@ -136,6 +143,7 @@ def test_the_rules_hold_whatever_comes(
     update = Update(None, True)
     newest: dict[str, int] = {}
     sent_final: set[str] = set()
+    sent_texts: dict[tuple[str, int], set[str]] = {}
     # The text each utterance was last answered for, with the lexicon and options of that moment.
     expected: dict[str, list[tuple[Any, ...]]] = {}
     answered_text: dict[str, str] = {}
@@ -164,6 +172,7 @@ def test_the_rules_hold_whatever_comes(
                     **times,
                 )
             )
+            sent_texts.setdefault((step.utterance, step.revision), set()).add(step.text)
             if step.final:
                 sent_final.add(step.utterance)
             newest[step.utterance] = max(step.revision, newest.get(step.utterance, -1))
@@ -215,11 +224,11 @@ def test_the_rules_hold_whatever_comes(
     # Rule 2: offsets are of the client's own text, in code points and in UTF-16.
     for event in events:
         if isinstance(event, UtteranceFinal):
-            utf16 = event.text.encode("utf-16-le")
-            for entity in event.entities:
-                assert event.text[entity.start : entity.end] == entity.text
-                cut = utf16[2 * entity.start_utf16 : 2 * entity.end_utf16]
-                assert cut.decode("utf-16-le") == entity.text
+            assert event.text in sent_texts[event.utterance, event.revision]
+            assert all(lies_in(entity, event.text) for entity in event.entities)
+        elif isinstance(event, EntityUpsert):
+            texts_then = sent_texts[event.utterance, event.revision]
+            assert any(lies_in(event.entity, text) for text in texts_then)
 
     # Rule 3: status only rises, nothing follows a final, and it is complete.
     order = {"tentative": 0, "stable": 1, "final": 2}
@@ -240,6 +249,25 @@ def test_the_rules_hold_whatever_comes(
     finals = [m for m in events if isinstance(m, UtteranceFinal)]
     assert sorted(m.utterance for m in finals) == sorted(sent_final)
 
+    # Rule 5: a parent is another entity of the same utterance that the client knows by then, or is
+    # told of in the same answer.
+    alive: dict[str, str] = {}
+    for number, event in enumerate(events):
+        if isinstance(event, EntityUpsert):
+            alive[event.entity.id] = event.utterance
+            parent = event.entity.parent
+            if parent is not None:
+                assert parent != event.entity.id
+                told = {
+                    other.entity.id
+                    for other in events[number:]
+                    if isinstance(other, EntityUpsert)
+                    and (other.utterance, other.revision) == (event.utterance, event.revision)
+                }
+                assert alive.get(parent) == event.utterance or parent in told
+        elif isinstance(event, EntityRetract):
+            del alive[event.id]
+
     # Folding the deltas gives the final's own set, which is the model's latest answer.
     known = kit.fold(events)
     for final in finals:
@@ -258,6 +286,11 @@ def test_the_rules_hold_whatever_comes(
             assert edges == sorted(edges)
             if final.audio_used:
                 assert edges[-1] <= driver.protocol.session.received_ms
+        for entity in final.entities:
+            assert entity.time_source == final.time_source
+            own_times = final.characters[entity.start : entity.end]
+            expected_times = (own_times[0][0], own_times[-1][1]) if own_times else (None, None)
+            assert (entity.start_ms, entity.end_ms) == expected_times
 
     # Every sample once: whole frames only, all of them.
     total = driver.protocol.session.received_ms * 16
@@ -302,3 +335,49 @@ def test_an_entity_keeps_its_id_while_text_grows_around_it(
         assert entity.start == len(before)
     assert len(ids) == 1
     assert not [m for m in driver.events if isinstance(m, EntityRetract)]
+
+
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(
+        st.tuples(
+            st.text("他在去北京上海张三李四", min_size=1, max_size=6),
+            st.integers(0, 8),
+            st.integers(0, 2),
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_each_utterance_gets_its_own_audio(
+    kit: SimpleNamespace, said: list[tuple[str, int, int]]
+) -> None:
+    """Rule 7: transcripts without times, each up to two utterances after it was said."""
+    driver = kit.Driver(kit.FakeModel(), SessionStart())
+    known: list[list[tuple[int, int]]] = []
+    clock = 0
+    waiting: list[int] = []
+    for number, (text, pause, behind) in enumerate(said):
+        clock += kit.FRAME_MS * pause
+        starts = [clock + kit.CHARACTER_MS * i for i in range(len(text))]
+        known.append([(s, s + kit.CHARACTER_MS - kit.FRAME_MS) for s in starts])
+        clock += kit.CHARACTER_MS * len(text)
+        driver.audio(kit.silence(kit.FRAME_MS * pause) + kit.speak(text))
+        waiting.append(number)
+        while len(waiting) > behind:
+            ready = waiting.pop(0)
+            driver.transcript(said[ready][0], 1, utterance=str(ready), final=True).run()
+    driver.audio(kit.silence(400))
+    for ready in waiting:
+        driver.transcript(said[ready][0], 1, utterance=str(ready), final=True).run()
+
+    ended = 0
+    assert len(driver.finals) == len(said)
+    for name, final in driver.finals.items():
+        assert final.audio_used
+        assert final.characters[0][0] >= ended, "no two utterances share a moment"
+        ended = final.characters[-1][1]
+        for found, true in zip(final.characters, known[int(name)], strict=True):
+            assert max(found[0], true[0]) < min(found[1], true[1]), "it overlaps where it was said"
