@@ -73,12 +73,17 @@ class ClockSkew:
         """What is known after one more utterance.
 
         The offset stays as long as it would do for most of the utterances that agree with each
-        other, so that it does not follow every breath; only then it moves to where they agree.
+        other, so that it does not follow every breath; only then it moves to where they agree. One
+        that is settled moves only when no utterance in a row of three was where it put them, for
+        odd utterances may agree by chance.
         """
         recent = (*self.recent, measured)[-_REMEMBERED:]
         known = replace(self, recent=recent)
         place = self._meeting_place(recent)
         if place is None:
+            return known
+        newest = recent[-_AGREEING:]
+        if self.is_settled and any(m.allows(self.offset_ms, self.slack_ms) for m in newest):
             return known
         agreeing = [m for m in recent if m.allows(place, self._tolerance_ms)]
         content = sum(m.allows(self.offset_ms, self.slack_ms) for m in agreeing)

@@ -51,9 +51,13 @@ def tight(skew_ms: int, noise: list[int]) -> list[Offsets]:
 def test_any_constant_skew_is_recovered(data: st.DataObject, skew_ms: int) -> None:
     """Within five utterances, to what the window's slack makes up for, whatever is odd."""
     found = data.draw(utterances(skew_ms))
-    for state in follow(found)[5:]:
-        held = [m for m in state.recent if m.allows(state.offset_ms, SLACK_MS)]
-        assert len(held) >= 3, "the window, moved, holds the speech of most utterances"
+    states = follow(found)[5:]
+    held = [
+        sum(m.allows(state.offset_ms, SLACK_MS + NOISE_MS) for m in state.recent)
+        for state in states
+    ]
+    assert min(held) >= 2
+    assert sum(count >= 3 for count in held) >= len(held) - 3, "it falls behind for a moment only"
 
 
 @given(skews, st.lists(st.integers(-NOISE_MS, NOISE_MS), min_size=3, max_size=20))
@@ -107,6 +111,12 @@ def test_a_change_for_good_is_followed_after_three(before: int, after: int, coun
     (*_, settled) = follow(tight(before, [0] * count))
     (*_, moved) = follow(tight(after, [0] * 3), settled)
     assert abs(moved.offset_ms - after) <= SLACK_MS
+
+
+def test_odd_utterances_that_agree_by_chance_do_not_move_a_settled_offset() -> None:
+    right, odd = Offsets(-300, 200), Offsets(-3_400, -2_900)
+    found = [right, right, *[right, odd] * 5]
+    assert {state.offset_ms for state in follow(found)} == {0}
 
 
 def test_utterances_that_contradict_each_other_say_nothing() -> None:
