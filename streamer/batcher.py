@@ -1,23 +1,23 @@
 """Brings many sessions' work to one engine, in batches across sessions.
 
-The engine runs in one worker thread; everything here runs in the event loop. There is no queue of
-work: a session that may have some is noted, and when the engine is free, a batch is collected
-from the noted sessions there and then. So a revision that a newer one has overtaken never
-reaches the engine, waiting costs nothing and a batch is as large as what came in while the engine
-was busy: no artificial delay. What waits is bounded by what each session may hold.
+The engine has two lanes, audio and text, each with a worker thread of its own, so that an answer
+that is waited for never queues behind a large batch of audio; everything here runs in the event
+loop. There is no queue of work: a session that may have some is noted, and when a lane is free, a
+batch is collected from the noted sessions there and then. So a revision that a newer one has
+overtaken never reaches the engine, waiting costs nothing and a batch is as large as what came in
+while the lane was busy: no artificial delay. What waits is bounded by what each session may hold.
 
 Sessions that owe an answer to a final transcript come first. Each session has at most one chunk
-and one text in a batch, so none can crowd out the others.
+and one text away, so none can crowd out the others.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,9 @@ from cnerta.streamer.session import EncodeWork, TagWork
 __all__ = ["BatchObserver", "Batcher", "WorkSource"]
 
 logger = logging.getLogger(__name__)
+
+_W = TypeVar("_W")
+_R = TypeVar("_R")
 
 _OVERLOADED_S: Final = 1.0
 
@@ -70,21 +73,43 @@ class BatchObserver(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    encode_sources: list[WorkSource]
-    encode_work: list[EncodeWork]
-    tag_sources: list[WorkSource]
-    tag_work: list[TagWork]
+class _Lane(Generic[_W, _R]):
+    """One kind of work: who may have some, and the thread that does it.
 
-    def __bool__(self) -> bool:
-        return bool(self.encode_work or self.tag_work)
+    Attributes:
+        waiting: Sessions that may have work, and since when; the order is first come, first served.
+        running: The batch that is away.
+        waited_s: How long the oldest item of the last batch had waited.
+    """
 
+    def __init__(
+        self,
+        name: str,
+        take: Callable[[WorkSource, float], _W | None],
+        run: Callable[[Sequence[_W]], list[_R | Exception]],
+        give: Callable[[WorkSource, _R, float], None],
+    ) -> None:
+        """A lane.
 
-@dataclass(frozen=True, slots=True)
-class _Results:
-    encoded: list[Encoded | Exception]
-    tagged: list[TaggedWork | Exception]
+        Args:
+            name: Of the thread.
+            take: Asks a session for work.
+            run: Does a batch of it, in the thread.
+            give: Brings a result back.
+        """
+        self.take = take
+        self.give = give
+        self.run = run
+        self.waiting: dict[WorkSource, float] = {}
+        self.running: asyncio.Future[list[_R | Exception]] | None = None
+        self.waited_s = 0.0
+        self.worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"cnerta-{name}")
+
+    def waits_s(self, now: float) -> float:
+        """How long work waits in this lane."""
+        oldest = next(iter(self.waiting.values()), None)
+        still = 0.0 if oldest is None or self.running is None else now - oldest
+        return max(self.waited_s, still)
 
 
 class Batcher:
@@ -97,7 +122,7 @@ class Batcher:
     def __init__(
         self, engine: Engine, *, max_batch: int = 32, observer: BatchObserver | None = None
     ) -> None:
-        """Start the worker thread.
+        """Start the worker threads.
 
         Args:
             engine: What runs the batches.
@@ -107,111 +132,109 @@ class Batcher:
         self.engine = engine
         self._max_batch = max_batch
         self._observer = observer
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cnerta-engine")
-        # Sessions that may have work, and since when; the order is first come, first served.
-        self._waiting: dict[WorkSource, float] = {}
-        self._running: asyncio.Future[_Results] | None = None
-        self._waited_s = 0.0
+        self._texts: _Lane[TagWork, TaggedWork] = _Lane(
+            "text",
+            lambda source, now: source.take_tag(now),
+            engine.tag,
+            lambda source, result, now: source.tagged(result.results, now),
+        )
+        self._audio: _Lane[EncodeWork, Encoded] = _Lane(
+            "audio",
+            lambda source, _: source.take_encode(),
+            engine.encode,
+            lambda source, result, _: source.encoded(result.frames, result.state),
+        )
         self._closed = False
 
     def notify(self, source: WorkSource) -> None:
         """A session may have work; to be called after everything that happens to it."""
-        self._waiting.setdefault(source, _now())
-        self._start_batch()
+        now = _now()
+        self._texts.waiting.setdefault(source, now)
+        self._audio.waiting.setdefault(source, now)
+        self._start_batches()
 
     def forget(self, source: WorkSource) -> None:
         """A session has ended."""
-        self._waiting.pop(source, None)
+        self._texts.waiting.pop(source, None)
+        self._audio.waiting.pop(source, None)
 
     @property
     def is_overloaded(self) -> bool:
         """Whether work waits too long for new sessions to be taken."""
-        oldest = next(iter(self._waiting.values()), None)
-        waits_s = 0.0 if oldest is None or self._running is None else _now() - oldest
-        return max(self._waited_s, waits_s) > _OVERLOADED_S
+        now = _now()
+        return max(self._texts.waits_s(now), self._audio.waits_s(now)) > _OVERLOADED_S
 
     async def close(self) -> None:
-        """Let the batch that runs end, and start no other."""
+        """Let the batches that run end, and start no other."""
         self._closed = True
-        if self._running is not None:
-            await asyncio.wait([self._running])
-        self._worker.shutdown(wait=True)
+        running = [f for f in (self._texts.running, self._audio.running) if f is not None]
+        if running:
+            await asyncio.wait(running)
+        self._texts.worker.shutdown(wait=True)
+        self._audio.worker.shutdown(wait=True)
 
-    def _start_batch(self) -> None:
-        if self._running is not None or self._closed:
-            return
-        batch = self._collect()
-        if not batch:
-            self._waited_s = 0.0
-            return
-        loop = asyncio.get_running_loop()
-        self._running = loop.run_in_executor(self._worker, self._run, batch)
-        self._running.add_done_callback(lambda future: self._finish_batch(batch, future))
+    def _start_batches(self) -> None:
+        self._start_batch(self._texts)
+        self._start_batch(self._audio)
 
-    def _collect(self) -> _Batch:
+    def _start_batch(self, lane: _Lane[_W, _R]) -> None:
+        if lane.running is not None or self._closed or not lane.waiting:
+            return
+        sources, work = self._collect(lane)
+        if not work:
+            lane.waited_s = 0.0
+            return
+        if self._observer is not None:
+            encodes, tags = (0, len(work)) if lane is self._texts else (len(work), 0)
+            self._observer.on_batch(encodes, tags, lane.waited_s)
+        lane.running = asyncio.get_running_loop().run_in_executor(lane.worker, lane.run, work)
+        lane.running.add_done_callback(lambda future: self._finish_batch(lane, sources, future))
+
+    def _collect(self, lane: _Lane[_W, _R]) -> tuple[list[WorkSource], list[_W]]:
         """Take work from the sessions that wait, the urgent first."""
-        now = _now()
-        batch = _Batch([], [], [], [])
-        urgent = [s for s in self._waiting if s.is_urgent]
-        others = [s for s in self._waiting if not s.is_urgent]
-        oldest = now
+        now = oldest = _now()
+        sources: list[WorkSource] = []
+        work: list[_W] = []
+        urgent = [s for s in lane.waiting if s.is_urgent]
+        others = [s for s in lane.waiting if not s.is_urgent]
         for source in urgent + others:
-            if len(batch.encode_work) >= self._max_batch or len(batch.tag_work) >= self._max_batch:
+            if len(work) >= self._max_batch:
                 break
-            since = self._waiting.pop(source)
-            if self._take(source, batch, now):
+            since = lane.waiting.pop(source)
+            try:
+                item = lane.take(source, now)
+            except Exception as error:
+                self._blame(source, error)
+                continue
+            if item is not None:
+                sources.append(source)
+                work.append(item)
                 oldest = min(oldest, since)
-        if batch:
-            self._waited_s = now - oldest
-            if self._observer is not None:
-                self._observer.on_batch(len(batch.encode_work), len(batch.tag_work), now - oldest)
-        return batch
+        lane.waited_s = now - oldest
+        return sources, work
 
-    def _take(self, source: WorkSource, batch: _Batch, now: float) -> bool:
-        try:
-            encode, tag = source.take_encode(), source.take_tag(now)
-        except Exception as error:
-            self._blame(source, error)
-            return False
-        if encode is not None:
-            batch.encode_sources.append(source)
-            batch.encode_work.append(encode)
-        if tag is not None:
-            batch.tag_sources.append(source)
-            batch.tag_work.append(tag)
-        return encode is not None or tag is not None
-
-    def _run(self, batch: _Batch) -> _Results:
-        """In the worker thread."""
-        # Texts first: their answers are waited for.
-        tagged = self.engine.tag(batch.tag_work)
-        return _Results(self.engine.encode(batch.encode_work), tagged)
-
-    def _finish_batch(self, batch: _Batch, future: asyncio.Future[_Results]) -> None:
-        self._running = None
+    def _finish_batch(
+        self,
+        lane: _Lane[_W, _R],
+        sources: Sequence[WorkSource],
+        future: asyncio.Future[list[_R | Exception]],
+    ) -> None:
+        lane.running = None
         if future.cancelled():
             return
-        results = future.result()
         now = _now()
-        for source, tagged in zip(batch.tag_sources, results.tagged, strict=True):
+        for source, result in zip(sources, future.result(), strict=True):
             try:
-                if isinstance(tagged, Exception):
+                if isinstance(result, Exception):
                     source.work_failed()
                 else:
-                    source.tagged(tagged.results, now)
+                    lane.give(source, result, now)
             except Exception as error:
                 self._blame(source, error)
-        for source, encoded in zip(batch.encode_sources, results.encoded, strict=True):
-            try:
-                if isinstance(encoded, Exception):
-                    source.work_failed()
-                else:
-                    source.encoded(encoded.frames, encoded.state)
-            except Exception as error:
-                self._blame(source, error)
-        for source in (*batch.tag_sources, *batch.encode_sources):
-            self._waiting.setdefault(source, now)
-        self._start_batch()
+            # What came back may be what the other lane waited for.
+            self._texts.waiting.setdefault(source, now)
+            self._audio.waiting.setdefault(source, now)
+        self._start_batches()
 
     def _blame(self, source: WorkSource, error: Exception) -> None:
         """A bug that one session met ends this session and no other."""

@@ -84,8 +84,10 @@ class ServerMetrics:
 
     def on_batch(self, encodes: int, tags: int, waited_s: float) -> None:
         """Count a batch; see :class:`cnerta.streamer.batcher.BatchObserver`."""
-        self._batch.labels("acoustic").observe(encodes)
-        self._batch.labels("tagger").observe(tags)
+        if encodes:
+            self._batch.labels("acoustic").observe(encodes)
+        if tags:
+            self._batch.labels("tagger").observe(tags)
         self._waited.observe(waited_s)
 
     def on_sent(self, message: ServerMessage, watch: FlickerWatch) -> None:
