@@ -30,6 +30,7 @@ class _Description(msgspec.Struct, forbid_unknown_fields=True):
     readings: tuple[tuple[int, ...], ...]
     provenance: dict[str, str]
     scores: dict[str, float]
+    text_architecture: str = ""
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -66,6 +67,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         readings=model.vocabulary.readings,
         provenance=checkpoint.provenance,
         scores=checkpoint.scores,
+        text_architecture=model.text_architecture,
     )
     (path / _DESCRIPTION).write_bytes(msgspec.json.format(msgspec.json.encode(description)))
 
@@ -83,7 +85,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             tuple(description.characters), description.units, description.readings
         )
         scheme = LabelScheme(description.label_kind, description.tags)
-        model = SpeechTagger(description.config, vocabulary, scheme)
+        model = SpeechTagger(description.config, vocabulary, scheme, description.text_architecture)
         model.load_state_dict(load_file(path / _WEIGHTS))
     except OSError as error:
         raise CheckpointError(f"expected a checkpoint folder, got {path}: {error}") from error

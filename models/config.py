@@ -15,10 +15,12 @@ __all__ = [
     "FusionKind",
     "ModelConfig",
     "TextConfig",
+    "TextKind",
     "UnitKind",
 ]
 
 FusionKind = Literal["none", "cma"]
+TextKind = Literal["bilstm", "pretrained"]
 UnitKind = Literal["characters", "pronunciations"]
 
 
@@ -56,13 +58,18 @@ class TextConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The text encoder. The defaults are the paper's BiLSTM.
 
     Attributes:
-        encoder: Kind of encoder.
-        embedding: Size of a character embedding.
-        hidden: Size of the text representation, both directions together.
+        encoder: ``bilstm`` or ``pretrained``.
+        checkpoint: For ``pretrained``: the weights to start from, a folder or a name on the Hugging
+            Face hub. For ``bilstm``: the same, whose piece embeddings the character embeddings
+            start as, brought down to ``embedding`` numbers by their principal components; none:
+            random.
+        embedding: Size of a character embedding (``bilstm``).
+        hidden: Size of the text representation, both directions together (``bilstm``).
         dropout: Dropout probability.
     """
 
-    encoder: Literal["bilstm"] = "bilstm"
+    encoder: TextKind = "bilstm"
+    checkpoint: str = ""
     embedding: int = 50
     hidden: int = 300
     dropout: float = 0.5

@@ -50,6 +50,20 @@ class CtcHead(nn.Module):
             nn.init.normal_(self.own.weight, std=width**-0.5)
             self.part_rows = None
 
+    @torch.no_grad()
+    def take(self, other: CtcHead, own: Sequence[str], theirs: Sequence[str]) -> None:
+        """Copy the rows of the units, and of the parts of units, that another head has too.
+
+        Args:
+            other: The head to copy from, of the same width and kind.
+            own: Names of this head's units.
+            theirs: Names of the other's.
+        """
+        self.blank.load_state_dict(other.blank.state_dict())
+        _take_rows(self.own, own, other.own, theirs)
+        if self.part_rows is not None and other.part_rows is not None:
+            _take_rows(self.part_rows, _part_names(own), other.part_rows, _part_names(theirs))
+
     def unit_rows(self) -> Tensor:
         """The output row of every unit, bias last. shape: (units, width + 1)."""
         rows: Tensor = self.own.weight
@@ -107,12 +121,26 @@ def _log_sum_exp(x: Tensor) -> Tensor:
 
 def _part_table(units: Sequence[str]) -> list[list[int]]:
     """Ids of initial, final and tone of every unit. shape: (units, 3)."""
-    named = [
-        (f"initial {initial}", f"final {final}", f"tone {tone}")
-        for initial, final, tone in map(syllable_parts, units)
-    ]
-    ids = {name: i for i, name in enumerate(sorted({n for names in named for n in names}))}
-    return [[ids[n] for n in names] for names in named]
+    ids = {name: i for i, name in enumerate(_part_names(units))}
+    return [[ids[n] for n in _parts(unit)] for unit in units]
+
+
+def _parts(unit: str) -> tuple[str, str, str]:
+    initial, final, tone = syllable_parts(unit)
+    return (f"initial {initial}", f"final {final}", f"tone {tone}")
+
+
+def _part_names(units: Sequence[str]) -> list[str]:
+    return sorted({name for unit in units for name in _parts(unit)})
+
+
+def _take_rows(
+    table: nn.Embedding, names: Sequence[str], other: nn.Embedding, other_names: Sequence[str]
+) -> None:
+    rows = {name: i for i, name in enumerate(other_names)}
+    for i, name in enumerate(names):
+        if name in rows:
+            table.weight[i] = other.weight[rows[name]]
 
 
 class _CtcLoss(torch.autograd.Function):

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from cnerta.models.acoustic import AcousticEncoder
-from cnerta.models.config import ModelConfig
+from cnerta.models.config import ModelConfig, TextConfig
 from cnerta.models.crf import ConstrainedCrf
 from cnerta.models.ctc import CtcHead, ctc_loss
 from cnerta.models.fusion import CrossModalAttention
 from cnerta.models.labels import LabelScheme
 from cnerta.models.text import BiLstm, BiLstmEncoder
 from cnerta.models.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from cnerta.models.pretrained import PretrainedEncoder
 
 __all__ = ["SpeechTagger", "TaggerOutput"]
 
@@ -36,12 +40,28 @@ class TaggerOutput:
 class SpeechTagger(nn.Module):
     """A model of the paper's Table 3 as its configuration composes it."""
 
-    def __init__(self, config: ModelConfig, vocabulary: Vocabulary, scheme: LabelScheme) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        vocabulary: Vocabulary,
+        scheme: LabelScheme,
+        text_architecture: str = "",
+    ) -> None:
+        """Build with random weights.
+
+        Args:
+            config: What the model is composed of.
+            vocabulary: Characters and acoustic units.
+            scheme: Tags.
+            text_architecture: Of a pretrained text encoder, see
+                :func:`cnerta.models.pretrained.pretrained_architecture`.
+        """
         super().__init__()
+        self.text_architecture = text_architecture
         self.config = config
         self.vocabulary = vocabulary
         self.scheme = scheme
-        self.text = BiLstmEncoder(config.text, len(vocabulary))
+        self.text = _text_encoder(config.text, vocabulary, text_architecture)
         self.acoustic = AcousticEncoder(config.acoustic)
         tied = config.ctc.units == "pronunciations"
         self.ctc = CtcHead(vocabulary, config.acoustic.width, tied=tied)
@@ -97,3 +117,14 @@ class SpeechTagger(nn.Module):
         targets = 1 + same.int().argmax(dim=2)
         losses = ctc_loss(output.log_probabilities.float(), targets, frame_counts, counts)
         return (losses / counts.clamp(min=1) * heard).sum() / heard.sum().clamp(min=1)
+
+
+def _text_encoder(
+    config: TextConfig, vocabulary: Vocabulary, architecture: str
+) -> BiLstmEncoder | PretrainedEncoder:
+    if config.encoder == "pretrained":
+        # Only these models need the library, which takes seconds to import.
+        from cnerta.models.pretrained import PretrainedEncoder
+
+        return PretrainedEncoder(config, architecture, vocabulary)
+    return BiLstmEncoder(config, len(vocabulary))

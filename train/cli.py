@@ -75,6 +75,9 @@ def train(
         Literal["no", "fp16", "bf16"], typer.Option(help="Of the forward pass.")
     ] = "no",
     threads: Annotated[int, typer.Option(help="CPU threads; 0 for all cores.")] = 0,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Threads that build batches; more for a GPU.")
+    ] = 1,
 ) -> None:
     """Train a model from a recipe, resuming if it was cut off."""
     logging.getLogger("cnerta").setLevel(logging.INFO)
@@ -101,6 +104,7 @@ def train(
             mixed_precision=precision,
             init=init,
             acoustic_from=acoustic_from,
+            workers=workers,
         ).run()
     except CnertaError as error:
         complaint = f"{type(error).__name__}: {error}"

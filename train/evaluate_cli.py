@@ -13,11 +13,13 @@ from rich.progress import track
 from rich.table import Table
 
 from cnerta.models.bundle import default_bundle_path
-from cnerta.models.errors import CnertaError, DataError
+from cnerta.models.checkpoint import load_checkpoint
+from cnerta.models.errors import CnertaError, ConfigError, DataError
 from cnerta.models.inference import Device, Model
 from cnerta.models.labels import Span
+from cnerta.train.audio import AudioCache
 from cnerta.train.data import Example, read_examples
-from cnerta.train.evaluation import bundle_predictions
+from cnerta.train.evaluation import bundle_predictions, majority, torch_predictions
 from cnerta.train.metrics import EntityScores, Scores, score_entities
 
 __all__ = ["evaluate", "main"]
@@ -30,6 +32,14 @@ def evaluate(
     ],
     bundle: Annotated[
         Path | None, typer.Option(help="Bundle to score. \\[default: the one that is built in]")
+    ] = None,
+    checkpoints: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--checkpoint",
+            help="Checkpoint of a training run to score in place of a bundle: in batches, on the "
+            "accelerator if there is one. Several vote: what most of them find counts.",
+        ),
     ] = None,
     audio_root: Annotated[
         Path | None,
@@ -65,17 +75,28 @@ def evaluate(
                 f"expected entities in every row of {data}, got {missing} of {len(examples)} rows "
                 "without: nothing to compare with, unless --predictions asks for what is found"
             )
-        model = Model.load(bundle or default_bundle_path(), device=device, threads=threads)
-        found = [
-            list(spans)
-            for spans in track(
-                bundle_predictions(model, examples, use_audio=not text_only),
-                description="tagging",
-                total=len(examples),
-                console=errors,
-                transient=True,
-            )
-        ]
+        if checkpoints:
+            if bundle is not None:
+                raise ConfigError("expected --bundle or --checkpoint, got both")
+            voters = [
+                _checkpoint_predictions(path, examples, device, not text_only)
+                for path in checkpoints
+            ]
+            name = " + ".join(n for n, _ in voters)
+            found = [majority(votes) for votes in zip(*(f for _, f in voters), strict=True)]
+        else:
+            model = Model.load(bundle or default_bundle_path(), device=device, threads=threads)
+            name = model.bundle.name
+            found = [
+                list(spans)
+                for spans in track(
+                    bundle_predictions(model, examples, use_audio=not text_only),
+                    description="tagging",
+                    total=len(examples),
+                    console=errors,
+                    transient=True,
+                )
+            ]
         if predictions is not None:
             _write_predictions(predictions, examples, found)
     except (CnertaError, OSError) as error:
@@ -90,7 +111,24 @@ def evaluate(
     if as_json:
         typer.echo(msgspec.json.encode(_as_json(scores)).decode())
     else:
-        _print_table(model.bundle.name, scores, spoken)
+        _print_table(name, scores, spoken)
+
+
+def _checkpoint_predictions(
+    path: Path, examples: list[Example], device: Device, use_audio: bool
+) -> tuple[str, list[list[Span]]]:
+    """Name and predictions of a checkpoint."""
+    import torch
+
+    loaded = load_checkpoint(path)
+    found_cuda = torch.cuda.is_available()
+    if device == "cuda" and not found_cuda:
+        raise ConfigError("expected a GPU that torch can use, got none")
+    place = torch.device("cuda" if found_cuda and device != "cpu" else "cpu")
+    found = torch_predictions(
+        loaded.model.to(place), examples, AudioCache(), use_audio=use_audio, device=place
+    )
+    return loaded.name, found
 
 
 def _as_json(scores: EntityScores) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -18,7 +19,7 @@ from cnerta.train.batch import BatchBuilder
 from cnerta.train.data import Example
 from cnerta.train.objective import encode_batch
 
-__all__ = ["bundle_predictions", "torch_predictions", "unit_error_rate"]
+__all__ = ["bundle_predictions", "majority", "torch_predictions", "unit_error_rate"]
 
 _BATCH = 32
 
@@ -68,6 +69,12 @@ def bundle_predictions(
         text = normalise(example.text)
         (tagged,) = model.tag([text.text], [frames])
         yield [Span(*text.original_range(s.start, s.end), s.label) for s in tagged.spans]
+
+
+def majority(votes: Sequence[Sequence[Span]]) -> list[Span]:
+    """The spans of one sentence that more than half of the models found, in text order."""
+    counts = Counter(span for found in votes for span in set(found))
+    return sorted(span for span, count in counts.items() if 2 * count > len(votes))
 
 
 @torch.no_grad()

@@ -10,9 +10,12 @@ import hashlib
 import logging
 import platform
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import accelerate
 import msgspec
@@ -23,9 +26,18 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from cnerta.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from cnerta.models.config import ModelConfig
 from cnerta.models.errors import CheckpointError, ConfigError, DataError
 from cnerta.models.labels import LabelScheme
+from cnerta.models.pretrained import (
+    PretrainedEncoder,
+    load_pretrained,
+    pretrained_architecture,
+    pretrained_characters,
+    principal_embeddings,
+)
 from cnerta.models.tagger import SpeechTagger
+from cnerta.models.text import BiLstmEncoder
 from cnerta.models.vocabulary import Vocabulary
 from cnerta.train.audio import AudioCache
 from cnerta.train.batch import Batch, BatchBuilder, Clip, plan_epoch
@@ -45,6 +57,7 @@ _BEST = "best"
 _STATE = "state.json"
 _OPTIMIZER = "optimizer.safetensors"
 _STATISTICS_CLIPS = 400
+_TEXT = "text."
 
 
 class Progress(msgspec.Struct, forbid_unknown_fields=True):
@@ -87,6 +100,7 @@ class Trainer:
         init: Checkpoint to start from in place of random weights; brings its own vocabulary and
             labels.
         acoustic_from: Checkpoint whose acoustic encoder and CTC head to start from.
+        workers: Threads that build batches.
 
     Raises:
         DataError: The data is not what the recipe says.
@@ -104,8 +118,10 @@ class Trainer:
         save_minutes: float = 5.0,
         init: Path | None = None,
         acoustic_from: Path | None = None,
+        workers: int = 1,
     ) -> None:
         self.recipe = recipe
+        self.workers = workers
         self.out = out
         self.save_seconds = 60 * save_minutes
         self.accelerator = accelerate.Accelerator(cpu=cpu, mixed_precision=mixed_precision)
@@ -167,11 +183,18 @@ class Trainer:
     def _new_model(self) -> SpeechTagger:
         training = self._examples(sorted({n for s in self.recipe.stages for n in s.train}))
         texts = sorted({e.text for e in training})
+        pretrained = self.recipe.model.text.checkpoint
+        characters = set("".join(texts))
+        if pretrained:
+            # Characters that training never shows are known to the checkpoint all the same.
+            characters |= set(pretrained_characters(pretrained))
         readings = None
         if self.recipe.model.ctc.units == "pronunciations":
             spoken = [(e.text, e.readings) for e in training if e.readings and e.text]
-            readings = character_readings(texts, spoken, self.recipe.max_readings)
-        vocabulary = Vocabulary.build("".join(texts), readings)
+            readings = character_readings(
+                [*texts, *sorted(characters)], spoken, self.recipe.max_readings
+            )
+        vocabulary = Vocabulary.build(characters, readings)
         annotated = [e for e in training if e.spans is not None]
         if not annotated:
             raise DataError("expected entities in some training source, got none")
@@ -180,7 +203,7 @@ class Trainer:
             scheme = LabelScheme.flat(s.label for spans, _ in pairs for s in spans)
         else:
             scheme = LabelScheme.nested(pairs, self.recipe.min_tag_count)
-        model = SpeechTagger(self.recipe.model, vocabulary, scheme)
+        model = _build_model(self.recipe.model, vocabulary, scheme)
         self._set_statistics(model, training)
         parameters = sum(p.numel() for p in model.parameters())
         logger.info(
@@ -222,7 +245,7 @@ class Trainer:
         for part in (self.model.acoustic, self.model.ctc):
             part.requires_grad_(not frozen)
         trained = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
-        optimizer = torch.optim.Adam(trained.values(), lr=stage.learning_rate, betas=(0.9, 0.98))
+        optimizer = torch.optim.Adam(_parameter_groups(stage, trained), betas=(0.9, 0.98))
         objective, optimizer = self.accelerator.prepare(objective, optimizer)
         if self.resumed and (self.out / _LAST / _OPTIMIZER).is_file() and progress.steps:
             _load_optimizer(self.out / _LAST / _OPTIMIZER, optimizer, trained)
@@ -272,7 +295,7 @@ class Trainer:
             torch.manual_seed(self._step_seed(progress.step))
             rate = _learning_rate(stage, progress.steps, total_steps)
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["share"]
             a = self.recipe.model.acoustic
             chunk = int(torch.randint(a.min_chunk, a.max_chunk + 1, ()).item())
             loss = objective(batch.to(self.accelerator.device), chunk)
@@ -307,7 +330,7 @@ class Trainer:
     def _batches(
         self, stage: Stage, plan: Sequence[Sequence[Clip]], builder: BatchBuilder, first: int
     ) -> Iterator[Batch]:
-        """Build the batches from ``first`` on, one ahead, in a thread of its own."""
+        """Build the batches from ``first`` on, some ahead, in threads of their own."""
         epoch = self.progress.epoch
 
         def build(step: int) -> Batch:
@@ -318,12 +341,12 @@ class Trainer:
                 drop_characters=stage.drop_characters,
             )
 
-        with ThreadPoolExecutor(max_workers=1) as worker:
-            ahead = [worker.submit(build, s) for s in range(first, min(first + 2, len(plan)))]
-            for step in range(first, len(plan)):
-                batch = ahead.pop(0).result()
-                if step + 2 < len(plan):
-                    ahead.append(worker.submit(build, step + 2))
+        with ThreadPoolExecutor(self.workers) as workers:
+            steps = iter(range(first, len(plan)))
+            ahead = deque(workers.submit(build, s) for s in islice(steps, 2 * self.workers))
+            while ahead:
+                batch = ahead.popleft().result()
+                ahead.extend(workers.submit(build, s) for s in islice(steps, 1))
                 yield batch
 
     def _finish_epoch(self, stage: Stage, loss: float) -> None:
@@ -405,13 +428,43 @@ class Trainer:
 
 def _take_acoustic(model: SpeechTagger, other: SpeechTagger) -> None:
     """Copy the acoustic encoder and the CTC head."""
-    same = model.config.acoustic == other.config.acoustic and model.config.ctc == other.config.ctc
-    if not same or model.vocabulary != other.vocabulary:
-        raise CheckpointError(
-            "expected an acoustic encoder of the same sizes and vocabulary, got another"
-        )
+    if model.config.acoustic != other.config.acoustic or model.config.ctc != other.config.ctc:
+        raise CheckpointError("expected an acoustic encoder of the same sizes, got another")
     model.acoustic.load_state_dict(other.acoustic.state_dict())
-    model.ctc.load_state_dict(other.ctc.state_dict())
+    model.ctc.take(other.ctc, model.vocabulary.units, other.vocabulary.units)
+
+
+def _parameter_groups(stage: Stage, trained: dict[str, torch.nn.Parameter]) -> list[dict[str, Any]]:
+    """Parameters with their share of the stage's learning rate."""
+    share = stage.text_learning_rate / stage.learning_rate if stage.text_learning_rate else 1.0
+    groups = []
+    for is_text in (False, True):
+        members = [p for n, p in trained.items() if n.startswith(_TEXT) == is_text]
+        if members:
+            groups.append({"params": members, "share": share if is_text else 1.0})
+    return groups
+
+
+def _build_model(config: ModelConfig, vocabulary: Vocabulary, scheme: LabelScheme) -> SpeechTagger:
+    """A new model, its text encoder started from a checkpoint if the recipe names one."""
+    checkpoint = config.text.checkpoint
+    if config.text.encoder == "pretrained":
+        if not checkpoint:
+            raise ConfigError(
+                "expected model.text.checkpoint, a folder or hub name, for a pretrained text "
+                "encoder, got none"
+            )
+        model = SpeechTagger(config, vocabulary, scheme, pretrained_architecture(checkpoint))
+        assert isinstance(model.text, PretrainedEncoder), "as configured"
+        load_pretrained(model.text, checkpoint, vocabulary)
+        return model
+    model = SpeechTagger(config, vocabulary, scheme)
+    if checkpoint:
+        assert isinstance(model.text, BiLstmEncoder), "as configured"
+        rows = principal_embeddings(checkpoint, vocabulary, config.text.embedding)
+        with torch.no_grad():
+            model.text.embedding.weight.copy_(rows)
+    return model
 
 
 def _digest(recipe: Recipe, stage: int) -> str:

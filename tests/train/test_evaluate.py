@@ -12,8 +12,12 @@ pytest.importorskip("torch")
 
 import typer
 
+from cnerta.models.checkpoint import Checkpoint, save_checkpoint
 from cnerta.models.inference import Model
+from cnerta.models.labels import Span
+from cnerta.models.tagger import SpeechTagger
 from cnerta.train.evaluate_cli import evaluate
+from cnerta.train.evaluation import majority
 
 app = typer.Typer()
 app.command()(evaluate)
@@ -78,3 +82,28 @@ def test_what_cannot_be_scored_is_said(data: Path, tiny_bundle: Path, tmp_path: 
     code, _, messages = run("--data", data, "--predictions", tmp_path / "[no]" / "x.jsonl")
     assert code == 1
     assert "[no]" in messages
+
+
+def test_checkpoints_are_scored_and_vote(
+    data: Path, tiny_model: SpeechTagger, tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "model"
+    save_checkpoint(checkpoint, Checkpoint("tiny", tiny_model, {}, {}))
+    found = tmp_path / "found.jsonl"
+    one = ("--checkpoint", checkpoint)
+    code, _, _ = run("--data", data, *one, "--device", "cpu", "--predictions", found)
+    assert code == 0
+    # What it found is what it finds, however often it is asked.
+    code, out, _ = run("--data", found, *one, *one, *one, "--device", "cpu", "--json")
+    assert code == 0
+    assert json.loads(out)["nested"]["f1"] == 100.0
+    code, _, messages = run("--data", data, *one, "--bundle", tmp_path, "--predictions", found)
+    assert code == 1
+    assert "got both" in messages
+
+
+def test_the_majority_decides() -> None:
+    a, b, c = Span(0, 2, "LOC"), Span(0, 2, "PER"), Span(1, 4, "ORG")
+    assert majority([[a, c], [c, a], [b]]) == [a, c]
+    assert majority([[a], [b]]) == []
+    assert majority([[a, a], [], []]) == []

@@ -192,6 +192,45 @@ def test_training_starts_from_other_checkpoints(data: Path, tmp_path: Path) -> N
         Trainer(other, data, tmp_path / "c", cpu=True, init=tagged)
 
 
+def test_more_workers_build_the_same_batches(data: Path, tmp_path: Path) -> None:
+    short = recipe(data, "stages.0.epochs=1", "stages.1.epochs=2")
+    one = Trainer(short, data, tmp_path / "one", cpu=True).run()
+    many = Trainer(short, data, tmp_path / "many", cpu=True, workers=3).run()
+    ours = load_checkpoint(many).model.state_dict()
+    for name, value in load_checkpoint(one).model.state_dict().items():
+        assert torch.equal(ours[name], value), name
+
+
+def test_a_pretrained_text_encoder_learns_at_its_own_rate(data: Path, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path / "bert"
+    folder.mkdir()
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "南", "市", "长", "京"]
+    (folder / "vocab.txt").write_text("".join(f"{p}\n" for p in pieces), encoding="utf-8")
+    transformers.BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
+    transformers.BertModel(
+        transformers.BertConfig(
+            vocab_size=8, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+            intermediate_size=16, max_position_embeddings=16,
+        )
+    ).save_pretrained(folder)  # fmt: skip
+    chosen = (
+        "model.text.encoder=pretrained", f"model.text.checkpoint='{folder}'",
+        "stages.0.epochs=1", "stages.1.epochs=1", "stages.1.text_learning_rate=1e-9",
+    )  # fmt: skip
+    trainer = Trainer(recipe(data, *chosen), data, tmp_path / "run", cpu=True)
+    assert "京" in trainer.model.vocabulary.characters, "the checkpoint knows it"
+    before = {n: v.clone() for n, v in trainer.model.state_dict().items()}
+    after = load_checkpoint(trainer.run()).model.state_dict()
+    moved = {
+        n: (after[n] - v).abs().max().item() for n, v in before.items() if v.is_floating_point()
+    }
+    assert all(m < 1e-6 for n, m in moved.items() if n.startswith("text."))
+    assert moved["emissions.weight"] > 1e-3
+    with pytest.raises(ConfigError, match=r"expected model\.text\.checkpoint"):
+        Trainer(recipe(data, chosen[0]), data, tmp_path / "none", cpu=True)
+
+
 def test_a_loss_that_is_not_finite_is_said(data: Path, tmp_path: Path) -> None:
     broken = recipe(data, "stages.0.learning_rate=1e30", "stages.0.warmup_steps=0")
     with pytest.raises(DataError, match="expected a finite loss"):
