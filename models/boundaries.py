@@ -4,7 +4,8 @@ An alignment is good at which character is where, and poor at where it begins an
 stands for 40 ms, and CTC is sure of a character only around its vowel, so that voiceless initials
 and fading ends count as blank, above all next to a pause. How loud it is says the rest. Between two
 characters' best frames, the longest quiet stretch is the pause between them; before the first and
-after the last it is the nearest. Where there is none, the frames' times stay.
+after the last it is the nearest, and it must be a long one to make the text reach further: sound
+that goes on may be of another utterance. Where there is none, the frames' times stay.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ _SILENCE_DB = -120.0
 _QUIET_SHARE = 0.15  # of the way from the background up to the loudest
 _QUIET_DB = 6.0  # least height of that above the background
 _RANGE_DB = 50.0  # what is further below the loudest is no background but nothing at all
-_PAUSE_MS = 50.0  # shorter stretches are the closures of stops
+_PAUSE_MS = 50.0  # between two characters; shorter stretches are the closures of stops
+_DIP_MS = 30.0  # before the first and after the last character, shorter stretches are nothing
+_SILENCE_MS = 150.0  # what goes on after a shorter one may well be another utterance
 _REACH_MS = 300.0  # how far the first start and the last end are looked for
 _CORE_MS = 10.0  # around the centre of its best frame, a character is never quiet
 
@@ -72,7 +75,10 @@ def character_times(
     ends = np.maximum(0.0, offset + clock * alignment.ends - shift)
     if len(levels):
         centres = np.asarray(offset + clock * (alignment.peaks + 0.5) - shift, np.float64)
-        _to_the_sound(starts, ends, centres, _quiet_stretches(levels.ravel(), offset))
+        last = offset + clock * len(levels)
+        _to_the_sound(
+            starts, ends, centres, _quiet_stretches(levels.ravel(), offset), (offset, last)
+        )
     return np.stack([starts, ends], axis=1)
 
 
@@ -88,15 +94,20 @@ def _quiet_stretches(levels: Floats, offset_ms: float) -> list[tuple[float, floa
     quiet[1:-1] = levels < bound
     edges = np.flatnonzero(quiet[1:] != quiet[:-1])
     stretches = offset_ms + _BLOCK_MS * edges.reshape(-1, 2)
-    long = stretches[:, 1] - stretches[:, 0] >= _PAUSE_MS
+    long = stretches[:, 1] - stretches[:, 0] >= _DIP_MS
     return [(start, end) for start, end in stretches[long].tolist()]
 
 
 def _to_the_sound(
-    starts: Times, ends: Times, centres: Times, stretches: list[tuple[float, float]]
+    starts: Times,
+    ends: Times,
+    centres: Times,
+    stretches: list[tuple[float, float]],
+    window: tuple[float, float],
 ) -> None:
-    """Move boundaries, in place, to where the sound is."""
+    """Move boundaries, in place, to where the sound is; ``window`` is what was listened to."""
     length = len(centres)
+    first_ms, last_ms = window
     # A pause lies between two characters' cores, or beyond the outermost ones within reach.
     walls = [
         float(starts[0]) - _REACH_MS,
@@ -104,11 +115,12 @@ def _to_the_sound(
         float(ends[-1]) + _REACH_MS,
     ]
     pauses: dict[int, tuple[float, float]] = {}
+    is_long: dict[int, bool] = {}
     for start, end in stretches:
         for gap in range(int(centres.searchsorted(start)), int(centres.searchsorted(end)) + 1):
             low = max(start, walls[gap] + _CORE_MS)
             high = min(end, walls[gap + 1] - _CORE_MS)
-            if high - low < _PAUSE_MS:
+            if high - low < (_PAUSE_MS if 0 < gap < length else _DIP_MS):
                 continue
             if gap == 0:
                 is_better = True  # the last of them is the nearest to the first character
@@ -119,8 +131,10 @@ def _to_the_sound(
                 is_better = known is None or high - low > known[1] - known[0]
             if is_better:
                 pauses[gap] = (low, high)
+                is_long[gap] = end - start >= _SILENCE_MS or start <= first_ms or end >= last_ms
     for gap, (low, high) in pauses.items():
-        if gap < length:
+        inner = 0 < gap < length
+        if gap < length and (inner or is_long[gap] or high > starts[gap]):
             starts[gap] = high
-        if gap > 0:
+        if gap > 0 and (inner or is_long[gap] or low < ends[gap - 1]):
             ends[gap - 1] = low

@@ -65,6 +65,20 @@ def test_a_short_closure_is_no_pause() -> None:
     assert times[0, 1] == times[1, 0] == GEOMETRY.frame_start_ms(10)
 
 
+def test_what_goes_on_after_a_dip_is_of_another_utterance() -> None:
+    frames = [GEOMETRY.frame_start_ms(8), GEOMETRY.frame_start_ms(10)]
+    # Spoken from 250 to 400 ms, and at once the next one until 600 ms; then silence.
+    (times,) = character_times(
+        alignment((8, 10)), 0, levels_of(1000, (250, 400), (440, 600)), GEOMETRY
+    ).tolist()
+    assert times == [250, frames[1]]
+    # The same before it.
+    (times,) = character_times(
+        alignment((8, 10)), 0, levels_of(1000, (100, 240), (280, 450)), GEOMETRY
+    ).tolist()
+    assert times == [frames[0], 450]
+
+
 def test_far_sounds_are_not_the_texts() -> None:
     # What was said long before and after does not belong to the one character.
     levels = levels_of(2000, (0, 1900))

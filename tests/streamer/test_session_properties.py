@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from cnerta.models.labels import Span, outermost, parents
@@ -351,6 +351,7 @@ def test_an_entity_keeps_its_id_while_text_grows_around_it(
         max_size=5,
     )
 )
+@example([("三", 0, 1), ("三", 0, 2)])  # spoken without a pause, answered once both were
 def test_each_utterance_gets_its_own_audio(
     kit: SimpleNamespace, said: list[tuple[str, int, int]]
 ) -> None:
