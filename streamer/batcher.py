@@ -120,7 +120,7 @@ class Batcher:
     """
 
     def __init__(
-        self, engine: Engine, *, max_batch: int = 32, observer: BatchObserver | None = None
+        self, engine: Engine, *, max_batch: int = 16, observer: BatchObserver | None = None
     ) -> None:
         """Start the worker threads.
 

@@ -84,7 +84,7 @@ class Engine:
         max_batch: Most items in one call of a graph.
     """
 
-    def __init__(self, model: Inference, *, max_batch: int = 32) -> None:
+    def __init__(self, model: Inference, *, max_batch: int = 16) -> None:
         self.model = model
         self.max_batch = max_batch
 
