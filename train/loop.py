@@ -121,6 +121,7 @@ class Trainer:
         workers: int = 1,
     ) -> None:
         self.recipe = recipe
+        self.data_root = data_root
         self.workers = workers
         self.out = out
         self.save_seconds = 60 * save_minutes
@@ -183,7 +184,7 @@ class Trainer:
     def _new_model(self) -> SpeechTagger:
         training = self._examples(sorted({n for s in self.recipe.stages for n in s.train}))
         texts = sorted({e.text for e in training})
-        pretrained = self.recipe.model.text.checkpoint
+        pretrained = _checkpoint_source(self.recipe.model.text.checkpoint, self.data_root)
         characters = set("".join(texts))
         if pretrained:
             # Characters that training never shows are known to the checkpoint all the same.
@@ -203,7 +204,7 @@ class Trainer:
             scheme = LabelScheme.flat(s.label for spans, _ in pairs for s in spans)
         else:
             scheme = LabelScheme.nested(pairs, self.recipe.min_tag_count)
-        model = _build_model(self.recipe.model, vocabulary, scheme)
+        model = _build_model(self.recipe.model, vocabulary, scheme, pretrained)
         self._set_statistics(model, training)
         parameters = sum(p.numel() for p in model.parameters())
         logger.info(
@@ -445,9 +446,16 @@ def _parameter_groups(stage: Stage, trained: dict[str, torch.nn.Parameter]) -> l
     return groups
 
 
-def _build_model(config: ModelConfig, vocabulary: Vocabulary, scheme: LabelScheme) -> SpeechTagger:
-    """A new model, its text encoder started from a checkpoint if the recipe names one."""
-    checkpoint = config.text.checkpoint
+def _checkpoint_source(name: str, data_root: Path) -> str:
+    """Where a pretrained checkpoint is: below the data, or as it is named."""
+    below = data_root / name
+    return str(below) if name and below.is_dir() else name
+
+
+def _build_model(
+    config: ModelConfig, vocabulary: Vocabulary, scheme: LabelScheme, checkpoint: str
+) -> SpeechTagger:
+    """A new model, its text encoder started from a checkpoint if there is one."""
     if config.text.encoder == "pretrained":
         if not checkpoint:
             raise ConfigError(

@@ -203,7 +203,7 @@ def test_more_workers_build_the_same_batches(data: Path, tmp_path: Path) -> None
 
 def test_a_pretrained_text_encoder_learns_at_its_own_rate(data: Path, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
-    folder = tmp_path / "bert"
+    folder = data / "bert"
     folder.mkdir()
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "南", "市", "长", "京"]
     (folder / "vocab.txt").write_text("".join(f"{p}\n" for p in pieces), encoding="utf-8")
@@ -215,7 +215,7 @@ def test_a_pretrained_text_encoder_learns_at_its_own_rate(data: Path, tmp_path: 
         )
     ).save_pretrained(folder)  # fmt: skip
     chosen = (
-        "model.text.encoder=pretrained", f"model.text.checkpoint='{folder}'",
+        "model.text.encoder=pretrained", "model.text.checkpoint=bert",
         "stages.0.epochs=1", "stages.1.epochs=1", "stages.1.text_learning_rate=1e-9",
     )  # fmt: skip
     trainer = Trainer(recipe(data, *chosen), data, tmp_path / "run", cpu=True)
