@@ -60,9 +60,9 @@ class TextConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         encoder: ``bilstm`` or ``pretrained``.
         checkpoint: For ``pretrained``: the weights to start from, a folder (below the data root,
-            or as it is) or a name on the Hugging Face hub. For ``bilstm``: the same, whose piece embeddings the character embeddings
-            start as, brought down to ``embedding`` numbers by their principal components; none:
-            random.
+            or as it is) or a name on the Hugging Face hub. For ``bilstm``: the same, whose piece
+            embeddings the character embeddings start as, brought down to ``embedding`` numbers by
+            their principal components; none: random.
         embedding: Size of a character embedding (``bilstm``).
         hidden: Size of the text representation, both directions together (``bilstm``).
         dropout: Dropout probability.
