@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -14,7 +15,10 @@ torch = pytest.importorskip("torch")
 from cnerta.export.cli import export  # noqa: E402
 from cnerta.export.graphs import AcousticGraph, TaggerGraph  # noqa: E402
 from cnerta.export.parity import TOLERANCE, check_parity  # noqa: E402
+from cnerta.export.quantise import Int8  # noqa: E402
+from cnerta.export.write import export_bundle  # noqa: E402
 from cnerta.models.bundle import ACOUSTIC_FILE, TAGGER_FILE, load_bundle  # noqa: E402
+from cnerta.models.checkpoint import Checkpoint  # noqa: E402
 from cnerta.models.decoding import CrfDecoder  # noqa: E402
 from cnerta.models.errors import BundleError, InferenceError, ParityError  # noqa: E402
 from cnerta.models.inference import AcousticState, Model  # noqa: E402
@@ -184,6 +188,37 @@ def test_the_command_names_a_checkpoint_that_is_none(tmp_path: Path) -> None:
     assert refused.exit_code == 1
     assert f"CheckpointError: expected a checkpoint folder, got {folder}" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
+
+
+def test_8_bit_weights_are_smaller_and_say_nearly_the_same(
+    tiny_model: SpeechTagger, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    written = export_bundle(Checkpoint("tiny", tiny_model, {}, {}), tmp_path, int8=Int8.BOTH)
+    assert written.agreement is not None
+    assert written.agreement > 0.8
+    for name in (ACOUSTIC_FILE, TAGGER_FILE):
+        before, after = onnx.load(tiny_bundle / name), onnx.load(tmp_path / name)
+        types = [i.data_type for i in after.graph.initializer]
+        assert onnx.TensorProto.INT8 in types
+        assert onnx.TensorProto.INT8 not in [i.data_type for i in before.graph.initializer]
+    # The filter bank is left alone: its output has to stay exact.
+    bank = [n for n in nodes(tmp_path / ACOUSTIC_FILE) if "filter_bank" in scopes(n)]
+    assert bank
+    assert not any("Integer" in n.op_type or "QuantizeLinear" in n.op_type for n in bank)
+    samples = np.random.default_rng(0).normal(scale=0.1, size=16_000).astype(np.float32)
+    exact, rounded = (Model.load(p, device="cpu") for p in (tiny_bundle, tmp_path))
+    frames = exact.encode_recording(samples), rounded.encode_recording(samples)
+    assert 0 < np.abs(frames[0] - frames[1]).max() < 0.3
+    (tagged,) = rounded.tag([TEXT], [frames[1]])
+    assert tagged.alignment is not None
+
+
+def nodes(path: Path) -> list[onnx.NodeProto]:
+    return list(onnx.load(path).graph.node)
+
+
+def scopes(node: onnx.NodeProto) -> str:
+    return "".join(p.value for p in node.metadata_props)
 
 
 def test_cuda_that_is_not_there_is_said(tiny_bundle: Path) -> None:
