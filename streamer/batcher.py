@@ -223,7 +223,13 @@ class Batcher:
         if future.cancelled():
             return
         now = _now()
-        for source, result in zip(sources, future.result(), strict=True):
+        try:
+            pairs = list(zip(sources, future.result(), strict=True))
+        except Exception as error:
+            # The batch failed as a whole: none of its sessions gets its work back.
+            logger.error("a batch of %d failed: %s", len(sources), describe_failure(error))
+            pairs = [(source, error) for source in sources]
+        for source, result in pairs:
             try:
                 if isinstance(result, Exception):
                     source.work_failed()

@@ -179,13 +179,15 @@ class EntityTracker:
         ]
         before = [self._tracked[pairs[n]] if n in pairs else None for n in range(len(spans))]
         ids = [b.entity.id if b else self._new_id() for b in before]
+        # What was shown is followed to the end, with all that belongs to it.
+        is_told = options.interim or bool(self._tracked)
         tracked: list[_Tracked] = []
         for n, (span, parent) in enumerate(zip(kept, parents(spans), strict=True)):
             parent_id = None if parent is None else ids[parent]
             fresh = _Tracked(spans[n], _entity(revision, answer, span, ids[n], parent_id), 1, now)
             is_news = self._carry_on(fresh, before[n], change, options, now)
             tracked.append(fresh)
-            if is_news and (options.interim or before[n] is not None):
+            if is_news and is_told:
                 events.append(self._upsert(fresh, now))
         self._tracked = tuple(tracked)
         if revision.message.final:

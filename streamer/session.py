@@ -366,6 +366,8 @@ class Session:
         assert self._tagging is not None, "expected work to be outstanding"
         utterance, revision, work = self._tagging
         self._tagging = None
+        if not (revision.message.final or self._options.interim):
+            return  # The client has switched interims off in the meantime.
         heard = _Heard(revision, work, results)
         if revision.hears == "unclaimed" and self._first_try is not None:
             # If neither has audio, the first is answered; if they fit alike, the one not cut off.

@@ -35,6 +35,7 @@ from cnerta.streamer.messages import (
     encode,
 )
 from cnerta.streamer.protocol import ConnectionLimits, ServedModel, ServerProtocol
+from cnerta.streamer.session import EncodeWork, TagWork
 
 Floats = npt.NDArray[np.float32]
 
@@ -168,6 +169,7 @@ class Driver:
         self.engine = Engine(model)
         self.now = 1000.0
         self.seen: list[ServerMessage] = []
+        self._away: dict[str, EncodeWork | TagWork | None] = {}
         served = ServedModel(model.bundle, model.device)
         self.protocol = ServerProtocol(served, limits or ConnectionLimits(), "test", self.now)
         if start is not None:
@@ -197,20 +199,35 @@ class Driver:
             Transcript(utterance=utterance, revision=revision, final=final, text=text, **times)
         )
 
-    def step(self) -> bool:
-        """Run one round of work."""
-        encode, tag = self.protocol.take_encode(), self.protocol.take_tag(self.now)
-        if tag is not None:
-            (result,) = self.engine.tag([tag])
+    def take(self, lane: str) -> bool:
+        """Have the engine's ``audio`` or ``text`` lane take work, unless some is away."""
+        if self._away.get(lane) is None:
+            protocol = self.protocol
+            self._away[lane] = (
+                protocol.take_encode() if lane == "audio" else protocol.take_tag(self.now)
+            )
+        return self._away[lane] is not None
+
+    def give(self, lane: str) -> None:
+        """Do what the lane has taken and bring it back."""
+        work = self._away.pop(lane, None)
+        if isinstance(work, TagWork):
+            (result,) = self.engine.tag([work])
             if isinstance(result, Exception):
                 self.protocol.work_failed()
             else:
                 self.protocol.tagged(result.results, self.now)
-        if encode is not None:
-            (encoded,) = self.engine.encode([encode])
+        elif work is not None:
+            (encoded,) = self.engine.encode([work])
             assert not isinstance(encoded, Exception)
             self.protocol.encoded(encoded.frames, encoded.state)
-        return encode is not None or tag is not None
+
+    def step(self) -> bool:
+        """Run one round of work."""
+        moved = [self.take("audio"), self.take("text")]
+        self.give("text")
+        self.give("audio")
+        return any(moved)
 
     def run(self) -> list[ServerMessage]:
         """Run all work there is; the messages that came of it."""

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 
 from cnerta.models.inference import AcousticState
 from cnerta.streamer.batcher import Batcher
@@ -187,6 +188,35 @@ async def test_a_failing_session_does_not_harm_its_neighbours(
             assert error.code == 1011
             assert await session.next_message() is None
     good.receive(kit.speak("在北京"))
+    await batcher.close()
+
+
+@pytest.mark.parametrize("results", [OSError("no thread"), []])
+async def test_a_batch_that_fails_as_a_whole_ends_its_sessions_and_no_others(
+    model: Any, kit: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, results: Any
+) -> None:
+    """Whether the engine raises or gives too few results; the other lane goes on."""
+    engine = Engine(model)
+    plain = engine.tag
+
+    def tag(work: Any) -> Any:
+        if any("毒" in text for item in work for text in item.texts):
+            if isinstance(results, Exception):
+                raise results
+            return results
+        return plain(work)
+
+    monkeypatch.setattr(engine, "tag", tag)
+    batcher = Batcher(engine)
+    bad, good = host(model, batcher), host(model, batcher)
+    good.receive(kit.speak("在北京"))
+    say(bad, "毒", 1, final=True)
+    async with asyncio.timeout(10):
+        error = await bad.next_message()
+    assert isinstance(error, ErrorMessage)
+    assert error.code == 1011
+    say(good, "在北京", 1, final=True)
+    assert (await until_final(good)).audio_used
     await batcher.close()
 
 

@@ -168,6 +168,29 @@ def test_without_interims_there_are_only_finals(drive: Drive) -> None:
     assert (entity.version, entity.status) == (1, "final")
 
 
+def test_an_interim_answered_after_interims_were_switched_off_leaves_no_trace(
+    drive: Drive,
+) -> None:
+    driver = drive().transcript("他在北京", 1)
+    assert driver.take("text")
+    driver.send(SessionUpdate(interim=False)).give("text")
+    assert driver.run() == []
+    driver.send(SessionUpdate(interim=True)).transcript("他在北京了", 2).run()
+    assert [e.text for e in driver_known(kit_fold(driver), "u1")] == ["北京"]
+
+
+def test_what_was_shown_before_interims_were_switched_off_is_followed_to_the_end(
+    drive: Drive,
+) -> None:
+    driver = drive(labels=["LOC"]).transcript("他在北京大学", 1)
+    driver.run()
+    driver.send(SessionUpdate(interim=False, labels=None))
+    final = driver.transcript("他在北京大学", 2, final=True).run()[-1]
+    shown = {e.id: e for e in driver_known(kit_fold(driver), "u1")}
+    assert shown == {e.id: e for e in final.entities}
+    assert len(shown) == 2
+
+
 def test_an_unchanged_entity_becomes_stable_in_time(drive: Drive) -> None:
     driver = drive(max_delay_ms=500)
     driver.transcript("他在北京", 1).run()
