@@ -16,7 +16,7 @@ from cnerta.models.errors import CnertaError
 
 __all__ = ["export", "main"]
 
-Int8Name = Literal["none", "tagger", "both"]
+Int8Name = Literal["none", "acoustic", "tagger", "both"]
 
 
 def export(

@@ -32,6 +32,7 @@ class Int8(StrEnum):
     """Which graphs of a bundle get 8-bit weights."""
 
     NONE = "none"
+    ACOUSTIC = "acoustic"
     TAGGER = "tagger"
     BOTH = "both"
 

@@ -40,8 +40,8 @@ class Export:
         acoustic_difference: Largest difference between torch and ``acoustic.onnx``.
         tagger_difference: Largest difference between torch and ``tagger.onnx``, and
             ``readings.onnx`` where there is one, before weights were quantised.
-        agreement: With 8-bit weights the share of characters with torch's best tag, over the random
-            inputs of the check, 0 to 1.
+        agreement: With 8-bit weights in the tagger the share of characters with torch's best tag,
+            over the random inputs of the check, 0 to 1.
     """
 
     bundle: Bundle
@@ -99,12 +99,13 @@ def export_bundle(
         tagger_difference = max(tagger_difference, write_readings(model, out, generator))
 
     agreement = None
-    if int8 is not Int8.NONE:
-        logger.info("quantising")
+    if int8 in (Int8.TAGGER, Int8.BOTH):
+        logger.info("quantising %s", TAGGER_FILE)
         quantise_graph(out / TAGGER_FILE)
         agreement = tag_agreement(tagger, out / TAGGER_FILE, examples)
-        if int8 is Int8.BOTH:
-            quantise_graph(out / ACOUSTIC_FILE)
+    if int8 in (Int8.ACOUSTIC, Int8.BOTH):
+        logger.info("quantising %s", ACOUSTIC_FILE)
+        quantise_graph(out / ACOUSTIC_FILE)
 
     bundle = Bundle(
         path=out,

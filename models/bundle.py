@@ -34,6 +34,7 @@ __all__ = [
     "TAGGER_FILE",
     "Bundle",
     "default_bundle_path",
+    "find_bundle",
     "load_bundle",
     "write_bundle",
 ]
@@ -43,6 +44,7 @@ ACOUSTIC_FILE = "acoustic.onnx"
 TAGGER_FILE = "tagger.onnx"
 READINGS_FILE = "readings.onnx"
 _MANIFEST = "bundle.json"
+_BUILT_IN = {"fast": "default_bundle", "accurate": "accurate_bundle"}
 
 # Calibrated on the built-in model (docs/model-card.md); a bundle may bring its own.
 AUDIO_FIT_BOUND = -4.0
@@ -128,8 +130,23 @@ class _Version(msgspec.Struct):
 
 
 def default_bundle_path() -> Path:
-    """Folder of the bundle that comes with the package."""
-    return Path(__file__).parent / "default_bundle"
+    """Folder of the bundle that is used where none is named: ``fast``."""
+    return Path(__file__).parent / _BUILT_IN["fast"]
+
+
+def find_bundle(bundle: Path | None) -> Path:
+    """Folder of a bundle that a user named.
+
+    Args:
+        bundle: A folder, or ``fast`` or ``accurate`` for those that come with the package, unless
+            there is a folder of that name; None: the default.
+    """
+    if bundle is None:
+        return default_bundle_path()
+    built_in = _BUILT_IN.get(str(bundle))
+    if built_in is None or bundle.exists():
+        return bundle
+    return Path(__file__).parent / built_in
 
 
 def _file_sha256(path: Path) -> str:

@@ -117,7 +117,9 @@ def cnerta_stream(
     ] = None,
     bundle: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Use this model instead of the one that came along."),
+        typer.Option(
+            metavar="DIR", help="Folder of a model, or one that comes along: fast, accurate."
+        ),
     ] = None,
     device: Annotated[
         str | None,

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from cnerta.models.bundle import default_bundle_path
+from cnerta.models.bundle import find_bundle
 from cnerta.models.inference import Device, Model
 from cnerta.streamer.batcher import Batcher
 from cnerta.streamer.client_errors import ServerUnreachableError
@@ -41,13 +41,13 @@ class LocalConnection:
     async def open(
         cls, bundle: Path | None = None, *, device: Device = "auto", threads: int = 1
     ) -> LocalConnection:
-        """Load a bundle (None: the one that comes with the package).
+        """Load a bundle (None: the default; see :func:`cnerta.models.bundle.find_bundle`).
 
         Raises:
             BundleError: The bundle cannot be used.
             InferenceError: onnxruntime is missing or refuses the graphs.
         """
-        path = default_bundle_path() if bundle is None else bundle
+        path = find_bundle(bundle)
         return cls(await asyncio.to_thread(Model.load, path, device=device, threads=threads))
 
     async def send(self, message: ClientMessage) -> None:

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
-from cnerta.models.bundle import default_bundle_path
+from cnerta.models.bundle import find_bundle
 from cnerta.models.errors import CnertaError, DataError
 from cnerta.models.inference import Model
 from cnerta.streamer.audio_source import AudioFile
@@ -353,7 +353,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def demo(
     bundle: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Use this model instead of the one that came along."),
+        typer.Option(
+            metavar="DIR", help="Folder of a model, or one that comes along: fast, accurate."
+        ),
     ] = None,
     recordings: Annotated[
         Path, typer.Option(metavar="DIR", help="Where demo.json and its recordings are.")
@@ -367,7 +369,7 @@ def demo(
     console = Console()
     complaints = Console(stderr=True)
     try:
-        chosen = bundle or default_bundle_path()
+        chosen = find_bundle(bundle)
         complete = asyncio.run(run_demo(chosen, recordings, console, picture))
     except CnertaError as error:
         complaints.print(f"demo: {error}", style="bold red", markup=False, soft_wrap=True)

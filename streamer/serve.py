@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal
 
 import typer
 
-from cnerta.models.bundle import default_bundle_path
+from cnerta.models.bundle import find_bundle
 from cnerta.models.errors import BundleError, CnertaError, InferenceError
 from cnerta.models.inference import Model
 from cnerta.streamer.protocol import ConnectionLimits
@@ -41,7 +41,8 @@ def serve(
     host: Annotated[str, typer.Option(help="Interface to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any free one.")] = 8765,
     bundle: Annotated[
-        Path | None, typer.Option(help="Folder of the model. Default: the one that comes along.")
+        Path | None,
+        typer.Option(help="Folder of a model, or one that comes along: fast (default), accurate."),
     ] = None,
     device: Annotated[
         Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU if there is one.")
@@ -79,7 +80,7 @@ def serve(
     )
     _share_interpreter()
     try:
-        model = Model.load(bundle or default_bundle_path(), device=device, threads=threads)
+        model = Model.load(find_bundle(bundle), device=device, threads=threads)
         asyncio.run(_run(Server(model, options), host, port))
     except CnertaError as error:
         typer.echo(f"cnerta-serve: {error}", err=True)

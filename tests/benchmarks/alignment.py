@@ -32,7 +32,7 @@ import typer
 
 from cnerta.models.alignment import align
 from cnerta.models.boundaries import LEVELS_PER_FRAME, character_times, sound_levels
-from cnerta.models.bundle import default_bundle_path
+from cnerta.models.bundle import find_bundle
 from cnerta.models.geometry import SAMPLE_RATE
 from cnerta.models.inference import Model
 from cnerta.models.normalisation import normalise
@@ -213,7 +213,7 @@ def main(
     """Measure alignment."""
     for row in time_against_torchaudio(repeats):
         typer.echo(json.dumps(row))
-    model = Model.load(bundle or default_bundle_path(), device="cpu")
+    model = Model.load(find_bundle(bundle), device="cpu")
     for row in word_errors(model, words, utterances) if words else ():
         typer.echo(json.dumps(row))
     for row in exact_errors(model, exact) if exact else ():

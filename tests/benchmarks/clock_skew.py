@@ -21,7 +21,7 @@ import numpy as np
 import soundfile
 import typer
 
-from cnerta.models.bundle import default_bundle_path
+from cnerta.models.bundle import find_bundle
 from cnerta.models.inference import Model
 from cnerta.streamer.engine import Engine
 from cnerta.streamer.messages import SessionStart, Transcript, UtteranceFinal, WarningMessage
@@ -164,7 +164,7 @@ def main(
     bundle: Annotated[Path | None, typer.Option(help="Folder of the bundle.")] = None,
 ) -> None:
     """Print a table."""
-    model = Model.load(bundle or default_bundle_path(), device="cpu")
+    model = Model.load(find_bundle(bundle), device="cpu")
     audio, where = join(manifest, clips)
     padded = [(c.start_ms, c.end_ms) for c in where]
     reference = run(model, Believing, audio, where, padded)

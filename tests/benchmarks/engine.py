@@ -18,7 +18,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from cnerta.models.bundle import default_bundle_path
+from cnerta.models.bundle import find_bundle
 from cnerta.models.geometry import FrameGeometry
 from cnerta.models.inference import AcousticState, Model
 
@@ -72,7 +72,7 @@ def main(
     threads: Annotated[int, typer.Option(help="Threads of a call.")] = 1,
 ) -> None:
     """Measure the engine."""
-    model = Model.load(bundle or default_bundle_path(), device="cpu", threads=threads)
+    model = Model.load(find_bundle(bundle), device="cpu", threads=threads)
     g = model.bundle.geometry
     peak = matrix_peak()
     operations = acoustic_operations(model)

@@ -20,7 +20,7 @@ import numpy as np
 import soundfile
 import typer
 
-from cnerta.models.bundle import default_bundle_path
+from cnerta.models.bundle import find_bundle
 from cnerta.models.inference import Model
 from cnerta.streamer.engine import Engine
 from cnerta.streamer.messages import AudioFormat, SessionStart, Transcript, UtteranceFinal
@@ -144,7 +144,7 @@ def main(
     length: Annotated[int, typer.Option("--minutes", help="Length of the long session.")] = 60,
 ) -> None:
     """Measure what a session costs."""
-    model = Model.load(bundle or default_bundle_path(), device="cpu")
+    model = Model.load(find_bundle(bundle), device="cpu")
     clips = read_clips(manifest)
     revisions(model, clips, 1)
     pairs = [(revisions(model, clips, 1), revisions(model, clips, 20)) for _ in range(7)]

@@ -40,7 +40,7 @@ import numpy.typing as npt
 import typer
 
 from cnerta.models.boundaries import character_times, sound_levels
-from cnerta.models.bundle import default_bundle_path
+from cnerta.models.bundle import find_bundle
 from cnerta.models.inference import Model, Tagged
 from cnerta.models.normalisation import normalise
 from cnerta.models.vocabulary import Vocabulary
@@ -378,7 +378,7 @@ def main(
     figure: Annotated[Path | None, typer.Option("--plot", help="Where to draw them.")] = None,
 ) -> None:
     """Measure every setting."""
-    model = Model.load(bundle or default_bundle_path(), device="cpu")
+    model = Model.load(find_bundle(bundle), device="cpu")
     clips = [c for i, c in enumerate(read_clips(manifest, limit, model)) if i % 2 == half]
     recorded = []
     for clip in clips:
