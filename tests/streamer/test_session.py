@@ -175,7 +175,7 @@ def test_an_interim_answered_after_interims_were_switched_off_leaves_no_trace(
     assert driver.take("text")
     driver.send(SessionUpdate(interim=False)).give("text")
     assert driver.run() == []
-    driver.send(SessionUpdate(interim=True)).transcript("他在北京了", 2).run()
+    driver.send(SessionUpdate(interim=True)).transcript("他在北京", 2).run()
     assert [e.text for e in driver_known(kit_fold(driver), "u1")] == ["北京"]
 
 
