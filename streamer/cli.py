@@ -60,7 +60,7 @@ optionally with "characters": \\[\\[start_ms, end_ms], …].
 
 Exit status: 0 done · 2 wrong options · 3 audio file · 4 microphone · 5 transcript · \
 6 server unreachable · 7 refused by the server · 8 model bundle · 9 ONNX runtime · \
-130 interrupted twice.
+130 interrupted twice · 141 nobody reads the output.
 """
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -145,6 +145,12 @@ def cnerta_stream(
         bool,
         typer.Option("--nested/--flat", help="Entities inside entities, or only outermost ones."),
     ] = True,
+    readings: Annotated[
+        bool,
+        typer.Option(
+            "--readings", help="Tell how characters with several pronunciations were read."
+        ),
+    ] = False,
     json: Annotated[
         bool,
         typer.Option("--json", help="Print every server event as one line of JSON, nothing else."),
@@ -157,6 +163,8 @@ def cnerta_stream(
     console = _PipedConsole()
     complaints = Console(stderr=True)
     try:
+        if sys.stdout is None:
+            raise BrokenPipeError  # Closed from the start, as by >&-: nobody will ever read it.
         if list_devices:
             _print_devices(console)
             return
@@ -190,6 +198,7 @@ def cnerta_stream(
         options = StreamOptions(
             labels=None if labels is None else tuple(part.strip() for part in labels.split(",")),
             nested=nested,
+            readings=readings,
         )
         asyncio.run(_run(connect, bundle, audio, words, options, presenter))
     except BrokenPipeError:
@@ -223,7 +232,8 @@ def cnerta_stream(
 
 def _drop_output() -> None:
     """Keep the interpreter from trying to write what is left once more at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _exit_status(error: CnertaError) -> int:

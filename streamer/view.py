@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import IO, Protocol, Self
 
+from msgspec import UNSET
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -28,6 +29,7 @@ from cnerta.streamer.audio_source import level_dbfs
 from cnerta.streamer.client import StreamWatcher
 from cnerta.streamer.messages import (
     AudioAck,
+    CharacterReading,
     Entity,
     EntityRetract,
     EntityUpsert,
@@ -85,6 +87,7 @@ class Caption:
         text: The newest text sent, or the final one answered.
         final: Whether the server has answered the final text.
         audio_used: Whether the answer rests on audio too; known once final.
+        readings: How characters were pronounced; known once final, if it was asked for.
         entities: What holds now, in order of the text.
         latencies_ms: For every entity id, from sending the text to its first answer.
         sent: The last revisions with the time they were sent, in seconds.
@@ -94,6 +97,7 @@ class Caption:
     text: str = ""
     final: bool = False
     audio_used: bool = True
+    readings: tuple[CharacterReading, ...] = ()
     entities: tuple[Entity, ...] = ()
     latencies_ms: tuple[tuple[str, int], ...] = ()
     final_latency_ms: int | None = None
@@ -134,6 +138,7 @@ class Caption:
             text=message.text,
             final=True,
             audio_used=message.audio_used,
+            readings=() if message.readings is UNSET else tuple(message.readings),
             entities=_in_text_order(message.entities),
             final_latency_ms=self._since_sent_ms(message.revision, now_s),
         )
@@ -295,6 +300,15 @@ def bracketed(caption: Caption) -> str:
     return "".join(parts)
 
 
+def readings_line(caption: Caption) -> str:
+    """Write how characters were pronounced: ``reading 长 zhang3 98%, 行 hang2 91%``."""
+    told = (
+        f"{printable(heard.text)} {printable(heard.reading)} {heard.confidence:.0%}"
+        for heard in caption.readings
+    )
+    return "reading " + ", ".join(told)
+
+
 def draw_caption(caption: Caption, console: Console) -> Text:
     """Draw a caption with blocks of colour, or with brackets where there is no colour."""
     return highlighted(caption) if _has_colour(console) else Text(bracketed(caption))
@@ -382,14 +396,12 @@ def render(state: ViewState, width: int, height: int, *, coloured: bool = True) 
         notes.append(Text(_summary_line(state.summary), "bold", no_wrap=True, overflow="ellipsis"))
     room = max(2, height - FIXED_LINES - len(notes))
     entities = sum(len(caption.entities) for caption in state.captions)
-    lines = [
-        line
-        for caption in state.captions
-        for line in _folded(
-            highlighted(caption) if coloured else Text(bracketed(caption)),
-            max(2, inner - OUTER_COLUMNS),
-        )
-    ]
+    lines: list[Text] = []
+    for caption in state.captions:
+        drawn = highlighted(caption) if coloured else Text(bracketed(caption))
+        lines += _folded(drawn, max(2, inner - OUTER_COLUMNS))
+        if caption.readings:
+            lines += _folded(Text(readings_line(caption), "dim"), max(2, inner - OUTER_COLUMNS))
     lines = lines[-max(room // 2, room - entities) :]
     captions = Group(*lines) if lines else Text("waiting for speech …", style="dim")
     parts: list[RenderableType] = [
@@ -545,6 +557,8 @@ class PlainView(FoldingView):
                 self._line(draw_caption(caption, self._console))
                 for entity in caption.entities:
                     self._line(_entity_line(entity, caption.final_latency_ms))
+                if caption.readings:
+                    self._line(Text(f"  {readings_line(caption)}", style="dim"))
                 if caption.text and not caption.audio_used:
                     self._line(Text("  answered from the text alone", style="dim"))
             case WarningMessage() if not self._is_expected(message):

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from msgspec import UNSET
 from typer.testing import CliRunner, Result
 from websockets.asyncio.server import ServerConnection
 
@@ -424,6 +425,18 @@ async def test_reader_that_leaves_ends_it_quietly(talk: Path, form: list[str]) -
     assert complaints == b""
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell that can close descriptors")
+@pytest.mark.parametrize("arguments", [["--json"], [], ["--list-devices"]])
+async def test_closed_output_ends_it_quietly(talk: Path, arguments: list[str]) -> None:
+    process = await asyncio.create_subprocess_exec(
+        "sh", "-c", 'exec "$@" >&-', "sh",
+        *COMMAND, "--file", talk, "--transcript", "好", "--connect", "ws://127.0.0.1:1", *arguments,
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    _, complaints = await asyncio.wait_for(process.communicate(), 20)
+    assert (process.returncode, complaints) == (141, b"")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 @pytest.mark.parametrize("form", [["--json"], []])
 async def test_output_that_cannot_be_written_is_said(talk: Path, form: list[str]) -> None:
@@ -469,3 +482,13 @@ def test_labels_that_the_model_does_not_know(talk: Path, tiny_bundle: Path) -> N
     assert refused.exit_code == 7
     assert "unknown_label" in refused.stderr
     assert "'CITY'" in refused.stderr
+
+
+def test_readings_in_process(talk: Path, tiny_bundle: Path) -> None:
+    for asked in (False, True):
+        options = ["--readings"] if asked else []
+        done = call("-f", talk, "-t", "长江", "--bundle", tiny_bundle, "--json", *options)
+        assert done.exit_code == 0, done.stderr
+        messages = [decode_server(line) for line in done.stdout.splitlines()]
+        (final,) = [message for message in messages if isinstance(message, UtteranceFinal)]
+        assert (final.readings is not UNSET) is asked

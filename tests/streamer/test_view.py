@@ -8,6 +8,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from cnerta.streamer.messages import (
+    CharacterReading,
     EntityRetract,
     ErrorMessage,
     ServerMessage,
@@ -227,7 +228,8 @@ def test_format_time() -> None:
     ]
 
 
-def test_plain_lines_say_what_is_final() -> None:
+def test_plain_lines_say_what_is_final(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cnerta.streamer.view.time.monotonic", lambda: 5.0)
     out = io.StringIO()
     with PlainView(Console(file=out, width=40)) as view:
         view.on_message(wire.ready())
@@ -255,6 +257,36 @@ def test_plain_lines_say_where_the_audio_was_not_used() -> None:
         view.on_message(unheard)
         view.on_message(msgspec.structs.replace(unheard, utterance="u3", text=""))
     assert out.getvalue().splitlines()[2:] == ["江大桥", "  answered from the text alone", ""]
+
+
+def read(text: str, start: int, reading: str, confidence: float) -> CharacterReading:
+    return CharacterReading(
+        start=start,
+        end=start + 1,
+        start_utf16=start,
+        end_utf16=start + 1,
+        text=text,
+        reading=reading,
+        confidence=confidence,
+        alternatives=[],
+    )
+
+
+def test_readings_are_told_with_the_final_where_they_were_asked_for() -> None:
+    asked = msgspec.structs.replace(
+        wire.final("u1", 1, "长行"),
+        readings=[read("长", 0, "zhang3", 0.98), read("行", 1, "\x1bhang2", 0.914)],
+    )
+    none_found = msgspec.structs.replace(wire.final("u2", 1, "北京"), readings=[])
+    told = "reading 长 zhang3 98%, 行 \N{REPLACEMENT CHARACTER}hang2 91%"
+    out = io.StringIO()
+    with PlainView(Console(file=out)) as view:
+        for message in (asked, none_found, wire.final("u3", 1, "上海")):
+            view.on_message(message)
+    assert out.getvalue().splitlines() == ["长行", f"  {told}", "北京", "上海"]
+    picture = drawn(view.state)
+    assert told in picture
+    assert picture.count("reading") == 1
 
 
 @pytest.mark.parametrize("paced", [True, False])
