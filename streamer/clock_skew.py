@@ -67,7 +67,7 @@ class ClockSkew:
     @property
     def is_settled(self) -> bool:
         """Whether enough recent utterances were where the offset put them."""
-        return sum(m.allows(self.offset_ms, self.slack_ms) for m in self.recent) >= _AGREEING
+        return sum(map(self._is_content, self.recent)) >= _AGREEING
 
     def after(self, measured: Offsets) -> ClockSkew:
         """What is known after one more utterance.
@@ -75,19 +75,26 @@ class ClockSkew:
         The offset stays as long as it would do for most of the utterances that agree with each
         other, so that it does not follow every breath; only then it moves to where they agree. One
         that is settled moves only when no utterance in a row of three was where it put them, for
-        odd utterances may agree by chance.
+        odd utterances may agree by chance; or when the new one would do for all that were, and for
+        two more besides: then the old one was right only by the silence around them.
         """
         recent = (*self.recent, measured)[-_REMEMBERED:]
         known = replace(self, recent=recent)
         place = self._meeting_place(recent)
         if place is None:
             return known
-        newest = recent[-_AGREEING:]
-        if self.is_settled and any(m.allows(self.offset_ms, self.slack_ms) for m in newest):
-            return known
+        content = [m for m in recent if self._is_content(m)]
         agreeing = [m for m in recent if m.allows(place, self._tolerance_ms)]
-        content = sum(m.allows(self.offset_ms, self.slack_ms) for m in agreeing)
-        return known if 2 * content > len(agreeing) else replace(known, offset_ms=place)
+        both = [m for m in agreeing if self._is_content(m)]
+        is_better = len(both) == len(content) <= len(agreeing) - 2
+        is_alive = self.is_settled and any(map(self._is_content, recent[-_AGREEING:]))
+        if is_alive and not is_better:
+            return known
+        return known if 2 * len(both) > len(agreeing) else replace(known, offset_ms=place)
+
+    def _is_content(self, measured: Offsets) -> bool:
+        """Whether an utterance was where the offset puts it."""
+        return measured.allows(self.offset_ms, self.slack_ms)
 
     @property
     def _tolerance_ms(self) -> int:

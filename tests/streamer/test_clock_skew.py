@@ -15,10 +15,8 @@ skews = st.integers(-5_000, 5_000)
 
 
 @st.composite
-def utterances(
-    draw: st.DrawFn, skew_ms: int, *, count: int = 20, odd: bool = True
-) -> list[Offsets]:
-    """Utterances of one constant skew; of any five in a row at most one is found elsewhere."""
+def utterances(draw: st.DrawFn, skew_ms: int) -> list[Offsets]:
+    """Twenty of one constant skew; of any five in a row at most one is found elsewhere."""
     noise = st.integers(-NOISE_MS, NOISE_MS)
     silence = st.integers(0, 1_500)
     found = []
@@ -117,6 +115,15 @@ def test_odd_utterances_that_agree_by_chance_do_not_move_a_settled_offset() -> N
     right, odd = Offsets(-300, 200), Offsets(-3_400, -2_900)
     found = [right, right, *[right, odd] * 5]
     assert {state.offset_ms for state in follow(found)} == {0}
+
+
+def test_an_offset_that_only_the_padded_utterances_allow_is_left() -> None:
+    """Every other one would be looked for in the wrong place, for ever."""
+    padded, exact = Offsets(-1_200, 100), Offsets(-550, -500)
+    offsets = [state.offset_ms for state in follow([*[padded] * 3, *[exact, padded] * 6])]
+    assert offsets[5] == 0, "two of five are no majority"
+    assert abs(offsets[-1] + 525) <= SLACK_MS
+    assert len(set(offsets)) == 2
 
 
 def test_utterances_that_contradict_each_other_say_nothing() -> None:
