@@ -12,12 +12,13 @@ A bundle whose schema version or hashes do not fit is refused.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
+from cnerta.models.calibration import Calibration
 from cnerta.models.decoding import CrfParameters
 from cnerta.models.errors import BundleError, ConfigError
 from cnerta.models.geometry import FrameGeometry
@@ -69,6 +70,7 @@ class Bundle:
         provenance: How it was made: recipe, data, seeds, versions.
         scores: Figures measured at export, named ``<data>.<measure>``.
         has_readings: Whether it can tell how a character with several pronunciations was read.
+        calibration: Of the confidences.
     """
 
     path: Path
@@ -84,6 +86,7 @@ class Bundle:
     provenance: dict[str, str]
     scores: dict[str, float]
     has_readings: bool = False
+    calibration: Calibration = field(default_factory=Calibration)
 
     @property
     def nested(self) -> bool:
@@ -123,6 +126,7 @@ class _Manifest(msgspec.Struct, forbid_unknown_fields=True):
     provenance: dict[str, str]
     scores: dict[str, float]
     sha256: dict[str, str]
+    calibration: Calibration = Calibration()
 
 
 class _Version(msgspec.Struct):
@@ -177,6 +181,7 @@ def write_bundle(bundle: Bundle) -> None:
         normalisation=bundle.normalisation,
         provenance=bundle.provenance,
         scores=bundle.scores,
+        calibration=bundle.calibration,
         sha256={name: _file_sha256(bundle.path / name) for name in graphs},
     )
     encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=0)
@@ -245,4 +250,5 @@ def load_bundle(path: Path) -> Bundle:
         provenance=manifest.provenance,
         scores=manifest.scores,
         has_readings=READINGS_FILE in manifest.sha256,
+        calibration=manifest.calibration,
     )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from cnerta.models.calibration import Calibration
 from cnerta.models.errors import ConfigError
 from cnerta.models.labels import LabelScheme, Span
 
@@ -46,7 +47,7 @@ class ScoredSpan:
         start: First character.
         end: One past the last character.
         label: Entity type.
-        confidence: Marginal probability of exactly this span under the CRF, 0 to 1.
+        confidence: Marginal probability of exactly this span under the CRF, calibrated, 0 to 1.
     """
 
     start: int
@@ -67,12 +68,18 @@ class CrfDecoder:
         ConfigError: The parameter shapes do not fit the label scheme.
     """
 
-    def __init__(self, scheme: LabelScheme, parameters: CrfParameters) -> None:
+    def __init__(
+        self,
+        scheme: LabelScheme,
+        parameters: CrfParameters,
+        calibration: Calibration | None = None,
+    ) -> None:
         tags = len(scheme)
         shapes = (parameters.start.shape, parameters.transitions.shape, parameters.end.shape)
         if shapes != ((tags,), (tags, tags), (tags,)):
             raise ConfigError(f"expected CRF parameters for {tags} tags, got shapes {shapes}")
         self.scheme = scheme
+        self._calibration = calibration or Calibration()
         self._start = np.where(scheme.allowed_starts(), parameters.start, _FORBIDDEN)
         self._end = np.where(scheme.allowed_ends(), parameters.end, _FORBIDDEN)
         self._transitions = np.where(
@@ -156,7 +163,7 @@ class CrfDecoder:
         return _Lattice(weights, forward, backward, scale)
 
     def _confidence(self, lattice: _Lattice, span: Span) -> float:
-        """Probability of all tag sequences that hold this span's labels at its characters."""
+        """Probability of all tag sequences that hold this span's labels, calibrated."""
         last = span.end - 1
         if span.start == last:
             mass = lattice.forward[last] * self._prefix_masks["U", span.label]
@@ -167,7 +174,7 @@ class CrfDecoder:
                 mass = (mass @ self._transition_weights) * (
                     lattice.weights[t] * mask / lattice.scale[t]
                 )
-        return float(np.clip(mass @ lattice.backward[last], 0.0, 1.0))
+        return self._calibration(float(np.clip(mass @ lattice.backward[last], 0.0, 1.0)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from cnerta.models.alignment import Alignment, align
 from cnerta.models.bundle import ACOUSTIC_FILE, READINGS_FILE, TAGGER_FILE, Bundle, load_bundle
+from cnerta.models.calibration import Calibration
 from cnerta.models.decoding import CrfDecoder, ScoredSpan
 from cnerta.models.errors import InferenceError
 from cnerta.models.geometry import FrameGeometry, cache_inputs
@@ -85,7 +86,7 @@ class Model:
         self._acoustic = acoustic
         self._tagger = tagger
         self._readings = readings
-        self._decoder = CrfDecoder(bundle.scheme, bundle.crf)
+        self._decoder = CrfDecoder(bundle.scheme, bundle.crf, bundle.calibration)
         self._cache_inputs = cache_inputs(bundle.geometry.layers)
 
     @classmethod
@@ -141,6 +142,11 @@ class Model:
             raise InferenceError(f"expected CUDA to work, got {model.device}")
         logger.info("bundle %s runs on %s", bundle.name, model.device)
         return model
+
+    def calibrated(self, calibration: Calibration) -> Model:
+        """The same model with other confidences."""
+        bundle = replace(self.bundle, calibration=calibration)
+        return Model(bundle, self._acoustic, self._tagger, self._readings)
 
     @property
     def device(self) -> str:

@@ -27,7 +27,7 @@ class StabiliserOptions:
     max_delay_ms: int = 700
     agreeing_revisions: int = 2
     edge_characters: int = 1
-    min_confidence: float = 0.7
+    min_confidence: float = 0.55
 
 
 @dataclass(frozen=True, slots=True)

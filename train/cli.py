@@ -12,6 +12,7 @@ from rich.logging import RichHandler
 from typer.core import TyperGroup
 
 from cnerta.models.errors import CnertaError
+from cnerta.train.calibrate_cli import calibrate
 from cnerta.train.recipe import load_recipe, recipe_names
 from cnerta.train.synthesise_cli import synthesise
 
@@ -35,6 +36,7 @@ app = typer.Typer(
     help="Train models: `cnerta-train RECIPE`. Recipes: " + ", ".join(recipe_names()) + ".",
 )
 app.command(name="synthesise")(synthesise)
+app.command(name="calibrate")(calibrate)
 
 
 @app.command()

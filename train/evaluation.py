@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from cnerta.models.decoding import CrfDecoder
+from cnerta.models.decoding import CrfDecoder, ScoredSpan
 from cnerta.models.inference import Model
 from cnerta.models.labels import Span
 from cnerta.models.normalisation import normalise
@@ -19,7 +19,13 @@ from cnerta.train.batch import BatchBuilder
 from cnerta.train.data import Example
 from cnerta.train.objective import encode_batch
 
-__all__ = ["bundle_predictions", "majority", "torch_predictions", "unit_error_rate"]
+__all__ = [
+    "bundle_answers",
+    "bundle_predictions",
+    "majority",
+    "torch_predictions",
+    "unit_error_rate",
+]
 
 _BATCH = 32
 
@@ -57,7 +63,15 @@ def torch_predictions(
 def bundle_predictions(
     model: Model, examples: Sequence[Example], *, use_audio: bool = True
 ) -> Iterator[list[Span]]:
-    """Spans the bundle finds, example by example, encoding chunk by chunk as a stream would.
+    """Spans the bundle finds; see :func:`bundle_answers`."""
+    for answer in bundle_answers(model, examples, use_audio=use_audio):
+        yield [s.span for s in answer]
+
+
+def bundle_answers(
+    model: Model, examples: Sequence[Example], *, use_audio: bool = True
+) -> Iterator[list[ScoredSpan]]:
+    """What the bundle finds, example by example, encoding chunk by chunk as a stream would.
 
     Offsets are those of the example's own text, before normalisation.
     """
@@ -68,7 +82,10 @@ def bundle_predictions(
         frames = nothing if audio is None else model.encode_recording(cache(audio))
         text = normalise(example.text)
         (tagged,) = model.tag([text.text], [frames])
-        yield [Span(*text.original_range(s.start, s.end), s.label) for s in tagged.spans]
+        yield [
+            ScoredSpan(*text.original_range(s.start, s.end), s.label, s.confidence)
+            for s in tagged.spans
+        ]
 
 
 def majority(votes: Sequence[Sequence[Span]]) -> list[Span]:
