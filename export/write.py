@@ -28,8 +28,6 @@ __all__ = ["Export", "export_bundle"]
 
 logger = logging.getLogger(__name__)
 
-_MAX_CHARACTERS = 512
-
 
 @dataclass(frozen=True, slots=True)
 class Export:
@@ -114,7 +112,7 @@ def export_bundle(
         vocabulary=model.vocabulary,
         geometry=model.acoustic.geometry,
         crf=model.crf.parameters_as_values(),
-        max_characters=_MAX_CHARACTERS,
+        max_characters=model.text.max_characters,
         audio_fit_bound=audio_fit_bound,
         blank_penalty=blank_penalty,
         normalisation=NORMALISATION,

@@ -28,11 +28,17 @@ __all__ = [
     "principal_embeddings",
 ]
 
+_COUNT_FROM_PADDING = ("roberta", "xlm-roberta")
 _BRACKETS = 2  # ids beyond the vocabulary's: before the text and after it
 
 
 class PretrainedEncoder(nn.Module):
-    """A BERT-like encoder over characters (the paper's BERT and MacBERT rows)."""
+    """A BERT-like encoder over characters (the paper's BERT and MacBERT rows).
+
+    Attributes:
+        width: Size of a character's representation.
+        max_characters: Longest text, as far as positions go.
+    """
 
     def __init__(self, config: TextConfig, architecture: str, vocabulary: Vocabulary) -> None:
         """Build with random weights.
@@ -50,6 +56,10 @@ class PretrainedEncoder(nn.Module):
         self.encoder = _from_architecture(architecture, len(vocabulary) + _BRACKETS)
         self.dropout = nn.Dropout(config.dropout)
         self.width: int = self.encoder.config.hidden_size
+        # RoBERTa counts positions from the one after padding.
+        first = PADDING_ID + 1 if self.encoder.config.model_type in _COUNT_FROM_PADDING else 0
+        positions: int = self.encoder.config.max_position_embeddings
+        self.max_characters = positions - first - _BRACKETS
 
     def forward(self, characters: Tensor, counts: Tensor) -> Tensor:
         """Encode.

@@ -11,6 +11,9 @@ from cnerta.models.vocabulary import PADDING_ID
 __all__ = ["BiLstm", "BiLstmEncoder"]
 
 
+_MAX_CHARACTERS = 512  # no bound of the network's: what one call should cost at most
+
+
 class BiLstm(nn.Module):
     """A bidirectional LSTM over padded sequences.
 
@@ -42,7 +45,12 @@ class BiLstm(nn.Module):
 
 
 class BiLstmEncoder(nn.Module):
-    """Character embeddings under a bidirectional LSTM (the paper's BiLSTM rows)."""
+    """Character embeddings under a bidirectional LSTM (the paper's BiLSTM rows).
+
+    Attributes:
+        width: Size of a character's representation.
+        max_characters: Longest text.
+    """
 
     def __init__(self, config: TextConfig, characters: int) -> None:
         super().__init__()
@@ -50,6 +58,7 @@ class BiLstmEncoder(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.lstm = BiLstm(config.embedding, config.hidden)
         self.width = config.hidden
+        self.max_characters = _MAX_CHARACTERS
 
     def forward(self, characters: Tensor, counts: Tensor) -> Tensor:
         """Encode.

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from cnerta.models.decoding import CrfDecoder, ScoredSpan
+from cnerta.models.errors import DataError
 from cnerta.models.inference import Model
 from cnerta.models.labels import Span
 from cnerta.models.normalisation import normalise
@@ -74,6 +75,9 @@ def bundle_answers(
     """What the bundle finds, example by example, encoding chunk by chunk as a stream would.
 
     Offsets are those of the example's own text, before normalisation.
+
+    Raises:
+        DataError: A text is longer than the model takes.
     """
     cache = AudioCache()
     nothing = np.zeros((0, model.bundle.geometry.width), np.float32)
@@ -81,6 +85,11 @@ def bundle_answers(
         audio = example.audio if use_audio else None
         frames = nothing if audio is None else model.encode_recording(cache(audio))
         text = normalise(example.text)
+        if len(text.text) > model.bundle.max_characters:
+            raise DataError(
+                f"expected sentences of at most {model.bundle.max_characters} characters, got "
+                f"{len(text.text)}: {text.text[:20]}…"
+            )
         (tagged,) = model.tag([text.text], [frames])
         yield [
             ScoredSpan(*text.original_range(s.start, s.end), s.label, s.confidence)

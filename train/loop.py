@@ -239,6 +239,7 @@ class Trainer:
         sources = [(self.recipe.data[n], self.examples[n]) for n in stage.train]
         if stage.task == "entities":
             sources = [(s, [e for e in es if e.spans is not None]) for s, es in sources]
+            self._check_lengths(stage, [e for _, es in sources for e in es])
         if stage.task == "acoustic" and any(e.audio is None for _, es in sources for e in es):
             raise ConfigError(f"stage {stage.name!r}: expected recordings in every source")
         objective = Objective(self.model, stage, self.recipe.augmentation)
@@ -267,6 +268,15 @@ class Trainer:
             if stage.patience and progress.since_best >= stage.patience:
                 logger.info("no better score in %d epochs: stage ends", stage.patience)
                 break
+
+    def _check_lengths(self, stage: Stage, examples: Sequence[Example]) -> None:
+        text = self.model.text
+        longest = max((len(e.text) for e in examples), default=0)
+        if isinstance(text, PretrainedEncoder) and longest > text.max_characters:
+            raise DataError(
+                f"stage {stage.name!r}: expected sentences of at most {text.max_characters} "
+                f"characters, as the pretrained encoder can read, got one of {longest}"
+            )
 
     def _run_epoch(
         self,

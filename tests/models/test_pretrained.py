@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from cnerta.export.write import export_bundle  # noqa: E402
 from cnerta.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint  # noqa: E402
 from cnerta.models.config import (  # noqa: E402
     AcousticConfig,
@@ -15,7 +17,8 @@ from cnerta.models.config import (  # noqa: E402
     TextConfig,
 )
 from cnerta.models.ctc import CtcHead  # noqa: E402
-from cnerta.models.errors import ConfigError  # noqa: E402
+from cnerta.models.errors import ConfigError, DataError  # noqa: E402
+from cnerta.models.inference import Model  # noqa: E402
 from cnerta.models.labels import LabelScheme  # noqa: E402
 from cnerta.models.pretrained import (  # noqa: E402
     PretrainedEncoder,
@@ -26,6 +29,8 @@ from cnerta.models.pretrained import (  # noqa: E402
 )
 from cnerta.models.tagger import SpeechTagger  # noqa: E402
 from cnerta.models.vocabulary import PADDING_ID, UNKNOWN_ID, Vocabulary  # noqa: E402
+from cnerta.train.data import Example  # noqa: E402
+from cnerta.train.evaluation import bundle_answers  # noqa: E402
 
 # Pieces in an order of their own, words and punctuation among them.
 PIECES = [
@@ -110,6 +115,33 @@ def test_a_saved_model_needs_the_checkpoint_no_more(
     inputs = (torch.tensor([[2, 3, 4]]), torch.tensor([3]), torch.randn(1, 5, 8), torch.tensor([5]))
     with torch.no_grad():
         torch.testing.assert_close(again(*inputs).emissions, model(*inputs).emissions)
+
+
+def test_an_exported_model_reads_as_far_as_its_positions_go(
+    checkpoint: str, vocabulary: Vocabulary, tmp_path: Path
+) -> None:
+    config = ModelConfig(
+        acoustic=AcousticConfig(
+            mel_bins=40, conv_channels=2, width=8, layers=1, heads=1, feed_forward=8
+        ),
+        text=TextConfig(encoder="pretrained", checkpoint=checkpoint),
+        fusion=FusionConfig(width=8, heads=1, feed_forward=8),
+    )
+    model = SpeechTagger(
+        config, vocabulary, LabelScheme.flat(["LOC"]), pretrained_architecture(checkpoint)
+    ).eval()
+    export_bundle(Checkpoint("m", model, {}, {}), tmp_path)
+    bundle = Model.load(tmp_path, device="cpu")
+    # 40 positions, two of them for the brackets around the text.
+    assert bundle.bundle.max_characters == 38
+    none = np.zeros((0, 8), np.float32)
+    long, short = bundle.tag(["江" * 38, "南市"], [none, none])
+    (alone,) = bundle.tag(["南市"], [none])
+    assert [s.span for s in short.spans] == [s.span for s in alone.spans]
+    assert all(0 <= s.start < s.end <= 38 for s in long.spans)
+    example = Example("江" * 39, ())
+    with pytest.raises(DataError, match="at most 38 characters, got 39"):
+        list(bundle_answers(bundle, [example]))
 
 
 def test_principal_components_keep_which_characters_are_alike(

@@ -227,6 +227,10 @@ def test_a_pretrained_text_encoder_learns_at_its_own_rate(data: Path, tmp_path: 
     }
     assert all(m < 1e-6 for n, m in moved.items() if n.startswith("text."))
     assert moved["emissions.weight"] > 1e-3
+    (data / "long.jsonl").write_text(json.dumps({"text": "南" * 15, "entities": []}))
+    long = ("data.tones.path=long.jsonl", "model.ctc.units=characters", "stages.0.task=entities")
+    with pytest.raises(DataError, match="at most 14 characters"):
+        Trainer(recipe(data, *chosen, *long), data, tmp_path / "long", cpu=True).run()
     with pytest.raises(ConfigError, match=r"expected model\.text\.checkpoint"):
         Trainer(recipe(data, chosen[0]), data, tmp_path / "none", cpu=True)
 
