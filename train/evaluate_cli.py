@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +21,13 @@ from cnerta.models.labels import Span
 from cnerta.train.audio import AudioCache
 from cnerta.train.data import Example, read_examples
 from cnerta.train.evaluation import bundle_predictions, majority, torch_predictions
-from cnerta.train.metrics import EntityScores, Scores, score_entities
+from cnerta.train.metrics import (
+    EntityScores,
+    HomographScores,
+    Scores,
+    score_entities,
+    score_homographs,
+)
 
 __all__ = ["evaluate", "main"]
 
@@ -107,12 +114,19 @@ def evaluate(
     if missing:
         errors.print(f"{missing} of {len(examples)} rows have no entities: not scored")
         return
-    scores = score_entities([e.spans or () for e in examples], found)
+    gold = [e.spans or () for e in examples]
+    scores = score_entities(gold, found)
+    homographs = score_homographs([e.text for e in examples], gold, found)
     spoken = 0 if text_only else sum(e.audio is not None for e in examples)
     if as_json:
-        typer.echo(msgspec.json.encode(_as_json(scores)).decode())
+        typer.echo(msgspec.json.encode(_as_json(scores, homographs)).decode())
     else:
         _print_table(name, scores, spoken)
+        if homographs.texts:
+            Console().print(
+                f"{homographs.texts} texts with several readings: all readings right "
+                f"{homographs.right}, told apart {homographs.told_apart}"
+            )
 
 
 def _checkpoint_predictions(
@@ -132,7 +146,7 @@ def _checkpoint_predictions(
     return loaded.name, found
 
 
-def _as_json(scores: EntityScores) -> dict[str, Any]:
+def _as_json(scores: EntityScores, homographs: HomographScores) -> dict[str, Any]:
     def figures(s: Scores) -> dict[str, float]:
         return {"precision": s.precision, "recall": s.recall, "f1": s.f1}
 
@@ -140,6 +154,7 @@ def _as_json(scores: EntityScores) -> dict[str, Any]:
         "sentences": scores.sentences,
         "flat": figures(scores.flat),
         "nested": figures(scores.nested),
+        "homographs": asdict(homographs),
     }
 
 

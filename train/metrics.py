@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from cnerta.models.labels import Span, outermost
 
-__all__ = ["EntityScores", "Scores", "score_entities"]
+__all__ = ["EntityScores", "HomographScores", "Scores", "score_entities", "score_homographs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,41 @@ def score_entities(
     pairs = [(set(g), set(p)) for g, p in zip(gold, predicted, strict=True)]
     flat = [(set(outermost(g)), set(outermost(p))) for g, p in pairs]
     return EntityScores(len(pairs), _score(flat), _score(pairs))
+
+
+@dataclass(frozen=True, slots=True)
+class HomographScores:
+    """Texts that are read in several ways, which only the audio tells apart.
+
+    Attributes:
+        texts: How many.
+        right: Those whose readings all have exactly the gold entities. What answers from the text
+            alone has none: it says the same of each reading.
+        told_apart: Those whose readings do not all get the same answer.
+    """
+
+    texts: int
+    right: int
+    told_apart: int
+
+
+def score_homographs(
+    texts: Sequence[str], gold: Sequence[Iterable[Span]], predicted: Sequence[Iterable[Span]]
+) -> HomographScores:
+    """Score the texts that occur with different annotations, each as a whole.
+
+    Raises:
+        ValueError: Not as many texts as gold sentences or predictions.
+    """
+    readings: dict[str, list[tuple[frozenset[Span], frozenset[Span]]]] = {}
+    for text, g, p in zip(texts, gold, predicted, strict=True):
+        readings.setdefault(text, []).append((frozenset(g), frozenset(p)))
+    homographs = [r for r in readings.values() if len({g for g, _ in r}) > 1]
+    return HomographScores(
+        texts=len(homographs),
+        right=sum(all(g == p for g, p in r) for r in homographs),
+        told_apart=sum(len({p for _, p in r}) > 1 for r in homographs),
+    )
 
 
 def _score(pairs: Sequence[tuple[set[Span], set[Span]]]) -> Scores:

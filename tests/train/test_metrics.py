@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnerta.models.labels import Span, outermost
-from cnerta.train.metrics import score_entities
+from cnerta.train.metrics import HomographScores, score_entities, score_homographs
 
 GOLD = [Span(0, 7, "ORG"), Span(0, 2, "LOC"), Span(9, 11, "PER")]
 
@@ -56,3 +56,16 @@ def test_against_an_independent_count(pairs: list[tuple[list[Span], list[Span]]]
         else:
             assert own.f1 == 0.0
         assert own.boundary_errors + own.type_errors <= own.predicted - own.correct
+
+
+def test_homographs_count_only_if_every_reading_is_right() -> None:
+    city, bridge, mayor = Span(0, 3, "LOC"), Span(3, 7, "LOC"), Span(4, 7, "PER")
+    first, second = [city, bridge], [Span(0, 2, "LOC"), mayor]
+    texts = ["南京市长江大桥", "南京市长江大桥", "他说", "他说", "北京"]
+    gold = [first, second, [], [], [city]]
+    # Both right; a text that has one reading only does not count, however often it occurs.
+    assert score_homographs(texts, gold, gold) == HomographScores(1, 1, 1)
+    # The same answer to both, right for one: what a model that does not listen gives.
+    assert score_homographs(texts, gold, [first, first, [], [], []]) == HomographScores(1, 0, 0)
+    # Told apart, but one of them wrong.
+    assert score_homographs(texts, gold, [first, [mayor], [], [], []]) == HomographScores(1, 0, 1)
