@@ -13,7 +13,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from cnerta.models.config import TextConfig
 from cnerta.models.errors import ConfigError
@@ -125,7 +132,7 @@ def load_pretrained(encoder: PretrainedEncoder, checkpoint: str, vocabulary: Voc
     name = next(n for n, p in source.named_parameters() if p is embedding)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     brackets = torch.tensor([tokenizer.cls_token_id, tokenizer.sep_token_id])
-    rows = torch.cat([_piece_rows(checkpoint, vocabulary), brackets])
+    rows = torch.cat([_piece_rows(tokenizer, vocabulary), brackets])
     weights[name] = embedding.detach()[rows]
     try:
         encoder.encoder.load_state_dict(weights)
@@ -147,7 +154,7 @@ def principal_embeddings(checkpoint: str, vocabulary: Vocabulary, size: int) -> 
         ConfigError: There is no such checkpoint, or it has fewer numbers a piece.
     """
     source = _load(checkpoint)
-    rows = _piece_rows(checkpoint, vocabulary)
+    rows = _piece_rows(AutoTokenizer.from_pretrained(checkpoint), vocabulary)
     pieces = source.get_input_embeddings().weight.detach()[rows]
     if size > pieces.shape[1]:
         raise ConfigError(
@@ -194,9 +201,8 @@ def _load(checkpoint: str) -> PreTrainedModel:
     return model
 
 
-def _piece_rows(checkpoint: str, vocabulary: Vocabulary) -> Tensor:
+def _piece_rows(tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary) -> Tensor:
     """For each character id the row of its piece. shape: (characters,)."""
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     pieces, unknown = tokenizer.get_vocab(), tokenizer.unk_token_id
     known = [pieces.get(c, unknown) for c in vocabulary.characters]
     return torch.tensor([tokenizer.pad_token_id, unknown, *known])

@@ -86,8 +86,9 @@ def evaluate(
         if checkpoints:
             if bundle is not None:
                 raise ConfigError("expected --bundle or --checkpoint, got both")
+            cache = AudioCache()
             voters = [
-                _checkpoint_predictions(path, examples, device, not text_only)
+                _checkpoint_predictions(path, examples, cache, device, not text_only)
                 for path in checkpoints
             ]
             name = " + ".join(n for n, _ in voters)
@@ -130,7 +131,7 @@ def evaluate(
 
 
 def _checkpoint_predictions(
-    path: Path, examples: list[Example], device: Device, use_audio: bool
+    path: Path, examples: list[Example], cache: AudioCache, device: Device, use_audio: bool
 ) -> tuple[str, list[list[Span]]]:
     """Name and predictions of a checkpoint."""
     import torch
@@ -141,7 +142,7 @@ def _checkpoint_predictions(
         raise ConfigError("expected a GPU that torch can use, got none")
     place = torch.device("cuda" if found_cuda and device != "cpu" else "cpu")
     found = torch_predictions(
-        loaded.model.to(place), examples, AudioCache(), use_audio=use_audio, device=place
+        loaded.model.to(place), examples, cache, use_audio=use_audio, device=place
     )
     return loaded.name, found
 
