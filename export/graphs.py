@@ -14,6 +14,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from cnerta.models.ctc import score_units
 from cnerta.models.geometry import cache_inputs
 from cnerta.models.tagger import SpeechTagger
 
@@ -147,9 +148,7 @@ class ReadingsGraph(nn.Module):
         Returns:
             Column 0 is the blank. shape: (time, 1 + count)
         """
-        rows = self.rows[units]
-        scores = frames @ rows[:, :-1].T + rows[:, -1]
-        return torch.cat([self.blank(frames), scores], dim=1)
+        return score_units(frames, self.rows[units], self.blank)
 
     def example(self, time: int, count: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Random frames and units."""

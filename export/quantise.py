@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor
 
 from cnerta.export.graphs import TaggerGraph
+from cnerta.export.parity import run_both
 
 __all__ = ["Int8", "quantise_graph", "tag_agreement"]
 
@@ -65,22 +65,16 @@ def quantise_graph(path: Path) -> None:
         root.setLevel(level)
 
 
-def tag_agreement(graph: TaggerGraph, path: Path, examples: Iterable[tuple[Tensor, ...]]) -> float:
+def tag_agreement(graph: TaggerGraph, path: Path, examples: Sequence[tuple[Tensor, ...]]) -> float:
     """Share of characters for which a quantised tagger has the same best tag as torch, 0 to 1.
 
     On random inputs, where tags lie close together: a quick check that nothing broke. What it does
     to real answers, ``cnerta-evaluate`` tells.
     """
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     same: list[bool] = []
-    for example in examples:
-        expected, _ = graph(*example)
-        feed = {n: v.numpy() for n, v in zip(graph.signature.inputs, example, strict=True)}
-        (found,) = session.run(["emissions"], feed)
-        counts = example[1]
-        for want, got, count in zip(expected, found, counts.tolist(), strict=True):
-            best = want.detach().numpy().argmax(axis=1)[:count]
-            same += (best == got.argmax(axis=1)[:count]).tolist()
+    outputs = run_both(graph, path, examples)
+    for (_, counts, *_), ((expected, _), (found, _)) in zip(examples, outputs, strict=True):
+        best = expected.argmax(axis=2) == found.argmax(axis=2)
+        for row, count in zip(best, counts.tolist(), strict=True):
+            same += row[:count].tolist()
     return float(np.mean(same))

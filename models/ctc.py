@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from cnerta.models.pronunciation import syllable_parts
 from cnerta.models.vocabulary import Vocabulary
 
-__all__ = ["BLANK", "CtcHead", "ctc_loss"]
+__all__ = ["BLANK", "CtcHead", "ctc_loss", "score_units"]
 
 BLANK = 0
 _NEVER = -1e4
@@ -80,9 +80,7 @@ class CtcHead(nn.Module):
         Returns:
             shape: (batch, time, 1 + units)
         """
-        rows = self.unit_rows()
-        scores = frames @ rows[:, :-1].T + rows[:, -1]
-        return torch.cat([self.blank(frames), scores], dim=2).log_softmax(dim=2)
+        return score_units(frames, self.unit_rows(), self.blank).log_softmax(dim=2)
 
     def forward(self, frames: Tensor, characters: Tensor) -> Tensor:
         """Masked CTC: log-probabilities over the blank and the given characters (equation 3).
@@ -111,6 +109,20 @@ class CtcHead(nn.Module):
         readable = scores.masked_fill(~known.unsqueeze(1), _NEVER)
         heard = _log_sum_exp(readable.view(batch, frames.shape[1], length, -1))
         return torch.cat([blank, heard], dim=2) - total
+
+
+def score_units(frames: Tensor, rows: Tensor, blank: nn.Linear) -> Tensor:
+    """Scores of the blank (column 0) and of units at every frame, not normalised.
+
+    Args:
+        frames: shape: (..., time, width)
+        rows: Output rows of the units, bias last. shape: (count, width + 1)
+        blank: Scores the blank.
+
+    Returns:
+        shape: (..., time, 1 + count)
+    """
+    return torch.cat([blank(frames), frames @ rows[:, :-1].T + rows[:, -1]], dim=-1)
 
 
 def _log_sum_exp(x: Tensor) -> Tensor:
