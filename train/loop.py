@@ -26,26 +26,18 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from cnerta.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from cnerta.models.config import ModelConfig
 from cnerta.models.errors import CheckpointError, ConfigError, DataError
-from cnerta.models.labels import LabelScheme
 from cnerta.models.pretrained import (
     PretrainedEncoder,
-    load_pretrained,
-    pretrained_architecture,
-    pretrained_characters,
-    principal_embeddings,
 )
 from cnerta.models.tagger import SpeechTagger
-from cnerta.models.text import BiLstmEncoder
-from cnerta.models.vocabulary import Vocabulary
 from cnerta.train.audio import AudioCache
 from cnerta.train.batch import Batch, BatchBuilder, Clip, plan_epoch
+from cnerta.train.building import new_model, take_acoustic
 from cnerta.train.data import Example, read_source
 from cnerta.train.evaluation import torch_predictions, unit_error_rate
 from cnerta.train.metrics import score_entities
 from cnerta.train.objective import Objective
-from cnerta.train.pronunciations import character_readings
 from cnerta.train.recipe import Recipe, Stage
 
 __all__ = ["Trainer"]
@@ -150,7 +142,7 @@ class Trainer:
             if self.model.config != recipe.model:
                 raise CheckpointError(f"expected a model as the recipe describes it in {init}")
             if acoustic_from:
-                _take_acoustic(self.model, load_checkpoint(acoustic_from).model)
+                take_acoustic(self.model, load_checkpoint(acoustic_from).model)
         self.model.to(self.accelerator.device)
         out.mkdir(parents=True, exist_ok=True)
         self.writer = SummaryWriter(str(out / "tensorboard"))
@@ -183,56 +175,7 @@ class Trainer:
 
     def _new_model(self) -> SpeechTagger:
         training = self._examples(sorted({n for s in self.recipe.stages for n in s.train}))
-        texts = sorted({e.text for e in training})
-        pretrained = _checkpoint_source(self.recipe.model.text.checkpoint, self.data_root)
-        characters = set("".join(texts))
-        if pretrained:
-            # Characters that training never shows are known to the checkpoint all the same.
-            characters |= set(pretrained_characters(pretrained))
-        readings = None
-        if self.recipe.model.ctc.units == "pronunciations":
-            spoken = [(e.text, e.readings) for e in training if e.readings and e.text]
-            readings = character_readings(
-                [*texts, *sorted(characters)], spoken, self.recipe.max_readings
-            )
-        vocabulary = Vocabulary.build(characters, readings)
-        annotated = [e for e in training if e.spans is not None]
-        if not annotated:
-            raise DataError("expected entities in some training source, got none")
-        pairs = [(e.spans or (), len(e.text)) for e in annotated]
-        if self.recipe.model.labels == "flat":
-            scheme = LabelScheme.flat(s.label for spans, _ in pairs for s in spans)
-        else:
-            scheme = LabelScheme.nested(pairs, self.recipe.min_tag_count)
-        model = _build_model(self.recipe.model, vocabulary, scheme, pretrained)
-        self._set_statistics(model, training)
-        parameters = sum(p.numel() for p in model.parameters())
-        logger.info(
-            "%d parameters, %d characters, %d acoustic units, %d tags",
-            parameters,
-            len(vocabulary),
-            len(vocabulary.units),
-            len(scheme),
-        )
-        return model
-
-    @torch.no_grad()
-    def _set_statistics(self, model: SpeechTagger, examples: Sequence[Example]) -> None:
-        """Mean and deviation of the filter bank over a sample of the recordings."""
-        spoken = [e for e in examples if e.audio is not None]
-        if not spoken:
-            return
-        generator = np.random.default_rng(self.recipe.seed)
-        chosen = generator.choice(len(spoken), min(_STATISTICS_CLIPS, len(spoken)), replace=False)
-        bank = model.acoustic.filter_bank
-        energies = []
-        for i in tqdm(chosen, desc="filter bank statistics", leave=False):
-            audio = spoken[i].audio
-            assert audio is not None, "chosen among those with audio"
-            energies.append(bank.energies(torch.from_numpy(self.cache(audio))[None])[0])
-        joined = torch.cat(energies)
-        bank.mean.copy_(joined.mean(dim=0))
-        bank.deviation.copy_(joined.std(dim=0).clamp(min=1e-3))
+        return new_model(self.recipe, self.data_root, training, self.cache)
 
     def _run_stage(self, stage: Stage) -> None:
         progress = self.progress
@@ -437,14 +380,6 @@ class Trainer:
         partial.replace(folder / _STATE)
 
 
-def _take_acoustic(model: SpeechTagger, other: SpeechTagger) -> None:
-    """Copy the acoustic encoder and the CTC head."""
-    if model.config.acoustic != other.config.acoustic or model.config.ctc != other.config.ctc:
-        raise CheckpointError("expected an acoustic encoder of the same sizes, got another")
-    model.acoustic.load_state_dict(other.acoustic.state_dict())
-    model.ctc.take(other.ctc, model.vocabulary.units, other.vocabulary.units)
-
-
 def _parameter_groups(stage: Stage, trained: dict[str, torch.nn.Parameter]) -> list[dict[str, Any]]:
     """Parameters with their share of the stage's learning rate."""
     share = stage.text_learning_rate / stage.learning_rate if stage.text_learning_rate else 1.0
@@ -454,35 +389,6 @@ def _parameter_groups(stage: Stage, trained: dict[str, torch.nn.Parameter]) -> l
         if members:
             groups.append({"params": members, "share": share if is_text else 1.0})
     return groups
-
-
-def _checkpoint_source(name: str, data_root: Path) -> str:
-    """Where a pretrained checkpoint is: below the data, or as it is named."""
-    below = data_root / name
-    return str(below) if name and below.is_dir() else name
-
-
-def _build_model(
-    config: ModelConfig, vocabulary: Vocabulary, scheme: LabelScheme, checkpoint: str
-) -> SpeechTagger:
-    """A new model, its text encoder started from a checkpoint if there is one."""
-    if config.text.encoder == "pretrained":
-        if not checkpoint:
-            raise ConfigError(
-                "expected model.text.checkpoint, a folder or hub name, for a pretrained text "
-                "encoder, got none"
-            )
-        model = SpeechTagger(config, vocabulary, scheme, pretrained_architecture(checkpoint))
-        assert isinstance(model.text, PretrainedEncoder), "as configured"
-        load_pretrained(model.text, checkpoint, vocabulary)
-        return model
-    model = SpeechTagger(config, vocabulary, scheme)
-    if checkpoint:
-        assert isinstance(model.text, BiLstmEncoder), "as configured"
-        rows = principal_embeddings(checkpoint, vocabulary, config.text.embedding)
-        with torch.no_grad():
-            model.text.embedding.weight.copy_(rows)
-    return model
 
 
 def _digest(recipe: Recipe, stage: int) -> str:

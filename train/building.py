@@ -1,0 +1,144 @@
+"""A new model for a recipe: vocabulary, labels, statistics, and weights from checkpoints."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from cnerta.models.config import ModelConfig
+from cnerta.models.errors import CheckpointError, ConfigError, DataError
+from cnerta.models.labels import LabelScheme
+from cnerta.models.pretrained import (
+    PretrainedEncoder,
+    load_pretrained,
+    pretrained_architecture,
+    pretrained_characters,
+    principal_embeddings,
+)
+from cnerta.models.tagger import SpeechTagger
+from cnerta.models.text import BiLstmEncoder
+from cnerta.models.vocabulary import Vocabulary
+from cnerta.train.audio import AudioCache
+from cnerta.train.data import Example
+from cnerta.train.pronunciations import character_readings
+from cnerta.train.recipe import Recipe
+
+__all__ = ["new_model", "take_acoustic"]
+
+logger = logging.getLogger(__name__)
+
+_STATISTICS_CLIPS = 400
+
+
+def new_model(
+    recipe: Recipe, data_root: Path, training: Sequence[Example], cache: AudioCache
+) -> SpeechTagger:
+    """Build the model that a recipe describes.
+
+    Args:
+        recipe: The recipe.
+        data_root: Folder that a pretrained checkpoint may be below.
+        training: All examples of all training sources.
+        cache: Recordings.
+
+    Raises:
+        ConfigError: A setting does not go with the others.
+        DataError: No training source has entities.
+    """
+    texts = sorted({e.text for e in training})
+    pretrained = _checkpoint_source(recipe.model.text.checkpoint, data_root)
+    characters = set("".join(texts))
+    if pretrained:
+        # Characters that training never shows are known to the checkpoint all the same.
+        characters |= set(pretrained_characters(pretrained))
+    readings = None
+    if recipe.model.ctc.units == "pronunciations":
+        spoken = [(e.text, e.readings) for e in training if e.readings and e.text]
+        readings = character_readings([*texts, *sorted(characters)], spoken, recipe.max_readings)
+    vocabulary = Vocabulary.build(characters, readings)
+    annotated = [e for e in training if e.spans is not None]
+    if not annotated:
+        raise DataError("expected entities in some training source, got none")
+    pairs = [(e.spans or (), len(e.text)) for e in annotated]
+    if recipe.model.labels == "flat":
+        scheme = LabelScheme.flat(s.label for spans, _ in pairs for s in spans)
+    else:
+        scheme = LabelScheme.nested(pairs, recipe.min_tag_count)
+    model = _build_model(recipe.model, vocabulary, scheme, pretrained)
+    _set_statistics(model, training, recipe.seed, cache)
+    parameters = sum(p.numel() for p in model.parameters())
+    logger.info(
+        "%d parameters, %d characters, %d acoustic units, %d tags",
+        parameters,
+        len(vocabulary),
+        len(vocabulary.units),
+        len(scheme),
+    )
+    return model
+
+
+@torch.no_grad()
+def _set_statistics(
+    model: SpeechTagger, examples: Sequence[Example], seed: int, cache: AudioCache
+) -> None:
+    """Mean and deviation of the filter bank over a sample of the recordings."""
+    spoken = [e for e in examples if e.audio is not None]
+    if not spoken:
+        return
+    generator = np.random.default_rng(seed)
+    chosen = generator.choice(len(spoken), min(_STATISTICS_CLIPS, len(spoken)), replace=False)
+    bank = model.acoustic.filter_bank
+    energies = []
+    for i in tqdm(chosen, desc="filter bank statistics", leave=False):
+        audio = spoken[i].audio
+        assert audio is not None, "chosen among those with audio"
+        energies.append(bank.energies(torch.from_numpy(cache(audio))[None])[0])
+    joined = torch.cat(energies)
+    bank.mean.copy_(joined.mean(dim=0))
+    bank.deviation.copy_(joined.std(dim=0).clamp(min=1e-3))
+
+
+def take_acoustic(model: SpeechTagger, other: SpeechTagger) -> None:
+    """Copy the acoustic encoder and the CTC head of another model.
+
+    Raises:
+        CheckpointError: Theirs have other sizes.
+    """
+    if model.config.acoustic != other.config.acoustic or model.config.ctc != other.config.ctc:
+        raise CheckpointError("expected an acoustic encoder of the same sizes, got another")
+    model.acoustic.load_state_dict(other.acoustic.state_dict())
+    model.ctc.take(other.ctc, model.vocabulary.units, other.vocabulary.units)
+
+
+def _checkpoint_source(name: str, data_root: Path) -> str:
+    """Where a pretrained checkpoint is: below the data, or as it is named."""
+    below = data_root / name
+    return str(below) if name and below.is_dir() else name
+
+
+def _build_model(
+    config: ModelConfig, vocabulary: Vocabulary, scheme: LabelScheme, checkpoint: str
+) -> SpeechTagger:
+    """A new model, its text encoder started from a checkpoint if there is one."""
+    if config.text.encoder == "pretrained":
+        if not checkpoint:
+            raise ConfigError(
+                "expected model.text.checkpoint, a folder or hub name, for a pretrained text "
+                "encoder, got none"
+            )
+        model = SpeechTagger(config, vocabulary, scheme, pretrained_architecture(checkpoint))
+        assert isinstance(model.text, PretrainedEncoder), "as configured"
+        load_pretrained(model.text, checkpoint, vocabulary)
+        return model
+    model = SpeechTagger(config, vocabulary, scheme)
+    if checkpoint:
+        assert isinstance(model.text, BiLstmEncoder), "as configured"
+        rows = principal_embeddings(checkpoint, vocabulary, config.text.embedding)
+        with torch.no_grad():
+            model.text.embedding.weight.copy_(rows)
+    return model
