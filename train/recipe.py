@@ -60,7 +60,8 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         task: ``acoustic``: CTC over all units, and frame targets where character times are known.
             ``entities``: CRF loss, plus λ times the masked CTC loss (equation 4).
         train: Names of the training sources.
-        dev: Names of the development sources that choose the best epoch.
+        dev: Names of the development sources that choose the best epoch; none: the last epoch is
+            kept, so that the scores on what was not looked at stay honest.
         epochs: Passes over the training sources.
         batch_size: Utterances of a batch, at most.
         batch_seconds: Audio of a batch, at most.

@@ -173,6 +173,15 @@ def test_another_recipe_does_not_go_on_here(data: Path, tmp_path: Path) -> None:
         Trainer(other, data, tmp_path / "run", cpu=True)
 
 
+def test_without_development_data_the_last_epoch_is_kept(data: Path, tmp_path: Path) -> None:
+    blind = recipe(data, "stages.0.epochs=1", "stages.1.epochs=3", "stages.1.dev=[]")
+    kept = load_checkpoint(Trainer(blind, data, tmp_path / "blind", cpu=True).run())
+    assert kept.scores["score"] == 3.0
+    last = load_checkpoint(tmp_path / "blind" / "last").model.state_dict()
+    for name, value in kept.model.state_dict().items():
+        assert torch.equal(value, last[name]), name
+
+
 def test_training_starts_from_other_checkpoints(data: Path, tmp_path: Path) -> None:
     first = recipe(data, "stages.0.epochs=1", "stages.1.epochs=1")
     tagged = Trainer(first, data, tmp_path / "a", cpu=True).run()
