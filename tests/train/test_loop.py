@@ -196,6 +196,8 @@ def test_training_starts_from_other_checkpoints(data: Path, tmp_path: Path) -> N
     for name, value in load_checkpoint(heard).model.state_dict().items():
         if name.startswith(("acoustic.", "ctc.")):
             assert torch.equal(ours[name], value), name
+    without_ctc = recipe(data, "model.ctc.weight=0.0")
+    Trainer(without_ctc, data, tmp_path / "d", cpu=True, acoustic_from=heard)
     other = recipe(data, "model.text.hidden=8")
     with pytest.raises(CheckpointError, match="as the recipe describes it"):
         Trainer(other, data, tmp_path / "c", cpu=True, init=tagged)
