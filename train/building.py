@@ -109,7 +109,8 @@ def take_acoustic(model: SpeechTagger, other: SpeechTagger) -> None:
     Raises:
         CheckpointError: Theirs have other sizes.
     """
-    if model.config.acoustic != other.config.acoustic or model.config.ctc.units != other.config.ctc.units:
+    ours, theirs = model.config, other.config
+    if ours.acoustic != theirs.acoustic or ours.ctc.units != theirs.ctc.units:
         raise CheckpointError("expected an acoustic encoder of the same sizes, got another")
     model.acoustic.load_state_dict(other.acoustic.state_dict())
     model.ctc.take(other.ctc, model.vocabulary.units, other.vocabulary.units)
