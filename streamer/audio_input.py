@@ -1,9 +1,9 @@
-"""Binary frames of any supported encoding, rate and channel count → 16 kHz mono samples.
+"""Binary frames of any supported encoding, rate and channel count → mono samples of one rate.
 
 Frames may be cut anywhere: an incomplete sample waits for the next frame, and the resampler keeps
 its state, so the result does not depend on where the cuts were. Time is counted in received
 samples. The resampler delays its output by a few tens of milliseconds but does not shift it:
-output sample ``i`` always belongs to the time ``i / 16000``.
+output sample ``i`` always belongs to the time ``i / rate``.
 """
 
 from __future__ import annotations
@@ -47,12 +47,17 @@ _ALAW: Final = _alaw_table()
 class AudioInput:
     """One stream's audio front door.
 
+    Args:
+        audio_format: Of what comes in.
+        sample_rate: Of what goes out, in Hz.
+
     Attributes:
         clipped: Whether float samples beyond -1 to 1 were met (they are cut).
     """
 
-    def __init__(self, audio_format: AudioFormat) -> None:
+    def __init__(self, audio_format: AudioFormat, sample_rate: int = SAMPLE_RATE) -> None:
         self.clipped = False
+        self._sample_rate = sample_rate
         self._before = Fraction(0)
         self._begin(audio_format)
 
@@ -62,8 +67,10 @@ class AudioInput:
         self._received = 0
         self._resampler = (
             None
-            if audio_format.sample_rate == SAMPLE_RATE
-            else soxr.ResampleStream(audio_format.sample_rate, SAMPLE_RATE, 1, dtype="float32")
+            if audio_format.sample_rate == self._sample_rate
+            else soxr.ResampleStream(
+                audio_format.sample_rate, self._sample_rate, 1, dtype="float32"
+            )
         )
 
     @property
@@ -80,7 +87,7 @@ class AudioInput:
         """Take one binary frame.
 
         Returns:
-            The new 16 kHz samples, perhaps none. shape: (samples,)
+            The new samples at the rate that goes out, perhaps none. shape: (samples,)
 
         Raises:
             ProtocolError: A float sample is NaN or infinite.

@@ -27,7 +27,7 @@ from cnerta.streamer.sources import (
     LineTranscript,
     TimedTranscript,
     TranscriptSource,
-    find_transcript_source,
+    make_transcript_source,
     read_timed_lines,
 )
 from cnerta.streamer.view import JsonView, LiveView, PlainView, Presenter, printable
@@ -175,7 +175,7 @@ def cnerta_stream(
             words = _file_transcript(opened, transcript, transcript_file, source)
         else:
             audio = Microphone(find_input_device(device, list_input_devices()))
-            words = find_transcript_source(source)() if source is not None else LineTranscript()
+            words = make_transcript_source(source) if source is not None else LineTranscript()
         typing = isinstance(words, LineTranscript) and bool(sys.stdin) and sys.stdin.isatty()
         presenter: Presenter
         if json:
@@ -289,7 +289,7 @@ def _file_transcript(
     if text is not None:
         return TimedTranscript.untimed(text, audio.duration_ms)
     if source is not None:
-        return find_transcript_source(source)()
+        return make_transcript_source(source)
     if lines is None:
         raise TranscriptError(
             "expected the transcript of the file from --transcript TEXT, --transcript-file LINES "

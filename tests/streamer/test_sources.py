@@ -7,22 +7,28 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from importlib.metadata import EntryPoint, EntryPoints
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
-from cnerta.streamer import sources
 from cnerta.streamer.client_errors import TranscriptError
 from cnerta.streamer.messages import AudioFormat
 from cnerta.streamer.sources import (
     LineTranscript,
     LiveAudio,
+    MonoAudio,
     Revision,
     RevisionPace,
     TimedLine,
     TimedTranscript,
     TranscriptSource,
-    find_transcript_source,
+    base,
+    finding,
+    make_transcript_source,
     read_timed_lines,
 )
+from cnerta.streamer.sources import lines as line_source
+from cnerta.streamer.sources.listening import without_gaps
 
 FORMAT = AudioFormat(sample_rate=16_000)
 BLOCK_MS = 40
@@ -190,7 +196,7 @@ async def test_lines_are_not_read_without_bound() -> None:
     revisions = LineTranscript(endless()).revisions(LiveAudio(FORMAT))
     await anext(revisions)
     await asyncio.sleep(0.1)
-    assert read <= sources.LINES_WAITING + 3
+    assert read <= line_source.LINES_WAITING + 3
     await revisions.aclose()  # type: ignore[attr-defined]
 
 
@@ -213,7 +219,7 @@ async def test_a_source_that_stopped_listening_does_not_hold_up_the_audio() -> N
     await asyncio.sleep(0)
 
     async def speak() -> None:
-        for _ in range(2 * sources.BLOCKS_WAITING):
+        for _ in range(2 * base.BLOCKS_WAITING):
             await audio.push(BLOCK)
         await audio.end()
 
@@ -225,16 +231,91 @@ async def test_a_source_that_stopped_listening_does_not_hold_up_the_audio() -> N
     await asyncio.wait_for(speaking, 1)
 
 
-def test_transcript_sources_are_found_by_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    offered = EntryPoints(
-        [EntryPoint("lines", "cnerta.streamer.sources:LineTranscript", sources.ENTRY_POINT_GROUP)]
-    )
-    monkeypatch.setattr(sources, "entry_points", lambda group: offered.select(group=group))
-    assert find_transcript_source("lines") is LineTranscript
-    with pytest.raises(TranscriptError, match="got 'other'; there are: lines"):
-        find_transcript_source("other")
+class Parrot:
+    """A recogniser of somebody else's, with options."""
+
+    def __init__(self, folder: str = "none", *, beam: str = "1") -> None:
+        self.said = f"{folder} {beam}"
+
+    async def revisions(self, audio: LiveAudio) -> AsyncIterator[Revision]:
+        yield Revision("u1", 1, self.said, final=True)
 
 
-def test_without_any_installed_source_the_message_says_so() -> None:
-    with pytest.raises(TranscriptError, match="got 'nothing-of-that-name'; there are: "):
-        find_transcript_source("nothing-of-that-name")
+@pytest.fixture
+def parrot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed package that offers a parrot."""
+    entry_point = EntryPoint("parrot", "somebody:Parrot", finding.ENTRY_POINT_GROUP)
+    monkeypatch.setattr(EntryPoint, "load", lambda self: Parrot)
+    offered = EntryPoints([entry_point])
+    monkeypatch.setattr(finding, "entry_points", lambda group: offered.select(group=group))
+
+
+@pytest.mark.usefixtures("parrot")
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("parrot", "none 1"),
+        ("parrot:models/zh", "models/zh 1"),
+        ("parrot:beam=4", "none 4"),
+        ("parrot:a,b{1,c},beam=2,3", "a,b{1,c} 2,3"),
+        ("parrot:ws://host:1/x?y=1&z=2,beam=", "ws://host:1/x?y=1&z=2 "),
+    ],
+)
+async def test_transcript_sources_are_found_by_entry_point(named: str, said: str) -> None:
+    got = await collect(make_transcript_source(named), 40)
+    assert [revision.text for _, revision in got] == [said]
+
+
+@pytest.mark.usefixtures("parrot")
+@pytest.mark.parametrize(
+    ("named", "complaint"),
+    [
+        ("other", "got 'other'; there are: .*lines.*parrot"),
+        ("parrot:width=4", "options that parrot takes, got: .*width"),
+        ("parrot:beam=4,beam=5", "expected beam once .*, got it twice"),
+        ("lines:somewhere,x=1", "options that lines takes, got: .*x"),
+    ],
+)
+def test_sources_that_are_none_and_options_they_do_not_take(named: str, complaint: str) -> None:
+    with pytest.raises(TranscriptError, match=complaint):
+        make_transcript_source(named)
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 24_000])
+async def test_audio_for_recognisers_keeps_its_length_and_its_pitch(rate: int) -> None:
+    audio = LiveAudio(AudioFormat(sample_rate=44_100, channels=2))
+    mono = MonoAudio(audio, rate, rate // 10)
+    got: list[npt.NDArray[np.float32]] = []
+
+    async def listen() -> None:
+        got.extend([block async for block in mono.blocks()])
+
+    await audio.push(bytes(4 * 441))  # heard by nobody yet
+    listening = asyncio.create_task(listen())
+    await asyncio.sleep(0)
+    seconds = np.arange(44_100) / 44_100
+    tone = np.rint(8_000 * np.sin(2 * np.pi * 440 * seconds)).astype("<i2")
+    both = np.stack([tone, tone], axis=1).tobytes()
+    for start in range(0, len(both), 7_000):
+        await audio.push(both[start : start + 7_000])
+    await audio.end()
+    await asyncio.wait_for(listening, 5)
+    assert mono.start_ms == 10
+    assert {len(block) for block in got[:-1]} == {rate // 10}
+    whole = np.concatenate(got)
+    assert abs(len(whole) - rate) <= rate // 100
+    wanted = 8_000 / 32_768 * np.sin(2 * np.pi * 440 * np.arange(len(whole)) / rate)
+    inner = slice(rate // 10, -rate // 10)
+    assert np.abs(whole[inner] - wanted[inner]).max() < 2e-3
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ("南京 市 长江\u3000大桥 ", "南京市长江大桥"),
+        ("他 用 iPhone 15 打 电话 。", "他用 iPhone 15 打电话。"),
+        ("one two", "one two"),
+    ],
+)
+def test_spaces_between_chinese_characters_are_taken_out(said: str, wanted: str) -> None:
+    assert without_gaps(said) == wanted

@@ -1,0 +1,129 @@
+"""What a transcript source is: what it yields, and what it may know of the audio.
+
+All times are milliseconds on the stream's audio clock, which counts samples and starts at 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from cnerta.streamer.messages import AudioFormat
+
+__all__ = ["BLOCKS_WAITING", "LiveAudio", "Revision", "TranscriptSource"]
+
+BLOCKS_WAITING = 256
+"""How many audio blocks may wait for a source; then the stream waits for the source."""
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """The transcript of one utterance as it stands now.
+
+    Attributes:
+        utterance: A name for the utterance, the same in all its revisions.
+        revision: Rises with every revision of the utterance.
+        text: The whole text of the utterance so far, not what was added.
+        final: Whether the text will not change any more.
+        start_ms: Where the utterance starts in the audio, if known.
+        end_ms: Up to where in the audio the text reaches, if known.
+    """
+
+    utterance: str
+    revision: int
+    text: str
+    final: bool
+    start_ms: int | None = None
+    end_ms: int | None = None
+
+
+class TranscriptSource(Protocol):
+    """Anything that yields revisions while audio is streamed."""
+
+    def revisions(self, audio: LiveAudio) -> AsyncIterator[Revision]:
+        """Yield the transcript as it changes, until there is no more.
+
+        Args:
+            audio: The audio as it is streamed: its format, its clock, and its samples for those who
+                recognise.
+        """
+        ...
+
+
+class LiveAudio:
+    """The audio as it is being streamed, as far as a transcript source may know it.
+
+    Args:
+        audio_format: Encoding, rate and channels of the samples.
+        paced: Whether the audio comes at the pace of speech. If so, what is due after its end waits
+            that long.
+    """
+
+    def __init__(self, audio_format: AudioFormat, *, paced: bool = True) -> None:
+        self.format = audio_format
+        self.paced = paced
+        self._bytes_per_ms = audio_format.sample_rate * audio_format.frame_bytes / 1_000
+        self._heard_bytes = 0
+        self._ended = False
+        self._ended_at = 0.0
+        self._waiting: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._count = 0
+        self._readers: list[asyncio.Queue[bytes | None]] = []
+
+    @property
+    def heard_ms(self) -> float:
+        """How much audio has been streamed."""
+        return self._heard_bytes / self._bytes_per_ms
+
+    async def reached(self, at_ms: float) -> None:
+        """Wait until the audio clock is at `at_ms`, or the audio has ended before."""
+        if self.heard_ms < at_ms and not self._ended:
+            future = asyncio.get_running_loop().create_future()
+            self._count += 1
+            heapq.heappush(self._waiting, (at_ms, self._count, future))
+            await future
+        if self._ended and self.paced and at_ms > self.heard_ms:
+            # Several may be due after the end: each waits from the end, not from the one before it.
+            now = asyncio.get_running_loop().time()
+            await asyncio.sleep(self._ended_at + (at_ms - self.heard_ms) / 1_000 - now)
+
+    async def blocks(self) -> AsyncIterator[bytes]:
+        """Yield the audio from now on, block by block, in its own format, until it ends."""
+        if self._ended:
+            return
+        queue: asyncio.Queue[bytes | None] = asyncio.Queue(BLOCKS_WAITING)
+        self._readers.append(queue)
+        while (block := await queue.get()) is not None:
+            yield block
+
+    async def push(self, block: bytes) -> None:
+        """Tell that `block` has been streamed (for the stream, not for sources)."""
+        self._heard_bytes += len(block)
+        for queue in tuple(self._readers):
+            await queue.put(block)
+        self._wake()
+
+    async def end(self) -> None:
+        """Tell that there is no more audio (for the stream, not for sources)."""
+        self._ended = True
+        self._ended_at = asyncio.get_running_loop().time()
+        for queue in tuple(self._readers):
+            await queue.put(None)
+        self._wake()
+
+    def detach(self) -> None:
+        """Tell that no source reads any more, so that none holds up the stream (for the stream)."""
+        for queue in self._readers:
+            while not queue.empty():  # lets a waiting `push` go on
+                queue.get_nowait()
+        self._readers.clear()
+
+    def _wake(self) -> None:
+        heard_ms = self.heard_ms
+        while self._waiting and (self._ended or self._waiting[0][0] <= heard_ms):
+            future = heapq.heappop(self._waiting)[2]
+            if not future.done():
+                future.set_result(None)
