@@ -10,12 +10,14 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
 
 from cnerta.models.ctc import score_units
 from cnerta.models.geometry import cache_inputs
+from cnerta.models.lexicon import pad_matches
 from cnerta.models.tagger import SpeechTagger
 
 __all__ = ["AcousticGraph", "GraphSignature", "ReadingsGraph", "TaggerGraph", "write_graph"]
@@ -79,34 +81,44 @@ class AcousticGraph(nn.Module):
 class TaggerGraph(nn.Module):
     """Characters and frames to emissions and masked CTC log-probabilities."""
 
-    signature = GraphSignature(
-        {
+    def __init__(self, model: SpeechTagger) -> None:
+        super().__init__()
+        self.model = model
+        inputs = {
             "characters": {0: "batch", 1: "length"},
             "character_count": {0: "batch"},
             "frames": {0: "batch", 1: "time"},
             "frame_count": {0: "batch"},
-        },
-        {
-            "emissions": {0: "batch", 1: "length"},
-            "log_probabilities": {0: "batch", 1: "time", 2: "1 + length"},
-        },
-    )
-
-    def __init__(self, model: SpeechTagger) -> None:
-        super().__init__()
-        self.model = model
+        }
+        if model.lexicon is not None:
+            inputs["matches"] = {0: "batch", 1: "matches"}
+        self.signature = GraphSignature(
+            inputs,
+            {
+                "emissions": {0: "batch", 1: "length"},
+                "log_probabilities": {0: "batch", 1: "time", 2: "1 + length"},
+            },
+        )
 
     def forward(
-        self, characters: Tensor, character_count: Tensor, frames: Tensor, frame_count: Tensor
+        self,
+        characters: Tensor,
+        character_count: Tensor,
+        frames: Tensor,
+        frame_count: Tensor,
+        matches: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`cnerta.models.tagger.SpeechTagger.forward`."""
-        output = self.model(characters, character_count, frames, frame_count)
+        output = self.model(characters, character_count, frames, frame_count, matches)
         return output.emissions, output.log_probabilities
 
     def example(
         self, batch: int, length: int, time: int, generator: torch.Generator
     ) -> tuple[Tensor, ...]:
-        """Random inputs of mixed lengths, the last sentence without audio."""
+        """Random inputs of mixed lengths, the last sentence without audio.
+
+        With a lexicon up to two words a character, where they lie has nothing to do with the text.
+        """
         width = self.model.config.acoustic.width
         known = len(self.model.vocabulary)
         counts = torch.randint(1, length + 1, (batch,), generator=generator)
@@ -116,12 +128,27 @@ class TaggerGraph(nn.Module):
         frame_counts = torch.randint(1, time + 1, (batch,), generator=generator)
         frame_counts[0] = time
         frame_counts[-1] = 0
-        return (
-            characters,
-            counts,
-            torch.randn(batch, time, width, generator=generator),
-            frame_counts,
-        )
+        frames = torch.randn(batch, time, width, generator=generator)
+        if self.model.lexicon is None:
+            return characters, counts, frames, frame_counts
+        matches = _random_matches(counts, len(self.model.lexicon), generator)
+        return characters, counts, frames, frame_counts, matches
+
+
+def _random_matches(counts: Tensor, words: int, generator: torch.Generator) -> Tensor:
+    """Made-up matches in texts of the given lengths. shape: (batch, 2 * longest, 3)."""
+    rows = []
+    for length in counts.tolist():
+        edges = torch.randint(0, length + 1, (2 * length, 2), generator=generator)
+        ids = torch.randint(1, words + 1, (2 * length,), generator=generator)
+        found = {
+            (max(edge), min(edge)): word
+            for edge, word in zip(edges.tolist(), ids.tolist(), strict=True)
+            if edge[0] != edge[1]
+        }
+        triples = [(start, end, word) for (end, start), word in sorted(found.items())]
+        rows.append(np.array(triples, np.int64).reshape(-1, 3))
+    return torch.from_numpy(pad_matches(rows))
 
 
 class ReadingsGraph(nn.Module):

@@ -119,6 +119,7 @@ def export_bundle(
         provenance=checkpoint.provenance,
         scores=checkpoint.scores,
         has_readings=has_readings,
+        lexicon=model.lexicon,
     )
     write_bundle(bundle)
     return Export(bundle, acoustic_difference, tagger_difference, agreement)

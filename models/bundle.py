@@ -3,8 +3,9 @@
     acoustic.onnx   samples and stream state -> frames and stream state
     tagger.onnx     characters and frames -> emissions and masked CTC log-probabilities
     readings.onnx   frames and acoustic units -> scores; only of a model with pronunciations
+    lexicon.txt     word, count and tags a line; only of a model that knows words
     bundle.json     labels, vocabulary, frame geometry, CRF, provenance, scores, and the hashes of
-                    the graphs
+                    the other files
 
 A bundle whose schema version or hashes do not fit is refused.
 """
@@ -23,6 +24,7 @@ from cnerta.models.decoding import CrfParameters
 from cnerta.models.errors import BundleError, ConfigError
 from cnerta.models.geometry import FrameGeometry
 from cnerta.models.labels import LabelKind, LabelScheme
+from cnerta.models.lexicon import Lexicon, load_lexicon, save_lexicon
 from cnerta.models.normalisation import NORMALISATION
 from cnerta.models.vocabulary import Vocabulary
 
@@ -30,6 +32,7 @@ __all__ = [
     "ACOUSTIC_FILE",
     "AUDIO_FIT_BOUND",
     "BLANK_PENALTY",
+    "LEXICON_FILE",
     "READINGS_FILE",
     "SCHEMA_VERSION",
     "TAGGER_FILE",
@@ -44,6 +47,7 @@ SCHEMA_VERSION = 2
 ACOUSTIC_FILE = "acoustic.onnx"
 TAGGER_FILE = "tagger.onnx"
 READINGS_FILE = "readings.onnx"
+LEXICON_FILE = "lexicon.txt"
 _MANIFEST = "bundle.json"
 _BUILT_IN = {"fast": "default_bundle", "accurate": "accurate_bundle"}
 
@@ -71,6 +75,7 @@ class Bundle:
         scores: Figures measured at export, named ``<data>.<measure>``.
         has_readings: Whether it can tell how a character with several pronunciations was read.
         calibration: Of the confidences.
+        lexicon: Words the tagger is told of where they occur, if it has an input for them.
     """
 
     path: Path
@@ -87,6 +92,7 @@ class Bundle:
     scores: dict[str, float]
     has_readings: bool = False
     calibration: Calibration = field(default_factory=Calibration)
+    lexicon: Lexicon | None = None
 
     @property
     def nested(self) -> bool:
@@ -160,7 +166,12 @@ def _file_sha256(path: Path) -> str:
 
 def write_bundle(bundle: Bundle) -> None:
     """Write ``bundle.json`` beside the graphs, which must be in ``bundle.path`` already."""
-    graphs = (ACOUSTIC_FILE, TAGGER_FILE, *([READINGS_FILE] if bundle.has_readings else []))
+    files = [ACOUSTIC_FILE, TAGGER_FILE]
+    if bundle.has_readings:
+        files.append(READINGS_FILE)
+    if bundle.lexicon is not None:
+        save_lexicon(bundle.path / LEXICON_FILE, bundle.lexicon)
+        files.append(LEXICON_FILE)
     manifest = _Manifest(
         schema_version=SCHEMA_VERSION,
         name=bundle.name,
@@ -182,7 +193,7 @@ def write_bundle(bundle: Bundle) -> None:
         provenance=bundle.provenance,
         scores=bundle.scores,
         calibration=bundle.calibration,
-        sha256={name: _file_sha256(bundle.path / name) for name in graphs},
+        sha256={name: _file_sha256(bundle.path / name) for name in files},
     )
     encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=0)
     (bundle.path / _MANIFEST).write_bytes(encoded + b"\n")
@@ -232,6 +243,12 @@ def load_bundle(path: Path) -> Bundle:
             f"expected text normalisation {NORMALISATION!r} in {path}, got "
             f"{manifest.normalisation!r}"
         )
+    lexicon = None
+    if LEXICON_FILE in manifest.sha256:
+        try:
+            lexicon = load_lexicon(path / LEXICON_FILE)
+        except ConfigError as error:
+            raise BundleError(str(error)) from error
     return Bundle(
         path=path,
         name=manifest.name,
@@ -250,5 +267,6 @@ def load_bundle(path: Path) -> Bundle:
         provenance=manifest.provenance,
         scores=manifest.scores,
         has_readings=READINGS_FILE in manifest.sha256,
+        lexicon=lexicon,
         calibration=manifest.calibration,
     )

@@ -1,4 +1,7 @@
-"""A model on disk: ``model.json`` (what it is) and ``model.safetensors`` (what it learned)."""
+"""A model on disk: ``model.json`` (what it is) and ``model.safetensors`` (what it learned).
+
+With ``lexicon.txt`` beside them, if the model knows words.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,10 @@ import msgspec
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from cnerta.models.config import ModelConfig
+from cnerta.models.config import LEXICON_ENCODERS, ModelConfig
 from cnerta.models.errors import CheckpointError, ConfigError
 from cnerta.models.labels import LabelKind, LabelScheme
+from cnerta.models.lexicon import load_lexicon, save_lexicon
 from cnerta.models.tagger import SpeechTagger
 from cnerta.models.vocabulary import Vocabulary
 
@@ -18,6 +22,7 @@ __all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
 
 _DESCRIPTION = "model.json"
 _WEIGHTS = "model.safetensors"
+_LEXICON = "lexicon.txt"
 
 
 class _Description(msgspec.Struct, forbid_unknown_fields=True):
@@ -57,6 +62,10 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     partial = path / (_WEIGHTS + ".partial")
     save_file(weights, partial)
     partial.replace(path / _WEIGHTS)
+    if model.lexicon is not None:
+        partial = path / (_LEXICON + ".partial")
+        save_lexicon(partial, model.lexicon)
+        partial.replace(path / _LEXICON)
     description = _Description(
         name=checkpoint.name,
         config=model.config,
@@ -85,7 +94,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
             tuple(description.characters), description.units, description.readings
         )
         scheme = LabelScheme(description.label_kind, description.tags)
-        model = SpeechTagger(description.config, vocabulary, scheme, description.text_architecture)
+        known = description.config.text.encoder in LEXICON_ENCODERS
+        lexicon = load_lexicon(path / _LEXICON) if known else None
+        model = SpeechTagger(
+            description.config, vocabulary, scheme, description.text_architecture, lexicon
+        )
         model.load_state_dict(load_file(path / _WEIGHTS))
     except OSError as error:
         raise CheckpointError(f"expected a checkpoint folder, got {path}: {error}") from error

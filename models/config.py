@@ -9,6 +9,7 @@ import msgspec
 from cnerta.models.labels import LabelKind
 
 __all__ = [
+    "LEXICON_ENCODERS",
     "AcousticConfig",
     "CtcConfig",
     "FusionConfig",
@@ -20,8 +21,10 @@ __all__ = [
 ]
 
 FusionKind = Literal["none", "cma"]
-TextKind = Literal["bilstm", "pretrained"]
+TextKind = Literal["bilstm", "softlexicon", "pretrained"]
 UnitKind = Literal["characters", "pronunciations"]
+LEXICON_ENCODERS: frozenset[TextKind] = frozenset({"softlexicon"})
+"""Text encoders that are told which words of a lexicon occur in the text."""
 
 
 class AcousticConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -58,19 +61,26 @@ class TextConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The text encoder. The defaults are the paper's BiLSTM.
 
     Attributes:
-        encoder: ``bilstm`` or ``pretrained``.
+        encoder: ``bilstm``, ``softlexicon`` (a BiLSTM that knows words; Ma et al. 2020, ours) or
+            ``pretrained``.
         checkpoint: For ``pretrained``: the weights to start from, a folder (below the data root,
             or as it is) or a name on the Hugging Face hub. For ``bilstm``: the same, whose piece
             embeddings the character embeddings start as, brought down to ``embedding`` numbers by
             their principal components; none: random.
-        embedding: Size of a character embedding (``bilstm``).
-        hidden: Size of the text representation, both directions together (``bilstm``).
+        embedding: Size of a character embedding (not ``pretrained``).
+        word_embedding: Size of a word embedding (``softlexicon``).
+        lexicon: Word lists the model is to know, parted by commas: files (below the data root, or
+            as they are; THUOCL, jieba and word2vec forms, or plain words), or ``jieba`` for that
+            package's dictionary. Only for training: a model carries its words with it.
+        hidden: Size of the text representation, both directions together (not ``pretrained``).
         dropout: Dropout probability.
     """
 
     encoder: TextKind = "bilstm"
     checkpoint: str = ""
     embedding: int = 50
+    word_embedding: int = 50
+    lexicon: str = ""
     hidden: int = 300
     dropout: float = 0.5
 

@@ -21,6 +21,7 @@ from cnerta.models.calibration import Calibration
 from cnerta.models.decoding import CrfDecoder, ScoredSpan
 from cnerta.models.errors import InferenceError
 from cnerta.models.geometry import FrameGeometry, cache_inputs
+from cnerta.models.lexicon import pad_matches
 from cnerta.models.readings import CharacterReading, heard_readings
 
 __all__ = ["AcousticState", "Device", "Model", "Tagged"]
@@ -233,15 +234,15 @@ class Model:
         for i, (row, frame_rows) in enumerate(zip(ids, frames, strict=True)):
             characters[i, : len(row)] = row
             audio[i, : len(frame_rows)] = frame_rows
-        emissions, log_probabilities = self._tagger.run(
-            ["emissions", "log_probabilities"],
-            {
-                "characters": characters,
-                "character_count": np.array(lengths, np.int64),
-                "frames": audio,
-                "frame_count": np.array(counts, np.int64),
-            },
-        )
+        feed = {
+            "characters": characters,
+            "character_count": np.array(lengths, np.int64),
+            "frames": audio,
+            "frame_count": np.array(counts, np.int64),
+        }
+        if self.bundle.lexicon is not None:
+            feed["matches"] = pad_matches([self.bundle.lexicon.match(t) for t in texts])
+        emissions, log_probabilities = self._tagger.run(["emissions", "log_probabilities"], feed)
         spans = self._decoder.decode(emissions, lengths)
         alignments = align(log_probabilities, counts, ids, self.bundle.blank_penalty)
         return [Tagged(s, a) for s, a in zip(spans, alignments, strict=True)]

@@ -9,11 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from cnerta.models.acoustic import AcousticEncoder
-from cnerta.models.config import ModelConfig, TextConfig
+from cnerta.models.config import LEXICON_ENCODERS, ModelConfig, TextConfig
 from cnerta.models.crf import ConstrainedCrf
 from cnerta.models.ctc import CtcHead, ctc_loss
+from cnerta.models.errors import ConfigError
 from cnerta.models.fusion import CrossModalAttention
 from cnerta.models.labels import LabelScheme
+from cnerta.models.lexicon import Lexicon
+from cnerta.models.softlexicon import SoftLexiconEncoder
 from cnerta.models.text import BiLstm, BiLstmEncoder
 from cnerta.models.vocabulary import Vocabulary
 
@@ -46,6 +49,7 @@ class SpeechTagger(nn.Module):
         vocabulary: Vocabulary,
         scheme: LabelScheme,
         text_architecture: str = "",
+        lexicon: Lexicon | None = None,
     ) -> None:
         """Build with random weights.
 
@@ -55,13 +59,18 @@ class SpeechTagger(nn.Module):
             scheme: Tags.
             text_architecture: Of a pretrained text encoder, see
                 :func:`cnerta.models.pretrained.pretrained_architecture`.
+            lexicon: Words, for a text encoder that knows words.
+
+        Raises:
+            ConfigError: The text encoder knows words and there is no lexicon, or the reverse.
         """
         super().__init__()
+        self.lexicon = lexicon
         self.text_architecture = text_architecture
         self.config = config
         self.vocabulary = vocabulary
         self.scheme = scheme
-        self.text = _text_encoder(config.text, vocabulary, text_architecture)
+        self.text = _text_encoder(config.text, vocabulary, text_architecture, lexicon)
         self.acoustic = AcousticEncoder(config.acoustic)
         tied = config.ctc.units == "pronunciations"
         self.ctc = CtcHead(vocabulary, config.acoustic.width, tied=tied)
@@ -79,7 +88,12 @@ class SpeechTagger(nn.Module):
         self.crf = ConstrainedCrf(scheme)
 
     def forward(
-        self, characters: Tensor, counts: Tensor, frames: Tensor, frame_counts: Tensor
+        self,
+        characters: Tensor,
+        counts: Tensor,
+        frames: Tensor,
+        frame_counts: Tensor,
+        matches: Tensor | None = None,
     ) -> TaggerOutput:
         """Score tags and characters.
 
@@ -88,9 +102,15 @@ class SpeechTagger(nn.Module):
             counts: Valid characters. shape: (batch,)
             frames: Acoustic frames; at least one, which may be padding. shape: (batch, time, width)
             frame_counts: Valid frames, 0 where there is no audio. shape: (batch,)
+            matches: Words of the lexicon in each text, see :mod:`cnerta.models.lexicon`; a model
+                without a lexicon does not look at them. shape: (batch, matches, 3)
         """
         log_probabilities = self.ctc(frames, characters)
-        encoded = self.text(characters, counts)
+        if self.lexicon is None:
+            encoded = self.text(characters, counts)
+        else:
+            assert matches is not None, "a model with a lexicon is given its words"
+            encoded = self.text(characters, counts, matches)
         if self.fusion is not None:
             # The CTC task trains the guidance; the entity loss must not bend it.
             fused = self.fusion(encoded, frames, frame_counts, log_probabilities.detach())
@@ -120,11 +140,16 @@ class SpeechTagger(nn.Module):
 
 
 def _text_encoder(
-    config: TextConfig, vocabulary: Vocabulary, architecture: str
-) -> BiLstmEncoder | PretrainedEncoder:
+    config: TextConfig, vocabulary: Vocabulary, architecture: str, lexicon: Lexicon | None
+) -> BiLstmEncoder | SoftLexiconEncoder | PretrainedEncoder:
+    if (lexicon is not None) != (config.encoder in LEXICON_ENCODERS):
+        wanted = "no lexicon" if lexicon else "a lexicon (model.text.lexicon)"
+        raise ConfigError(f"expected {wanted} for the text encoder {config.encoder!r}")
     if config.encoder == "pretrained":
         # Only these models need the library, which takes seconds to import.
         from cnerta.models.pretrained import PretrainedEncoder
 
         return PretrainedEncoder(config, architecture, vocabulary)
+    if lexicon is not None:
+        return SoftLexiconEncoder(config, len(vocabulary), lexicon)
     return BiLstmEncoder(config, len(vocabulary))

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from cnerta.models.config import TextConfig
 from cnerta.models.vocabulary import PADDING_ID
 
-__all__ = ["BiLstm", "BiLstmEncoder"]
+__all__ = ["MAX_CHARACTERS", "BiLstm", "BiLstmEncoder"]
 
 
-_MAX_CHARACTERS = 512  # no bound of the network's: what one call should cost at most
+MAX_CHARACTERS = 512  # no bound of the network's: what one call should cost at most
 
 
 class BiLstm(nn.Module):
@@ -58,7 +58,7 @@ class BiLstmEncoder(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.lstm = BiLstm(config.embedding, config.hidden)
         self.width = config.hidden
-        self.max_characters = _MAX_CHARACTERS
+        self.max_characters = MAX_CHARACTERS
 
     def forward(self, characters: Tensor, counts: Tensor) -> Tensor:
         """Encode.

@@ -13,6 +13,7 @@ from torch import Tensor
 from cnerta.models.ctc import BLANK
 from cnerta.models.geometry import CARRY_SAMPLES, HOP_SAMPLES, SAMPLE_RATE
 from cnerta.models.labels import LabelScheme
+from cnerta.models.lexicon import Lexicon, pad_matches
 from cnerta.models.vocabulary import PADDING_ID, UNKNOWN_ID, Vocabulary
 from cnerta.train.audio import AudioCache, change_speed
 from cnerta.train.data import Example
@@ -43,6 +44,8 @@ class Batch:
         unit_counts: Valid units. shape: (batch,)
         frame_units: Column each frame speaks, BLANK in pauses, UNKNOWN_FRAME where times are not
             known. shape: (batch, frames)
+        matches: Words of the lexicon in each text, see :mod:`cnerta.models.lexicon`; padding only
+            for a model without one. shape: (batch, matches, 3)
     """
 
     characters: Tensor
@@ -53,6 +56,7 @@ class Batch:
     units: Tensor
     unit_counts: Tensor
     frame_units: Tensor
+    matches: Tensor
 
     def to(self, device: torch.device) -> Batch:
         """The batch on another device."""
@@ -122,6 +126,7 @@ class BatchBuilder:
         scheme: Label scheme of the model.
         cache: Recordings.
         augmentation: None for evaluation.
+        lexicon: Of the model, if it has one.
     """
 
     def __init__(
@@ -130,11 +135,13 @@ class BatchBuilder:
         scheme: LabelScheme,
         cache: AudioCache,
         augmentation: Augmentation | None,
+        lexicon: Lexicon | None = None,
     ) -> None:
         self.vocabulary = vocabulary
         self.scheme = scheme
         self.cache = cache
         self.augmentation = augmentation
+        self.lexicon = lexicon
         self._columns = {name: i + 1 for i, name in enumerate(vocabulary.units)}
 
     def build(
@@ -151,7 +158,8 @@ class BatchBuilder:
             clips: Utterances.
             generator: Decides augmentation.
             drop_audio: Probability of leaving an utterance's audio out.
-            drop_characters: Probability of hiding a character from the text encoder.
+            drop_characters: Probability of hiding a character from the text encoder, and with it
+                the words that it is part of.
         """
         made = [self._utterance(c, generator, drop_audio, drop_characters) for c in clips]
         frames = max(1, *(-(-len(u.samples) // HOP_SAMPLES) for u in made))
@@ -164,6 +172,7 @@ class BatchBuilder:
             units=_pad([u.units for u in made], BLANK),
             unit_counts=torch.tensor([len(u.units) for u in made]),
             frame_units=_pad([u.frame_units for u in made], UNKNOWN_FRAME, frames),
+            matches=torch.from_numpy(pad_matches([u.matches for u in made])),
         )
 
     def _utterance(
@@ -175,17 +184,20 @@ class BatchBuilder:
     ) -> _Utterance:
         text = "".join(e.text for e in clip)
         characters = self.vocabulary.encode(text)
+        matches = self.lexicon.match(text) if self.lexicon else np.zeros((0, 3), np.int64)
         if drop_characters:
             hidden = generator.random(len(characters)) < drop_characters
             characters = np.where(hidden, UNKNOWN_ID, characters)
+            before = np.concatenate([[0], np.cumsum(hidden)])
+            matches = matches[before[matches[:, 0]] == before[matches[:, 1]]]
         spans = clip[0].spans or () if len(clip) == 1 else ()
         known = [s for s in spans if s.label in self.scheme.types]
         tags = np.array(self.scheme.encode(known, len(text)), np.int64)
         empty = np.zeros(0, np.int64)
         if clip[0].audio is None or generator.random() < drop_audio:
-            return _Utterance(characters, tags, np.zeros(0, np.float32), empty, empty)
+            return _Utterance(characters, tags, np.zeros(0, np.float32), empty, empty, matches)
         samples, units, frame_units = self._speech(clip, generator)
-        return _Utterance(characters, tags, samples, units, frame_units)
+        return _Utterance(characters, tags, samples, units, frame_units, matches)
 
     def _speech(
         self, clip: Clip, generator: np.random.Generator
@@ -267,6 +279,7 @@ class _Utterance:
     samples: npt.NDArray[np.float32]
     units: npt.NDArray[np.int64]
     frame_units: npt.NDArray[np.int64]
+    matches: npt.NDArray[np.int64]
 
 
 def _pad(

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from cnerta.models.config import ModelConfig
+from cnerta.models.config import LEXICON_ENCODERS, ModelConfig
 from cnerta.models.errors import CheckpointError, ConfigError, DataError
 from cnerta.models.labels import LabelScheme
+from cnerta.models.lexicon import Lexicon, read_lexicon
 from cnerta.models.pretrained import (
     PretrainedEncoder,
     load_pretrained,
@@ -21,10 +22,10 @@ from cnerta.models.pretrained import (
     principal_embeddings,
 )
 from cnerta.models.tagger import SpeechTagger
-from cnerta.models.text import BiLstmEncoder
 from cnerta.models.vocabulary import Vocabulary
 from cnerta.train.audio import AudioCache
 from cnerta.train.data import Example
+from cnerta.train.lexicon import lexicon_paths
 from cnerta.train.pronunciations import character_readings
 from cnerta.train.recipe import Recipe
 
@@ -42,7 +43,7 @@ def new_model(
 
     Args:
         recipe: The recipe.
-        data_root: Folder that a pretrained checkpoint may be below.
+        data_root: Folder that a pretrained checkpoint and word lists may be below.
         training: All examples of all training sources.
         cache: Recordings.
 
@@ -69,7 +70,12 @@ def new_model(
         scheme = LabelScheme.flat(s.label for spans, _ in pairs for s in spans)
     else:
         scheme = LabelScheme.nested(pairs, recipe.min_tag_count)
-    model = _build_model(recipe.model, vocabulary, scheme, pretrained)
+    lexicon = None
+    if recipe.model.text.encoder in LEXICON_ENCODERS:
+        lexicon = read_lexicon(lexicon_paths(recipe.model.text.lexicon, data_root)).counted(texts)
+        found = sum(map(bool, lexicon.counts))
+        logger.info("%d words, %d of them in training texts", len(lexicon), found)
+    model = _build_model(recipe.model, vocabulary, scheme, pretrained, lexicon)
     _set_statistics(model, training, recipe.seed, cache)
     parameters = sum(p.numel() for p in model.parameters())
     logger.info(
@@ -123,7 +129,11 @@ def _checkpoint_source(name: str, data_root: Path) -> str:
 
 
 def _build_model(
-    config: ModelConfig, vocabulary: Vocabulary, scheme: LabelScheme, checkpoint: str
+    config: ModelConfig,
+    vocabulary: Vocabulary,
+    scheme: LabelScheme,
+    checkpoint: str,
+    lexicon: Lexicon | None,
 ) -> SpeechTagger:
     """A new model, its text encoder started from a checkpoint if there is one."""
     if config.text.encoder == "pretrained":
@@ -136,9 +146,9 @@ def _build_model(
         assert isinstance(model.text, PretrainedEncoder), "as configured"
         load_pretrained(model.text, checkpoint, vocabulary)
         return model
-    model = SpeechTagger(config, vocabulary, scheme)
+    model = SpeechTagger(config, vocabulary, scheme, lexicon=lexicon)
     if checkpoint:
-        assert isinstance(model.text, BiLstmEncoder), "as configured"
+        assert not isinstance(model.text, PretrainedEncoder), "as configured"
         rows = principal_embeddings(checkpoint, vocabulary, config.text.embedding)
         with torch.no_grad():
             model.text.embedding.weight.copy_(rows)

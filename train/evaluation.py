@@ -43,7 +43,7 @@ def torch_predictions(
     """Spans the torch model finds, in the order of the examples, encoding in chunks."""
     device = device or torch.device("cpu")
     model.eval()
-    builder = BatchBuilder(model.vocabulary, model.scheme, cache, None)
+    builder = BatchBuilder(model.vocabulary, model.scheme, cache, None, model.lexicon)
     decoder = CrfDecoder(model.scheme, model.crf.parameters_as_values())
     found: list[list[Span]] = [[] for _ in examples]
     for indices in _batches(examples, cache, use_audio=use_audio):
@@ -52,7 +52,7 @@ def torch_predictions(
             chosen = [replace(e, audio=None, times_ms=None) for e in chosen]
         batch = builder.build([(e,) for e in chosen], np.random.default_rng(0)).to(device)
         frames, counts = encode_batch(model, batch, model.config.acoustic.chunk_frames)
-        output = model(batch.characters, batch.counts, frames, counts)
+        output = model(batch.characters, batch.counts, frames, counts, batch.matches)
         lengths = batch.counts.tolist()
         for i, spans in zip(
             indices, decoder.decode(output.emissions.float().cpu().numpy(), lengths), strict=True

@@ -196,7 +196,11 @@ class Trainer:
             _load_optimizer(self.out / _LAST / _OPTIMIZER, optimizer, trained)
         self.resumed = False
         builder = BatchBuilder(
-            self.model.vocabulary, self.model.scheme, self.cache, self.recipe.augmentation
+            self.model.vocabulary,
+            self.model.scheme,
+            self.cache,
+            self.recipe.augmentation,
+            self.model.lexicon,
         )
         first_plan = plan_epoch(sources, stage, self.cache, self._generator(0))
         total_steps = stage.epochs * len(first_plan)

@@ -52,7 +52,7 @@ class Objective(nn.Module):
             frames, frame_counts = encode_batch(self.model, batch, chunk, augmentation)
         if self.stage.task == "acoustic":
             return self._acoustic_loss(frames, frame_counts, batch)
-        output = self.model(batch.characters, batch.counts, frames, frame_counts)
+        output = self.model(batch.characters, batch.counts, frames, frame_counts, batch.matches)
         loss = self.model.entity_loss(output, batch.tags, batch.counts)
         weight = self.model.config.ctc.weight
         heard = bool(frame_counts.any())

@@ -1,0 +1,133 @@
+"""SoftLexicon (Ma et al. 2020): a BiLSTM over characters that know the words they are part of."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from cnerta.models.config import TextConfig
+from cnerta.models.lexicon import NO_WORD, Lexicon
+from cnerta.models.text import MAX_CHARACTERS, BiLstm
+from cnerta.models.vocabulary import PADDING_ID
+
+__all__ = ["SoftLexiconEncoder", "WordEmbedding", "word_sets"]
+
+_SETS = 4
+
+
+class WordEmbedding(nn.Module):
+    """Embeddings of a lexicon's words, of which only those met in training are trained.
+
+    A lexicon has hundreds of thousands of words, training texts a few thousand of them. The others
+    keep the values they start with, whatever the optimiser: they are no parameters, so a step does
+    not touch them and costs nothing for them. The lexicon must be in the order of
+    :meth:`cnerta.models.lexicon.Lexicon.counted`, words met in training first.
+
+    Row 0 of the trained ones stands for no word at all (``NO_WORD``, also padding).
+    """
+
+    fixed: Tensor
+
+    def __init__(self, lexicon: Lexicon, size: int) -> None:
+        super().__init__()
+        trained = 1 + sum(count > 0 for count in lexicon.counts)
+        self.trained = nn.Embedding(trained, size)
+        fixed = torch.randn(max(1, len(lexicon) + 1 - trained), size)
+        self.register_buffer("fixed", fixed)
+
+    def forward(self, words: Tensor) -> Tensor:
+        """Look up.
+
+        Args:
+            words: Word ids. shape: (...)
+
+        Returns:
+            shape: (..., size)
+        """
+        known = self.trained.num_embeddings
+        own = self.trained(words.clamp(max=known - 1))
+        others = nn.functional.embedding((words - known).clamp(min=0), self.fixed)
+        return torch.where((words < known)[..., None], own, others)
+
+
+def word_sets(matches: Tensor, length: int) -> Tensor:
+    """For each character the words that begin at it, go through it, end at it, or are it.
+
+    Args:
+        matches: (start, end, word id). shape: (batch, matches, 3)
+        length: Characters of a text, padding included.
+
+    Returns:
+        1.0 where a match belongs to a character's set, in the order B, M, E, S.
+        shape: (batch, 4, length, matches)
+    """
+    starts, ends, words = (part[:, None, :] for part in matches.unbind(dim=2))
+    place = torch.arange(length, device=matches.device)[None, :, None]
+    begins, stops = place == starts, place == ends - 1
+    through = (place > starts) & (place < ends - 1)
+    sets = torch.stack([begins & ~stops, through, stops & ~begins, begins & stops], dim=1)
+    return (sets & (words != NO_WORD)[:, None]).float()
+
+
+class SoftLexiconEncoder(nn.Module):
+    """Characters with their word sets under a bidirectional LSTM.
+
+    Attributes:
+        width: Size of a character's representation.
+        max_characters: Longest text.
+    """
+
+    weights: Tensor
+
+    def __init__(self, config: TextConfig, characters: int, lexicon: Lexicon) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(characters, config.embedding, padding_idx=PADDING_ID)
+        self.words = WordEmbedding(lexicon, config.word_embedding)
+        counts = torch.tensor([0, *lexicon.counts], dtype=torch.float32)
+        self.register_buffer("weights", counts.clamp(min=1))
+        self.dropout = nn.Dropout(config.dropout)
+        self.lstm = BiLstm(config.embedding + _SETS * config.word_embedding, config.hidden)
+        self.width = config.hidden
+        self.max_characters = MAX_CHARACTERS
+
+    def pooled(self, matches: Tensor, length: int) -> Tensor:
+        """The four word sets of each character, pooled (equations 8 to 10 of the paper).
+
+        A set's vector is the mean of its words by their counts, with the counts of all four sets
+        in the denominator, times four. A set without words has the word ``NO_WORD``, once.
+
+        Args:
+            matches: shape: (batch, matches, 3)
+            length: Characters of a text, padding included.
+
+        Returns:
+            shape: (batch, length, 4 * word_embedding)
+        """
+        words = matches[:, :, 2]
+        sets = word_sets(matches, length)
+        empty = 1 - sets.amax(dim=3)
+        counts = self.weights[words]
+        nothing = self.words.trained.weight[NO_WORD]
+        total = sets @ (counts[:, None, :, None] * self.words(words)[:, None])
+        total = total + empty[..., None] * nothing
+        weight = (sets @ counts[:, None, :, None])[..., 0] + empty
+        mean: Tensor = total * (_SETS / weight.sum(dim=1))[:, None, :, None]
+        return mean.transpose(1, 2).flatten(2)
+
+    def forward(self, characters: Tensor, counts: Tensor, matches: Tensor) -> Tensor:
+        """Encode.
+
+        Args:
+            characters: Ids. shape: (batch, length)
+            counts: Valid characters of each text. shape: (batch,)
+            matches: Words in each text, see :mod:`cnerta.models.lexicon`.
+                shape: (batch, matches, 3)
+
+        Returns:
+            shape: (batch, length, width)
+        """
+        embedded = self.embedding(characters)
+        known = self.pooled(matches, characters.shape[1])
+        x = self.dropout(torch.cat([embedded, known], dim=2))
+        encoded: Tensor = self.dropout(self.lstm(x, counts))
+        return encoded
