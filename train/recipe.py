@@ -2,6 +2,10 @@
 
 A recipe names its data sources once (``[data.NAME]``) and trains in stages (``[[stages]]``), each
 with its own task, sources and learning rate. ``--set stages.0.epochs=3`` changes single values.
+
+``extends = "bilstm-crf"`` starts from another recipe: tables are merged key by key, anything else
+(also a list, such as the stages) takes the place of what was there. Name and source are a recipe's
+own.
 """
 
 from __future__ import annotations
@@ -120,7 +124,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """A training run.
 
     Attributes:
-        name: Of the recipe and the model.
+        name: Of the recipe and the model; if it says none, the file's.
         source: What it reproduces.
         seed: Of everything random.
         max_readings: Pronunciations a character may have, with ``units = "pronunciations"``.
@@ -162,21 +166,8 @@ def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
     Raises:
         ConfigError: No such recipe, or an unknown key or impossible value in it.
     """
-    path = Path(name_or_path)
-    if path.suffix == ".toml":
-        if not path.is_file():
-            raise ConfigError(f"expected a recipe file, got {path}, which is not a file")
-        content = path.read_text(encoding="utf-8")
-    elif name_or_path in recipe_names():
-        bundled = resources.files("cnerta.train") / "recipes" / f"{name_or_path}.toml"
-        content = bundled.read_text(encoding="utf-8")
-    else:
-        known = ", ".join(recipe_names())
-        raise ConfigError(f"expected a recipe file or one of {known}; got {name_or_path!r}")
-    try:
-        table = tomllib.loads(content)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"expected TOML in {name_or_path}, got: {error}") from error
+    table = _read_table(name_or_path, Path(), ())
+    table.setdefault("name", Path(name_or_path).stem)
     for override in overrides:
         _override(table, override)
     try:
@@ -191,6 +182,58 @@ def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
                     f"got {source!r}"
                 )
     return recipe
+
+
+def _read_table(name_or_path: str, beside: Path, below: tuple[str, ...]) -> dict[str, Any]:
+    """A recipe as TOML has it, merged with those that it extends.
+
+    Args:
+        name_or_path: A name or a TOML file.
+        beside: Folder that a relative path starts from.
+        below: The recipes that extend it, the outermost first.
+    """
+    if name_or_path.endswith(".toml"):
+        path = beside / name_or_path
+        if not path.is_file():
+            raise ConfigError(f"expected a recipe file, got {path}, which is not a file")
+        key, content = str(path.resolve()), path.read_text(encoding="utf-8")
+        beside = path.parent
+    elif name_or_path in recipe_names():
+        bundled = resources.files("cnerta.train") / "recipes" / f"{name_or_path}.toml"
+        key, content = name_or_path, bundled.read_text(encoding="utf-8")
+    else:
+        known = ", ".join(recipe_names())
+        extends = f", which {below[-1]} extends" if below else ""
+        raise ConfigError(
+            f"expected a recipe file or one of {known}; got {name_or_path!r}{extends}"
+        )
+    chain = (*below, key)
+    if key in below:
+        raise ConfigError(f"expected recipes to end somewhere, got {' extends '.join(chain)}")
+    try:
+        table = tomllib.loads(content)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"expected TOML in {name_or_path}, got: {error}") from error
+    parent = table.pop("extends", None)
+    if parent is None:
+        return table
+    if not isinstance(parent, str):
+        raise ConfigError(f"in recipe {name_or_path}: expected one recipe to extend, got {parent}")
+    inherited = _read_table(parent, beside, chain)
+    for own in ("name", "source"):
+        inherited.pop(own, None)
+    return _merged(inherited, table)
+
+
+def _merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """A table with another's values over its own, table by table."""
+    both = dict(base)
+    for key, value in change.items():
+        old = both.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            value = _merged(old, value)
+        both[key] = value
+    return both
 
 
 def _override(table: dict[str, Any], assignment: str) -> None:
