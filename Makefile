@@ -40,6 +40,8 @@ format: $(dev_ready) ## let ruff rewrite what it can
 bench: $(dev_ready) ## measure a live server under load (ARGS="--sessions 1,10,25 …")
 	$(dev_venv)/bin/python tests/benchmarks/live.py $(ARGS)
 
+include train/model.mk
+
 clean: ## remove the virtual environments and caches
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
