@@ -92,7 +92,8 @@ class CrossModalAttention(nn.Module):
             scores = scores + self.guidance[:, None, None] * guide[:, None]
         index = torch.arange(key.shape[1], device=text.device)
         valid = index <= frame_counts[:, None]  # index 0 is always valid
-        scores = scores.masked_fill(~valid[:, None, None, :], -1e9)
+        # Low enough for no attention at all, high enough for float16.
+        scores = scores.masked_fill(~valid[:, None, None, :], -1e4)
         attended = self.dropout(scores.softmax(dim=-1)) @ self._split(value)
         merged = attended.transpose(1, 2).reshape(batch, length, self.width)
         fused = self.attention_norm(query + self.dropout(self.output(merged)))

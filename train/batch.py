@@ -151,6 +151,7 @@ class BatchBuilder:
         *,
         drop_audio: float = 0.0,
         drop_characters: float = 0.0,
+        rows: slice = slice(None),
     ) -> Batch:
         """Build one batch.
 
@@ -160,8 +161,10 @@ class BatchBuilder:
             drop_audio: Probability of leaving an utterance's audio out.
             drop_characters: Probability of hiding a character from the text encoder, and with it
                 the words that it is part of.
+            rows: The utterances to build; what is drawn for one does not depend on the others.
         """
-        made = [self._utterance(c, generator, drop_audio, drop_characters) for c in clips]
+        drawn = list(zip(clips, generator.spawn(len(clips)), strict=True))[rows]
+        made = [self._utterance(c, own, drop_audio, drop_characters) for c, own in drawn]
         frames = max(1, *(-(-len(u.samples) // HOP_SAMPLES) for u in made))
         return Batch(
             characters=_pad([u.characters for u in made], PADDING_ID),

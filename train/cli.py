@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -76,13 +77,18 @@ def train(
     precision: Annotated[
         Literal["no", "fp16", "bf16"], typer.Option(help="Of the forward pass.")
     ] = "no",
+    save_minutes: Annotated[
+        float, typer.Option(min=0, help="Time between checkpoints inside an epoch.")
+    ] = 5.0,
     threads: Annotated[int, typer.Option(help="CPU threads; 0 for all cores.")] = 0,
     workers: Annotated[
         int, typer.Option(min=1, help="Threads that build batches; more for a GPU.")
     ] = 1,
 ) -> None:
     """Train a model from a recipe, resuming if it was cut off."""
-    logging.getLogger("cnerta").setLevel(logging.INFO)
+    # Of several processes (torchrun, accelerate launch) the first one speaks.
+    is_first = os.environ.get("RANK", "0") == "0"
+    logging.getLogger("cnerta").setLevel(logging.INFO if is_first else logging.ERROR)
     logging.basicConfig(
         level=logging.WARNING,
         format="%(message)s",
@@ -104,6 +110,7 @@ def train(
             folder,
             cpu=cpu,
             mixed_precision=precision,
+            save_minutes=save_minutes,
             init=init,
             acoustic_from=acoustic_from,
             workers=workers,
@@ -112,7 +119,10 @@ def train(
         complaint = f"{type(error).__name__}: {error}"
         Console(stderr=True).print(complaint, style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
-    Console(stderr=True).print(f"best model: {best}", markup=False, soft_wrap=True)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    if is_first:
+        Console(stderr=True).print(f"best model: {best}", markup=False, soft_wrap=True)
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ __all__ = [
     "bundle_predictions",
     "majority",
     "torch_predictions",
-    "unit_error_rate",
+    "unit_errors",
 ]
 
 _BATCH = 32
@@ -104,14 +104,14 @@ def majority(votes: Sequence[Sequence[Span]]) -> list[Span]:
 
 
 @torch.no_grad()
-def unit_error_rate(
+def unit_errors(
     model: SpeechTagger,
     examples: Sequence[Example],
     cache: AudioCache,
     *,
     device: torch.device | None = None,
-) -> float:
-    """Edit distance of greedily decoded acoustic units to the spoken ones, in percent of them.
+) -> tuple[int, int]:
+    """Edit distance of greedily decoded acoustic units to the spoken ones, and how many those are.
 
     The figure that tells whether the encoder hears anything: nothing is masked, so it cannot be
     satisfied by position.
@@ -134,7 +134,7 @@ def unit_error_rate(
             kept = path[np.insert(path[1:] != path[:-1], 0, True)] if n else path
             errors += _edit_distance([u for u in kept.tolist() if u], units[:k])
             total += k
-    return 100.0 * errors / max(total, 1)
+    return errors, total
 
 
 def _batches(

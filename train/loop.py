@@ -1,7 +1,9 @@
-"""The training loop: stages, checkpoints, exact resume, early stopping.
+"""The training loop: stages and epochs, the best model of each, exact resume.
 
-Everything random in a step follows from (seed, stage, epoch, step), not from what came before. So a
-run that is cut off and resumed takes the same steps as one that is not: on a CPU, bit for bit.
+Everything random in a step follows from (seed, stage, epoch, batch), not from what came before. So
+a run that is cut off and resumed takes the same steps as one that is not: on a CPU, bit for bit.
+And so do several processes: each knows the whole plan and computes its part (see
+:mod:`cnerta.train.feed`); the first one alone reads and writes checkpoints.
 """
 
 from __future__ import annotations
@@ -9,74 +11,43 @@ from __future__ import annotations
 import hashlib
 import logging
 import platform
+import shutil
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import accelerate
 import msgspec
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from accelerate.utils import broadcast_object_list, gather_object
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from cnerta.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from cnerta.models.errors import CheckpointError, ConfigError, DataError
-from cnerta.models.pretrained import (
-    PretrainedEncoder,
-)
+from cnerta.models.labels import Span
+from cnerta.models.pretrained import PretrainedEncoder
 from cnerta.models.tagger import SpeechTagger
 from cnerta.train.audio import AudioCache
-from cnerta.train.batch import Batch, BatchBuilder, Clip, plan_epoch
+from cnerta.train.batch import BatchBuilder, Clip, plan_epoch
 from cnerta.train.building import new_model, take_acoustic
 from cnerta.train.data import Example, read_source
-from cnerta.train.evaluation import torch_predictions, unit_error_rate
+from cnerta.train.environment import ENVIRONMENT, RECIPE, describe_start, record_start
+from cnerta.train.evaluation import torch_predictions, unit_errors
+from cnerta.train.feed import Feed
 from cnerta.train.metrics import score_entities
-from cnerta.train.objective import Objective
-from cnerta.train.recipe import Recipe, Stage
+from cnerta.train.optimisation import NotFiniteError, Optimisation, learning_rate
+from cnerta.train.recipe import Recipe, Source, Stage
+from cnerta.train.run_folder import Progress, RunFolder, SavedRun
 
 __all__ = ["Trainer"]
 
 logger = logging.getLogger(__name__)
 
-_LAST = "last"
-_BEST = "best"
-_STATE = "state.json"
-_OPTIMIZER = "optimizer.safetensors"
-_STATISTICS_CLIPS = 400
-_TEXT = "text."
-
-
-class Progress(msgspec.Struct, forbid_unknown_fields=True):
-    """Where a run stands.
-
-    Attributes:
-        recipe_sha256: Of the recipe as far as it has been followed: later stages may still be
-            changed, what was done may not.
-        stage: Index of the running stage.
-        epoch: Epochs of it that are done.
-        step: Steps of the running epoch that are done.
-        steps: Optimiser steps of the stage.
-        best_score: Best development score of the stage so far.
-        since_best: Epochs since.
-        best_scores: Figures of the best model.
-        seconds: Time spent in training.
-    """
-
-    recipe_sha256: str
-    stage: int = 0
-    epoch: int = 0
-    step: int = 0
-    steps: int = 0
-    best_score: float | None = None
-    since_best: int = 0
-    best_scores: dict[str, float] = {}
-    seconds: float = 0.0
+T = TypeVar("T")
 
 
 class Trainer:
@@ -95,6 +66,7 @@ class Trainer:
         workers: Threads that build batches.
 
     Raises:
+        ConfigError: The device cannot compute in the precision.
         DataError: The data is not what the recipe says.
         CheckpointError: ``out`` holds a run of another recipe.
     """
@@ -112,10 +84,15 @@ class Trainer:
         acoustic_from: Path | None = None,
         workers: int = 1,
     ) -> None:
+        if mixed_precision == "fp16" and (cpu or not torch.accelerator.is_available()):
+            raise ConfigError(
+                "expected a GPU for --precision fp16, got a CPU: take bf16, which a CPU has too, "
+                "or no"
+            )
         self.recipe = recipe
         self.data_root = data_root
         self.workers = workers
-        self.out = out
+        self.folder = RunFolder(out)
         self.save_seconds = 60 * save_minutes
         self.accelerator = accelerate.Accelerator(cpu=cpu, mixed_precision=mixed_precision)
         self.cache = AudioCache()
@@ -124,97 +101,118 @@ class Trainer:
         for name, examples in self.examples.items():
             spoken = sum(e.audio is not None for e in examples)
             logger.info("%s: %d examples, %d with audio", name, len(examples), spoken)
-        self.progress = Progress(_digest(recipe, 0))
-        last = out / _LAST
-        self.resumed = (last / _STATE).is_file()
-        if self.resumed:
-            self.progress = msgspec.json.decode((last / _STATE).read_bytes(), type=Progress)
-            digest = _digest(recipe, self.progress.stage)
-            if self.progress.recipe_sha256 != digest:
+        digests = {n: _digest_examples(es) for n, es in self.examples.items()}
+        self._agree(digests)
+        # The first process reads or makes the model, and the others have theirs from it.
+        saved = self._from_first(self.folder.load)
+        if saved is not None:
+            digest = _digest(recipe, saved.progress.stage)
+            if saved.progress.recipe_sha256 != digest:
                 raise CheckpointError(
                     f"expected a run of this recipe in {out}, got one whose model, data or stages "
                     "up to the running one differ: choose another --out"
                 )
-            self.model = load_checkpoint(last).model
-        else:
-            torch.manual_seed(recipe.seed)
-            self.model = load_checkpoint(init).model if init else self._new_model()
-            if self.model.config != recipe.model:
-                raise CheckpointError(f"expected a model as the recipe describes it in {init}")
-            if acoustic_from:
-                take_acoustic(self.model, load_checkpoint(acoustic_from).model)
+        self._saved: SavedRun | None = saved
+        self.progress = saved.progress if saved else Progress(_digest(recipe, 0))
+        self.model = (
+            saved.model
+            if saved
+            else self._from_first(lambda: self._starting_model(init, acoustic_from))
+        )
         self.model.to(self.accelerator.device)
-        out.mkdir(parents=True, exist_ok=True)
-        self.writer = SummaryWriter(str(out / "tensorboard"))
+        self.writer: SummaryWriter | None = None
+        if self.accelerator.is_main_process:
+            start = describe_start(recipe, self.accelerator, digests, resumed=saved is not None)
+            record_start(out, recipe, start)
+            self.writer = SummaryWriter(str(out / "tensorboard"))
 
     def run(self) -> Path:
         """Train all stages that are left.
 
         Returns:
             Folder of the best model of the last stage.
+
+        Raises:
+            NotFiniteError: The loss is not finite, more often than the stage allows.
+            OutOfMemoryError: A batch does not fit in memory.
         """
         first = self.progress.stage
         for index in range(first, len(self.recipe.stages)):
-            if index > first or not self.resumed:
-                self.progress.stage = index
-                self.progress.recipe_sha256 = _digest(self.recipe, index)
-                self.progress.epoch = self.progress.step = self.progress.steps = 0
-                self.progress.best_score, self.progress.since_best = None, 0
-                self.progress.best_scores = {}
+            if index > first:
+                self.progress.begin(index, _digest(self.recipe, index))
             self._run_stage(self.recipe.stages[index])
             # The next stage starts from the best model of this one.
-            self.model.load_state_dict(load_checkpoint(self._best(index)).model.state_dict())
-        self.writer.close()
+            state = self._from_first(partial(_weights, self._best(index)))
+            self.model.load_state_dict(state)
+        if self.writer is not None:
+            self.writer.close()
         return self._best(len(self.recipe.stages) - 1)
 
     def _best(self, stage: int) -> Path:
-        return self.out / f"{_BEST}-{stage}-{self.recipe.stages[stage].name}"
+        return self.folder.best(stage, self.recipe.stages[stage].name)
 
     def _examples(self, names: Sequence[str]) -> list[Example]:
         return [e for n in names for e in self.examples[n]]
 
-    def _new_model(self) -> SpeechTagger:
-        training = self._examples(sorted({n for s in self.recipe.stages for n in s.train}))
-        return new_model(self.recipe, self.data_root, training, self.cache)
+    def _from_first(self, make: Callable[[], T]) -> T:
+        """What the first process makes, for all of them."""
+        made = [make() if self.accelerator.is_main_process else None]
+        (shared,) = broadcast_object_list(made)
+        return shared  # type: ignore[no-any-return]
+
+    def _agree(self, value: object) -> None:
+        """Raise where processes have different data: they would wait for each other for ever."""
+        if len({repr(v) for v in gather_object([value])}) > 1:
+            raise DataError("expected the same data on every machine, got files that differ")
+
+    def _starting_model(self, init: Path | None, acoustic_from: Path | None) -> SpeechTagger:
+        torch.manual_seed(self.recipe.seed)
+        if init:
+            model = load_checkpoint(init).model
+        else:
+            training = self._examples(sorted({n for s in self.recipe.stages for n in s.train}))
+            model = new_model(self.recipe, self.data_root, training, self.cache)
+        if model.config != self.recipe.model:
+            raise CheckpointError(f"expected a model as the recipe describes it in {init}")
+        if acoustic_from:
+            take_acoustic(model, load_checkpoint(acoustic_from).model)
+        return model
 
     def _run_stage(self, stage: Stage) -> None:
         progress = self.progress
+        sources = self._stage_sources(stage)
+        optimisation = Optimisation(self.accelerator, self.model, stage, self.recipe.augmentation)
+        if self._saved is not None:
+            optimisation.load(self._saved.optimizer, progress.scaler)
+            self._saved = None
+        first_plan = plan_epoch(sources, stage, self.cache, self._generator(0))
+        steps = len(self._feed(stage, first_plan, 0))
+        logger.info("stage %s: about %d steps", stage.name, stage.epochs * steps)
+        while progress.epoch < stage.epochs:
+            if stage.patience and progress.since_best >= stage.patience:
+                logger.info("no better score in %d epochs: stage ends", stage.patience)
+                break
+            plan = first_plan
+            if progress.epoch:
+                generator = self._generator(progress.epoch)
+                plan = plan_epoch(sources, stage, self.cache, generator)
+            feed = self._feed(stage, plan, progress.epoch)
+            self._run_epoch(stage, feed, optimisation, stage.epochs * steps)
+            loss = progress.loss_sum / max(1, progress.step)
+            progress.epoch += 1
+            progress.step, progress.loss_sum = 0, 0.0
+            self._finish_epoch(stage, loss)
+            self._save_last(optimisation)
+
+    def _stage_sources(self, stage: Stage) -> list[tuple[Source, list[Example]]]:
+        """What a stage trains on."""
         sources = [(self.recipe.data[n], self.examples[n]) for n in stage.train]
         if stage.task == "entities":
             sources = [(s, [e for e in es if e.spans is not None]) for s, es in sources]
             self._check_lengths(stage, [e for _, es in sources for e in es])
         if stage.task == "acoustic" and any(e.audio is None for _, es in sources for e in es):
             raise ConfigError(f"stage {stage.name!r}: expected recordings in every source")
-        objective = Objective(self.model, stage, self.recipe.augmentation)
-        frozen = stage.task == "entities" and stage.freeze_acoustic
-        for part in (self.model.acoustic, self.model.ctc):
-            part.requires_grad_(not frozen)
-        trained = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
-        optimizer = torch.optim.Adam(_parameter_groups(stage, trained), betas=(0.9, 0.98))
-        objective, optimizer = self.accelerator.prepare(objective, optimizer)
-        if self.resumed and (self.out / _LAST / _OPTIMIZER).is_file() and progress.steps:
-            _load_optimizer(self.out / _LAST / _OPTIMIZER, optimizer, trained)
-        self.resumed = False
-        builder = BatchBuilder(
-            self.model.vocabulary,
-            self.model.scheme,
-            self.cache,
-            self.recipe.augmentation,
-            self.model.lexicon,
-        )
-        first_plan = plan_epoch(sources, stage, self.cache, self._generator(0))
-        total_steps = stage.epochs * len(first_plan)
-        logger.info("stage %s: about %d steps", stage.name, total_steps)
-        while progress.epoch < stage.epochs:
-            plan = plan_epoch(sources, stage, self.cache, self._generator(progress.epoch))
-            loss = self._run_epoch(stage, plan, builder, objective, optimizer, trained, total_steps)
-            progress.epoch += 1
-            progress.step = 0
-            self._finish_epoch(stage, loss)
-            self._save_last(optimizer, trained)
-            if stage.patience and progress.since_best >= stage.patience:
-                logger.info("no better score in %d epochs: stage ends", stage.patience)
-                break
+        return sources
 
     def _check_lengths(self, stage: Stage, examples: Sequence[Example]) -> None:
         text = self.model.text
@@ -225,87 +223,74 @@ class Trainer:
                 f"characters, as the pretrained encoder can read, got one of {longest}"
             )
 
+    def _generator(self, epoch: int) -> np.random.Generator:
+        return np.random.default_rng([self.recipe.seed, self.progress.stage, epoch, 0])
+
+    def _feed(self, stage: Stage, plan: Sequence[Sequence[Clip]], epoch: int) -> Feed:
+        acoustic = self.recipe.model.acoustic
+        return Feed(
+            plan,
+            stage,
+            BatchBuilder(
+                self.model.vocabulary,
+                self.model.scheme,
+                self.cache,
+                self.recipe.augmentation,
+                self.model.lexicon,
+            ),
+            (self.recipe.seed, self.progress.stage, epoch),
+            (acoustic.min_chunk, acoustic.max_chunk),
+            process=self.accelerator.process_index,
+            processes=self.accelerator.num_processes,
+            workers=self.workers,
+        )
+
     def _run_epoch(
-        self,
-        stage: Stage,
-        plan: Sequence[Sequence[Clip]],
-        builder: BatchBuilder,
-        objective: torch.nn.Module,
-        optimizer: torch.optim.Optimizer,
-        trained: dict[str, torch.nn.Parameter],
-        total_steps: int,
-    ) -> float:
-        """One epoch from ``progress.step`` on. Returns the mean loss."""
+        self, stage: Stage, feed: Feed, optimisation: Optimisation, total_steps: int
+    ) -> None:
+        """One epoch from ``progress.step`` on."""
         progress = self.progress
-        objective.train()
-        losses = []
+        optimisation.train()
         saved = time.monotonic()
         bar = tqdm(
-            self._batches(stage, plan, builder, progress.step),
+            feed.steps(progress.step),
             desc=f"{stage.name} {progress.epoch + 1}/{stage.epochs}",
             initial=progress.step,
-            total=len(plan),
+            total=len(feed),
             mininterval=5.0,
             disable=not self.accelerator.is_local_main_process,
         )
-        for batch in bar:
+        for parts in bar:
             began = time.monotonic()
-            torch.manual_seed(self._step_seed(progress.step))
-            rate = _learning_rate(stage, progress.steps, total_steps)
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group["share"]
-            a = self.recipe.model.acoustic
-            chunk = int(torch.randint(a.min_chunk, a.max_chunk + 1, ()).item())
-            loss = objective(batch.to(self.accelerator.device), chunk)
-            if not torch.isfinite(loss).item():
-                raise DataError(
-                    f"expected a finite loss, got {loss.item()} at step {progress.step} of epoch "
-                    f"{progress.epoch}: lower the learning rate, or look for damaged recordings"
-                )
-            self.accelerator.backward(loss)
-            self.accelerator.clip_grad_norm_(trained.values(), stage.clip_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            self.model.crf.constrain()
-            losses.append(loss.item())
+            rate = learning_rate(stage, progress.steps, total_steps)
+            try:
+                loss = optimisation.step(parts, rate)
+            except NotFiniteError as error:
+                self._skip(stage, error)
+                loss = progress.loss_sum / max(1, progress.step)
             progress.step += 1
             progress.steps += 1
+            progress.loss_sum += loss
             progress.seconds += time.monotonic() - began
-            self.writer.add_scalar(f"{stage.name}/loss", losses[-1], progress.steps)
-            self.writer.add_scalar(f"{stage.name}/learning rate", rate, progress.steps)
-            bar.set_postfix(loss=f"{np.mean(losses[-50:]):.3f}", refresh=False)
+            if self.writer is not None:
+                self.writer.add_scalar(f"{stage.name}/loss", loss, progress.steps)
+                self.writer.add_scalar(f"{stage.name}/learning rate", rate, progress.steps)
+            bar.set_postfix(loss=f"{progress.loss_sum / progress.step:.3f}", refresh=False)
             if time.monotonic() - saved > self.save_seconds:
-                self._save_last(optimizer, trained)
+                self._save_last(optimisation)
                 saved = time.monotonic()
-        return float(np.mean(losses)) if losses else float("nan")
 
-    def _generator(self, epoch: int, step: int = -1) -> np.random.Generator:
-        return np.random.default_rng([self.recipe.seed, self.progress.stage, epoch, step + 1])
-
-    def _step_seed(self, step: int) -> int:
-        return int(self._generator(self.progress.epoch, step).integers(2**62))
-
-    def _batches(
-        self, stage: Stage, plan: Sequence[Sequence[Clip]], builder: BatchBuilder, first: int
-    ) -> Iterator[Batch]:
-        """Build the batches from ``first`` on, some ahead, in threads of their own."""
-        epoch = self.progress.epoch
-
-        def build(step: int) -> Batch:
-            return builder.build(
-                plan[step],
-                self._generator(epoch, step),
-                drop_audio=stage.drop_audio,
-                drop_characters=stage.drop_characters,
-            )
-
-        with ThreadPoolExecutor(self.workers) as workers:
-            steps = iter(range(first, len(plan)))
-            ahead = deque(workers.submit(build, s) for s in islice(steps, 2 * self.workers))
-            while ahead:
-                batch = ahead.popleft().result()
-                ahead.extend(workers.submit(build, s) for s in islice(steps, 1))
-                yield batch
+    def _skip(self, stage: Stage, error: NotFiniteError) -> None:
+        """Leave a step out, or give up."""
+        progress = self.progress
+        where = f"step {progress.step} of epoch {progress.epoch} of stage {stage.name!r}"
+        if progress.skipped >= stage.skip_nonfinite:
+            raise NotFiniteError(
+                f"{where}: {error}: lower the learning rate, look for damaged recordings among "
+                f"them, or leave out more than {stage.skip_nonfinite} such steps (skip_nonfinite)"
+            ) from error
+        progress.skipped += 1
+        logger.warning("%s left out: %s", where, error)
 
     def _finish_epoch(self, stage: Stage, loss: float) -> None:
         """Evaluate, log, and keep the model if it is the best of its stage."""
@@ -319,25 +304,34 @@ class Trainer:
             progress.epoch,
             ", ".join(f"{k} {v:.2f}" for k, v in scores.items()),
         )
-        for name, value in scores.items():
-            self.writer.add_scalar(f"{stage.name}/{name}", value, progress.epoch)
-        self.writer.flush()
+        if self.writer is not None:
+            for name, value in scores.items():
+                self.writer.add_scalar(f"{stage.name}/{name}", value, progress.epoch)
+            self.writer.flush()
         if progress.best_score is None or score > progress.best_score:
             progress.best_score, progress.since_best = score, 0
             progress.best_scores = scores
-            self._save_model(self._best(progress.stage), scores)
+            self._save_best(scores)
         else:
             progress.since_best += 1
 
     def _evaluate(self, stage: Stage) -> dict[str, float]:
-        """Development scores; ``score`` is the one that chooses the epoch."""
+        """Development figures, ``score`` the one that chooses the epoch.
+
+        Every process scores its share of the examples.
+        """
         if not stage.dev:
             return {"score": float(self.progress.epoch)}
-        device = self.accelerator.device
         if stage.task == "acoustic":
-            examples = self._examples(stage.dev)
-            rate = unit_error_rate(self.model, examples, self.cache, device=device)
+            mine = self._examples(stage.dev)[self._own_share()]
+            device = self.accelerator.device
+            counts = gather_object([unit_errors(self.model, mine, self.cache, device=device)])
+            errors, total = (sum(c) for c in zip(*counts, strict=True))
+            rate = 100.0 * errors / max(total, 1)
             return {"unit error rate": rate, "score": -rate}
+        kind = self.recipe.select_on
+        if kind == "auto":
+            kind = self.recipe.model.labels
         figures: dict[str, float] = {}
         decisive = []
         for name in stage.dev:
@@ -345,18 +339,31 @@ class Trainer:
             spoken = [e for e in annotated if e.audio is not None]
             for mode, chosen in (("text", annotated), ("speech", spoken)):
                 if chosen:
-                    predicted = torch_predictions(
-                        self.model, chosen, self.cache, use_audio=mode == "speech", device=device
-                    )
+                    predicted = self._predictions(chosen, use_audio=mode == "speech")
                     scores = score_entities([e.spans or () for e in chosen], predicted)
                     figures[f"{name}.{mode}.flat.f1"] = scores.flat.f1
                     figures[f"{name}.{mode}.nested.f1"] = scores.nested.f1
             # A source with speech is judged with it.
-            decisive.append(figures[f"{name}.{'speech' if spoken else 'text'}.nested.f1"])
+            decisive.append(figures[f"{name}.{'speech' if spoken else 'text'}.{kind}.f1"])
         figures["score"] = float(np.mean(decisive))
         return figures
 
-    def _save_model(self, path: Path, scores: dict[str, float]) -> None:
+    def _predictions(self, examples: Sequence[Example], *, use_audio: bool) -> list[list[Span]]:
+        mine = list(enumerate(examples))[self._own_share()]
+        found = torch_predictions(
+            self.model,
+            [e for _, e in mine],
+            self.cache,
+            use_audio=use_audio,
+            device=self.accelerator.device,
+        )
+        numbered = zip((i for i, _ in mine), found, strict=True)
+        return [spans for _, spans in sorted(gather_object(list(numbered)))]
+
+    def _own_share(self) -> slice:
+        return slice(self.accelerator.process_index, None, self.accelerator.num_processes)
+
+    def _checkpoint(self, scores: dict[str, float]) -> Checkpoint:
         provenance = {
             "recipe": self.recipe.name,
             "recipe_sha256": self.progress.recipe_sha256,
@@ -367,69 +374,60 @@ class Trainer:
             "device": str(self.accelerator.device),
             "training_minutes": f"{self.progress.seconds / 60:.0f}",
         }
-        if self.accelerator.is_main_process:
-            checkpoint = Checkpoint(self.recipe.name, self.model, provenance, scores)
-            save_checkpoint(path, checkpoint)
+        return Checkpoint(self.recipe.name, self.model, provenance, scores)
 
-    def _save_last(
-        self, optimizer: torch.optim.Optimizer, trained: dict[str, torch.nn.Parameter]
-    ) -> None:
-        """Write all that resuming needs; the state file last, so that it never lies."""
+    def _save_best(self, scores: dict[str, float]) -> None:
         if not self.accelerator.is_main_process:
             return
-        folder = self.out / _LAST
-        self._save_model(folder, self.progress.best_scores)
-        partial = folder / (_OPTIMIZER + ".partial")
-        save_file(_optimizer_tensors(optimizer, trained), partial)
-        partial.replace(folder / _OPTIMIZER)
-        partial = folder / (_STATE + ".partial")
-        partial.write_bytes(msgspec.json.encode(self.progress))
-        partial.replace(folder / _STATE)
+        best = self._best(self.progress.stage)
+        save_checkpoint(best, self._checkpoint(scores))
+        for name in (ENVIRONMENT, RECIPE):
+            shutil.copyfile(self.folder.path / name, best / name)
+
+    def _save_last(self, optimisation: Optimisation) -> None:
+        """Write all that resuming needs."""
+        if self.accelerator.is_main_process:
+            self.progress.scaler = optimisation.scaler_state()
+            checkpoint = self._checkpoint(self.progress.best_scores)
+            self.folder.save(self.progress, checkpoint, optimisation.state())
 
 
-def _parameter_groups(stage: Stage, trained: dict[str, torch.nn.Parameter]) -> list[dict[str, Any]]:
-    """Parameters with their share of the stage's learning rate."""
-    share = stage.text_learning_rate / stage.learning_rate if stage.text_learning_rate else 1.0
-    groups = []
-    for is_text in (False, True):
-        members = [p for n, p in trained.items() if n.startswith(_TEXT) == is_text]
-        if members:
-            groups.append({"params": members, "share": share if is_text else 1.0})
-    return groups
+def _weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(checkpoint).model.state_dict()
 
 
 def _digest(recipe: Recipe, stage: int) -> str:
-    """Hash of all in a recipe that decides a run up to and including a stage."""
+    """Hash of all in a recipe that decides a run up to and including a stage.
+
+    Only of what differs from the defaults, so that a setting that is new in a later version does
+    not make every run another one.
+    """
     stages = recipe.stages[: stage + 1]
     used = {n for s in stages for n in (*s.train, *s.dev)}
     data = {n: source for n, source in sorted(recipe.data.items()) if n in used}
     followed = msgspec.structs.replace(recipe, stages=stages, data=data)
-    return hashlib.sha256(msgspec.json.encode(followed)).hexdigest()
+    return hashlib.sha256(msgspec.json.encode(_unlike_defaults(followed))).hexdigest()
 
 
-def _learning_rate(stage: Stage, step: int, total: int) -> float:
-    """Linear warm-up, then linear decay to ``stage.decay`` of the peak."""
-    if step < stage.warmup_steps:
-        return stage.learning_rate * (step + 1) / stage.warmup_steps
-    done = (step - stage.warmup_steps) / max(1, total - stage.warmup_steps)
-    return stage.learning_rate * max(stage.decay, 1 - (1 - stage.decay) * done)
+def _unlike_defaults(value: object) -> object:
+    if isinstance(value, msgspec.Struct):
+        changed = {}
+        for field in msgspec.structs.fields(value):
+            own, make = getattr(value, field.name), field.default_factory
+            if own != (field.default if make is msgspec.NODEFAULT else make()):
+                changed[field.name] = _unlike_defaults(own)
+        return changed
+    if isinstance(value, dict):
+        return {k: _unlike_defaults(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_unlike_defaults(v) for v in value]
+    return value
 
 
-def _optimizer_tensors(
-    optimizer: torch.optim.Optimizer, trained: dict[str, torch.nn.Parameter]
-) -> dict[str, torch.Tensor]:
-    tensors = {}
-    for name, parameter in trained.items():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{name}/{key}"] = value.detach().cpu().contiguous()
-    return tensors
-
-
-def _load_optimizer(
-    path: Path, optimizer: torch.optim.Optimizer, trained: dict[str, torch.nn.Parameter]
-) -> None:
-    for full_name, value in load_file(path).items():
-        name, _, key = full_name.rpartition("/")
-        parameter = trained[name]
-        value = value if key == "step" else value.to(parameter.device)
-        optimizer.state[parameter][key] = value
+def _digest_examples(examples: Sequence[Example]) -> str:
+    """Hash of what was read; recordings count by name."""
+    digest = hashlib.sha256()
+    for e in examples:
+        row = (e.text, e.spans, e.audio and e.audio.name, e.times_ms, e.readings, e.isolated)
+        digest.update(repr(row).encode())
+    return digest.hexdigest()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +14,61 @@ from cnerta.train.augment import spec_augment
 from cnerta.train.batch import UNKNOWN_FRAME, Batch
 from cnerta.train.recipe import Augmentation, Stage
 
-__all__ = ["Objective", "encode_batch"]
+__all__ = ["Amounts", "Objective", "Shares", "encode_batch"]
+
+# Pauses are most frames of slow speech; they must not drown the rest.
+_PAUSE_WEIGHT = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """What part of an optimiser step a batch is: its mean losses are weighted with these.
+
+    Attributes:
+        sentences: Of the utterances.
+        heard: Of those with audio.
+        units: Of the spoken units.
+        timed: Of the frames whose unit is known, pauses counting half.
+    """
+
+    sentences: float = 1.0
+    heard: float = 1.0
+    units: float = 1.0
+    timed: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """How much of each there is in a batch, or in a whole step; see :class:`Shares`."""
+
+    sentences: float
+    heard: float
+    units: float
+    timed: float
+
+    @classmethod
+    def of(cls, batch: Batch) -> Amounts:
+        """Amounts of a batch."""
+        known = batch.frame_units != UNKNOWN_FRAME
+        pauses = int((batch.frame_units == BLANK).sum())
+        return cls(
+            sentences=len(batch.counts),
+            heard=int((batch.sample_counts > 0).sum()),
+            units=int(batch.unit_counts.sum()),
+            timed=int(known.sum()) - (1 - _PAUSE_WEIGHT) * pauses,
+        )
+
+    def values(self) -> tuple[float, float, float, float]:
+        """The four numbers."""
+        return (self.sentences, self.heard, self.units, self.timed)
+
+    def shares(self, total: Amounts) -> Shares:
+        """Shares of a batch with these amounts in a step with ``total``."""
+        pairs = zip(self.values(), total.values(), strict=True)
+        return Shares(*(own / all_ if own else 0.0 for own, all_ in pairs))
+
+
+_WHOLE = Shares()
 
 
 def encode_batch(
@@ -29,7 +85,9 @@ def encode_batch(
     if not bool(counts.any()):
         width = model.config.acoustic.width
         return batch.samples.new_zeros(len(counts), 1, width), counts
-    features = model.acoustic.features(batch.samples)
+    # Energies span more than half precision can tell apart, and serving computes them in single.
+    with torch.autocast(batch.samples.device.type, enabled=False):
+        features = model.acoustic.features(batch.samples)
     if augmentation is not None:
         features = spec_augment(features, augmentation)
     return model.acoustic.encode(features, counts, chunk), counts
@@ -44,36 +102,44 @@ class Objective(nn.Module):
         self.stage = stage
         self.augmentation = augmentation
 
-    def forward(self, batch: Batch, chunk: int | None) -> Tensor:
-        """The loss of a batch, a scalar."""
+    def forward(self, batch: Batch, chunk: int | None, shares: Shares = _WHOLE) -> Tensor:
+        """The loss of a batch, a scalar.
+
+        Args:
+            batch: The batch.
+            chunk: Frames a chunk of the acoustic encoder; None for full context.
+            shares: What part of a step it is. The losses of all its batches add up to the loss of
+                the step as one batch.
+        """
         augmentation = self.augmentation if self.training else None
         frozen = self.stage.task == "entities" and self.stage.freeze_acoustic
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
             frames, frame_counts = encode_batch(self.model, batch, chunk, augmentation)
         if self.stage.task == "acoustic":
-            return self._acoustic_loss(frames, frame_counts, batch)
+            return self._acoustic_loss(frames, frame_counts, batch, shares)
         output = self.model(batch.characters, batch.counts, frames, frame_counts, batch.matches)
-        loss = self.model.entity_loss(output, batch.tags, batch.counts)
+        loss = shares.sentences * self.model.entity_loss(output, batch.tags, batch.counts)
         weight = self.model.config.ctc.weight
         heard = bool(frame_counts.any())
         if weight and heard and not frozen:
             ctc = self.model.masked_ctc_loss(output, batch.characters, batch.counts, frame_counts)
-            loss = loss + weight * ctc
+            loss = loss + weight * shares.heard * ctc
         if self.stage.acoustic_weight and heard:
-            own = self._acoustic_loss(frames, frame_counts, batch)
+            own = self._acoustic_loss(frames, frame_counts, batch, shares)
             loss = loss + self.stage.acoustic_weight * own
         return loss
 
-    def _acoustic_loss(self, frames: Tensor, frame_counts: Tensor, batch: Batch) -> Tensor:
+    def _acoustic_loss(
+        self, frames: Tensor, frame_counts: Tensor, batch: Batch, shares: Shares
+    ) -> Tensor:
         """Unmasked CTC a unit, plus cross-entropy a frame where times are known."""
         log_probabilities = self.model.ctc.all_units(frames)
         losses = ctc_loss(log_probabilities, batch.units, frame_counts, batch.unit_counts)
-        loss = losses.sum() / batch.unit_counts.sum().clamp(min=1)
+        loss = shares.units * losses.sum() / batch.unit_counts.sum().clamp(min=1)
         timed = batch.frame_units != UNKNOWN_FRAME
         if bool(timed.any()):
             chosen = log_probabilities[timed]
             own = nn.functional.nll_loss(chosen, batch.frame_units[timed], reduction="none")
-            # Pauses are most frames of slow speech; they must not drown the rest.
-            weight = torch.where(batch.frame_units[timed] == BLANK, 0.5, 1.0)
-            loss = loss + (own * weight).sum() / weight.sum()
+            weight = torch.where(batch.frame_units[timed] == BLANK, _PAUSE_WEIGHT, 1.0)
+            loss = loss + shares.timed * (own * weight).sum() / weight.sum()
         return loss

@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -77,8 +77,11 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         acoustic_weight: For ``entities``: weight of the acoustic task's loss beside it.
         drop_audio: Probability of answering from text alone.
         drop_characters: Probability of replacing a character by the unknown one.
+        accumulate: Batches that make one optimiser step, in all processes together.
         patience: Stop after so many epochs without a better development score; 0: never.
         clip_norm: Gradient norm bound.
+        skip_nonfinite: How many steps whose loss is not finite may be left out; one more ends the
+            run.
     """
 
     name: str
@@ -96,8 +99,10 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     acoustic_weight: float = 0.0
     drop_audio: float = 0.0
     drop_characters: float = 0.0
+    accumulate: Annotated[int, msgspec.Meta(ge=1)] = 1
     patience: int = 0
     clip_norm: float = 5.0
+    skip_nonfinite: int = 0
 
 
 class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -127,6 +132,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         name: Of the recipe and the model; if it says none, the file's.
         source: What it reproduces.
         seed: Of everything random.
+        select_on: The F1 that early stopping and the choice of the best model go by: ``nested``,
+            ``flat`` or ``auto``, the one of the model's labels.
         max_readings: Pronunciations a character may have, with ``units = "pronunciations"``.
         min_tag_count: Nested labels: joint tags rarer than this in training are left out, and the
             deepest entities with them.
@@ -139,6 +146,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     name: str
     source: str = ""
     seed: int = 0
+    select_on: Literal["auto", "nested", "flat"] = "auto"
     max_readings: int = 3
     min_tag_count: int = 1
     model: ModelConfig = ModelConfig()
