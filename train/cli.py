@@ -16,6 +16,7 @@ from cnerta.models.errors import CnertaError
 from cnerta.train.calibrate_cli import calibrate
 from cnerta.train.recipe import load_recipe, recipe_names
 from cnerta.train.synthesise_cli import synthesise
+from cnerta.train.table_cli import table
 
 __all__ = ["main", "train"]
 
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 app.command(name="synthesise")(synthesise)
 app.command(name="calibrate")(calibrate)
+app.command(name="table")(table)
 
 
 @app.command()

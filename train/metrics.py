@@ -11,9 +11,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from cnerta.models.labels import Span, outermost
 
-__all__ = ["EntityScores", "HomographScores", "Scores", "score_entities", "score_homographs"]
+__all__ = [
+    "EntityScores",
+    "HomographScores",
+    "Scores",
+    "score_entities",
+    "score_homographs",
+    "sentence_counts",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +73,28 @@ def score_entities(
     pairs = [(set(g), set(p)) for g, p in zip(gold, predicted, strict=True)]
     flat = [(set(outermost(g)), set(outermost(p))) for g, p in pairs]
     return EntityScores(len(pairs), _score(flat), _score(pairs))
+
+
+def sentence_counts(
+    gold: Sequence[Iterable[Span]], predicted: Sequence[Iterable[Span]], *, flat: bool
+) -> npt.NDArray[np.int64]:
+    """Correct, predicted and gold entities of each sentence.
+
+    Args:
+        gold: Annotated entities of each sentence.
+        predicted: Those that were found.
+        flat: Count the outermost entities only.
+
+    Returns:
+        shape: (sentences, 3)
+
+    Raises:
+        ValueError: Not as many predictions as gold sentences.
+    """
+    keep = outermost if flat else list[Span]
+    pairs = [(set(keep(g)), set(keep(p))) for g, p in zip(gold, predicted, strict=True)]
+    counts = [(len(g & p), len(p), len(g)) for g, p in pairs]
+    return np.array(counts, np.int64).reshape(-1, 3)
 
 
 @dataclass(frozen=True, slots=True)
