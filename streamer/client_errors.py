@@ -7,6 +7,8 @@ CnertaError
     │   ├── PortAudioMissingError   the PortAudio library is not installed
     │   └── NoMicrophoneError       there is no input device, or none of that name
     ├── TranscriptError      5   there is no transcript, or it has not the promised form
+    │   └── RecogniserError          the speech recogniser failed, or is a server that did
+    │       └── RecogniserMissingError   its package is not installed, or its model not to be had
     ├── ServerUnreachableError 6 nothing answers at the address, or it does not speak the protocol
     └── SessionRefusedError  7   the server answered with an error and closed the session
 
@@ -26,6 +28,8 @@ __all__ = [
     "MicrophoneError",
     "NoMicrophoneError",
     "PortAudioMissingError",
+    "RecogniserError",
+    "RecogniserMissingError",
     "ServerUnreachableError",
     "SessionRefusedError",
     "TranscriptError",
@@ -62,6 +66,14 @@ class TranscriptError(ClientError):
     """There is no transcript, or it does not have the promised form."""
 
     exit_status = 5
+
+
+class RecogniserError(TranscriptError):
+    """The speech recogniser failed: in this process, or a server that refused, left or babbles."""
+
+
+class RecogniserMissingError(RecogniserError):
+    """The recogniser's package is not installed, or its model cannot be had."""
 
 
 class ServerUnreachableError(ClientError):

@@ -20,7 +20,9 @@ ENTRY_POINT_GROUP = "cnerta.transcript_sources"
 # Each in a module of its own, imported when it is wanted: some need packages that few have.
 BUILT_IN: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "faster-whisper": "whisper:WhisperTranscript",
         "lines": "lines:LineTranscript",
+        "sherpa-onnx": "sherpa:SherpaTranscript",
     }
 )
 """Name of each source that comes along, and where in this package it is made."""

@@ -1,0 +1,141 @@
+"""From what a recogniser says to revisions: names, numbers, and utterances that never end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cnerta.streamer.sources.base import Revision
+from cnerta.streamer.sources.listening import without_gaps
+
+__all__ = ["Heard", "Utterances"]
+
+MAX_CHARACTERS = 400
+"""A minute of fast speech: who has said so much without an end will not end by himself."""
+
+CLOSED_KEPT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a recogniser says of one utterance now.
+
+    Attributes:
+        key: Its own name for the utterance.
+        text: The whole text of the utterance so far.
+        final: Whether it will not change any more.
+        start_ms: Where the utterance starts on the stream's clock, if known.
+        end_ms: Up to where the text reaches, if known.
+    """
+
+    key: str
+    text: str
+    final: bool
+    start_ms: float | None = None
+    end_ms: float | None = None
+
+
+@dataclass(slots=True)
+class _Open:
+    name: str
+    revision: int
+    text: str
+    start_ms: float | None
+    began_ms: float
+    changed_ms: float
+
+
+class Utterances:
+    """Numbers utterances and revisions, and passes on only what is new.
+
+    An utterance may be closed before the recogniser ends it. What it says of it afterwards, without
+    the text that was closed, is another utterance.
+
+    Args:
+        silence_ms: An utterance whose text has not changed for so long has ended. None where the
+            recogniser says when one ends.
+        longest_ms: An utterance is ended after this much audio in any case.
+    """
+
+    def __init__(self, *, silence_ms: float | None = None, longest_ms: float = 40_000) -> None:
+        self._silence_ms = silence_ms
+        self._longest_ms = longest_ms
+        self._count = 0
+        self._open: dict[str, _Open] = {}
+        self._said: dict[str, int] = {}  # how much of an utterance's text was closed early
+        self._closed: dict[str, None] = {}  # a set that keeps its order
+
+    def hear(self, heard: Heard, heard_ms: float) -> list[Revision]:
+        """Take what the recogniser says.
+
+        Args:
+            heard: What it says.
+            heard_ms: How much audio there was by then.
+
+        Returns:
+            The revision of it, if there is anything new in it.
+        """
+        if heard.key in self._closed:
+            return []
+        text = without_gaps(without_gaps(heard.text)[self._said.get(heard.key, 0) :])
+        known = self._open.get(heard.key)
+        if heard.final:
+            self._said.pop(heard.key, None)
+            self._closed[heard.key] = None
+            if len(self._closed) > CLOSED_KEPT:
+                del self._closed[next(iter(self._closed))]
+        if known is None:
+            if not text:
+                return []
+            self._count += 1
+            known = _Open(f"u{self._count}", 0, "", heard.start_ms, heard_ms, heard_ms)
+            self._open[heard.key] = known
+        elif text == known.text and not heard.final:
+            return []
+        known.text = text
+        known.changed_ms = heard_ms
+        known.start_ms = heard.start_ms if heard.start_ms is not None else known.start_ms
+        if heard.final:
+            del self._open[heard.key]
+        return [_revision(known, heard.final, heard.end_ms)]
+
+    def overdue(self, heard_ms: float) -> list[Revision]:
+        """End the utterances that have been silent or open for too long.
+
+        Args:
+            heard_ms: How much audio there was by now.
+        """
+        late = []
+        for key, known in self._open.items():
+            silent_ms = heard_ms - known.changed_ms
+            if (
+                (self._silence_ms is not None and silent_ms >= self._silence_ms)
+                or heard_ms - known.began_ms >= self._longest_ms
+                or len(known.text) >= MAX_CHARACTERS
+            ):
+                late.append(key)
+        return [self._close(key) for key in late]
+
+    def close_all(self) -> list[Revision]:
+        """End every open utterance with the text it has, since nothing more will be said of it."""
+        ended = [self._close(key) for key in tuple(self._open)]
+        self._said.clear()
+        return ended
+
+    def forget(self) -> None:
+        """Let another recogniser use the same keys for other utterances."""
+        self._said.clear()
+        self._closed.clear()
+
+    def _close(self, key: str) -> Revision:
+        known = self._open.pop(key)
+        self._said[key] = self._said.get(key, 0) + len(known.text)
+        return _revision(known, True, None)
+
+
+def _revision(known: _Open, final: bool, end_ms: float | None) -> Revision:
+    known.revision += 1
+    start = None if known.start_ms is None else max(0, round(known.start_ms))
+    end = None if end_ms is None else max(0, round(end_ms))
+    if start is not None and end is not None:
+        end = max(start, end)
+    return Revision(known.name, known.revision, known.text, final, start, end)

