@@ -57,7 +57,6 @@ Mode = Literal["speech", "text"]
 _RECORD = "run.json"
 _LOG = "train.log"
 _PREDICTIONS = "predictions"
-_TRAIN = "from cnerta.train.cli import main; main()"
 _GRACE_SECONDS = 20
 _ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt|Exit)\b")
 
@@ -319,7 +318,7 @@ class Grid:
 
     def _command(self, run: Run) -> list[str]:
         starts = run.record.starts
-        command = [sys.executable, "-c", _TRAIN, "train", *run.arguments, *self.arguments]
+        command = [sys.executable, "-m", "cnerta.train", "train", *run.arguments, *self.arguments]
         command += ["--data-root", str(self.data_root), "--out", str(run.folder)]
         for option, value in zip(("--init", "--acoustic-from"), starts, strict=True):
             command += [option, value] if value else []
