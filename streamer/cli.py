@@ -11,18 +11,22 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
+from typer.core import TyperCommand
 
 from cnerta.models.errors import BundleError, CnertaError, InferenceError
 from cnerta.streamer.audio_source import AudioFile, AudioSource
+from cnerta.streamer.caption_files import open_caption_file
 from cnerta.streamer.client import Connection, StreamOptions, WebSocketConnection, stream
 from cnerta.streamer.client_errors import ClientError, TranscriptError
+from cnerta.streamer.highlighting import Highlighter, HighlightRule
 from cnerta.streamer.microphone import Microphone, find_input_device, list_input_devices
+from cnerta.streamer.outputs import Outputs
 from cnerta.streamer.sources import (
     LineTranscript,
     TimedTranscript,
@@ -60,10 +64,24 @@ optionally with "characters": \\[\\[start_ms, end_ms], …].
 
 Exit status: 0 done · 2 wrong options · 3 audio file · 4 microphone · 5 transcript · \
 6 server unreachable · 7 refused by the server · 8 model bundle · 9 ONNX runtime · \
+10 caption file or other output · \
 130 interrupted twice · 141 nobody reads the output.
 """
 
+CAPTIONS_PANEL: Final = "Captions"
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+class _Command(TyperCommand):
+    """The command; its help, too, may lose its reader."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help; where rich gives up with status 1, end as everything else here does."""
+        try:
+            super().format_help(ctx, formatter)
+        except SystemExit:
+            raise typer.Exit(EXIT_BROKEN_PIPE) from None
 
 
 class _PipedConsole(Console):
@@ -74,7 +92,7 @@ class _PipedConsole(Console):
         raise BrokenPipeError
 
 
-@app.command(help=HELP, epilog=EPILOG)
+@app.command(cls=_Command, help=HELP, epilog=EPILOG)
 def cnerta_stream(
     file: Annotated[
         Path | None,
@@ -155,6 +173,35 @@ def cnerta_stream(
         bool,
         typer.Option("--json", help="Print every server event as one line of JSON, nothing else."),
     ] = False,
+    captions: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write captions while the session runs: FILE.vtt, .srt, .ttml, .metadata.vtt (JSON"
+            " for each cue), .rttm (list of entities) or .jsonl (events). May be given several "
+            "times; files that are there are replaced.",
+            rich_help_panel=CAPTIONS_PANEL,
+        ),
+    ] = None,
+    highlight_share: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            metavar="SHARE",
+            help="Highlight at most this share of all characters, names that are new first: 0.05 "
+            "to 0.15 reads best. Everything is still listed.",
+            rich_help_panel=CAPTIONS_PANEL,
+        ),
+    ] = 1.0,
+    first_only: Annotated[
+        bool,
+        typer.Option(
+            "--first-occurrence-only",
+            help="Highlight a name only where it comes up first.",
+            rich_help_panel=CAPTIONS_PANEL,
+        ),
+    ] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Say what happens, on standard error.")
     ] = False,
@@ -177,13 +224,16 @@ def cnerta_stream(
             audio = Microphone(find_input_device(device, list_input_devices()))
             words = make_transcript_source(source) if source is not None else LineTranscript()
         typing = isinstance(words, LineTranscript) and bool(sys.stdin) and sys.stdin.isatty()
+        highlighter = Highlighter(HighlightRule(highlight_share, first_only))
+        recording = "live" if file is None else file.stem
+        files = [open_caption_file(path, recording, highlighter) for path in captions or ()]
         presenter: Presenter
         if json:
             presenter = JsonView(sys.stdout.buffer)
         elif console.is_terminal and not typing:
-            presenter = LiveView(console, paced=audio.paced)
+            presenter = LiveView(console, paced=audio.paced, highlighter=highlighter)
         else:
-            presenter = PlainView(console, paced=audio.paced)
+            presenter = PlainView(console, paced=audio.paced, highlighter=highlighter)
         handler = RichHandler(
             console=console if isinstance(presenter, LiveView) else complaints,
             show_time=False,
@@ -200,7 +250,7 @@ def cnerta_stream(
             nested=nested,
             readings=readings,
         )
-        asyncio.run(_run(connect, bundle, audio, words, options, presenter))
+        asyncio.run(_run(connect, bundle, audio, words, options, Outputs(presenter, files)))
     except BrokenPipeError:
         # Whoever read the output is gone, as in `cnerta-stream --json | head`.
         _drop_output()

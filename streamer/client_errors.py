@@ -10,7 +10,8 @@ CnertaError
     │   └── RecogniserError          the speech recogniser failed, or is a server that did
     │       └── RecogniserMissingError   its package is not installed, or its model not to be had
     ├── ServerUnreachableError 6 nothing answers at the address, or it does not speak the protocol
-    └── SessionRefusedError  7   the server answered with an error and closed the session
+    ├── SessionRefusedError  7   the server answered with an error and closed the session
+    └── OutputError          10  a caption file or another output cannot be written
 
 Beside these a `BundleError` ends the command with 8, an `InferenceError` with 9, and wrong options
 with 2. Messages say what was expected and what came.
@@ -27,6 +28,7 @@ __all__ = [
     "ClientError",
     "MicrophoneError",
     "NoMicrophoneError",
+    "OutputError",
     "PortAudioMissingError",
     "RecogniserError",
     "RecogniserMissingError",
@@ -98,3 +100,9 @@ class SessionRefusedError(ClientError):
         self.code = code
         self.name = name
         self.retryable = retryable
+
+
+class OutputError(ClientError):
+    """A caption file cannot be written, or an output is described wrongly."""
+
+    exit_status = 10

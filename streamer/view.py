@@ -27,6 +27,7 @@ from rich.text import Text
 
 from cnerta.streamer.audio_source import level_dbfs
 from cnerta.streamer.client import StreamWatcher
+from cnerta.streamer.highlighting import Highlighter
 from cnerta.streamer.messages import (
     AudioAck,
     CharacterReading,
@@ -89,6 +90,7 @@ class Caption:
         audio_used: Whether the answer rests on audio too; known once final.
         readings: How characters were pronounced; known once final, if it was asked for.
         entities: What holds now, in order of the text.
+        hidden: Ids of those that are listed but not highlighted.
         latencies_ms: For every entity id, from sending the text to its first answer.
         sent: The last revisions with the time they were sent, in seconds.
     """
@@ -99,6 +101,7 @@ class Caption:
     audio_used: bool = True
     readings: tuple[CharacterReading, ...] = ()
     entities: tuple[Entity, ...] = ()
+    hidden: frozenset[str] = frozenset()
     latencies_ms: tuple[tuple[str, int], ...] = ()
     final_latency_ms: int | None = None
     sent: tuple[tuple[int, float], ...] = ()
@@ -215,6 +218,16 @@ class ViewState:
             case AudioAck():
                 return self
 
+    def highlighted(self, utterance: str, highlighter: Highlighter) -> ViewState:
+        """After it was chosen what is highlighted in an utterance."""
+
+        def choose(caption: Caption) -> Caption:
+            found, final = caption.entities, caption.final
+            chosen = highlighter.choose(utterance, caption.text, found, final=final)
+            return replace(caption, hidden=frozenset(entity.id for entity in found) - chosen)
+
+        return self._changed(utterance, choose)
+
     def _changed(
         self, utterance: str, change: Callable[[Caption], Caption], *, add: bool = False
     ) -> ViewState:
@@ -253,11 +266,12 @@ def printable(text: str) -> str:
 
 
 def _fitting(caption: Caption) -> list[Entity]:
-    """The entities whose offsets fit the text shown, which may be newer than their revision."""
+    """What is highlighted and fits the text shown, which may be newer than the revision of it."""
     return [
         entity
         for entity in caption.entities
-        if caption.text[entity.start : entity.end] == entity.text
+        if entity.id not in caption.hidden
+        and caption.text[entity.start : entity.end] == entity.text
     ]
 
 
@@ -460,11 +474,13 @@ class FoldingView:
     Args:
         paced: Whether the audio comes at the pace of speech. If not, it runs ahead on purpose, and
             the server's warning of it says nothing to a person.
+        highlighter: Chooses what is highlighted; everything if None.
     """
 
-    def __init__(self, *, paced: bool = True) -> None:
+    def __init__(self, *, paced: bool = True, highlighter: Highlighter | None = None) -> None:
         self.state = ViewState()
         self._paced = paced
+        self._highlighter = highlighter
 
     def on_audio(self, block: bytes, heard_ms: float) -> None:
         """Note the level and the time."""
@@ -476,8 +492,13 @@ class FoldingView:
 
     def on_message(self, message: ServerMessage) -> None:
         """Note the answer."""
-        if not self._is_expected(message):
-            self.state = self.state.received(message, time.monotonic())
+        if self._is_expected(message):
+            return
+        self.state = self.state.received(message, time.monotonic())
+        if self._highlighter is not None and isinstance(
+            message, EntityUpsert | EntityRetract | UtteranceFinal
+        ):
+            self.state = self.state.highlighted(message.utterance, self._highlighter)
 
     def _is_expected(self, message: ServerMessage) -> bool:
         """Whether it warns of what is done on purpose."""
@@ -505,10 +526,13 @@ class LiveView(FoldingView):
     Args:
         console: A terminal.
         paced: See `FoldingView`.
+        highlighter: See `FoldingView`.
     """
 
-    def __init__(self, console: Console, *, paced: bool = True) -> None:
-        super().__init__(paced=paced)
+    def __init__(
+        self, console: Console, *, paced: bool = True, highlighter: Highlighter | None = None
+    ) -> None:
+        super().__init__(paced=paced, highlighter=highlighter)
         self._console = console
         self._live = Live(
             console=console, get_renderable=self.picture, refresh_per_second=10, transient=False
@@ -538,10 +562,13 @@ class PlainView(FoldingView):
     Args:
         console: Where to print; need not be a terminal.
         paced: See `FoldingView`.
+        highlighter: See `FoldingView`.
     """
 
-    def __init__(self, console: Console, *, paced: bool = True) -> None:
-        super().__init__(paced=paced)
+    def __init__(
+        self, console: Console, *, paced: bool = True, highlighter: Highlighter | None = None
+    ) -> None:
+        super().__init__(paced=paced, highlighter=highlighter)
         self._console = console
 
     def on_message(self, message: ServerMessage) -> None:

@@ -246,6 +246,25 @@ async def test_missing_onnx_runtime(talk: Path, tiny_bundle: Path) -> None:
     assert "Traceback" not in complaints.decode()
 
 
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("talk.doc", "expected a caption file that ends with one of .vtt, "),
+        ("none/talk.vtt", "talk.vtt, got: No such file or directory"),
+    ],
+)
+async def test_captions_that_cannot_be_written(
+    talk: Path, tmp_path: Path, name: str, complaint: str
+) -> None:
+    async with server(answering) as url:
+        status, out, complaints = await spawn(
+            "--file", talk, "-t", "好", "--connect", url, "--captions", tmp_path / name
+        )
+    assert (status, out) == (10, "")
+    assert complaint in complaints
+    assert "Traceback" not in complaints
+
+
 # --- what goes right ------------------------------------------------------------------------------
 
 
@@ -285,6 +304,33 @@ async def test_timed_lines_on_standard_input(talk: Path) -> None:
         )  # fmt: skip
     assert status == 0
     assert out.startswith("南京市长[PER 江大桥]")
+
+
+async def test_captions_beside_the_plain_lines(talk: Path, tmp_path: Path) -> None:
+    names = [tmp_path / "talk.vtt", tmp_path / "talk.rttm"]
+    options = [part for name in names for part in ("--captions", name)]
+    async with server(answering) as url:
+        status, out, complaints = await spawn(
+            "--file", talk, "--transcript", SENTENCE, "--connect", url, *options
+        )
+    assert (status, complaints) == (0, "")
+    assert out.startswith("南京市长[PER 江大桥]")
+    vtt = names[0].read_text(encoding="utf-8")
+    assert "\n南京市长<c.PER>江大桥</c>\n" in vtt
+    assert "\n00:00:00." in vtt, "the fake server gives no times, so the client's own are taken"
+    assert names[1].read_text(encoding="utf-8").splitlines()[1].split()[1:3] == ["talk", "1"]
+
+
+async def test_nothing_is_highlighted_where_no_share_is_left(talk: Path, tmp_path: Path) -> None:
+    async with server(answering) as url:
+        status, out, _ = await spawn(
+            "--file", talk, "--transcript", SENTENCE, "--connect", url,
+            "--highlight-share", "0.1", "--captions", tmp_path / "talk.vtt",
+        )  # fmt: skip
+    assert status == 0
+    assert out.splitlines()[0] == SENTENCE
+    assert "  PER  江大桥" in out, "still listed"
+    assert f"\n{SENTENCE}\n" in (tmp_path / "talk.vtt").read_text(encoding="utf-8")
 
 
 async def test_realtime_takes_as_long_as_the_file(talk: Path) -> None:
@@ -410,7 +456,7 @@ async def test_second_control_c_leaves_at_once(talk: Path) -> None:
     assert b"Traceback" not in complaints
 
 
-@pytest.mark.parametrize("form", [["--json"], []])
+@pytest.mark.parametrize("form", [["--json"], [], ["--help"]])
 async def test_reader_that_leaves_ends_it_quietly(talk: Path, form: list[str]) -> None:
     async with server(answering) as url:
         reading, writing = os.pipe()
