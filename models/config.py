@@ -67,6 +67,10 @@ class TextConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             or as it is) or a name on the Hugging Face hub. For ``bilstm``: the same, whose piece
             embeddings the character embeddings start as, brought down to ``embedding`` numbers by
             their principal components; none: random.
+        embeddings: File with the vectors that character embeddings start as (not ``pretrained``),
+            in word2vec's text form, below the data root or as it is; none: random.
+        word_embeddings: The same for word embeddings. Without ``lexicon`` its words are the
+            lexicon.
         embedding: Size of a character embedding (not ``pretrained``).
         word_embedding: Size of a word embedding (``softlexicon``).
         lexicon: Word lists the model is to know, parted by commas: files (below the data root, or
@@ -78,6 +82,8 @@ class TextConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     encoder: TextKind = "bilstm"
     checkpoint: str = ""
+    embeddings: str = ""
+    word_embeddings: str = ""
     embedding: int = 50
     word_embedding: int = 50
     lexicon: str = ""

@@ -22,10 +22,11 @@ from cnerta.models.pretrained import (
     principal_embeddings,
 )
 from cnerta.models.tagger import SpeechTagger
+from cnerta.models.vectors import vector_characters
 from cnerta.models.vocabulary import Vocabulary
 from cnerta.train.audio import AudioCache
 from cnerta.train.data import Example
-from cnerta.train.lexicon import lexicon_paths
+from cnerta.train.lexicon import lexicon_paths, start_from_vectors
 from cnerta.train.pronunciations import character_readings
 from cnerta.train.recipe import Recipe
 
@@ -51,12 +52,15 @@ def new_model(
         ConfigError: A setting does not go with the others.
         DataError: No training source has entities.
     """
+    text = recipe.model.text
     texts = sorted({e.text for e in training})
-    pretrained = _checkpoint_source(recipe.model.text.checkpoint, data_root)
+    pretrained = _checkpoint_source(text.checkpoint, data_root)
     characters = set("".join(texts))
     if pretrained:
         # Characters that training never shows are known to the checkpoint all the same.
         characters |= set(pretrained_characters(pretrained))
+    if text.embeddings:
+        characters |= set(vector_characters(data_root / text.embeddings))
     readings = None
     if recipe.model.ctc.units == "pronunciations":
         spoken = [(e.text, e.readings) for e in training if e.readings and e.text]
@@ -71,11 +75,12 @@ def new_model(
     else:
         scheme = LabelScheme.nested(pairs, recipe.min_tag_count)
     lexicon = None
-    if recipe.model.text.encoder in LEXICON_ENCODERS:
-        lexicon = read_lexicon(lexicon_paths(recipe.model.text.lexicon, data_root)).counted(texts)
+    if text.encoder in LEXICON_ENCODERS:
+        lexicon = read_lexicon(lexicon_paths(text, data_root)).counted(texts)
         found = sum(map(bool, lexicon.counts))
         logger.info("%d words, %d of them in training texts", len(lexicon), found)
     model = _build_model(recipe.model, vocabulary, scheme, pretrained, lexicon)
+    start_from_vectors(model, data_root)
     _set_statistics(model, training, recipe.seed, cache)
     parameters = sum(p.numel() for p in model.parameters())
     logger.info(

@@ -1,29 +1,35 @@
-"""Where the word lists of a recipe are."""
+"""Where the word lists of a recipe are, and its vectors."""
 
 from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
 
-from cnerta.models.errors import ConfigError
+import torch
 
-__all__ = ["lexicon_paths"]
+from cnerta.models.config import TextConfig
+from cnerta.models.errors import ConfigError
+from cnerta.models.tagger import SpeechTagger
+from cnerta.models.vectors import read_vectors
+
+__all__ = ["lexicon_paths", "start_from_vectors"]
 
 _JIEBA = "jieba"
 
 
-def lexicon_paths(names: str, data_root: Path) -> list[Path]:
-    """The files of ``model.text.lexicon``.
+def lexicon_paths(config: TextConfig, data_root: Path) -> list[Path]:
+    """The files of ``model.text.lexicon``, or else that of ``model.text.word_embeddings``.
 
     Args:
-        names: Parted by commas: files below the data root, files as they are named, or ``jieba``
-            for the dictionary of the package of that name.
+        config: Names files below the data root, files as they are, or ``jieba`` for the dictionary
+            of the package of that name.
         data_root: Folder that a recipe's paths are relative to.
 
     Raises:
         ConfigError: Nothing is named, or there is no such file.
     """
     paths = []
+    names = config.lexicon or config.word_embeddings
     for name in filter(None, map(str.strip, names.split(","))):
         path = _jieba_dictionary() if name == _JIEBA else data_root / name
         if not path.is_file():
@@ -32,6 +38,37 @@ def lexicon_paths(names: str, data_root: Path) -> list[Path]:
     if not paths:
         raise ConfigError("expected word lists in model.text.lexicon, got none")
     return paths
+
+
+@torch.no_grad()
+def start_from_vectors(model: SpeechTagger, data_root: Path) -> None:
+    """Let the embeddings of a new model start as the vectors that its configuration names.
+
+    Raises:
+        ConfigError: A file cannot be read or has vectors of another size, or the text encoder has
+            no such embeddings.
+    """
+    config = model.config.text
+    if config.embeddings:
+        embedding = getattr(model.text, "embedding", None)
+        if embedding is None or config.checkpoint:
+            other = "model.text.checkpoint" if config.checkpoint else config.encoder
+            raise ConfigError(f"expected no model.text.embeddings beside {other}, got some")
+        known = model.vocabulary.characters
+        rows = dict(zip(known, model.vocabulary.encode("".join(known)).tolist(), strict=True))
+        found, vectors = read_vectors(data_root / config.embeddings, rows, config.embedding)
+        embedding.weight[torch.from_numpy(found)] = torch.from_numpy(vectors)
+    if config.word_embeddings:
+        words = getattr(model.text, "words", None)
+        if words is None or model.lexicon is None:
+            raise ConfigError(
+                f"expected no model.text.word_embeddings for {config.encoder}, which knows no words"
+            )
+        rows = {word: i for i, word in enumerate(model.lexicon.words, 1)}
+        found, vectors = read_vectors(
+            data_root / config.word_embeddings, rows, config.word_embedding
+        )
+        words.start(torch.from_numpy(found), torch.from_numpy(vectors))
 
 
 def _jieba_dictionary() -> Path:

@@ -23,9 +23,10 @@ from cnerta.models.errors import BundleError, ConfigError  # noqa: E402
 from cnerta.models.inference import Model  # noqa: E402
 from cnerta.models.labels import LabelScheme  # noqa: E402
 from cnerta.models.lexicon import Lexicon, pad_matches  # noqa: E402
-from cnerta.models.softlexicon import SoftLexiconEncoder, WordEmbedding  # noqa: E402
+from cnerta.models.softlexicon import SoftLexiconEncoder  # noqa: E402
 from cnerta.models.tagger import SpeechTagger  # noqa: E402
 from cnerta.models.vocabulary import Vocabulary  # noqa: E402
+from cnerta.models.words import WordEmbedding  # noqa: E402
 
 TEXTS = ["南京市长江大桥", "江", "大桥的市长", "的的"]
 LEXICON = Lexicon(
@@ -107,6 +108,10 @@ def test_only_words_met_in_training_are_trained() -> None:
     # The two with count 0 are as they were; word 0, which stands for none, is trained too.
     assert changed.tolist() == [True] * 8 + [False] * 2
     assert len({tuple(row) for row in before.tolist()}) == len(LEXICON) + 1
+    vectors = torch.randn(3, 5)
+    words.start(torch.tensor([2, 9, 7]), vectors)
+    torch.testing.assert_close(words(torch.tensor([2, 9, 7])), vectors)
+    torch.testing.assert_close(words(torch.tensor([8]))[0], before[8])
 
 
 @pytest.fixture(scope="module")
