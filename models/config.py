@@ -21,9 +21,9 @@ __all__ = [
 ]
 
 FusionKind = Literal["none", "cma"]
-TextKind = Literal["bilstm", "softlexicon", "pretrained"]
+TextKind = Literal["bilstm", "lattice", "softlexicon", "pretrained"]
 UnitKind = Literal["characters", "pronunciations"]
-LEXICON_ENCODERS: frozenset[TextKind] = frozenset({"softlexicon"})
+LEXICON_ENCODERS: frozenset[TextKind] = frozenset({"lattice", "softlexicon"})
 """Text encoders that are told which words of a lexicon occur in the text."""
 
 
@@ -61,8 +61,8 @@ class TextConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The text encoder. The defaults are the paper's BiLSTM.
 
     Attributes:
-        encoder: ``bilstm``, ``softlexicon`` (a BiLSTM that knows words; Ma et al. 2020, ours) or
-            ``pretrained``.
+        encoder: ``bilstm``, ``lattice`` (Lattice-LSTM; Zhang and Yang 2018), ``softlexicon`` (a
+            BiLSTM that knows words; Ma et al. 2020, ours) or ``pretrained``.
         checkpoint: For ``pretrained``: the weights to start from, a folder (below the data root,
             or as it is) or a name on the Hugging Face hub. For ``bilstm``: the same, whose piece
             embeddings the character embeddings start as, brought down to ``embedding`` numbers by
@@ -72,7 +72,7 @@ class TextConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         word_embeddings: The same for word embeddings. Without ``lexicon`` its words are the
             lexicon.
         embedding: Size of a character embedding (not ``pretrained``).
-        word_embedding: Size of a word embedding (``softlexicon``).
+        word_embedding: Size of a word embedding (``lattice``, ``softlexicon``).
         lexicon: Word lists the model is to know, parted by commas: files (below the data root, or
             as they are; THUOCL, jieba and word2vec forms, or plain words), or ``jieba`` for that
             package's dictionary. Only for training: a model carries its words with it.

@@ -11,12 +11,19 @@ ending there need in a window over the last states, however many they are and wh
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["LatticeLstm"]
+from cnerta.models.config import TextConfig
+from cnerta.models.lexicon import Lexicon
+from cnerta.models.softlexicon import WordEmbedding
+from cnerta.models.text import MAX_CHARACTERS
+from cnerta.models.vocabulary import PADDING_ID
+
+__all__ = ["LatticeEncoder", "LatticeLstm", "words_at_once"]
 
 _DIRECTIONS = 2
 
@@ -52,6 +59,62 @@ class _Step(NamedTuple):
     word_gates: Tensor
     places: Tensor
     present: Tensor
+
+
+class LatticeEncoder(nn.Module):
+    """Character and word embeddings under a Lattice-LSTM (the paper's Lattice-LSTM row).
+
+    Attributes:
+        width: Size of a character's representation.
+        max_characters: Longest text.
+    """
+
+    def __init__(self, config: TextConfig, characters: int, lexicon: Lexicon) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(characters, config.embedding, padding_idx=PADDING_ID)
+        self.words = WordEmbedding(lexicon, config.word_embedding)
+        self.dropout = nn.Dropout(config.dropout)
+        self.lattice = LatticeLstm(
+            config.embedding,
+            config.word_embedding,
+            config.hidden,
+            most_words=words_at_once(lexicon.words),
+            longest_word=max(map(len, lexicon.words), default=0),
+        )
+        self.width = config.hidden
+        self.max_characters = MAX_CHARACTERS
+
+    def forward(self, characters: Tensor, counts: Tensor, matches: Tensor) -> Tensor:
+        """Encode.
+
+        Args:
+            characters: Ids. shape: (batch, length)
+            counts: Valid characters of each text. shape: (batch,)
+            matches: Words in each text, see :mod:`cnerta.models.lexicon`.
+                shape: (batch, matches, 3)
+
+        Returns:
+            shape: (batch, length, width)
+        """
+        embedded = self.dropout(self.embedding(characters))
+        words = self.dropout(self.words(matches[:, :, 2]))
+        encoded: Tensor = self.dropout(self.lattice(embedded, counts, words, matches))
+        return encoded
+
+
+def words_at_once(words: Iterable[str]) -> int:
+    """How many of some words can end at one character, or begin there, in any text.
+
+    Words that end together are all endings of the longest of them, so no text has to be known.
+    Words of one character do not count.
+    """
+    known = {word for word in words if len(word) > 1}
+    most = 0
+    for word in known:
+        endings = sum(word[cut:] in known for cut in range(len(word) - 1))
+        beginnings = sum(word[:cut] in known for cut in range(2, len(word) + 1))
+        most = max(most, endings, beginnings)
+    return most
 
 
 class LatticeLstm(nn.Module):

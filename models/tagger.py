@@ -15,6 +15,7 @@ from cnerta.models.ctc import CtcHead, ctc_loss
 from cnerta.models.errors import ConfigError
 from cnerta.models.fusion import CrossModalAttention
 from cnerta.models.labels import LabelScheme
+from cnerta.models.lattice import LatticeEncoder
 from cnerta.models.lexicon import Lexicon
 from cnerta.models.softlexicon import SoftLexiconEncoder
 from cnerta.models.text import BiLstm, BiLstmEncoder
@@ -141,7 +142,7 @@ class SpeechTagger(nn.Module):
 
 def _text_encoder(
     config: TextConfig, vocabulary: Vocabulary, architecture: str, lexicon: Lexicon | None
-) -> BiLstmEncoder | SoftLexiconEncoder | PretrainedEncoder:
+) -> BiLstmEncoder | SoftLexiconEncoder | LatticeEncoder | PretrainedEncoder:
     if (lexicon is not None) != (config.encoder in LEXICON_ENCODERS):
         wanted = "no lexicon" if lexicon else "a lexicon (model.text.lexicon)"
         raise ConfigError(f"expected {wanted} for the text encoder {config.encoder!r}")
@@ -151,5 +152,6 @@ def _text_encoder(
 
         return PretrainedEncoder(config, architecture, vocabulary)
     if lexicon is not None:
-        return SoftLexiconEncoder(config, len(vocabulary), lexicon)
+        knowing = LatticeEncoder if config.encoder == "lattice" else SoftLexiconEncoder
+        return knowing(config, len(vocabulary), lexicon)
     return BiLstmEncoder(config, len(vocabulary))

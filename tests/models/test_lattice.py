@@ -1,15 +1,35 @@
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
 from torch import Tensor, nn  # noqa: E402
 
-from cnerta.models.lattice import LatticeLstm  # noqa: E402
+from cnerta.export.graphs import TaggerGraph  # noqa: E402
+from cnerta.export.parity import check_parity  # noqa: E402
+from cnerta.export.write import export_bundle  # noqa: E402
+from cnerta.models.bundle import TAGGER_FILE  # noqa: E402
+from cnerta.models.checkpoint import Checkpoint  # noqa: E402
+from cnerta.models.config import (  # noqa: E402
+    AcousticConfig,
+    FusionConfig,
+    ModelConfig,
+    TextConfig,
+)
+from cnerta.models.decoding import CrfDecoder  # noqa: E402
+from cnerta.models.inference import Model  # noqa: E402
+from cnerta.models.labels import LabelScheme  # noqa: E402
+from cnerta.models.lattice import LatticeLstm, words_at_once  # noqa: E402
+from cnerta.models.lexicon import Lexicon, pad_matches  # noqa: E402
+from cnerta.models.tagger import SpeechTagger  # noqa: E402
+from cnerta.models.vocabulary import Vocabulary  # noqa: E402
 
 Word = tuple[int, int, int]
 LONGEST, MOST = 5, 3
@@ -183,53 +203,62 @@ def test_a_match_beyond_what_the_lexicon_has_is_ignored() -> None:
     torch.testing.assert_close(found[..., :5], expected[..., :5])
 
 
-class Graph(nn.Module):
-    def __init__(self, lattice: LatticeLstm) -> None:
-        super().__init__()
-        self.lattice = lattice
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.text("ab", min_size=1, max_size=4), unique=True, max_size=12))
+def test_how_many_words_meet_is_known_from_the_lexicon(words: list[str]) -> None:
+    lexicon = Lexicon(tuple(words), (1,) * len(words))
+    most = 0
+    # Every text of six characters over the alphabet: longer than any two words that overlap.
+    for text in map("".join, product("ab", repeat=6)):
+        matches = [(s, e) for s, e, _ in lexicon.match(text).tolist() if e - s > 1]
+        for place in range(7):
+            most = max(most, sum(e == place for _, e in matches))
+            most = max(most, sum(s == place for s, _ in matches))
+    assert words_at_once(words) == most
 
-    def forward(self, x: Tensor, counts: Tensor, words: Tensor, matches: Tensor) -> Tensor:
-        encoded: Tensor = self.lattice(x, counts, words, matches)
-        return encoded
+
+TEXTS = ["南京市长江大桥", "江", "大桥的市长", "长江大桥的南京市长的大桥的江大桥"]
+LEXICON = Lexicon(
+    ("南京", "南京市", "市长", "长江", "大桥", "长江大桥", "江", "江大桥", "无锡"),
+    (4, 9, 2, 3, 1, 5, 7, 0, 0),
+)
 
 
-def test_the_exported_loop_computes_the_same_at_any_length(tmp_path: Path) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
-    graph = Graph(network().float()).eval()
-    names = ["x", "counts", "words", "matches"]
-    free = {n: torch.export.Dim(n, min=1) for n in ("batch", "length", "found")}
-    example, embeddings, words = batch([7, 4, 2], 0)
-    matches = pad_words(words)
+def test_an_exported_lattice_reads_texts_of_any_length(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    vocabulary = Vocabulary.build("".join(TEXTS))
+    config = ModelConfig(
+        acoustic=AcousticConfig(
+            mel_bins=40, conv_channels=2, width=8, layers=1, heads=1, feed_forward=8
+        ),
+        text=TextConfig("lattice", embedding=6, word_embedding=5, hidden=8),
+        fusion=FusionConfig(width=8, heads=1, feed_forward=8),
+    )
+    scheme = LabelScheme.flat(["LOC", "PER"])
+    model = SpeechTagger(config, vocabulary, scheme, lexicon=LEXICON).eval()
+    for parameter in model.text.parameters():
+        nn.init.normal_(parameter, std=0.7)  # so that words and their order matter
+    assert export_bundle(Checkpoint("m", model, {}, {}), tmp_path).tagger_difference < 1e-4
+    graph = TaggerGraph(model)
+    generator = torch.Generator().manual_seed(1)
+    sizes = [(1, 40, 3), (2, 1, 200), (9, 5, 1)]
+    check_parity(graph, tmp_path / TAGGER_FILE, [graph.example(*s, generator) for s in sizes])
+
+    characters = torch.zeros(len(TEXTS), max(map(len, TEXTS)), dtype=torch.int64)
+    for row, text in zip(characters, TEXTS, strict=True):
+        row[: len(text)] = torch.from_numpy(vocabulary.encode(text))
+    matches = torch.from_numpy(pad_matches([LEXICON.match(t) for t in TEXTS]))
+    counts = torch.tensor(list(map(len, TEXTS)))
+    silent = (torch.zeros(4, 1, 8), torch.zeros(4, dtype=torch.int64))
+    inputs = (characters, counts, *silent, matches)
+    assert check_parity(graph, tmp_path / TAGGER_FILE, [inputs]) < 1e-4
     with torch.no_grad():
-        torch.onnx.export(
-            graph,
-            (
-                example.float(),
-                torch.tensor([7, 4, 2]),
-                embeddings[matches[..., 2]].float(),
-                matches,
-            ),
-            str(tmp_path / "lattice.onnx"),
-            input_names=names,
-            output_names=["y"],
-            dynamic_shapes=(
-                {0: free["batch"], 1: free["length"]},
-                {0: free["batch"]},
-                {0: free["batch"], 1: free["found"]},
-                {0: free["batch"], 1: free["found"]},
-            ),
-            opset_version=18,
-            dynamo=True,
-            verbose=False,
-        )
-    session = onnxruntime.InferenceSession(str(tmp_path / "lattice.onnx"))
-    for seed, counts in enumerate(([1], [2, 1], [5, 31], [40, 3, 17, 9])):
-        x, embeddings, words = batch(counts, seed)
-        matches = pad_words(words, width=1)
-        inputs = (
-            x.float(), torch.tensor(counts), embeddings[matches[..., 2]].float(), matches
-        )  # fmt: skip
-        with torch.no_grad():
-            expected = graph(*inputs).numpy()
-        (found,) = session.run(None, {n: v.numpy() for n, v in zip(names, inputs, strict=True)})
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+        known = model(*inputs).emissions
+        unknown = model(*inputs[:-1], torch.zeros_like(matches)).emissions
+    assert not torch.allclose(known, unknown, atol=1e-2), "words matter"
+
+    decoder = CrfDecoder(scheme, model.crf.parameters_as_values())
+    expected = decoder.decode(known.numpy(), counts.tolist())
+    served = Model.load(tmp_path, device="cpu").tag(TEXTS, [np.zeros((0, 8), np.float32)] * 4)
+    assert [[s.span for s in a.spans] for a in served] == [[s.span for s in e] for e in expected]
+    assert any(a.spans for a in served)
