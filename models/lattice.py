@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from cnerta.models.config import TextConfig
 from cnerta.models.lexicon import Lexicon
-from cnerta.models.softlexicon import WordEmbedding
 from cnerta.models.text import MAX_CHARACTERS
 from cnerta.models.vocabulary import PADDING_ID
+from cnerta.models.words import WordEmbedding
 
 __all__ = ["LatticeEncoder", "LatticeLstm", "words_at_once"]
 
