@@ -211,6 +211,9 @@ def write_graph(
     if isinstance(graph, AcousticGraph):
         # The cache is one argument of many tensors.
         shapes[3:] = [tuple(shapes[3:])]
+    # PyTorch 2.14 puts a loop in place of recurrent layers while it exports, but looks up what it
+    # remembers of an earlier export in this process: without this the second has a fixed length.
+    torch.ops.aten.lstm.input._dispatch_cache.clear()
     exporter = logging.getLogger("torch.onnx")
     level = exporter.level
     exporter.setLevel(logging.ERROR)

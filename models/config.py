@@ -20,7 +20,7 @@ __all__ = [
     "UnitKind",
 ]
 
-FusionKind = Literal["none", "cma"]
+FusionKind = Literal["none", "cma", "mmi"]
 TextKind = Literal["bilstm", "lattice", "softlexicon", "pretrained"]
 UnitKind = Literal["characters", "pronunciations"]
 LEXICON_ENCODERS: frozenset[TextKind] = frozenset({"lattice", "softlexicon"})
@@ -95,15 +95,18 @@ class FusionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How speech reaches the tagger.
 
     Attributes:
-        kind: ``none`` (text only) or ``cma`` (cross-modal attention, equation 1).
-        width: Size of the fused representation.
+        kind: ``none`` (text only), ``cma`` (cross-modal attention, equation 1) or ``mmi``
+            (multimodal interaction, Yu et al. 2020).
+        width: Size of the fused representation; of each of its two halves with ``mmi``.
         heads: Attention heads.
         feed_forward: Inner size of the feed-forward layer.
         dropout: Dropout probability.
-        guided: Ours: add the masked CTC log-probability of each character at each frame to the
-            attention scores, so that a character looks at its own frames from the first step.
-        pause_context: Ours: show each frame the blank's probability this many frames either way,
-            so that a character knows how long the pauses beside it are; 0 for not (the paper).
+        guided: Ours, for ``cma``: add the masked CTC log-probability of each character at each
+            frame to the attention scores, so that a character looks at its own frames from the
+            first step.
+        pause_context: Ours, for ``cma``: show each frame the blank's probability this many frames
+            either way, so that a character knows how long the pauses beside it are; 0 for not
+            (the paper).
         context: Ours: size of a BiLSTM over text and fused representation, so that what is heard
             at one character can move the boundary of another; 0 for none (the paper).
     """
@@ -116,6 +119,13 @@ class FusionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     guided: bool = False
     pause_context: int = 0
     context: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what would be silently ignored or cannot be built."""
+        if self.width % self.heads:
+            raise ValueError(f"expected a width of {self.heads} equal heads, got {self.width}")
+        if self.kind == "mmi" and (self.guided or self.pause_context):
+            raise ValueError("expected guided and pause_context with kind cma only, got mmi")
 
 
 class CtcConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

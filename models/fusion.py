@@ -1,4 +1,4 @@
-"""Fusion of text and speech: cross-modal attention."""
+"""Fusion of text and speech: what there is, and cross-modal attention."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from cnerta.models.config import FusionConfig
+from cnerta.models.interaction import MultimodalInteraction
 
-__all__ = ["CrossModalAttention"]
+__all__ = ["CrossModalAttention", "Fusion", "build_fusion"]
+
+_NEVER = -1e4  # among attention scores: no weight at all, and within half precision
 
 
 class CrossModalAttention(nn.Module):
@@ -63,12 +66,18 @@ class CrossModalAttention(nn.Module):
         return around_each.view(padded.shape[0], time, 2 * reach + 1)
 
     def forward(
-        self, text: Tensor, frames: Tensor, frame_counts: Tensor, log_probabilities: Tensor
+        self,
+        text: Tensor,
+        counts: Tensor,
+        frames: Tensor,
+        frame_counts: Tensor,
+        log_probabilities: Tensor,
     ) -> Tensor:
         """Fuse.
 
         Args:
             text: shape: (batch, length, text_width)
+            counts: Valid characters of each text; this module does not look at it.
             frames: shape: (batch, time, frame_width)
             frame_counts: Valid frames of each utterance, 0 for none. shape: (batch,)
             log_probabilities: Masked CTC output. shape: (batch, time, 1 + length)
@@ -92,10 +101,23 @@ class CrossModalAttention(nn.Module):
             scores = scores + self.guidance[:, None, None] * guide[:, None]
         index = torch.arange(key.shape[1], device=text.device)
         valid = index <= frame_counts[:, None]  # index 0 is always valid
-        # Low enough for no attention at all, high enough for float16.
-        scores = scores.masked_fill(~valid[:, None, None, :], -1e4)
+        scores = scores.masked_fill(~valid[:, None, None, :], _NEVER)
         attended = self.dropout(scores.softmax(dim=-1)) @ self._split(value)
         merged = attended.transpose(1, 2).reshape(batch, length, self.width)
         fused = self.attention_norm(query + self.dropout(self.output(merged)))
         normed: Tensor = self.feed_forward_norm(fused + self.dropout(self.feed_forward(fused)))
         return normed
+
+
+Fusion = CrossModalAttention | MultimodalInteraction
+
+
+def build_fusion(config: FusionConfig, text_width: int, frame_width: int) -> Fusion | None:
+    """The fusion that a model's settings ask for; None for text alone."""
+    match config.kind:
+        case "none":
+            return None
+        case "cma":
+            return CrossModalAttention(config, text_width, frame_width)
+        case "mmi":
+            return MultimodalInteraction(config, text_width, frame_width)

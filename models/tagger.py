@@ -13,7 +13,7 @@ from cnerta.models.config import LEXICON_ENCODERS, ModelConfig, TextConfig
 from cnerta.models.crf import ConstrainedCrf
 from cnerta.models.ctc import CtcHead, ctc_loss
 from cnerta.models.errors import ConfigError
-from cnerta.models.fusion import CrossModalAttention
+from cnerta.models.fusion import build_fusion
 from cnerta.models.labels import LabelScheme
 from cnerta.models.lattice import LatticeEncoder
 from cnerta.models.lexicon import Lexicon
@@ -76,11 +76,10 @@ class SpeechTagger(nn.Module):
         tied = config.ctc.units == "pronunciations"
         self.ctc = CtcHead(vocabulary, config.acoustic.width, tied=tied)
         width = self.text.width
-        self.fusion: CrossModalAttention | None = None
-        self.context: BiLstm | None = None
-        if config.fusion.kind == "cma":
-            self.fusion = CrossModalAttention(config.fusion, width, config.acoustic.width)
+        self.fusion = build_fusion(config.fusion, width, config.acoustic.width)
+        if self.fusion is not None:
             width += self.fusion.width
+        self.context: BiLstm | None = None
         if config.fusion.context:
             self.context = BiLstm(width, config.fusion.context)
             width = config.fusion.context
@@ -114,7 +113,7 @@ class SpeechTagger(nn.Module):
             encoded = self.text(characters, counts, matches)
         if self.fusion is not None:
             # The CTC task trains the guidance; the entity loss must not bend it.
-            fused = self.fusion(encoded, frames, frame_counts, log_probabilities.detach())
+            fused = self.fusion(encoded, counts, frames, frame_counts, log_probabilities.detach())
             encoded = torch.cat([encoded, fused], dim=2)
         if self.context is not None:
             encoded = self.context(self.dropout(encoded), counts)
