@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -29,6 +28,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from cnerta.streamer.audio_source import AudioSource
 from cnerta.streamer.client_errors import ServerUnreachableError, SessionRefusedError
+from cnerta.streamer.loopback import is_loopback
 from cnerta.streamer.messages import (
     ClientMessage,
     ErrorMessage,
@@ -163,7 +163,7 @@ class WebSocketConnection:
                 # Deflating raw audio costs time on both sides and saves next to nothing.
                 compression=None,
                 # A proxy set for the outside world cannot know this machine's own addresses.
-                proxy=None if _is_loopback(address.hostname or "") else True,
+                proxy=None if is_loopback(address.hostname or "") else True,
             )
         except TimeoutError as error:
             raise ServerUnreachableError(
@@ -213,13 +213,6 @@ class WebSocketConnection:
         trace: TracebackType | None,
     ) -> None:
         await self._socket.close()
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 async def stream(

@@ -20,9 +20,15 @@ ENTRY_POINT_GROUP = "cnerta.transcript_sources"
 # Each in a module of its own, imported when it is wanted: some need packages that few have.
 BUILT_IN: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "deepgram": "deepgram:connect_deepgram",
         "faster-whisper": "whisper:WhisperTranscript",
+        "funasr": "funasr:connect_funasr",
+        "json": "json_server:connect_json_server",
         "lines": "lines:LineTranscript",
+        "openai-realtime": "openai_realtime:connect_openai_realtime",
         "sherpa-onnx": "sherpa:SherpaTranscript",
+        "sherpa-server": "sherpa_server:connect_sherpa_server",
+        "vosk": "vosk:connect_vosk",
     }
 )
 """Name of each source that comes along, and where in this package it is made."""
