@@ -25,7 +25,7 @@ from cnerta.models.errors import BundleError, ConfigError
 from cnerta.models.geometry import FrameGeometry
 from cnerta.models.labels import LabelKind, LabelScheme
 from cnerta.models.lexicon import Lexicon, load_lexicon, save_lexicon
-from cnerta.models.normalisation import NORMALISATION
+from cnerta.models.normalisation import KNOWN_NORMALISATIONS
 from cnerta.models.vocabulary import Vocabulary
 
 __all__ = [
@@ -238,10 +238,10 @@ def load_bundle(path: Path) -> Bundle:
                 f"expected {name} with sha256 {expected[:12]}…, got {found[:12]}… in {path}: "
                 "the file was truncated or changed"
             )
-    if manifest.normalisation != NORMALISATION:
+    if manifest.normalisation not in KNOWN_NORMALISATIONS:
         raise BundleError(
-            f"expected text normalisation {NORMALISATION!r} in {path}, got "
-            f"{manifest.normalisation!r}"
+            f"expected text normalisation {' or '.join(sorted(KNOWN_NORMALISATIONS))} in {path}, "
+            f"got {manifest.normalisation!r}"
         )
     lexicon = None
     if LEXICON_FILE in manifest.sha256:

@@ -389,6 +389,8 @@ def _readings(
         return UNSET
     told: list[messages.CharacterReading] = []
     for heard in readings:
+        if not text.is_plain(heard.index):
+            continue  # What stands there is no character that is read so, but a figure.
         start, end = text.original_range(heard.index, heard.index + 1)
         (reading, confidence), *others = heard.readings
         told.append(
@@ -412,14 +414,23 @@ def _readings(
 def _original_times(text: NormalisedText, times: CharacterTimes) -> list[tuple[int, int]]:
     """[start_ms, end_ms] of each code point as the client sent it.
 
-    What is not spoken (white space, punctuation) takes no time, where the last character ended.
+    What is not spoken (white space, punctuation) takes no time, where the last character ended. A
+    token that is said in as many characters as it is written in has their times; any other has its
+    time spread evenly.
     """
     if not times:
         return []
-    now = times[0][0]
     spread: list[tuple[int, int]] = []
-    spoken = dict(zip(text.offsets.tolist(), times, strict=True))
-    for offset in range(len(text.original)):
-        spread.append(spoken.get(offset, (now, now)))
-        now = spread[-1][1]
-    return spread
+    first = 0
+    while first < len(times):
+        start, end = text.original_range(first, first + 1)
+        last = text.normalised_range(start, end)[1]
+        now = spread[-1][1] if spread else times[0][0]
+        spread += [(now, now)] * (start - len(spread))
+        if last - first == end - start:
+            spread += times[first:last]
+        else:
+            spread += spread_times(times[first][0], times[last - 1][1], end - start)
+        first = last
+    now = spread[-1][1]
+    return spread + [(now, now)] * (len(text.original) - len(spread))

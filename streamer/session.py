@@ -28,7 +28,7 @@ from cnerta.models.boundaries import LEVELS_PER_FRAME, character_times, sound_le
 from cnerta.models.bundle import Bundle
 from cnerta.models.decoding import ScoredSpan
 from cnerta.models.inference import AcousticState, Tagged
-from cnerta.models.normalisation import normalise
+from cnerta.models.normalisation import normalise, whole_tokens
 from cnerta.streamer.audio_input import AudioInput
 from cnerta.streamer.clock_skew import ClockSkew, Offsets
 from cnerta.streamer.entities import Answer, AnswerOptions, EntityTracker, Revision, spread_times
@@ -718,15 +718,17 @@ class Session:
             heard_ms = work.end_frame * self._geometry.frame_ms
             (tagged,) = heard.results
             readings = tagged.readings if work.wants_readings else None
-            return Answer(tagged.spans, times, "alignment", heard_ms, readings)
+            found = whole_tokens(tagged.spans, heard.revision.text)
+            return Answer(found, times, "alignment", heard_ms, readings)
         offset = 0
-        found: list[ScoredSpan] = []
+        spans: list[ScoredSpan] = []
         for text, tagged in zip(work.texts, heard.results, strict=True):
-            found += [replace(s, start=s.start + offset, end=s.end + offset) for s in tagged.spans]
+            spans += [replace(s, start=s.start + offset, end=s.end + offset) for s in tagged.spans]
             offset += len(text)
+        found = whole_tokens(spans, heard.revision.text)
         times = spread_times(*self._times(heard.revision.message), len(heard.revision.text.text))
         source: TimeSource = "transcript" if times else "none"
-        return Answer(tuple(found), times, source, None, () if work.wants_readings else None)
+        return Answer(found, times, source, None, () if work.wants_readings else None)
 
     def _close(self, utterance: _Utterance, heard: _Heard, answer: Answer) -> None:
         """Forget an utterance whose final was answered, and the audio that was its own."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import msgspec
 
 from cnerta.models.errors import DataError
 from cnerta.models.labels import Span
-from cnerta.models.normalisation import normalise
+from cnerta.models.normalisation import NormalisedText, normalise
 from cnerta.train.recipe import Source
 
 __all__ = [
@@ -127,7 +128,9 @@ def read_examples(
 def normalise_example(example: Example) -> Example:
     """The example as a model sees it: normalised characters, and what belongs to them.
 
-    Entities that hold no spoken character at all are left out.
+    Entities that hold no spoken character at all are left out. A token that is said in other
+    characters than it is written in has its time spread evenly over them; what their readings are
+    is not known, so then the example has none.
     """
     normalised = normalise(example.text)
     if normalised.text == example.text:
@@ -138,13 +141,29 @@ def normalise_example(example: Example) -> Example:
         spans = tuple(sorted({Span(s, e, label) for s, e, label in ranges if s < e}))
     kept = normalised.offsets.tolist()
     times, readings = example.times_ms, example.readings
+    if not all(map(normalised.is_plain, range(len(kept)))):
+        readings = None
     return replace(
         example,
         text=normalised.text,
         spans=spans,
-        times_ms=None if times is None else tuple(times[i] for i in kept),
+        times_ms=None if times is None else _spread(times, normalised),
         readings=None if readings is None else tuple(readings[i] for i in kept),
     )
+
+
+def _spread(
+    times: Sequence[tuple[float, float]], text: NormalisedText
+) -> tuple[tuple[float, float], ...]:
+    """Start and end of each normalised character, from those of the original ones."""
+    spread: list[tuple[float, float]] = []
+    while (first := len(spread)) < len(text.text):
+        start, end = text.original_range(first, first + 1)
+        count = text.normalised_range(start, end)[1] - first
+        begin, stop = times[start][0], times[end - 1][1]
+        edges = [begin + i * (stop - begin) / count for i in range(count)] + [stop]
+        spread += pairwise(edges)
+    return tuple(spread)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

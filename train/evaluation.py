@@ -13,7 +13,7 @@ from cnerta.models.decoding import CrfDecoder, ScoredSpan
 from cnerta.models.errors import DataError
 from cnerta.models.inference import Model
 from cnerta.models.labels import Span
-from cnerta.models.normalisation import normalise
+from cnerta.models.normalisation import normalise, whole_tokens
 from cnerta.models.tagger import SpeechTagger
 from cnerta.train.audio import AudioCache
 from cnerta.train.batch import BatchBuilder
@@ -93,7 +93,7 @@ def bundle_answers(
         (tagged,) = model.tag([text.text], [frames])
         yield [
             ScoredSpan(*text.original_range(s.start, s.end), s.label, s.confidence)
-            for s in tagged.spans
+            for s in whole_tokens(tagged.spans, text)
         ]
 
 

@@ -25,6 +25,7 @@ from cnerta.streamer.messages import (
 )
 
 PIECES = ["北京", "北京大学", "上海", "张三", "南京市长江大桥", "他", "在", "，", " ", "𠀀", "李四"]
+PIECES += ["2024年", "3.5%", "長江大橋"]
 texts = st.lists(st.sampled_from(PIECES), max_size=6).map("".join)
 
 
@@ -95,7 +96,9 @@ steps = st.one_of(
     st.builds(Speak, texts),
     st.builds(
         Relearn,
-        st.sampled_from(["北京", "北京大学", "上海", "京大", "学上海"]),
+        st.sampled_from(
+            ["北京", "北京大学", "上海", "京大", "学上海", "四年北京", "分之", "三点", "京百"]
+        ),
         st.none() | labels,
     ),
     st.builds(
@@ -114,7 +117,9 @@ steps = st.one_of(
 def latest_answer(model: Any, text: str, update: Update) -> list[tuple[Any, ...]]:
     """What the client should know of a text: the model asked again, in the client's offsets."""
     normal = normalise(text)
-    spans = [Span(s.start, s.end, s.label) for s in model._spans(normal.text)]
+    spans = in_whole_tokens(
+        [Span(s.start, s.end, s.label) for s in model._spans(normal.text)], text
+    )
     if not update.nested:
         spans = outermost(spans)
     if update.labels is not None:
@@ -128,15 +133,39 @@ def latest_answer(model: Any, text: str, update: Update) -> list[tuple[Any, ...]
     return sorted(known, key=str)
 
 
+def in_whole_tokens(spans: list[Span], text: str) -> list[Span]:
+    """Spans over whole tokens of the client's text; of those that collide for it, the first."""
+    normal = normalise(text)
+    tokens = list(zip(normal.offsets.tolist(), normal.ends.tolist(), strict=True))
+    kept: dict[Span, bool] = {}
+    for span in spans:
+        start = tokens.index(tokens[span.start])
+        end = len(tokens) - tokens[::-1].index(tokens[span.end - 1])
+        new = Span(start, end, span.label)
+        collides = any(
+            new == other
+            or (
+                (is_grown or new != span)
+                and min(new.end, other.end) > max(start, other.start)
+                and not (set(range(start, end)) <= set(range(other.start, other.end)))
+                and not (set(range(start, end)) >= set(range(other.start, other.end)))
+            )
+            for other, is_grown in kept.items()
+        )
+        if not collides:
+            kept[new] = new != span
+    return sorted(kept, key=lambda s: (s.start, -s.end, s.label))
+
+
 def described(entities: dict[str, Any], text: str) -> list[tuple[Any, ...]]:
     """The same of what the client does know."""
-    back = {offset: i for i, offset in enumerate(normalise(text).offsets.tolist())}
+    normal = normalise(text)
     known = []
     for entity in entities.values():
         outer = None
         if entity.parent is not None:
             around = entities[entity.parent]
-            outer = (back[around.start], back[around.end - 1] + 1, around.label)
+            outer = (*normal.normalised_range(around.start, around.end), around.label)
         known.append((entity.start, entity.end, entity.label, entity.text, outer))
     return sorted(known, key=str)
 
@@ -358,6 +387,28 @@ def test_an_entity_keeps_its_id_while_text_grows_around_it(
         assert entity.start == len(before)
     assert len(ids) == 1
     assert not [m for m in driver.events if isinstance(m, EntityRetract)]
+
+
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.sampled_from(["2024年", "12:30:05", "3.5%", "¥1,234.5万", "2024-03-05", "138-1234-5678"]),
+    st.text("他在去来的了是", max_size=3),
+    st.text("他在去来的了是", max_size=3),
+)
+def test_a_number_that_grows_disturbs_no_entity_beside_it(
+    kit: SimpleNamespace, number: str, before: str, after: str
+) -> None:
+    """However it is read at each of its lengths, entities before and after it stay as they are."""
+    driver = kit.Driver(kit.FakeModel(), SessionStart())
+    for length in range(len(number) + 1):
+        driver.transcript(f"北京{before}{number[:length]}{after}上海", length).run()
+    known = kit.fold(driver.events)["u1"]
+    assert sorted(e.text for e in known.values()) == ["上海", "北京"]
+    assert not [m for m in driver.events if isinstance(m, EntityRetract)]
+    first = [m for m in driver.events if m.entity.text == "北京"]
+    assert [m.entity.status for m in first] == ["tentative", "stable"], "told twice: new, stable"
 
 
 @settings(

@@ -1,4 +1,4 @@
-"""Normalisation, comparing texts, and following spans through a change."""
+"""Comparing texts, and following spans through a change."""
 
 from __future__ import annotations
 
@@ -6,34 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnerta.models.labels import Span
-from cnerta.models.normalisation import normalise
 from cnerta.streamer.matching import compare_texts, match_spans
-
-
-def test_what_the_model_sees() -> None:
-    assert normalise("他在Ｂ北京 ABC。\n１２!").text == "他在b北京abc12"
-    assert normalise("\x00\u200b\ud800。，").text == ""
-    assert normalise("").text == ""
-    assert normalise("İ").text == "İ", "its lower case would be two code points"
-
-
-@given(st.text())
-def test_every_character_comes_from_one_code_point(text: str) -> None:
-    normal = normalise(text)
-    assert len(normal.text) == len(normal.offsets)
-    assert list(normal.offsets) == sorted(set(normal.offsets.tolist()))
-    for character, offset in zip(normal.text, normal.offsets, strict=True):
-        assert normalise(text[offset]).text == character
-    for start in range(len(text) + 1):
-        assert normal.utf16[start] == len(text[:start].encode("utf-16-le", "surrogatepass")) // 2
-
-
-def test_offsets_lead_back_to_the_clients_text() -> None:
-    text = "𠀀 在 北京。大学"
-    normal = normalise(text)
-    start, end = normal.original_range(2, 6)
-    assert text[start:end] == "北京。大学"
-    assert (normal.utf16[start], normal.utf16[end]) == (start + 1, end + 1)
 
 
 @given(st.text("ab", max_size=12), st.text("ab", max_size=12))
