@@ -21,12 +21,12 @@ from typer.core import TyperCommand
 
 from cnerta.models.errors import BundleError, CnertaError, InferenceError
 from cnerta.streamer.audio_source import AudioFile, AudioSource
-from cnerta.streamer.caption_files import open_caption_file
 from cnerta.streamer.client import Connection, StreamOptions, WebSocketConnection, stream
 from cnerta.streamer.client_errors import ClientError, TranscriptError
 from cnerta.streamer.highlighting import Highlighter, HighlightRule
 from cnerta.streamer.microphone import Microphone, find_input_device, list_input_devices
-from cnerta.streamer.outputs import Outputs
+from cnerta.streamer.obs import DEFAULT_MARKS
+from cnerta.streamer.outputs import OutputOptions, Outputs, make_outputs
 from cnerta.streamer.sources import (
     LineTranscript,
     TimedTranscript,
@@ -68,7 +68,7 @@ Exit status: 0 done · 2 wrong options · 3 audio file · 4 microphone · 5 tran
 130 interrupted twice · 141 nobody reads the output.
 """
 
-CAPTIONS_PANEL: Final = "Captions"
+CAPTIONS_PANEL: Final = "Captions and other outputs"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -183,6 +183,48 @@ def cnerta_stream(
             rich_help_panel=CAPTIONS_PANEL,
         ),
     ] = None,
+    obs_text: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Keep the newest lines in a text file, for a text source of OBS.",
+            rich_help_panel=CAPTIONS_PANEL,
+        ),
+    ] = None,
+    obs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Send the newest lines to OBS, as in ws://127.0.0.1:4455 (password in "
+            "CNERTA_OBS_PASSWORD).",
+            rich_help_panel=CAPTIONS_PANEL,
+        ),
+    ] = None,
+    obs_source: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="With --obs: the text source that shows them. Without this they are captions of "
+            "the stream, which have Latin letters only.",
+            rich_help_panel=CAPTIONS_PANEL,
+        ),
+    ] = None,
+    obs_marks: Annotated[
+        str,
+        typer.Option(
+            metavar="PAIR",
+            help="What stands around names in OBS, two characters; '' for nothing.",
+            rich_help_panel=CAPTIONS_PANEL,
+        ),
+    ] = DEFAULT_MARKS,
+    webhook: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="POST the events as JSON to this address (token in CNERTA_WEBHOOK_TOKEN).",
+            rich_help_panel=CAPTIONS_PANEL,
+        ),
+    ] = None,
     highlight_share: Annotated[
         float,
         typer.Option(
@@ -226,7 +268,19 @@ def cnerta_stream(
         typing = isinstance(words, LineTranscript) and bool(sys.stdin) and sys.stdin.isatty()
         highlighter = Highlighter(HighlightRule(highlight_share, first_only))
         recording = "live" if file is None else file.stem
-        files = [open_caption_file(path, recording, highlighter) for path in captions or ()]
+        others = make_outputs(
+            OutputOptions(
+                captions=tuple(captions or ()),
+                obs_text=obs_text,
+                obs=obs,
+                obs_source=obs_source,
+                obs_marks=obs_marks,
+                webhook=webhook,
+            ),
+            recording,
+            highlighter,
+            os.environ,
+        )
         presenter: Presenter
         if json:
             presenter = JsonView(sys.stdout.buffer)
@@ -250,7 +304,7 @@ def cnerta_stream(
             nested=nested,
             readings=readings,
         )
-        asyncio.run(_run(connect, bundle, audio, words, options, Outputs(presenter, files)))
+        asyncio.run(_run(connect, bundle, audio, words, options, Outputs(presenter, others)))
     except BrokenPipeError:
         # Whoever read the output is gone, as in `cnerta-stream --json | head`.
         _drop_output()
@@ -379,13 +433,13 @@ async def _run(
     audio: AudioSource,
     words: TranscriptSource,
     options: StreamOptions,
-    presenter: Presenter,
+    outputs: Outputs,
 ) -> None:
-    async with await _connection(url, bundle) as connection:
-        with presenter, _stopped_by_signals() as stop:
-            messages = stream(connection, audio, words, options, stop=stop, watcher=presenter)
+    async with await _connection(url, bundle) as connection, outputs:
+        with _stopped_by_signals() as stop:
+            messages = stream(connection, audio, words, options, stop=stop, watcher=outputs)
             async for message in messages:
-                presenter.on_message(message)
+                outputs.on_message(message)
 
 
 async def _connection(url: str | None, bundle: Path | None) -> Connection:

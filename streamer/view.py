@@ -56,6 +56,7 @@ __all__ = [
     "bracketed",
     "draw_caption",
     "entity_span",
+    "fitting",
     "format_time",
     "highlighted",
     "label_text",
@@ -265,7 +266,7 @@ def printable(text: str) -> str:
     )
 
 
-def _fitting(caption: Caption) -> list[Entity]:
+def fitting(caption: Caption) -> list[Entity]:
     """What is highlighted and fits the text shown, which may be newer than the revision of it."""
     return [
         entity
@@ -278,7 +279,7 @@ def _fitting(caption: Caption) -> list[Entity]:
 def highlighted(caption: Caption) -> Text:
     """Draw a caption: outer entities as blocks with their type, inner ones underlined."""
     text = Text(printable(caption.text), style="bold" if caption.final else "italic")
-    entities = _fitting(caption)
+    entities = fitting(caption)
     for entity in entities:
         certain = "bold" if entity.status == "final" else "italic"
         if entity.parent is None:
@@ -302,7 +303,7 @@ def bracketed(caption: Caption) -> str:
     """Write a caption with its entities in brackets: ``[ORG [LOC 北京]大学]``."""
     opening: dict[int, list[Entity]] = {}
     closing: dict[int, int] = {}
-    for entity in _fitting(caption):
+    for entity in fitting(caption):
         opening.setdefault(entity.start, []).append(entity)
         closing[entity.end] = closing.get(entity.end, 0) + 1
     parts: list[str] = []

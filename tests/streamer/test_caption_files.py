@@ -162,35 +162,35 @@ class Recorder:
         self._tell("exit")
 
 
-def test_an_output_that_fails_is_left_out_and_told_of_at_the_end(
+async def test_an_output_that_fails_is_left_out_and_told_of_at_the_end(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     view, good, bad = Recorder(), Recorder(), Recorder("revision")
     outputs = Outputs(view, [bad, good])
-    outputs.__enter__()
+    await outputs.__aenter__()
     outputs.on_audio(b"", 0.0)
     outputs.on_revision(Revision("u1", 1, "好", True))
     outputs.on_message(wire.summary())
     with pytest.raises(OutputError, match="got: revision"):
-        outputs.__exit__(None, None, None)
+        await outputs.__aexit__(None, None, None)
     assert view.told == good.told == ["enter", "audio", "revision", "message", "exit"]
     assert bad.told == ["enter", "audio", "revision", "exit"]
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
 
-def test_an_output_that_cannot_start_ends_it_before_anything_is_shown() -> None:
+async def test_an_output_that_cannot_start_ends_it_before_anything_is_shown() -> None:
     view, good, bad = Recorder(), Recorder(), Recorder("enter")
-    with pytest.raises(OutputError, match="got: enter"), Outputs(view, [good, bad]):
-        pass
+    with pytest.raises(OutputError, match="got: enter"):
+        await Outputs(view, [good, bad]).__aenter__()
     assert good.told == ["enter", "exit"]
     assert view.told == []
 
 
-def test_what_ends_the_session_is_not_hidden_by_a_failed_output() -> None:
+async def test_what_ends_the_session_is_not_hidden_by_a_failed_output() -> None:
     outputs = Outputs(Recorder(), [Recorder("audio")])
-    outputs.__enter__()
+    await outputs.__aenter__()
     outputs.on_audio(b"", 0.0)
-    outputs.__exit__(KeyError, KeyError(), None)
+    await outputs.__aexit__(KeyError, KeyError(), None)
 
 
 # --- killed ---------------------------------------------------------------------------------------

@@ -251,6 +251,7 @@ async def test_missing_onnx_runtime(talk: Path, tiny_bundle: Path) -> None:
     [
         ("talk.doc", "expected a caption file that ends with one of .vtt, "),
         ("none/talk.vtt", "talk.vtt, got: No such file or directory"),
+        ("http://x", "expected a caption file that ends with"),
     ],
 )
 async def test_captions_that_cannot_be_written(
@@ -319,6 +320,40 @@ async def test_captions_beside_the_plain_lines(talk: Path, tmp_path: Path) -> No
     assert "\n南京市长<c.PER>江大桥</c>\n" in vtt
     assert "\n00:00:00." in vtt, "the fake server gives no times, so the client's own are taken"
     assert names[1].read_text(encoding="utf-8").splitlines()[1].split()[1:3] == ["talk", "1"]
+
+
+async def test_text_for_obs_while_it_is_said(talk: Path, tmp_path: Path) -> None:
+    path = tmp_path / "live.txt"
+    seen = set()
+    async with server(answering) as url:
+        process = await asyncio.create_subprocess_exec(
+            *COMMAND, "--file", talk, "--transcript", SENTENCE, "--connect", url,
+            "--realtime", "--json", "--obs-text", path, stdout=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        while process.returncode is None:
+            await asyncio.sleep(0.01)
+            if path.exists():
+                seen.add(path.read_text(encoding="utf-8"))
+    assert process.returncode == 0
+    assert any(seen)
+    assert all(SENTENCE.startswith(text) or text == "南京市长【江大桥】" for text in seen)
+    assert path.read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--obs", "127.0.0.1"), "expected the address of OBS such as ws://127.0.0.1:4455"),
+        (("--webhook", "ws://x"), "expected a webhook such as https://host/path"),
+        (("--obs-text", "x", "--obs-marks", "a"), "expected two characters around a name"),
+    ],
+)
+def test_outputs_that_are_described_wrongly(
+    talk: Path, arguments: tuple[str, ...], complaint: str
+) -> None:
+    refused = call("--file", talk, "-t", "好", "--connect", "ws://127.0.0.1:1", *arguments)
+    assert refused.exit_code == 10
+    assert complaint in refused.stderr
 
 
 async def test_nothing_is_highlighted_where_no_share_is_left(talk: Path, tmp_path: Path) -> None:
