@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import signal
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +35,9 @@ from cnerta.streamer.sources import (
     make_transcript_source,
     read_timed_lines,
 )
+from cnerta.streamer.sources.caption_files import CAPTION_SUFFIXES, read_captions
+from cnerta.streamer.sources.finding import DEFAULT_RECOGNISER
+from cnerta.streamer.sources.lines import STANDARD_INPUT
 from cnerta.streamer.view import JsonView, LiveView, PlainView, Presenter, printable
 
 __all__ = ["app", "main"]
@@ -49,18 +53,28 @@ EXIT_BROKEN_PIPE: Final = 128 + 13  # SIGPIPE, which not every system defines
 HELP = """\
 Find persons, places and organisations in Mandarin speech while it is streamed.
 
-With --file the transcript is given. With --mic it is typed or piped in on standard input, where \
-every line is one finished utterance.
+The transcript is given, or a speech recogniser makes it: with --mic one that runs here, unless \
+lines are piped in on standard input, where each is one finished utterance.
+
+cnerta-stream --mic
 
 cnerta-stream --file talk.wav --transcript "南京市长江大桥"
 
-cnerta-stream --mic --connect ws://127.0.0.1:8765
+cnerta-stream --file talk.wav --source faster-whisper:small
+
+cnerta-stream --mic --source funasr:ws://127.0.0.1:10095 --connect ws://127.0.0.1:8765
 """
 
 EPILOG = """\
 A transcript file has one utterance a line: either start<TAB>end<TAB>text with times in seconds \
 (an Audacity label track), or JSON such as {"start_ms": 0, "end_ms": 2400, "text": "…"}, \
-optionally with "characters": \\[\\[start_ms, end_ms], …].
+optionally with "characters": \\[\\[start_ms, end_ms], …]. Files that end in .srt, .vtt, .ass or \
+.ttml are captions.
+
+Recognisers for --source. In this process: sherpa-onnx:MODEL · faster-whisper:MODEL, each a folder \
+or a name that is fetched once. On servers: funasr:URL · vosk:URL · sherpa-server:URL · \
+deepgram:URL · openai-realtime:URL · json:URL,text=PATH,final=PATH. Without one: lines (typed or \
+piped in). Options follow with commas, as in vosk:ws://host:2700,retries=9; docs/client.md has them.
 
 Exit status: 0 done · 2 wrong options · 3 audio file · 4 microphone · 5 transcript · \
 6 server unreachable · 7 refused by the server · 8 model bundle · 9 ONNX runtime · \
@@ -121,8 +135,9 @@ def cnerta_stream(
     source: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME",
-            help="Take the transcript from a recogniser that an installed package offers.",
+            metavar="NAME:WHERE",
+            help="Who makes the transcript: a recogniser in this process or on a server, one that "
+            "an installed package offers, or lines (see below).",
         ),
     ] = None,
     connect: Annotated[
@@ -264,7 +279,7 @@ def cnerta_stream(
             words = _file_transcript(opened, transcript, transcript_file, source)
         else:
             audio = Microphone(find_input_device(device, list_input_devices()))
-            words = make_transcript_source(source) if source is not None else LineTranscript()
+            words = _microphone_transcript(source, complaints)
         typing = isinstance(words, LineTranscript) and bool(sys.stdin) and sys.stdin.isatty()
         highlighter = Highlighter(HighlightRule(highlight_share, first_only))
         recording = "live" if file is None else file.stem
@@ -387,6 +402,31 @@ def _check_options(
         raise typer.BadParameter("expected --device with --mic, got it without")
 
 
+def _microphone_transcript(source: str | None, complaints: Console) -> TranscriptSource:
+    """What is named; else the lines that are piped in; else the recogniser in this process."""
+    if source is not None:
+        return make_transcript_source(source)
+    if _lines_are_piped_in():
+        return LineTranscript()
+    complaints.print(
+        f"Speech is recognised in this process by {DEFAULT_RECOGNISER}; its model is fetched from "
+        "the internet the first time. --source names another recogniser, and --source lines lets "
+        "you type what is said.",
+        style="dim",
+        highlight=False,
+    )
+    return make_transcript_source(DEFAULT_RECOGNISER)
+
+
+def _lines_are_piped_in() -> bool:
+    """Whether standard input is a pipe or a file: no terminal, and not closed or /dev/null."""
+    try:
+        mode = os.fstat(STANDARD_INPUT).st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
+
+
 def _file_transcript(
     audio: AudioFile, text: str | None, lines: Path | None, source: str | None
 ) -> TranscriptSource:
@@ -397,12 +437,14 @@ def _file_transcript(
     if lines is None:
         raise TranscriptError(
             "expected the transcript of the file from --transcript TEXT, --transcript-file LINES "
-            "or --source NAME, got none"
+            "or --source NAME, got none: --source sherpa-onnx recognises it here"
         )
     if str(lines) == "-":
         return TimedTranscript(read_timed_lines(sys.stdin.buffer, "standard input"))
     try:
         with lines.open("rb") as opened:
+            if lines.suffix.lower() in CAPTION_SUFFIXES:
+                return TimedTranscript(read_captions(opened, str(lines)))
             return TimedTranscript(read_timed_lines(opened, str(lines)))
     except OSError as error:
         raise TranscriptError(

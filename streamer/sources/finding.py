@@ -13,9 +13,11 @@ from cnerta.streamer.client_errors import TranscriptError
 from cnerta.streamer.sources.base import TranscriptSource
 from cnerta.streamer.sources.options import parse_source
 
-__all__ = ["BUILT_IN", "ENTRY_POINT_GROUP", "make_transcript_source"]
+__all__ = ["BUILT_IN", "DEFAULT_RECOGNISER", "ENTRY_POINT_GROUP", "make_transcript_source"]
 
 ENTRY_POINT_GROUP = "cnerta.transcript_sources"
+DEFAULT_RECOGNISER: Final = "sherpa-onnx"
+"""For a microphone without anything else."""
 
 # Each in a module of its own, imported when it is wanted: some need packages that few have.
 BUILT_IN: Final[Mapping[str, str]] = MappingProxyType(

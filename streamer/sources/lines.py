@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from cnerta.streamer.client_errors import TranscriptError
 from cnerta.streamer.sources.base import LiveAudio, Revision
 
-__all__ = ["LINES_WAITING", "LineTranscript"]
+__all__ = ["LINES_WAITING", "STANDARD_INPUT", "LineTranscript"]
 
 LINES_WAITING = 64
 MAX_LINE_BYTES = 65_536

@@ -1,27 +1,44 @@
 """Runs ``cnerta-stream`` with a microphone that is not there, as a process of its own.
 
-The microphone hears silence at the pace of speech. With UNPLUG_AFTER_MS it is unplugged then.
+The microphone hears silence at the pace of speech, or what the numpy file SAYS has, at 16 kHz. With
+UNPLUG_AFTER_MS it is unplugged then.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import sys
+from collections.abc import Iterator
 
+import numpy as np
+import soxr
 from fake_sounddevice import FakeSounddevice, FakeStream
 
 from cnerta.streamer.cli import main
 
-BLOCK = bytes(2 * 2 * 882)  # 20 ms of two channels at 44.1 kHz
+BLOCK_FRAMES = 882  # 20 ms of two channels at 44.1 kHz
+
+
+def spoken() -> Iterator[bytes]:
+    """Blocks of what is said, then of silence."""
+    if "SAYS" in os.environ:
+        mono = soxr.resample(np.load(os.environ["SAYS"]), 16_000, 44_100)
+        both = np.repeat(np.rint(32_767 * mono).astype("<i2"), 2)
+        for start in range(0, len(both), 2 * BLOCK_FRAMES):
+            block = both[start : start + 2 * BLOCK_FRAMES]
+            yield np.pad(block, (0, 2 * BLOCK_FRAMES - len(block))).tobytes()
+    yield from itertools.repeat(bytes(2 * 2 * BLOCK_FRAMES))
 
 
 def record(stream: FakeStream) -> None:
     loop = asyncio.get_running_loop()
+    blocks = spoken()
 
     def speak() -> None:
         if not stream.closed:
-            stream.speak(BLOCK)
+            stream.speak(next(blocks))
             loop.call_later(0.02, speak)
 
     loop.call_soon(speak)

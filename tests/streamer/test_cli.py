@@ -26,9 +26,11 @@ from cnerta.streamer.messages import (
     decode_server,
     encode,
 )
+from cnerta.streamer.sources.sherpa import DEFAULT_MODEL
 
 from .fake_server import answering, server
 from .fake_sounddevice import FakeSounddevice
+from .tone_recogniser import tones, write_tone_model
 
 COMMAND = [sys.executable, "-c", "from cnerta.streamer.cli import main; main()"]
 SENTENCE = "南京市长江大桥"
@@ -434,12 +436,87 @@ async def test_control_c_at_the_microphone_while_standard_input_is_still_open() 
 async def test_closed_standard_input_is_no_transcript() -> None:
     script = Path(__file__).with_name("fake_microphone_command.py")
     process = await asyncio.create_subprocess_exec(
-        "sh", "-c", 'exec "$@" <&-', "sh", sys.executable, script, "--mic", "-v",
+        "sh", "-c", 'exec "$@" <&-', "sh", sys.executable, script, "--mic", "--source", "lines",
         stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     _, complaints = await asyncio.wait_for(process.communicate(), 10)
     assert process.returncode == 5
     assert b"expected lines on standard input, got a closed one" in complaints
+
+
+# --- recognisers ----------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def microphone_alone(
+    *arguments: str, stdin: int = asyncio.subprocess.DEVNULL, **environment: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The command with a microphone, and nobody who types or pipes lines."""
+    script = Path(__file__).with_name("fake_microphone_command.py")
+    async with server(answering) as url:
+        yield await asyncio.create_subprocess_exec(
+            sys.executable, script, "--mic", "--connect", url, *arguments,
+            stdin=stdin, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, **environment},
+        )  # fmt: skip
+
+
+async def test_microphone_alone_recognises_here_with_a_model_from_the_cache(
+    tmp_path: Path,
+) -> None:
+    snapshots = tmp_path / ("models--" + DEFAULT_MODEL.replace("/", "--")) / "snapshots" / "abc"
+    snapshots.mkdir(parents=True)
+    (snapshots.parents[1] / "refs").mkdir()
+    (snapshots.parents[1] / "refs" / "main").write_text("abc")
+    write_tone_model(snapshots)
+    (snapshots / "model.onnx").rename(snapshots / "model.int8.onnx")
+    async with microphone_alone(HF_HUB_CACHE=str(tmp_path), HF_HUB_OFFLINE="1") as process:
+        _, complaints = await asyncio.wait_for(process.communicate(), 20)
+    # It is found and loaded, and is not what the default model is.
+    said = complaints.decode()
+    assert "Speech is recognised in this process by sherpa-onnx" in said
+    assert "fetching" not in said
+    assert process.returncode != 0
+
+
+async def test_microphone_alone_without_internet_says_what_to_do(tmp_path: Path) -> None:
+    async with microphone_alone(HF_HUB_CACHE=str(tmp_path), HF_HUB_OFFLINE="1") as process:
+        out, complaints = await asyncio.wait_for(process.communicate(), 20)
+    assert (process.returncode, out) == (5, b"")
+    said = complaints.decode()
+    assert "expected to fetch the model k2-fsa/" in said
+    assert "--source sherpa-onnx:FOLDER" in said
+    assert "Traceback" not in said
+
+
+async def test_microphone_with_a_recogniser_in_this_process(tmp_path: Path) -> None:
+    write_tone_model(tmp_path)
+    np.save(tmp_path / "said.npy", tones("一二  "))
+    source = f"sherpa-onnx:{tmp_path},kind=nemo-ctc"
+    async with microphone_alone(
+        "--source", source, "--json", SAYS=str(tmp_path / "said.npy")
+    ) as process:
+        assert process.stdout is not None
+        texts = set()
+        while "一二" not in texts:
+            line = await asyncio.wait_for(process.stdout.readline(), 20)
+            assert line, "the session goes on"
+            message = decode_server(line)
+            texts |= {message.text} if isinstance(message, UtteranceFinal) else set()
+        process.send_signal(signal.SIGINT)
+        await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 0
+
+
+async def test_captions_as_the_transcript(talk: Path, tmp_path: Path) -> None:
+    captions = tmp_path / "talk.srt"
+    captions.write_text(f"1\n00:00:00,000 --> 00:00:00,900\n{SENTENCE}\n", encoding="utf-8")
+    async with server(answering) as url:
+        status, out, _ = await spawn(
+            "--file", talk, "--transcript-file", captions, "--connect", url
+        )
+    assert status == 0
+    assert out.startswith("南京市长[PER 江大桥]")
 
 
 # --- ends -----------------------------------------------------------------------------------------

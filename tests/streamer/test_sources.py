@@ -28,6 +28,7 @@ from cnerta.streamer.sources import (
     read_timed_lines,
 )
 from cnerta.streamer.sources import lines as line_source
+from cnerta.streamer.sources.caption_files import read_captions
 from cnerta.streamer.sources.listening import without_gaps
 
 FORMAT = AudioFormat(sample_rate=16_000)
@@ -319,3 +320,61 @@ async def test_audio_for_recognisers_keeps_its_length_and_its_pitch(rate: int) -
 )
 def test_spaces_between_chinese_characters_are_taken_out(said: str, wanted: str) -> None:
     assert without_gaps(said) == wanted
+
+
+VTT = """WEBVTT
+
+STYLE
+::cue(.PER) { color: red }
+
+NOTE nobody says this
+
+intro
+00:01.000 --> 00:02.500 align:start
+<v 主持人>他在<c.ORG>北京</c></v>
+大学 <00:00:02.000>上班
+
+1:00:03.000 --> 1:00:04.000
+AT&amp;T 和 iPhone 15
+"""
+SRT = """1
+00:00:01,000 --> 00:00:02,500
+{\\an8}<i>他在</i>北京
+大学 上班
+
+2
+00:00:02,600 --> 00:00:02,900
+
+3
+01:00:03,000 --> 01:00:04,000
+AT&T 和 iPhone 15
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("talk.vtt", VTT), ("TALK.SRT", SRT), ("talk.srt", "\ufeff" + SRT)]
+)
+def test_caption_files_are_transcripts(name: str, text: str) -> None:
+    assert read_captions(io.BytesIO(text.encode()), name) == [
+        TimedLine(text="他在北京大学上班", start_ms=1_000, end_ms=2_500),
+        TimedLine(text="AT&T 和 iPhone 15", start_ms=3_603_000, end_ms=3_604_000),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("a.srt", b"", r"a\.srt: expected captions \(srt\), got none"),
+        ("a.vtt", b"WEBVTT\n\n00:01.000 --> 00:02.000\n<c></c>\n", "got none"),
+        ("a.srt", b"\xff\xfe", r"a\.srt: expected captions \(srt\), got: 'utf-8' codec"),
+        (
+            "a.srt",
+            b"1\n00:00:02,000 --> 00:00:01,000\nx\n",
+            "cue 1: expected 0 <= start < end, got 2000 and 1000 ms",
+        ),
+        ("a.ttml", b"<tt", r"a\.ttml: expected captions \(ttml\), got: "),
+    ],
+)
+def test_what_are_no_captions(name: str, content: bytes, complaint: str) -> None:
+    with pytest.raises(TranscriptError, match=complaint):
+        read_captions(io.BytesIO(content), name)
