@@ -1,8 +1,8 @@
-"""``cnerta-evaluate``: score a bundle on annotated data."""
+"""``cnerta-evaluate``: score a model on annotated data, and report on it."""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,17 +10,12 @@ from typing import Annotated, Any
 import msgspec
 import typer
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
-from cnerta.models.bundle import find_bundle
-from cnerta.models.checkpoint import load_checkpoint
 from cnerta.models.errors import CnertaError, ConfigError, DataError
-from cnerta.models.inference import Device, Model
-from cnerta.models.labels import Span
-from cnerta.train.audio import AudioCache
+from cnerta.models.inference import Device
+from cnerta.train.breakdown import KnownEntities, known_entities
 from cnerta.train.data import Example, read_examples
-from cnerta.train.evaluation import bundle_predictions, majority, torch_predictions
 from cnerta.train.metrics import (
     EntityScores,
     HomographScores,
@@ -28,6 +23,13 @@ from cnerta.train.metrics import (
     score_entities,
     score_homographs,
 )
+from cnerta.train.predictions import (
+    pair_predictions,
+    read_predictions,
+    write_predictions,
+)
+from cnerta.train.report import Other, make_report, write_report
+from cnerta.train.systems import Answers, answers_of_bundle, answers_of_checkpoints
 
 __all__ = ["evaluate", "main"]
 
@@ -62,52 +64,72 @@ def evaluate(
             "and the file is a manifest to train on."
         ),
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write report.md, report.json and scores.png into this folder: scores by type, "
+            "depth, seen and unseen entities, kinds of error, intervals."
+        ),
+    ] = None,
+    training_data: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="For --report: JSON lines the model was trained on; what occurs in them with its "
+            "type is a seen entity. Repeatable."
+        ),
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            help="For --report: what another model found (its --predictions on the same data). "
+            "Adds the difference with its interval, and cases.md: the sentences that differ."
+        ),
+    ] = None,
     device: Annotated[Device, typer.Option(help="auto takes a GPU if there is one.")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
 ) -> None:
-    """Score a bundle: precision, recall and F1 of entities, flat and nested, in percent.
+    """Score a model: precision, recall and F1 of entities, flat and nested, in percent.
 
-    Sentences with a recording are streamed through the model in chunks, as live audio would be;
+    Sentences with a recording are streamed through a bundle in chunks, as live audio would be;
     the others are answered from text alone.
     """
     errors = Console(stderr=True)
     try:
         examples = read_examples(data, audio_root=audio_root)
         missing = sum(e.spans is None for e in examples)
-        if not examples:
-            raise DataError(f"expected sentences in {data}, got an empty file")
-        if predictions is not None and not predictions.parent.is_dir():
-            raise DataError(f"expected a folder to write to, got {predictions.parent}")
-        if missing and predictions is None:
-            raise DataError(
-                f"expected entities in every row of {data}, got {missing} of {len(examples)} rows "
-                "without: nothing to compare with, unless --predictions asks for what is found"
-            )
+        _check(data, examples, missing, predictions, report)
+        # Read before the work begins, which may take long.
+        known = _read_known(training_data) if training_data else None
+        other = _read_other(against, examples) if against else None
         if checkpoints:
             if bundle is not None:
                 raise ConfigError("expected --bundle or --checkpoint, got both")
-            cache = AudioCache()
-            voters = [
-                _checkpoint_predictions(path, examples, cache, device, not text_only)
-                for path in checkpoints
-            ]
-            name = " + ".join(n for n, _ in voters)
-            found = [majority(votes) for votes in zip(*(f for _, f in voters), strict=True)]
+            answers = answers_of_checkpoints(
+                checkpoints, examples, use_audio=not text_only, device=device
+            )
         else:
-            model = Model.load(find_bundle(bundle), device=device, threads=threads)
-            name = model.bundle.name
-            found = [
-                list(spans)
-                for spans in track(
-                    bundle_predictions(model, examples, use_audio=not text_only),
-                    description="tagging",
-                    total=len(examples),
-                    console=errors,
-                    transient=True,
-                )
-            ]
+            answers = answers_of_bundle(
+                bundle,
+                examples,
+                use_audio=not text_only,
+                device=device,
+                threads=threads,
+                console=errors,
+            )
+        found = pair_predictions(examples, answers.found)
         if predictions is not None:
-            _write_predictions(predictions, examples, found)
+            write_predictions(predictions, found)
+        if report is not None:
+            made = make_report(
+                answers.name,
+                data.name,
+                found,
+                spoken=_spoken(answers, examples),
+                nested=answers.nested,
+                known=known,
+                other=other,
+            )
+            write_report(report, made, found, other)
     except (CnertaError, OSError) as error:
         complaint = f"{type(error).__name__}: {error}"
         errors.print(complaint, style="red", markup=False, soft_wrap=True)
@@ -116,13 +138,12 @@ def evaluate(
         errors.print(f"{missing} of {len(examples)} rows have no entities: not scored")
         return
     gold = [e.spans or () for e in examples]
-    scores = score_entities(gold, found)
-    homographs = score_homographs([e.text for e in examples], gold, found)
-    spoken = 0 if text_only else sum(e.audio is not None for e in examples)
+    scores = score_entities(gold, answers.found)
+    homographs = score_homographs([e.text for e in examples], gold, answers.found)
     if as_json:
-        typer.echo(msgspec.json.encode(_as_json(scores, homographs)).decode())
+        typer.echo(msgspec.json.encode(_as_json(answers, scores, homographs)).decode())
     else:
-        _print_table(name, scores, spoken)
+        _print_table(answers, scores, _spoken(answers, examples))
         if homographs.texts:
             Console().print(
                 f"{homographs.texts} texts with several readings: all readings right "
@@ -130,40 +151,62 @@ def evaluate(
             )
 
 
-def _checkpoint_predictions(
-    path: Path, examples: list[Example], cache: AudioCache, device: Device, use_audio: bool
-) -> tuple[str, list[list[Span]]]:
-    """Name and predictions of a checkpoint."""
-    import torch
+def _check(
+    data: Path,
+    examples: Sequence[Example],
+    missing: int,
+    predictions: Path | None,
+    report: Path | None,
+) -> None:
+    """Say what cannot be done before anything is."""
+    if not examples:
+        raise DataError(f"expected sentences in {data}, got an empty file")
+    if predictions is not None and not predictions.parent.is_dir():
+        raise DataError(f"expected a folder to write to, got {predictions.parent}")
+    if missing and (predictions is None or report is not None):
+        raise DataError(
+            f"expected entities in every row of {data}, got {missing} of {len(examples)} rows "
+            "without: nothing to compare with, unless only --predictions asks for what is found"
+        )
 
-    loaded = load_checkpoint(path)
-    found_cuda = torch.cuda.is_available()
-    if device == "cuda" and not found_cuda:
-        raise ConfigError("expected a GPU that torch can use, got none")
-    place = torch.device("cuda" if found_cuda and device != "cpu" else "cpu")
-    found = torch_predictions(
-        loaded.model.to(place), examples, cache, use_audio=use_audio, device=place
-    )
-    return loaded.name, found
+
+def _read_known(paths: Sequence[Path]) -> KnownEntities:
+    examples = [e for path in paths for e in read_examples(path)]
+    if all(e.spans is None for e in examples):
+        raise DataError(f"expected entities in {', '.join(map(str, paths))}, got none")
+    return known_entities((e.text, e.spans or ()) for e in examples)
 
 
-def _as_json(scores: EntityScores, homographs: HomographScores) -> dict[str, Any]:
+def _read_other(path: Path, examples: Sequence[Example]) -> Other:
+    theirs = read_predictions(path)
+    if [(p.text, p.gold) for p in theirs] != [(e.text, e.spans) for e in examples]:
+        raise DataError(
+            f"expected predictions of the same sentences and gold entities in {path}, got others"
+        )
+    return Other(path.stem, theirs)
+
+
+def _spoken(answers: Answers, examples: Sequence[Example]) -> int:
+    return sum(e.audio is not None for e in examples) if answers.uses_audio else 0
+
+
+def _as_json(answers: Answers, scores: EntityScores, homographs: HomographScores) -> dict[str, Any]:
     def figures(s: Scores) -> dict[str, float]:
         return {"precision": s.precision, "recall": s.recall, "f1": s.f1}
 
     return {
         "sentences": scores.sentences,
         "flat": figures(scores.flat),
-        "nested": figures(scores.nested),
+        "nested": figures(scores.nested) if answers.nested else None,
         "homographs": asdict(homographs),
     }
 
 
-def _print_table(name: str, scores: EntityScores, spoken: int) -> None:
-    table = Table(title=f"{name}: {scores.sentences} sentences, {spoken} with speech")
+def _print_table(answers: Answers, scores: EntityScores, spoken: int) -> None:
+    table = Table(title=f"{answers.name}: {scores.sentences} sentences, {spoken} with speech")
     for heading in ("", "precision", "recall", "F1", "boundary errors", "type errors"):
         table.add_column(heading, justify="left" if not heading else "right")
-    for kind, s in (("flat", scores.flat), ("nested", scores.nested)):
+    for kind, s in (("flat", scores.flat), ("nested", scores.nested))[: 1 + answers.nested]:
         table.add_row(
             kind,
             f"{s.precision:.2f}",
@@ -173,16 +216,6 @@ def _print_table(name: str, scores: EntityScores, spoken: int) -> None:
             str(s.type_errors),
         )
     Console().print(table)
-
-
-def _write_predictions(path: Path, examples: list[Example], found: list[list[Span]]) -> None:
-    with path.open("wb") as file:
-        for example, spans in zip(examples, found, strict=True):
-            entities = [[s.start, s.end, example.text[s.start : s.end], s.label] for s in spans]
-            row: dict[str, Any] = {"text": example.text, "entities": entities}
-            if example.audio is not None:
-                row["audio"] = os.path.relpath(example.audio, path.parent)
-            file.write(msgspec.json.encode(row) + b"\n")
 
 
 def main() -> None:

@@ -1,15 +1,22 @@
 """Scores: precision, recall and F1 of whole entities, and what kinds of error there are.
 
 An entity counts as right if start, end and type are. ``nested`` scores all entities, ``flat`` the
-outermost of gold and of prediction alike. Boundary and type errors are those of the paper's
-Table 5: a predicted entity that overlaps a gold one of its type without being it, and one with a
-gold entity's exact boundaries but another type.
+outermost of gold and of prediction alike.
+
+Every entity that is found but not right is one of three errors, the first that fits:
+
+* type error: the boundaries of a gold entity, but another type (Table 5 of the paper),
+* boundary error: overlaps a gold entity of its type without being it (Table 5 of the paper),
+* spurious: neither.
+
+A gold entity that was not found and that neither a type nor a boundary error is about is missed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -22,19 +29,32 @@ __all__ = [
     "Scores",
     "score_entities",
     "score_homographs",
+    "score_spans",
     "sentence_counts",
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Counts, and the usual figures in percent."""
+    """Counts, and the usual figures in percent.
+
+    Attributes:
+        correct: Entities that were found.
+        predicted: All that the model says.
+        gold: All that there are.
+        boundary_errors: See the module.
+        type_errors: See the module.
+        spurious: See the module. With the errors of both kinds, all that is predicted wrongly.
+        missed: See the module.
+    """
 
     correct: int
     predicted: int
     gold: int
     boundary_errors: int
     type_errors: int
+    spurious: int
+    missed: int
 
     @property
     def precision(self) -> float:
@@ -72,7 +92,7 @@ def score_entities(
     """
     pairs = [(set(g), set(p)) for g, p in zip(gold, predicted, strict=True)]
     flat = [(set(outermost(g)), set(outermost(p))) for g, p in pairs]
-    return EntityScores(len(pairs), _score(flat), _score(pairs))
+    return EntityScores(len(pairs), score_spans(flat), score_spans(pairs))
 
 
 def sentence_counts(
@@ -132,20 +152,42 @@ def score_homographs(
     )
 
 
-def _score(pairs: Sequence[tuple[set[Span], set[Span]]]) -> Scores:
-    boundary = types = 0
-    for gold, predicted in pairs:
-        for span in predicted - gold:
-            same_stretch = [g for g in gold if (g.start, g.end) == (span.start, span.end)]
-            overlapping = [g for g in gold if g.start < span.end and span.start < g.end]
-            if same_stretch:
-                types += 1
-            elif any(g.label == span.label for g in overlapping):
-                boundary += 1
-    return Scores(
-        correct=sum(len(g & p) for g, p in pairs),
-        predicted=sum(len(p) for _, p in pairs),
-        gold=sum(len(g) for g, _ in pairs),
-        boundary_errors=boundary,
-        type_errors=types,
-    )
+def score_spans(
+    pairs: Sequence[tuple[set[Span], set[Span]]],
+    where: Callable[[int, Span], bool] = lambda _sentence, _span: True,
+) -> Scores:
+    """Score some of the entities: those of one type, say.
+
+    What kind of error an entity is does not depend on which are chosen.
+
+    Args:
+        pairs: Gold and predicted entities of each sentence.
+        where: Whether an entity of the sentence with this index counts, gold or predicted.
+    """
+    counts: Counter[str] = Counter()
+    for index, (gold, predicted) in enumerate(pairs):
+        chosen_gold = {s for s in gold if where(index, s)}
+        chosen = {s for s in predicted if where(index, s)}
+        counts["correct"] += len(chosen_gold & chosen)
+        counts["predicted"] += len(chosen)
+        counts["gold"] += len(chosen_gold)
+        for span in chosen - gold:
+            if any(_same_stretch(span, g) for g in gold):
+                counts["type_errors"] += 1
+            elif any(_same_type_overlaps(span, g) for g in gold):
+                counts["boundary_errors"] += 1
+            else:
+                counts["spurious"] += 1
+        wrong = predicted - gold
+        for span in chosen_gold - predicted:
+            if not any(_same_stretch(span, p) or _same_type_overlaps(span, p) for p in wrong):
+                counts["missed"] += 1
+    return Scores(**{f.name: counts[f.name] for f in fields(Scores)})
+
+
+def _same_stretch(first: Span, second: Span) -> bool:
+    return (first.start, first.end) == (second.start, second.end)
+
+
+def _same_type_overlaps(first: Span, second: Span) -> bool:
+    return first.label == second.label and first.start < second.end and second.start < first.end

@@ -1,13 +1,14 @@
-"""Whether a difference between two models could be chance: paired bootstrap over sentences."""
+"""What chance may have done to a score, or to a difference: bootstrap over sentences."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Difference", "paired_bootstrap"]
+__all__ = ["Difference", "bootstrap_interval", "paired_bootstrap"]
 
 SAMPLES = 5000
 # Drawn at once: numbers in memory, not samples, so that long test sets cost time only.
@@ -66,27 +67,58 @@ def paired_bootstrap(
         raise ValueError(f"expected the same sentences, got {sentences} and {theirs.shape[1]}")
     if (ours[0, :, 2] != theirs[0, :, 2]).any():
         raise ValueError("expected the same gold entities in every sentence, got others")
+    differences = np.concatenate(
+        [_mean_f1(w, ours) - _mean_f1(w, theirs) for w in _drawings(sentences, samples, seed)]
+    )
+    once = np.ones((1, sentences), np.int64)
+    low, high = _ends(differences, level)
+    # One is added, so that no finite number of draws claims certainty.
+    rarer = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
+    return Difference(
+        value=float((_mean_f1(once, ours) - _mean_f1(once, theirs))[0]),
+        low=low,
+        high=high,
+        p_value=min(1.0, 2 * (rarer + 1) / (samples + 1)),
+    )
+
+
+def bootstrap_interval(
+    counts: Counts, *, samples: int = SAMPLES, level: float = 0.95, seed: int = 0
+) -> tuple[float, float]:
+    """Interval of a model's F1, in percent, over drawings of its sentences with replacement.
+
+    Args:
+        counts: As of :func:`paired_bootstrap`. shape: (seeds, sentences, 3)
+        samples: How many draws.
+        level: Of the interval, 0 to 1.
+        seed: Of the draws.
+
+    Raises:
+        ValueError: There are no sentences.
+    """
+    sentences = counts.shape[1]
+    if not sentences:
+        raise ValueError("expected sentences, got none")
+    drawings = _drawings(sentences, samples, seed)
+    return _ends(np.concatenate([_mean_f1(w, counts) for w in drawings]), level)
+
+
+def _drawings(sentences: int, samples: int, seed: int) -> Iterator[Counts]:
+    """How often each sentence is drawn, a few drawings at a time. shape: (some, sentences)."""
     generator = np.random.default_rng(seed)
-    differences = np.empty(samples)
     step = max(1, _AT_ONCE // sentences)
     for first in range(0, samples, step):
         count = min(step, samples - first)
         drawn = generator.integers(sentences, size=(count, sentences))
         drawn += sentences * np.arange(count)[:, None]
         weights = np.bincount(drawn.ravel(), minlength=count * sentences)
-        weights = weights.reshape(count, sentences)
-        differences[first : first + count] = _mean_f1(weights, ours) - _mean_f1(weights, theirs)
-    once = np.ones((1, sentences), np.int64)
+        yield weights.reshape(count, sentences)
+
+
+def _ends(values: Floats, level: float) -> tuple[float, float]:
     tail = (1 - level) / 2
-    low, high = np.quantile(differences, [tail, 1 - tail])
-    # One is added, so that no finite number of draws claims certainty.
-    rarer = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
-    return Difference(
-        value=float((_mean_f1(once, ours) - _mean_f1(once, theirs))[0]),
-        low=float(low),
-        high=float(high),
-        p_value=min(1.0, 2 * (rarer + 1) / (samples + 1)),
-    )
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def _mean_f1(weights: Counts, counts: Counts) -> Floats:

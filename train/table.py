@@ -15,7 +15,7 @@ import numpy.typing as npt
 from cnerta.models.config import ModelConfig
 from cnerta.models.errors import ConfigError, DataError
 from cnerta.train.grid import Mode, Run, listens, load_predictions
-from cnerta.train.metrics import sentence_counts
+from cnerta.train.metrics import Scores, score_entities, sentence_counts
 from cnerta.train.predictions import Prediction
 from cnerta.train.significance import Difference, paired_bootstrap
 
@@ -62,12 +62,15 @@ class Figures:
         recall: Share of what there is that was found.
         f1: Their harmonic mean.
         delta: F1 above that of the row's baseline; None where there is none.
+        errors: Boundary errors, type errors, spurious and missed entities, as
+            :mod:`cnerta.train.metrics` tells them apart; mean over seeds.
     """
 
     precision: Estimate
     recall: Estimate
     f1: Estimate
     delta: Difference | None
+    errors: tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,11 +205,19 @@ def build_sections(
 
 @dataclass(frozen=True, slots=True)
 class _Scored:
-    """The runs of a row: counts of each sentence by kind, shape (seeds, sentences, 3)."""
+    """The runs of a row.
+
+    Attributes:
+        seeds: See :class:`Row`.
+        unscored: See :class:`Row`.
+        counts: Of each sentence, by kind. shape: (seeds, sentences, 3)
+        errors: See :class:`Figures`; by kind.
+    """
 
     seeds: tuple[int, ...]
     unscored: tuple[tuple[int, str], ...]
     counts: dict[Kind, npt.NDArray[np.int64]]
+    errors: dict[Kind, tuple[float, float, float, float]]
 
     @classmethod
     def of(
@@ -221,19 +232,20 @@ class _Scored:
                 missing.append((run.seed, _reason(run)))
             else:
                 there.append((run.seed, own))
-        counts = {
-            kind: np.stack(
-                [
-                    sentence_counts(
-                        [p.gold or () for p in own], [p.found for p in own], flat=kind == "flat"
-                    )
-                    for _, own in there
-                ]
-            )
-            for kind in KINDS
-            if there
-        }
-        return cls(tuple(seed for seed, _ in there), tuple(missing), counts)
+        counts, errors = {}, {}
+        for kind in KINDS if there else ():
+            sides = [([p.gold or () for p in own], [p.found for p in own]) for _, own in there]
+            flat = kind == "flat"
+            counts[kind] = np.stack([sentence_counts(g, p, flat=flat) for g, p in sides])
+            scores = [getattr(score_entities(g, p), kind) for g, p in sides]
+            errors[kind] = _mean_errors(scores)
+        return cls(tuple(seed for seed, _ in there), tuple(missing), counts, errors)
+
+
+def _mean_errors(scores: Sequence[Scores]) -> tuple[float, float, float, float]:
+    counts = [(s.boundary_errors, s.type_errors, s.spurious, s.missed) for s in scores]
+    boundary, types, spurious, missed = np.mean(counts, axis=0).tolist()
+    return boundary, types, spurious, missed
 
 
 def _reason(run: Run) -> str:
@@ -260,12 +272,16 @@ def _row(name: str, model: ModelConfig, scored: Mapping[str, _Scored], baseline:
     for kind in KINDS:
         if own.seeds and (kind == "flat" or model.labels == "nested"):
             theirs = base.counts.get(kind) if base else None
-            figures[kind] = _figures(own.counts[kind], theirs)
+            figures[kind] = _figures(own.counts[kind], theirs, own.errors[kind])
     shown = baseline if base and base.seeds else ""
     return Row(name, model, own.seeds, own.unscored, shown, figures["flat"], figures["nested"])
 
 
-def _figures(ours: npt.NDArray[np.int64], theirs: npt.NDArray[np.int64] | None) -> Figures:
+def _figures(
+    ours: npt.NDArray[np.int64],
+    theirs: npt.NDArray[np.int64] | None,
+    errors: tuple[float, float, float, float],
+) -> Figures:
     # shape of each: (seeds,)
     correct, predicted, gold = ours.sum(axis=1).T
     return Figures(
@@ -273,6 +289,7 @@ def _figures(ours: npt.NDArray[np.int64], theirs: npt.NDArray[np.int64] | None) 
         recall=_estimate(100 * correct / np.maximum(gold, 1)),
         f1=_estimate(200 * correct / np.maximum(predicted + gold, 1)),
         delta=None if theirs is None else paired_bootstrap(ours, theirs),
+        errors=errors,
     )
 
 
@@ -281,12 +298,17 @@ def _estimate(values: npt.NDArray[np.float64]) -> Estimate:
     return Estimate(float(values.mean()), deviation)
 
 
-def markdown_table(sections: Sequence[Section], plots: Mapping[str, str] | None = None) -> str:
+def markdown_table(
+    sections: Sequence[Section],
+    plots: Mapping[str, str] | None = None,
+    links: Mapping[str, Mapping[str, str]] | None = None,
+) -> str:
     """The report as Markdown.
 
     Args:
         sections: What to show.
         plots: Picture of each section, by title.
+        links: Cases of rows, by the section's title and the row's name.
     """
     lines = [
         "# Table",
@@ -295,7 +317,10 @@ def markdown_table(sections: Sequence[Section], plots: Mapping[str, str] | None 
         "sample deviation over the seeds. *Flat* scores the outermost entities, *nested* all of "
         "them. Δ is F1 above the text-only row of the same text encoder (or the row named), with "
         "the 95 % interval of a paired bootstrap over sentences; it says what other sentences "
-        "might have given, not what other seeds might.",
+        "might have given, not what other seeds might. Errors are told apart as in the paper's "
+        "Table 5: of what is predicted wrongly, a type error has the boundaries of a gold entity, "
+        "a boundary error overlaps one of its type, the rest is spurious; missed are gold "
+        "entities that no error of the first two kinds is about. Means over seeds.",
     ]
     for section in sections:
         lines += ["", f"## {section.title}", ""]
@@ -311,7 +336,24 @@ def markdown_table(sections: Sequence[Section], plots: Mapping[str, str] | None 
             lines += [f"- {name}, seed {seed}: {why}" for name, seed, why in missing]
         if plots and section.title in plots:
             lines += ["", f"![{section.title}]({plots[section.title]})"]
+        lines += ["", *_error_rows(section)]
+        if links and section.title in links:
+            said = ", ".join(f"[{name}]({file})" for name, file in links[section.title].items())
+            lines += ["", f"Sentences answered differently from the baseline: {said}."]
     return "\n".join(lines) + "\n"
+
+
+def _error_rows(section: Section) -> list[str]:
+    """The paper's Table 5."""
+    names = ("boundary errors", "type errors", "spurious", "missed")
+    heading = [f"{kind} {name}" for kind in KINDS for name in names]
+    lines = ["| model | " + " | ".join(heading) + " |", "|---|" + "---:|" * len(heading)]
+    for row in section.rows:
+        cells = [row.name]
+        for figures in row.figures.values():
+            cells += [f"{n:.1f}" for n in figures.errors] if figures else ["–"] * len(names)
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
 
 
 def csv_table(sections: Sequence[Section]) -> str:
@@ -320,6 +362,7 @@ def csv_table(sections: Sequence[Section]) -> str:
     columns = [
         "source", "mode", "model", "scores", "seeds", "unscored_seeds",
         "precision", "precision_deviation", "recall", "recall_deviation", "f1", "f1_deviation",
+        "boundary_errors", "type_errors", "spurious", "missed",
         "baseline", "delta", "delta_low", "delta_high", "delta_p",
     ]  # fmt: skip
     writer = csv.writer(output, lineterminator="\n")
@@ -334,11 +377,12 @@ def csv_table(sections: Sequence[Section]) -> str:
 
 def _values(row: Row, figures: Figures | None) -> list[Any]:
     if figures is None:
-        return [""] * 11
+        return [""] * 15
     values: list[Any] = []
     for estimate in (figures.precision, figures.recall, figures.f1):
         deviation = "" if estimate.deviation is None else f"{estimate.deviation:.4f}"
         values += [f"{estimate.mean:.4f}", deviation]
+    values += [f"{n:.2f}" for n in figures.errors]
     if figures.delta is None:
         return [*values, *[""] * 5]
     d = figures.delta

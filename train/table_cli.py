@@ -13,9 +13,17 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from cnerta.models.errors import CnertaError, ConfigError
-from cnerta.train.grid import Grid, Run, evaluation_sources, find_runs, plan_runs
+from cnerta.train.cases import cases_document, find_cases
+from cnerta.train.grid import (
+    Grid,
+    Run,
+    evaluation_sources,
+    find_runs,
+    load_predictions,
+    plan_runs,
+)
 from cnerta.train.plots import draw_sections
-from cnerta.train.table import build_sections, csv_table, markdown_table
+from cnerta.train.table import Section, build_sections, csv_table, markdown_table
 
 __all__ = ["table"]
 
@@ -111,7 +119,7 @@ def table(
             sources = list(chosen)
         sections = build_sections(runs, sources, baseline or ())
         plots = draw_sections(out, sections)
-        report = markdown_table(sections, plots)
+        report = markdown_table(sections, plots, _write_cases(out, runs, sections))
         (out / "table.md").write_text(report, encoding="utf-8")
         (out / "table.csv").write_text(csv_table(sections), encoding="utf-8")
     except (CnertaError, OSError) as error:
@@ -121,6 +129,38 @@ def table(
     typer.echo(report)
     if any(run.record.status == "failed" or run.record.message for run in runs):
         raise typer.Exit(1)
+
+
+def _write_cases(
+    out: Path, runs: Sequence[Run], sections: Sequence[Section]
+) -> dict[str, dict[str, str]]:
+    """Write where each row differs from its baseline, of the first seed that both have.
+
+    Returns:
+        Name of each file, by the section's title and the row's name.
+    """
+    by_place = {(run.name, run.seed): run for run in runs}
+    links: dict[str, dict[str, str]] = {}
+    for section in sections:
+        seeds = {row.name: row.seeds for row in section.rows}
+        for row in section.rows:
+            both = [s for s in row.seeds if s in seeds.get(row.baseline, ())]
+            if not both:
+                continue
+            ours, theirs = (
+                load_predictions(by_place[name, both[0]], section.source, section.mode)
+                for name in (row.name, row.baseline)
+            )
+            assert ours is not None, "scored"
+            assert theirs is not None, "scored"
+            path = out / "cases" / f"{section.source}-{section.mode}-{row.name}.md"
+            path.parent.mkdir(exist_ok=True)
+            what = "Speech" if section.mode == "speech" else ""
+            cases = find_cases(ours, theirs)
+            document = cases_document(cases, row.name, row.baseline, what=what)
+            path.write_text(document, encoding="utf-8")
+            links.setdefault(section.title, {})[row.name] = f"cases/{path.name}"
+    return links
 
 
 def _numbers(text: str) -> list[int]:

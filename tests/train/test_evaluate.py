@@ -107,3 +107,67 @@ def test_the_majority_decides() -> None:
     assert majority([[a, c], [c, a], [b]]) == [a, c]
     assert majority([[a], [b]]) == []
     assert majority([[a, a], [], []]) == []
+
+
+def test_a_report_is_written_beside_the_scores(
+    data: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    found, other = tmp_path / "found.jsonl", tmp_path / "other.jsonl"
+    run("--data", data, "--bundle", tiny_bundle, "--predictions", found)
+    code, _, messages = run(
+        "--data", found, "--bundle", tiny_bundle, "--text-only", "--predictions", other
+    )
+    assert code == 0, messages
+    out = tmp_path / "report"
+    arguments = ("--data", found, "--bundle", tiny_bundle, "--report", out)
+    code, _, messages = run(*arguments, "--against", other, "--training-data", found)
+    assert code == 0, messages
+    report = json.loads((out / "report.json").read_bytes())
+    assert (report["sentences"], report["spoken"]) == (3, 3)
+    nested = report["breakdowns"]["nested"]
+    assert nested["scores"]["f1"] == 100.0
+    assert nested["seen"]["gold"] == nested["scores"]["gold"]
+    assert report["differences"]["nested"]["value"] >= 0.0
+    assert (out / "cases.md").is_file()
+    code, _, messages = run(*arguments, "--against", data)
+    assert code == 1
+    assert "expected predictions in" in messages.replace("\n", " ")
+    rows = found.read_text().splitlines()
+    (tmp_path / "fewer.jsonl").write_text("".join(r + "\n" for r in rows[:2]))
+    code, _, messages = run(*arguments, "--against", tmp_path / "fewer.jsonl")
+    assert code == 1
+    assert "of the same sentences and gold entities" in messages.replace("\n", " ")
+    code, _, messages = run(*arguments, "--training-data", data)
+    assert code == 1
+    assert "got none" in messages.replace("\n", " ")
+    code, _, messages = run("--data", data, "--bundle", tiny_bundle, "--report", out)
+    assert code == 1
+    assert "expected entities in every row" in messages.replace("\n", " ")
+
+
+def test_a_checkpoint_answers_in_offsets_of_the_text_as_given(
+    tiny_model: SpeechTagger, tmp_path: Path
+) -> None:
+    """It sees what training shows: no punctuation, no white space, lower case."""
+    checkpoint = tmp_path / "model"
+    save_checkpoint(checkpoint, Checkpoint("tiny", tiny_model, {}, {}))
+    plain, dressed = tmp_path / "plain.jsonl", tmp_path / "dressed.jsonl"
+    texts = ["南京市长江大桥", "李明说很好"]
+    plain.write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
+    spaced = [" " + "，".join(t) + "。" for t in texts] + ["。"]
+    dressed.write_text("".join(json.dumps({"text": t}) + "\n" for t in spaced))
+    found = []
+    for path in (plain, dressed):
+        out = tmp_path / f"{path.stem}.out"
+        arguments = ("--checkpoint", checkpoint, "--device", "cpu", "--predictions", out)
+        code, _, messages = run("--data", path, *arguments)
+        assert code == 0, messages
+        found.append([json.loads(line)["entities"] for line in out.read_text().splitlines()])
+    ours, theirs = found
+    assert any(ours), "expected something to compare"
+    assert theirs == [
+        *(
+            [[1 + 2 * s, 2 * e, "，".join(m), label] for s, e, m, label in row] for row in ours
+        ),
+        [],
+    ]  # fmt: skip

@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+import nervaluate
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cnerta.models.labels import Span, outermost
-from cnerta.train.metrics import HomographScores, score_entities, score_homographs
+from cnerta.train.metrics import (
+    HomographScores,
+    score_entities,
+    score_homographs,
+    score_spans,
+    sentence_counts,
+)
 
 GOLD = [Span(0, 7, "ORG"), Span(0, 2, "LOC"), Span(9, 11, "PER")]
 
@@ -69,3 +76,84 @@ def test_homographs_count_only_if_every_reading_is_right() -> None:
     assert score_homographs(texts, gold, [first, first, [], [], []]) == HomographScores(1, 0, 0)
     # Told apart, but one of them wrong.
     assert score_homographs(texts, gold, [first, [mayor], [], [], []]) == HomographScores(1, 0, 1)
+
+
+def only_flat(spans: list[Span]) -> list[dict[str, object]]:
+    # nervaluate's ends are those of the last character.
+    return [{"label": s.label, "start": s.start, "end": s.end - 1} for s in outermost(spans)]
+
+
+@given(st.lists(st.tuples(annotations(), annotations()), min_size=1, max_size=4))
+def test_flat_scores_against_nervaluate(pairs: list[tuple[list[Span], list[Span]]]) -> None:
+    gold, predicted = [g for g, _ in pairs], [p for _, p in pairs]
+    evaluator = nervaluate.Evaluator(
+        [only_flat(g) for g in gold],
+        [only_flat(p) for p in predicted],
+        tags=["A", "B"],
+        loader="dict",
+    )
+    results = evaluator.evaluate()
+    flat = score_entities(gold, predicted).flat
+    theirs = results["overall"]["strict"]
+    assert (flat.correct, flat.predicted, flat.gold) == (
+        theirs.correct,
+        theirs.actual,
+        theirs.possible,
+    )
+    assert flat.f1 == pytest.approx(100 * theirs.f1)
+    assert flat.precision == pytest.approx(100 * theirs.precision)
+    assert flat.recall == pytest.approx(100 * theirs.recall)
+    # Where only boundaries are asked for, what has the wrong type is right as well.
+    exact = results["overall"]["exact"]
+    assert flat.correct + flat.type_errors == exact.correct
+    assert flat.type_errors + flat.boundary_errors + flat.spurious == flat.predicted - flat.correct
+
+
+@given(st.lists(st.tuples(annotations(), annotations()), max_size=3))
+def test_missed_entities_are_those_no_error_is_about(
+    pairs: list[tuple[list[Span], list[Span]]],
+) -> None:
+    # By characters in place of offsets.
+    def characters(span: Span) -> set[int]:
+        return set(range(span.start, span.end))
+
+    missed = 0
+    for gold, predicted in ((set(g), set(p)) for g, p in pairs):
+        for g in gold - predicted:
+            about = [
+                p
+                for p in predicted - gold
+                if characters(p) == characters(g)
+                or (p.label == g.label and characters(p) & characters(g))
+            ]
+            missed += not about
+    scores = score_entities([g for g, _ in pairs], [p for _, p in pairs]).nested
+    assert scores.missed == missed
+
+
+def test_what_is_neither_error_is_spurious_or_missed() -> None:
+    scores = score_entities([GOLD], [[Span(12, 13, "PER"), Span(1, 3, "PER")]]).nested
+    assert (scores.boundary_errors, scores.type_errors) == (0, 0)
+    # One lies outside everything, one across a gold entity of another type.
+    assert (scores.spurious, scores.missed) == (2, 3)
+
+
+@given(st.lists(st.tuples(annotations(), annotations()), max_size=4))
+def test_parts_add_up(pairs: list[tuple[list[Span], list[Span]]]) -> None:
+    sides = [(set(g), set(p)) for g, p in pairs]
+    whole = score_spans(sides)
+    a, b = (score_spans(sides, lambda _, s, t=t: s.label == t) for t in "AB")  # type: ignore[misc]
+    for field in ("correct", "predicted", "gold", "boundary_errors", "type_errors", "missed"):
+        assert getattr(a, field) + getattr(b, field) == getattr(whole, field)
+    first = score_spans(sides, lambda i, _: i == 0)
+    assert first == score_spans(sides[:1])
+
+
+@given(st.lists(st.tuples(annotations(), annotations()), max_size=4))
+def test_counts_of_sentences_add_up(pairs: list[tuple[list[Span], list[Span]]]) -> None:
+    gold, predicted = [g for g, _ in pairs], [p for _, p in pairs]
+    scores = score_entities(gold, predicted)
+    for flat, own in ((True, scores.flat), (False, scores.nested)):
+        counts = sentence_counts(gold, predicted, flat=flat)
+        assert counts.shape == (len(pairs), 3)
+        assert counts.sum(axis=0).tolist() == [own.correct, own.predicted, own.gold]

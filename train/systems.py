@@ -1,0 +1,116 @@
+"""Who answers in an evaluation: a bundle, or checkpoints that vote."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from cnerta.models.bundle import find_bundle
+from cnerta.models.checkpoint import load_checkpoint
+from cnerta.models.errors import ConfigError
+from cnerta.models.inference import Device, Model
+from cnerta.models.labels import Span
+from cnerta.models.normalisation import normalise
+from cnerta.train.audio import AudioCache
+from cnerta.train.data import Example, normalise_example
+from cnerta.train.evaluation import bundle_predictions, majority, torch_predictions
+
+__all__ = ["Answers", "answers_of_bundle", "answers_of_checkpoints"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a system found.
+
+    Attributes:
+        name: Of the system.
+        found: Entities of each sentence, in offsets of its own text.
+        nested: Whether entities may lie in one another.
+        uses_audio: Whether recordings were listened to.
+    """
+
+    name: str
+    found: list[list[Span]]
+    nested: bool
+    uses_audio: bool
+
+
+def answers_of_bundle(
+    path: Path | None,
+    examples: Sequence[Example],
+    *,
+    use_audio: bool,
+    device: Device,
+    threads: int,
+    console: Console,
+) -> Answers:
+    """Stream every sentence through a bundle.
+
+    Args:
+        path: Folder or name of the bundle; the default one if None.
+        examples: Sentences.
+        use_audio: Listen to recordings.
+        device: Where to run.
+        threads: CPU threads.
+        console: For the progress bar.
+
+    Raises:
+        BundleError: The bundle cannot be used.
+        DataError: A text is longer than the model takes.
+        InferenceError: The runtime cannot run it.
+    """
+    model = Model.load(find_bundle(path), device=device, threads=threads)
+    answers = track(
+        bundle_predictions(model, examples, use_audio=use_audio),
+        description="tagging",
+        total=len(examples),
+        console=console,
+        transient=True,
+    )
+    found = [list(spans) for spans in answers]
+    return Answers(model.bundle.name, found, model.bundle.nested, use_audio)
+
+
+def answers_of_checkpoints(
+    paths: Sequence[Path], examples: Sequence[Example], *, use_audio: bool, device: Device
+) -> Answers:
+    """What most of some checkpoints find, in batches.
+
+    Args:
+        paths: Their folders.
+        examples: Sentences.
+        use_audio: Listen to recordings.
+        device: Where to run.
+
+    Raises:
+        CheckpointError: A checkpoint cannot be read.
+        ConfigError: There is no such device.
+    """
+    import torch
+
+    found_cuda = torch.cuda.is_available()
+    if device == "cuda" and not found_cuda:
+        raise ConfigError("expected a GPU that torch can use, got none")
+    place = torch.device("cuda" if found_cuda and device != "cpu" else "cpu")
+    cache = AudioCache()
+    normalised = [normalise(e.text) for e in examples]
+    # Without a spoken character there is nothing to find.
+    spoken = [i for i, text in enumerate(normalised) if text.text]
+    seen = [normalise_example(examples[i]) for i in spoken]
+    names, nested = [], False
+    votes: list[list[list[Span]]] = [[] for _ in examples]
+    for path in paths:
+        loaded = load_checkpoint(path)
+        names.append(loaded.name)
+        nested = nested or loaded.model.scheme.kind == "nested"
+        model = loaded.model.to(place)
+        answers = torch_predictions(model, seen, cache, use_audio=use_audio, device=place)
+        for i, spans in zip(spoken, answers, strict=True):
+            ranges = [(*normalised[i].original_range(s.start, s.end), s.label) for s in spans]
+            votes[i].append([Span(*r) for r in ranges])
+    found = [majority(v) for v in votes]
+    return Answers(" + ".join(names), found, nested, use_audio)
