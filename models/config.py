@@ -20,7 +20,7 @@ __all__ = [
     "UnitKind",
 ]
 
-FusionKind = Literal["none", "cma", "mmi"]
+FusionKind = Literal["none", "cma", "mmi", "aligned"]
 TextKind = Literal["bilstm", "lattice", "softlexicon", "pretrained"]
 UnitKind = Literal["characters", "pronunciations"]
 LEXICON_ENCODERS: frozenset[TextKind] = frozenset({"lattice", "softlexicon"})
@@ -95,10 +95,11 @@ class FusionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How speech reaches the tagger.
 
     Attributes:
-        kind: ``none`` (text only), ``cma`` (cross-modal attention, equation 1) or ``mmi``
-            (multimodal interaction, Yu et al. 2020).
+        kind: ``none`` (text only), ``cma`` (cross-modal attention, equation 1), ``mmi``
+            (multimodal interaction, Yu et al. 2020) or ``aligned`` (ours: pools each character's
+            own frames and the pauses beside it, which the CTC task has to find).
         width: Size of the fused representation; of each of its two halves with ``mmi``.
-        heads: Attention heads.
+        heads: Attention heads; ``aligned`` has none.
         feed_forward: Inner size of the feed-forward layer.
         dropout: Dropout probability.
         guided: Ours, for ``cma``: add the masked CTC log-probability of each character at each
@@ -122,10 +123,12 @@ class FusionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         """Refuse what would be silently ignored or cannot be built."""
-        if self.width % self.heads:
+        if self.kind in ("cma", "mmi") and self.width % self.heads:
             raise ValueError(f"expected a width of {self.heads} equal heads, got {self.width}")
-        if self.kind == "mmi" and (self.guided or self.pause_context):
-            raise ValueError("expected guided and pause_context with kind cma only, got mmi")
+        if self.kind in ("mmi", "aligned") and (self.guided or self.pause_context):
+            raise ValueError(
+                f"expected guided and pause_context with kind cma only, got {self.kind}"
+            )
 
 
 class CtcConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

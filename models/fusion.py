@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from cnerta.models.aligned import AlignedPooling
 from cnerta.models.config import FusionConfig
 from cnerta.models.interaction import MultimodalInteraction
 
@@ -109,7 +110,7 @@ class CrossModalAttention(nn.Module):
         return normed
 
 
-Fusion = CrossModalAttention | MultimodalInteraction
+Fusion = CrossModalAttention | MultimodalInteraction | AlignedPooling
 
 
 def build_fusion(config: FusionConfig, text_width: int, frame_width: int) -> Fusion | None:
@@ -121,3 +122,5 @@ def build_fusion(config: FusionConfig, text_width: int, frame_width: int) -> Fus
             return CrossModalAttention(config, text_width, frame_width)
         case "mmi":
             return MultimodalInteraction(config, text_width, frame_width)
+        case "aligned":
+            return AlignedPooling(config, text_width, frame_width)

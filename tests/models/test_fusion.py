@@ -25,6 +25,7 @@ FRAMES = [30, 8, 12]
 FUSIONS = {
     "cma": FusionConfig(kind="cma", width=16, heads=2, feed_forward=32),
     "mmi": FusionConfig(kind="mmi", width=16, heads=2, feed_forward=32),
+    "aligned": FusionConfig(kind="aligned", width=16, feed_forward=32),
 }
 
 
@@ -94,7 +95,7 @@ def test_every_weight_of_the_fusion_learns(model: SpeechTagger) -> None:
 
 
 # That of cma is exported in tests/export.
-@pytest.mark.parametrize("kind", ["mmi"])
+@pytest.mark.parametrize("kind", ["mmi", "aligned"])
 def test_the_graph_agrees_with_torch(kind: str, tiny_model: SpeechTagger, tmp_path: Path) -> None:
     graph, path = TaggerGraph(composed(tiny_model, FUSIONS[kind])), tmp_path / TAGGER_FILE
     generator = torch.Generator().manual_seed(0)
@@ -174,7 +175,7 @@ def test_interaction_goes_with_and_without_ctc(tiny_model: SpeechTagger) -> None
     ("change", "message"),
     [
         ({"kind": "mmi", "guided": True}, "kind cma only, got mmi"),
-        ({"kind": "mmi", "pause_context": 3}, "kind cma only, got mmi"),
+        ({"kind": "aligned", "pause_context": 3}, "kind cma only, got aligned"),
         ({"width": 10, "heads": 4}, "4 equal heads, got 10"),
         ({"kind": "mmii"}, "mmii"),
     ],
