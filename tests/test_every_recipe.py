@@ -1,0 +1,213 @@
+"""Every recipe of the package trains, exports and answers: at tiny sizes, on made-up data.
+
+An export takes ten seconds, and the tests of text encoders and of fusions export each of these, so
+only some compositions are exported here; with CNERTA_ALL=1 in the environment all are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import soundfile
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from cnerta.export import write  # noqa: E402
+from cnerta.export.graphs import AcousticGraph, write_graph  # noqa: E402
+from cnerta.models.checkpoint import load_checkpoint  # noqa: E402
+from cnerta.models.config import AcousticConfig  # noqa: E402
+from cnerta.models.decoding import CrfDecoder  # noqa: E402
+from cnerta.models.inference import Model  # noqa: E402
+from cnerta.models.lexicon import pad_matches  # noqa: E402
+from cnerta.train.loop import Trainer  # noqa: E402
+from cnerta.train.recipe import Recipe, Source, load_recipe, recipe_names  # noqa: E402
+
+TEXTS = ["南京市长江大桥", "江大桥市长", "长江", "南京市长说"]
+ENTITIES = [
+    [[0, 3, "南京市", "LOC"], [0, 2, "南京", "LOC"], [3, 7, "长江大桥", "LOC"]],
+    [[0, 3, "江大桥", "PER"]],
+    [[0, 2, "长江", "LOC"]],
+    [[0, 2, "南京", "LOC"]],
+]
+READINGS = {
+    "南": "nan2", "京": "jing1", "市": "shi4", "长": "chang2", "江": "jiang1", "大": "da4",
+    "桥": "qiao2", "说": "shuo1",
+}  # fmt: skip
+EXPORTED = {"bert-mmi", "lattice-m3t"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the recipes name, with tones for speech: a character has a pitch, all have a length."""
+    folder = tmp_path_factory.mktemp("data")
+    wav = folder / "data_aishell/wav/train/S0001"
+    wav.mkdir(parents=True)
+    ticks = np.arange(1600) / 16_000
+    corpus, manifest = [], []
+    for i, (text, entities) in enumerate(zip(TEXTS, ENTITIES, strict=True)):
+        name = f"BAC009S0001W{i:04}"
+        tones = [0.3 * np.sin(2 * np.pi * (200 + 50 * ord(c) % 997) * ticks) for c in text]
+        soundfile.write(wav / f"{name}.wav", np.concatenate(tones), 16_000)
+        corpus.append({"sentence": text, "audio": name, "entity": entities})
+        manifest.append(
+            {
+                "text": text,
+                "audio": f"data_aishell/wav/train/S0001/{name}.wav",
+                "entities": entities,
+                "characters": [[100 * k, 100 * k + 100] for k in range(len(text))],
+                "readings": [READINGS[c] for c in text],
+            }
+        )
+    for file, rows in (("train.json", corpus), ("valid.json", corpus[:1]), ("m.jsonl", manifest)):
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (folder / file).write_text("".join(lines), encoding="utf-8")
+    words = "南京\n南京市\n市长\n长江\n大桥\n长江大桥\n江大桥\n"
+    (folder / "words.txt").write_text(words, encoding="utf-8")
+    write_bert(folder / "bert")
+    return folder
+
+
+def write_bert(folder: Path) -> None:
+    """A BERT as the hub has them, in small, with random weights."""
+    folder.mkdir()
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *READINGS]
+    (folder / "vocab.txt").write_text("".join(f"{p}\n" for p in pieces), encoding="utf-8")
+    transformers.BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
+    transformers.BertModel(
+        transformers.BertConfig(
+            vocab_size=len(pieces), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+            intermediate_size=16, max_position_embeddings=64,
+        )
+    ).save_pretrained(folder)  # fmt: skip
+
+
+def shrunken(name: str) -> Recipe:
+    """A recipe at a size for tests: what it composes stays as it is, and so do its tasks."""
+    recipe = load_recipe(name)
+    replace = msgspec.structs.replace
+    acoustic = AcousticConfig(
+        mel_bins=40, conv_channels=2, width=8, layers=1, heads=2, feed_forward=8,
+        left_frames=8, chunk_frames=4,
+    )  # fmt: skip
+    text, fusion = recipe.model.text, recipe.model.fusion
+    text = replace(
+        text,
+        checkpoint="bert" if text.checkpoint else "",
+        lexicon="words.txt" if text.lexicon else "",
+        embedding=6,
+        word_embedding=4,
+        hidden=8,
+    )
+    fusion = replace(
+        fusion,
+        width=8,
+        heads=2,
+        feed_forward=8,
+        context=4 if fusion.context else 0,
+        pause_context=min(2, fusion.pause_context),
+    )
+    model = replace(recipe.model, acoustic=acoustic, text=text, fusion=fusion)
+    stages = [replace(s, epochs=1, batch_size=2, warmup_steps=1) for s in recipe.stages]
+    sources = {n: small_source(s) for n, s in recipe.data.items()}
+    return replace(recipe, model=model, stages=stages, data=sources, min_tag_count=1)
+
+
+def small_source(source: Source) -> Source:
+    if source.format != "cnerta":
+        return Source(format="manifest", path="m.jsonl")
+    path = "valid.json" if "valid" in source.path else "train.json"
+    return Source(format="cnerta", path=path, audio_root=source.audio_root)
+
+
+@pytest.fixture(scope="module")
+def exporter(tmp_path_factory: pytest.TempPathFactory) -> pytest.MonkeyPatch:
+    """Exports the acoustic graph once.
+
+    All models of this file are given the same acoustic weights, so that one file is right for all:
+    the exporter's own check against torch runs for each of them nevertheless.
+    """
+    kept = tmp_path_factory.mktemp("graph") / "acoustic.onnx"
+
+    def once(graph: object, example: tuple[torch.Tensor, ...], path: Path) -> None:
+        if not isinstance(graph, AcousticGraph):
+            write_graph(graph, example, path)
+            return
+        if not kept.exists():
+            write_graph(graph, example, kept)
+        shutil.copy(kept, path)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(write, "write_graph", once)
+    yield patch
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def acoustic_weights() -> dict[str, torch.Tensor]:
+    return {}
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_trains_exports_and_answers(
+    name: str,
+    data: Path,
+    tmp_path: Path,
+    exporter: pytest.MonkeyPatch,
+    acoustic_weights: dict[str, torch.Tensor],
+) -> None:
+    recipe = shrunken(name)
+    trainer = Trainer(recipe, data, tmp_path / "run", cpu=True)
+    before = {n: v.clone() for n, v in trainer.model.state_dict().items()}
+    checkpoint = load_checkpoint(trainer.run())
+    after = checkpoint.model.state_dict()
+    moved = {n for n, v in before.items() if not torch.equal(after[n], v)}
+    fused = recipe.model.fusion.kind != "none"
+    tasks = {s.task for s in recipe.stages}
+    # What is heard is trained, if anything is learned from it that is not frozen.
+    heard = any(s.format == "manifest" or s.audio_root for s in recipe.data.values())
+    thawed = any(not s.freeze_acoustic for s in recipe.stages)
+    listens = heard and thawed and (fused or recipe.model.ctc.weight > 0)
+    parts = {
+        "text.": True,
+        "emissions.": True,
+        "crf.": True,
+        "fusion.": fused,
+        "acoustic.": listens or "acoustic" in tasks,
+    }
+    for part, expected in parts.items():
+        assert any(n.startswith(part) for n in moved) == expected, part
+
+    if name not in EXPORTED and "CNERTA_ALL" not in os.environ:
+        return
+    model = checkpoint.model
+    acoustic_weights.update(acoustic_weights or model.acoustic.state_dict())
+    model.acoustic.load_state_dict(acoustic_weights)
+    written = write.export_bundle(checkpoint, tmp_path / "bundle")
+    assert max(written.acoustic_difference, written.tagger_difference) <= 1e-4
+    served = Model.load(tmp_path / "bundle", device="cpu")
+    samples, _ = soundfile.read(next(data.rglob("*W0000.wav")), dtype="float32")
+    frames = served.encode_recording(samples)
+    silence = frames[:0]
+    found = served.tag([TEXTS[0], *TEXTS], [frames, *[silence] * 4])
+    characters = torch.zeros(5, 7, dtype=torch.int64)
+    for row, text in zip(characters, [TEXTS[0], *TEXTS], strict=True):
+        row[: len(text)] = torch.from_numpy(model.vocabulary.encode(text))
+    matches = None
+    if model.lexicon is not None:
+        rows = [model.lexicon.match(t) for t in (TEXTS[0], *TEXTS)]
+        matches = torch.from_numpy(pad_matches(rows))
+    audio = torch.zeros(5, len(frames), 8)
+    audio[0] = torch.from_numpy(frames)
+    counts = torch.tensor([7, *map(len, TEXTS)])
+    with torch.no_grad():
+        output = model(characters, counts, audio, torch.tensor([len(frames), 0, 0, 0, 0]), matches)
+    decoder = CrfDecoder(model.scheme, model.crf.parameters_as_values())
+    expected = decoder.decode(output.emissions.numpy(), counts.tolist())
+    assert [[s.span for s in a.spans] for a in found] == [[s.span for s in e] for e in expected]
