@@ -110,6 +110,10 @@ class FusionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             (the paper).
         context: Ours: size of a BiLSTM over text and fused representation, so that what is heard
             at one character can move the boundary of another; 0 for none (the paper).
+        posterior_features: As the authors' release, but not their paper: show the tagger the masked
+            CTC probability of each character at each of the first so many frames. Later frames are
+            not seen in this way. 366 in the release: the longest of its recordings, 14.6 s. 0 for
+            none.
     """
 
     kind: FusionKind = "cma"
@@ -120,6 +124,7 @@ class FusionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     guided: bool = False
     pause_context: int = 0
     context: int = 0
+    posterior_features: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what would be silently ignored or cannot be built."""

@@ -9,7 +9,7 @@ from cnerta.models.aligned import AlignedPooling
 from cnerta.models.config import FusionConfig
 from cnerta.models.interaction import MultimodalInteraction
 
-__all__ = ["CrossModalAttention", "Fusion", "build_fusion"]
+__all__ = ["CrossModalAttention", "Fusion", "build_fusion", "posterior_features"]
 
 _NEVER = -1e4  # among attention scores: no weight at all, and within half precision
 
@@ -124,3 +124,23 @@ def build_fusion(config: FusionConfig, text_width: int, frame_width: int) -> Fus
             return MultimodalInteraction(config, text_width, frame_width)
         case "aligned":
             return AlignedPooling(config, text_width, frame_width)
+
+
+def posterior_features(log_probabilities: Tensor, frame_counts: Tensor, size: int) -> Tensor:
+    """The masked CTC probability of each character over time, as the authors' release has it.
+
+    The time axis is brought to one size as there: what is shorter is filled up with zeros, what
+    is longer is cut off. The entity loss reaches the acoustic encoder through it, as it does there.
+
+    Args:
+        log_probabilities: Masked CTC output. shape: (batch, time, 1 + length)
+        frame_counts: Valid frames of each utterance. shape: (batch,)
+        size: Frames to show.
+
+    Returns:
+        shape: (batch, length, size)
+    """
+    time = torch.arange(log_probabilities.shape[1], device=frame_counts.device)
+    is_audio = (time < frame_counts[:, None])[:, :, None]
+    shown = log_probabilities[:, :, 1:].exp() * is_audio
+    return nn.functional.pad(shown, (0, 0, 0, size))[:, :size].transpose(1, 2)

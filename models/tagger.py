@@ -13,7 +13,7 @@ from cnerta.models.config import LEXICON_ENCODERS, ModelConfig, TextConfig
 from cnerta.models.crf import ConstrainedCrf
 from cnerta.models.ctc import CtcHead, ctc_loss
 from cnerta.models.errors import ConfigError
-from cnerta.models.fusion import build_fusion
+from cnerta.models.fusion import build_fusion, posterior_features
 from cnerta.models.labels import LabelScheme
 from cnerta.models.lattice import LatticeEncoder
 from cnerta.models.lexicon import Lexicon
@@ -79,6 +79,7 @@ class SpeechTagger(nn.Module):
         self.fusion = build_fusion(config.fusion, width, config.acoustic.width)
         if self.fusion is not None:
             width += self.fusion.width
+        width += config.fusion.posterior_features
         self.context: BiLstm | None = None
         if config.fusion.context:
             self.context = BiLstm(width, config.fusion.context)
@@ -115,6 +116,11 @@ class SpeechTagger(nn.Module):
             # The CTC task trains the guidance; the entity loss must not bend it.
             fused = self.fusion(encoded, counts, frames, frame_counts, log_probabilities.detach())
             encoded = torch.cat([encoded, fused], dim=2)
+        if self.config.fusion.posterior_features:
+            features = posterior_features(
+                log_probabilities, frame_counts, self.config.fusion.posterior_features
+            )
+            encoded = torch.cat([encoded, features], dim=2)
         if self.context is not None:
             encoded = self.context(self.dropout(encoded), counts)
         return TaggerOutput(self.emissions(self.dropout(encoded)), log_probabilities)

@@ -26,6 +26,9 @@ FUSIONS = {
     "cma": FusionConfig(kind="cma", width=16, heads=2, feed_forward=32),
     "mmi": FusionConfig(kind="mmi", width=16, heads=2, feed_forward=32),
     "aligned": FusionConfig(kind="aligned", width=16, feed_forward=32),
+    "posteriors": FusionConfig(
+        kind="cma", width=16, heads=2, feed_forward=32, posterior_features=20
+    ),
 }
 
 
@@ -95,7 +98,7 @@ def test_every_weight_of_the_fusion_learns(model: SpeechTagger) -> None:
 
 
 # That of cma is exported in tests/export.
-@pytest.mark.parametrize("kind", ["mmi", "aligned"])
+@pytest.mark.parametrize("kind", ["mmi", "aligned", "posteriors"])
 def test_the_graph_agrees_with_torch(kind: str, tiny_model: SpeechTagger, tmp_path: Path) -> None:
     graph, path = TaggerGraph(composed(tiny_model, FUSIONS[kind])), tmp_path / TAGGER_FILE
     generator = torch.Generator().manual_seed(0)
@@ -153,6 +156,23 @@ def test_multimodal_interaction_is_what_its_equations_say() -> None:
         with torch.no_grad():
             found = fusion(text, torch.tensor([3]), frames, torch.tensor([heard]), nothing)
         np.testing.assert_allclose(found[0].numpy(), expected, atol=1e-12)
+
+
+def test_the_tagger_sees_the_posterior_of_each_character_over_time(
+    tiny_model: SpeechTagger,
+) -> None:
+    model = composed(tiny_model, FUSIONS["posteriors"])
+    seen: list[torch.Tensor] = []
+    model.emissions.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    ids = characters(model, TEXTS[0])[None].expand(3, -1)
+    with torch.no_grad():
+        output = model(ids, torch.tensor([7] * 3), torch.randn(3, 30, 16), torch.tensor([30, 8, 0]))
+    expected = output.log_probabilities[:, :20, 1:].exp().transpose(1, 2).clone()
+    expected[1, :, 8:] = 0
+    expected[2] = 0
+    text, fused = 16, 16
+    assert seen[0].shape[2] == text + fused + 20
+    torch.testing.assert_close(seen[0][:, :, text + fused :], expected)
 
 
 def test_interaction_goes_with_and_without_ctc(tiny_model: SpeechTagger) -> None:
