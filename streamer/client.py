@@ -321,8 +321,9 @@ class _Sender:
         """
         # Half of what the server keeps open, since utterances that are not final yet count too.
         self._room_for_finals = asyncio.Semaphore(max(1, limits.max_open_utterances // 2))
-        audio = asyncio.create_task(self._send_audio(limits))
+        # First, so that a recogniser hears the audio from its beginning.
         transcript = asyncio.create_task(self._send_transcript())
+        audio = asyncio.create_task(self._send_audio(limits))
         keepalive = asyncio.create_task(self._keep_alive(limits))
         stop = asyncio.create_task(self._stop.wait())
         tasks = {audio, transcript, keepalive, stop}

@@ -90,14 +90,14 @@ class LiveAudio:
             now = asyncio.get_running_loop().time()
             await asyncio.sleep(self._ended_at + (at_ms - self.heard_ms) / 1_000 - now)
 
-    async def blocks(self) -> AsyncIterator[bytes]:
-        """Yield the audio from now on, block by block, in its own format, until it ends."""
-        if self._ended:
-            return
+    def blocks(self) -> AsyncIterator[bytes]:
+        """The audio from this call on, block by block, in its own format, until it ends."""
         queue: asyncio.Queue[bytes | None] = asyncio.Queue(BLOCKS_WAITING)
-        self._readers.append(queue)
-        while (block := await queue.get()) is not None:
-            yield block
+        if self._ended:
+            queue.put_nowait(None)
+        else:
+            self._readers.append(queue)
+        return _blocks(queue)
 
     async def push(self, block: bytes) -> None:
         """Tell that `block` has been streamed (for the stream, not for sources)."""
@@ -127,3 +127,8 @@ class LiveAudio:
             future = heapq.heappop(self._waiting)[2]
             if not future.done():
                 future.set_result(None)
+
+
+async def _blocks(queue: asyncio.Queue[bytes | None]) -> AsyncIterator[bytes]:
+    while (block := await queue.get()) is not None:
+        yield block

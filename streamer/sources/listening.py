@@ -28,29 +28,28 @@ class MonoAudio:
         block_samples: Length of the blocks, in samples of that rate.
 
     Attributes:
-        start_ms: Where on the stream's clock the first block begins; known when it is yielded.
+        start_ms: Where on the stream's clock the first block begins.
     """
 
     def __init__(self, audio: LiveAudio, sample_rate: int, block_samples: int) -> None:
-        self.start_ms = 0.0
-        self._audio = audio
-        self._sample_rate = sample_rate
+        self.start_ms = audio.heard_ms
+        # From now on, even if it is a while until somebody listens.
+        self._blocks = audio.blocks()
+        self._front = AudioInput(audio.format, sample_rate)
         self._block_samples = block_samples
 
     async def blocks(self) -> AsyncIterator[Floats]:
-        """Yield the audio from now on until it ends; the last block may be shorter.
+        """Yield the audio until it ends; the last block may be shorter.
 
         Each block: float32, -1 to 1, (samples,).
         """
-        front = AudioInput(self._audio.format, self._sample_rate)
-        self.start_ms = self._audio.heard_ms
         pending = np.zeros(0, np.float32)
-        async for block in self._audio.blocks():
-            pending = np.concatenate([pending, front.add(block)])
+        async for block in self._blocks:
+            pending = np.concatenate([pending, self._front.add(block)])
             while len(pending) >= self._block_samples:
                 yield pending[: self._block_samples]
                 pending = pending[self._block_samples :]
-        pending = np.concatenate([pending, front.finish()])
+        pending = np.concatenate([pending, self._front.finish()])
         for start in range(0, len(pending), self._block_samples):
             yield pending[start : start + self._block_samples]
 

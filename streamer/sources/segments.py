@@ -28,7 +28,7 @@ class SegmentLimits:
     begins: float = 0.5
     goes_on: float = 0.35
     silence_ms: int = 500
-    speech_ms: int = 100
+    speech_ms: int = 250
     margin_ms: int = 300
     longest_ms: int = 25_000
 

@@ -38,6 +38,9 @@ EXTRA: Final = "whisper"
 SAMPLE_RATE: Final = 16_000
 CHUNK_SAMPLES: Final = 512
 """What the voice activity detector takes at once."""
+TEMPERATURES: Final = (0.0, 0.4)
+"""The second is tried where the first ends in repetitions; its usual five cost five times as much,
+and a live caption cannot wait."""
 WAITING_MS: Final = 30_000
 """How much audio may wait to be recognised; then the stream waits."""
 
@@ -138,6 +141,7 @@ class WhisperTranscript:
                 beam_size=given.beam,
                 word_timestamps=True,
                 condition_on_previous_text=False,
+                temperature=TEMPERATURES,
                 initial_prompt=given.prompt + settled,
             )
             return [Word(word.word, float(word.end)) for s in segments for word in s.words or ()]

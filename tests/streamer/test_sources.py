@@ -285,23 +285,23 @@ def test_sources_that_are_none_and_options_they_do_not_take(named: str, complain
 @pytest.mark.parametrize("rate", [8_000, 16_000, 24_000])
 async def test_audio_for_recognisers_keeps_its_length_and_its_pitch(rate: int) -> None:
     audio = LiveAudio(AudioFormat(sample_rate=44_100, channels=2))
+    await audio.push(bytes(4 * 441))  # before anybody hears
     mono = MonoAudio(audio, rate, rate // 10)
+    assert mono.start_ms == 10
     got: list[npt.NDArray[np.float32]] = []
 
     async def listen() -> None:
         got.extend([block async for block in mono.blocks()])
 
-    await audio.push(bytes(4 * 441))  # heard by nobody yet
-    listening = asyncio.create_task(listen())
-    await asyncio.sleep(0)
     seconds = np.arange(44_100) / 44_100
     tone = np.rint(8_000 * np.sin(2 * np.pi * 440 * seconds)).astype("<i2")
     both = np.stack([tone, tone], axis=1).tobytes()
     for start in range(0, len(both), 7_000):
         await audio.push(both[start : start + 7_000])
+    # Nobody listens yet, and nothing is lost.
+    listening = asyncio.create_task(listen())
     await audio.end()
     await asyncio.wait_for(listening, 5)
-    assert mono.start_ms == 10
     assert {len(block) for block in got[:-1]} == {rate // 10}
     whole = np.concatenate(got)
     assert abs(len(whole) - rate) <= rate // 100
