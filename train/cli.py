@@ -79,6 +79,13 @@ def train(
     precision: Annotated[
         Literal["no", "fp16", "bf16"], typer.Option(help="Of the forward pass.")
     ] = "no",
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep decoded recordings in this folder, for later runs and for the other "
+            "processes of this one. \\[default: in memory]"
+        ),
+    ] = None,
     save_minutes: Annotated[
         float, typer.Option(min=0, help="Time between checkpoints inside an epoch.")
     ] = 5.0,
@@ -116,6 +123,7 @@ def train(
             init=init,
             acoustic_from=acoustic_from,
             workers=workers,
+            cache=cache,
         ).run()
     except CnertaError as error:
         complaint = f"{type(error).__name__}: {error}"

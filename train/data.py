@@ -1,9 +1,12 @@
 """Readers: from the publishers' files to :class:`Example` values.
 
-Three formats, see :class:`cnerta.train.recipe.Source`:
+Four formats, see :class:`cnerta.train.recipe.Source`:
 
 * CNERTA: JSON lines ``{"sentence", "audio", "entity": [[start, end, text, type], ...]}``, with the
-  recordings under an AISHELL-1 root (``wav/{train,dev,test}/S0002/BAC009S0002W0122.wav``) or flat.
+  recordings under an AISHELL-1 root (``wav/{train,dev,test}/S0002/BAC009S0002W0122.wav``, or
+  ``wav/S0002.tar.gz`` as published) or flat. Where AISHELL-1's transcripts are, each sentence is
+  compared with what was said.
+* AISHELL-NER: lines of a name and a text with brackets around entities, recordings as for CNERTA.
 * manifest: JSON lines ``{"audio", "text", "entities"}``, audio relative to the file, optionally
   ``characters`` (times in ms) and ``readings`` (pinyin of each character).
 * words: a folder of single recordings named ``cmn-<hanzi or pinyin>.<ext>``.
@@ -11,8 +14,9 @@ Three formats, see :class:`cnerta.train.recipe.Source`:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,18 +26,15 @@ import msgspec
 from cnerta.models.errors import DataError
 from cnerta.models.labels import Span
 from cnerta.models.normalisation import NormalisedText, normalise
+from cnerta.train.aishell import Transcripts, find_transcripts, read_bracketed
 from cnerta.train.recipe import Source
+from cnerta.train.recordings import find_recordings, speaker_of
 
-__all__ = [
-    "AUDIO_SUFFIXES",
-    "Example",
-    "find_recordings",
-    "normalise_example",
-    "read_examples",
-    "read_source",
-]
+__all__ = ["Example", "normalise_example", "read_examples", "read_source"]
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+logger = logging.getLogger(__name__)
+
+_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class Example:
         readings: Pinyin of each character, tone digit last; None where unknown.
         isolated: The recording holds this one word and silence around it, so its loud part tells
             roughly where the characters are (see :func:`cnerta.train.flat_start.isolated_times`).
+        name: The recording's, whether it is used or not; empty where there is none.
+        speaker: Who speaks; empty where unknown.
     """
 
     text: str
@@ -56,6 +59,8 @@ class Example:
     times_ms: tuple[tuple[float, float], ...] | None = None
     readings: tuple[str, ...] | None = None
     isolated: bool = False
+    name: str = ""
+    speaker: str = ""
 
 
 def read_source(source: Source, data_root: Path) -> list[Example]:
@@ -75,6 +80,7 @@ def read_source(source: Source, data_root: Path) -> list[Example]:
             entity_field=source.entity_field,
             where=source.where,
             exclude=source.exclude,
+            allow_missing=source.allow_missing,
         )
     examples = [normalise_example(e) for e in examples]
     if source.limit:
@@ -93,35 +99,45 @@ def read_examples(
     entity_field: str = "",
     where: dict[str, list[str]] | None = None,
     exclude: dict[str, list[str]] | None = None,
+    allow_missing: bool = False,
 ) -> list[Example]:
-    """Read JSON lines in CNERTA's form or as a plain manifest; which is told from each row.
+    """Read JSON lines in CNERTA's form or as a plain manifest, or AISHELL-NER's text (``.txt``).
 
     Args:
         path: The file.
         audio_root: Where the recordings are. CNERTA's rows have none without it; a manifest's are
-            beside the file by default. With a root given, a recording that is missing is an error.
+            beside the file by default. With a root given, a recording that is missing is an error,
+            and so is one that says something else than the row, by AISHELL-1's transcripts.
         entity_field: Field with the entities; default ``entity`` or ``entities``.
         where: Keep rows whose field has one of these values.
         exclude: Drop rows whose field has one of these values.
+        allow_missing: Leave rows whose recording is missing or says something else out, and tell
+            of them, where they would be an error.
 
     Raises:
-        DataError: The file or a recording is missing, a row is no JSON object, or an entity does
-            not fit its text.
+        DataError: The file or a recording is missing, a recording does not say what its row says, a
+            row is no JSON object, or an entity does not fit its text.
     """
     if not path.is_file():
         raise DataError(f"expected a data file, got {path}, which is not a file")
-    recordings = find_recordings(audio_root) if audio_root else None
+    rows = [
+        (number, row)
+        for number, row in _rows(path)
+        if all(str(row.get(f)) in values for f, values in (where or {}).items())
+        and not any(str(row.get(f)) in values for f, values in (exclude or {}).items())
+    ]
+    finder = _Finder(path, audio_root, {Path(str(row.get("audio"))).stem for _, row in rows})
     examples = []
-    for line_number, row in _rows(path):
-        if any(str(row.get(f)) not in values for f, values in (where or {}).items()):
-            continue
-        if any(str(row.get(f)) in values for f, values in (exclude or {}).items()):
-            continue
+    for line_number, row in rows:
         try:
-            examples.append(_example(row, path, recordings, entity_field))
+            example = _example(row, entity_field)
+            audio = finder.find(line_number, row)
         except (DataError, KeyError, TypeError, ValueError) as error:
             detail = f"no field {error}" if isinstance(error, KeyError) else str(error)
             raise DataError(f"{path}, line {line_number}: {detail}") from error
+        if audio is not _MISSING:
+            examples.append(replace(example, audio=audio))
+    finder.complain(len(rows), allow_missing=allow_missing)
     return examples
 
 
@@ -167,6 +183,10 @@ def _spread(
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    if path.suffix == ".txt":
+        for number, name, text, entities in read_bracketed(path):
+            yield number, {"sentence": text, "audio": name, "entity": entities}
+        return
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
@@ -179,9 +199,8 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 ) from error
 
 
-def _example(
-    row: dict[str, Any], path: Path, recordings: dict[str, Path] | None, entity_field: str
-) -> Example:
+def _example(row: dict[str, Any], entity_field: str) -> Example:
+    """A row without its recording."""
     cnerta = "sentence" in row
     text = row["sentence"] if cnerta else row["text"]
     if not isinstance(text, str) or not text:
@@ -195,12 +214,15 @@ def _example(
     for name, values in (("characters", times), ("readings", readings)):
         if values is not None and len(values) != len(text):
             raise DataError(f"expected {len(text)} {name}, got {len(values)}")
+    name = Path(row.get("audio") or "").stem
     return Example(
         text=text,
         spans=spans,
-        audio=_recording(row, path, recordings, cnerta=cnerta),
         times_ms=None if times is None else tuple((float(s), float(e)) for s, e in times),
         readings=None if readings is None else tuple(map(str, readings)),
+        name=name,
+        # What a voice reads is often named after the recording whose text it reads.
+        speaker=str(row.get("voice") or row.get("speaker") or speaker_of(name)),
     )
 
 
@@ -216,42 +238,77 @@ def _spans(annotated: Sequence[Sequence[Any]], text: str) -> tuple[Span, ...]:
     return tuple(sorted(set(spans)))
 
 
-def _recording(
-    row: dict[str, Any], path: Path, recordings: dict[str, Path] | None, *, cnerta: bool
-) -> Path | None:
-    name = row.get("audio")
-    if not name or (cnerta and recordings is None):
-        return None
-    if recordings is not None:
-        found = recordings.get(Path(name).stem)
+_MISSING = Path()
+"""Stands for a recording that should be there and is not, or says something else."""
+
+
+@dataclass(slots=True)
+class _Finder:
+    """Finds the recordings of a file's rows, and keeps account of what is wrong with them."""
+
+    path: Path
+    audio_root: Path | None
+    wanted: set[str]
+    recordings: dict[str, Path] | None = field(init=False, default=None)
+    transcripts: Transcripts | None = field(init=False, default=None)
+    missing: list[str] = field(init=False, default_factory=list)
+    different: list[str] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.audio_root is not None:
+            self.recordings = find_recordings(self.audio_root, self.wanted)
+            self.transcripts = find_transcripts(self.audio_root)
+
+    def find(self, line_number: int, row: dict[str, Any]) -> Path | None:
+        """The recording of a row; None if it has none or none is wanted."""
+        name = row.get("audio")
+        if not name or ("sentence" in row and self.recordings is None):
+            return None
+        stem = Path(name).stem
+        if self.recordings is None:
+            beside = self.path.parent / str(name)
+            found = beside if beside.is_file() else None
+        else:
+            found = self.recordings.get(stem)
         if found is None:
-            raise DataError(f"expected a recording of {name!r} under the audio root, got none")
+            self.missing.append(f"{name} (line {line_number})")
+            return _MISSING
+        if self.transcripts is not None and "sentence" in row:
+            complaint = self.transcripts.complaint(stem, row["sentence"])
+            if complaint:
+                self.different.append(f"{name} (line {line_number}): {complaint}")
+                return _MISSING
         return found
-    beside = path.parent / str(name)
-    if not beside.is_file():
-        raise DataError(f"expected the recording {beside}, got no such file")
-    return beside
+
+    def complain(self, rows: int, *, allow_missing: bool) -> None:
+        """Tell what was wrong.
+
+        Raises:
+            DataError: Something was, and it is not allowed.
+        """
+        problems = []
+        if self.missing:
+            where = self.audio_root or self.path.parent
+            problems.append(
+                f"expected a recording of each of {rows} rows in {where}, got none of "
+                f"{len(self.missing)}: {_some(self.missing)}"
+            )
+        if self.different and self.transcripts is not None:
+            problems.append(
+                f"expected what {self.transcripts.path} says, got something else in "
+                f"{len(self.different)} of {rows} rows: {_some(self.different)}"
+            )
+        if not problems:
+            return
+        message = f"{self.path}: {'; and '.join(problems)}"
+        if not allow_missing:
+            raise DataError(f"{message}. allow_missing = true leaves such rows out")
+        logger.warning("%s: left out", message)
 
 
-def find_recordings(root: Path) -> dict[str, Path]:
-    """Every recording below a folder, by its name without suffix.
-
-    Serves AISHELL-1's own layout and a flat folder alike, because utterance names are unique.
-
-    Raises:
-        DataError: The folder is missing, or two recordings have one name.
-    """
-    if not root.is_dir():
-        raise DataError(f"expected an audio root, got {root}, which is not a folder")
-    found: dict[str, Path] = {}
-    for file in sorted(root.rglob("*")):
-        if file.suffix.lower() in AUDIO_SUFFIXES:
-            if file.stem in found:
-                raise DataError(
-                    f"expected one recording of {file.stem}, got two: {found[file.stem]}, {file}"
-                )
-            found[file.stem] = file
-    return found
+def _some(items: Sequence[str]) -> str:
+    more = f" and {len(items) - _NAMED} more" if len(items) > _NAMED else ""
+    return ", ".join(items[:_NAMED]) + more
 
 
 def _read_words(root: Path) -> list[Example]:

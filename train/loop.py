@@ -64,6 +64,7 @@ class Trainer:
             labels.
         acoustic_from: Checkpoint whose acoustic encoder and CTC head to start from.
         workers: Threads that build batches.
+        cache: Folder for decoded recordings; None: they are kept in memory.
 
     Raises:
         ConfigError: The device cannot compute in the precision.
@@ -83,6 +84,7 @@ class Trainer:
         init: Path | None = None,
         acoustic_from: Path | None = None,
         workers: int = 1,
+        cache: Path | None = None,
     ) -> None:
         if mixed_precision == "fp16" and (cpu or not torch.accelerator.is_available()):
             raise ConfigError(
@@ -95,12 +97,14 @@ class Trainer:
         self.folder = RunFolder(out)
         self.save_seconds = 60 * save_minutes
         self.accelerator = accelerate.Accelerator(cpu=cpu, mixed_precision=mixed_precision)
-        self.cache = AudioCache()
+        self.cache = AudioCache(cache)
         names = {n for s in recipe.stages for n in (*s.train, *s.dev)}
         self.examples = {n: read_source(recipe.data[n], data_root) for n in sorted(names)}
         for name, examples in self.examples.items():
             spoken = sum(e.audio is not None for e in examples)
             logger.info("%s: %d examples, %d with audio", name, len(examples), spoken)
+            self.cache.expect(e.audio for e in examples if e.audio is not None)
+        self._log_cache()
         digests = {n: _digest_examples(es) for n, es in self.examples.items()}
         self._agree(digests)
         # The first process reads or makes the model, and the others have theirs from it.
@@ -144,9 +148,16 @@ class Trainer:
             # The next stage starts from the best model of this one.
             state = self._from_first(partial(_weights, self._best(index)))
             self.model.load_state_dict(state)
+        self._log_cache()
         if self.writer is not None:
             self.writer.close()
         return self._best(len(self.recipe.stages) - 1)
+
+    def _log_cache(self) -> None:
+        if self.cache.store is not None:
+            count, size = self.cache.store.size()
+            folder = self.cache.store.folder
+            logger.info("cache %s: %d recordings, %.1f MB", folder, count, size / 1e6)
 
     def _best(self, stage: int) -> Path:
         return self.folder.best(stage, self.recipe.stages[stage].name)

@@ -30,11 +30,14 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """One data source.
 
     Attributes:
-        format: ``cnerta`` (the corpus' JSON lines), ``manifest`` (JSON lines with audio beside
-            them) or ``words`` (a folder of single-word recordings).
+        format: ``cnerta`` (the corpus' JSON lines), ``aishell-ner`` (text with brackets),
+            ``manifest`` (JSON lines with audio beside them) or ``words`` (a folder of single-word
+            recordings).
         path: File or folder, relative to ``--data-root``.
-        audio_root: For ``cnerta``: where the recordings are (AISHELL-1's own layout or a flat
-            folder); none: text only.
+        audio_root: For ``cnerta`` and ``aishell-ner``: where the recordings are (AISHELL-1's own
+            layout, unpacked or not, or a flat folder); none: text only.
+        allow_missing: Leave rows out whose recording is missing or, by AISHELL-1's transcripts,
+            says something else. Otherwise they are an error.
         entity_field: Field that holds the entities.
         where: Keep rows whose field has one of these values, such as ``split = ["train80"]``.
         exclude: Drop rows whose field has one of these values.
@@ -44,9 +47,10 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         limit: Use the first so many rows; 0 for all.
     """
 
-    format: Literal["cnerta", "manifest", "words"]
+    format: Literal["cnerta", "aishell-ner", "manifest", "words"]
     path: str
     audio_root: str = ""
+    allow_missing: bool = False
     entity_field: str = ""
     where: dict[str, list[str]] = {}
     exclude: dict[str, list[str]] = {}

@@ -10,9 +10,10 @@ import soundfile
 from cnerta.models.errors import ConfigError, DataError
 from cnerta.models.labels import Span
 from cnerta.train.audio import AudioCache, change_speed, read_audio
-from cnerta.train.data import find_recordings, read_examples, read_source
+from cnerta.train.data import read_examples, read_source
 from cnerta.train.flat_start import isolated_times, loud_extent
 from cnerta.train.recipe import Source, load_recipe, recipe_names
+from cnerta.train.recordings import find_recordings
 
 
 def write_rows(path: Path, *rows: object) -> Path:
@@ -92,7 +93,9 @@ def test_broken_json_and_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a file"):
         read_examples(tmp_path / "nowhere.json")
     row = {"audio": "a.wav", "text": "北京", "entities": []}
-    with pytest.raises(DataError, match=r"expected the recording .*a\.wav"):
+    with pytest.raises(
+        DataError, match=r"a recording of each of 1 rows .* got none of 1: a\.wav \(line 1\)"
+    ):
         read_examples(write_rows(tmp_path / "m.jsonl", row))
 
 
