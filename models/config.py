@@ -21,9 +21,9 @@ __all__ = [
 ]
 
 FusionKind = Literal["none", "cma", "mmi", "aligned"]
-TextKind = Literal["bilstm", "lattice", "softlexicon", "pretrained"]
+TextKind = Literal["bilstm", "lattice", "softlexicon", "pretrained", "zen"]
 UnitKind = Literal["characters", "pronunciations"]
-LEXICON_ENCODERS: frozenset[TextKind] = frozenset({"lattice", "softlexicon"})
+LEXICON_ENCODERS: frozenset[TextKind] = frozenset({"lattice", "softlexicon", "zen"})
 """Text encoders that are told which words of a lexicon occur in the text."""
 
 
@@ -62,21 +62,24 @@ class TextConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         encoder: ``bilstm``, ``lattice`` (Lattice-LSTM; Zhang and Yang 2018), ``softlexicon`` (a
-            BiLSTM that knows words; Ma et al. 2020, ours) or ``pretrained``.
-        checkpoint: For ``pretrained``: the weights to start from, a folder (below the data root,
-            or as it is) or a name on the Hugging Face hub. For ``bilstm``: the same, whose piece
-            embeddings the character embeddings start as, brought down to ``embedding`` numbers by
-            their principal components; none: random.
-        embeddings: File with the vectors that character embeddings start as (not ``pretrained``),
-            in word2vec's text form, below the data root or as it is; none: random.
+            BiLSTM that knows words; Ma et al. 2020, ours), ``pretrained`` (any BERT-like one) or
+            ``zen`` (a BERT that knows n-grams; Diao et al. 2020).
+        checkpoint: For ``pretrained`` and ``zen``: the weights to start from, a folder (below the
+            data root, or as it is) or a name on the Hugging Face hub. For the others: such a
+            checkpoint of a BERT-like encoder, whose piece embeddings the character embeddings start
+            as, brought down to ``embedding`` numbers by their principal components; none: random.
+        embeddings: File with the vectors that character embeddings start as, in word2vec's text
+            form, below the data root or as it is; none: random. Not for ``pretrained`` and ``zen``,
+            as ``embedding`` and ``hidden``.
         word_embeddings: The same for word embeddings. Without ``lexicon`` its words are the
             lexicon.
-        embedding: Size of a character embedding (not ``pretrained``).
+        embedding: Size of a character embedding.
         word_embedding: Size of a word embedding (``lattice``, ``softlexicon``).
         lexicon: Word lists the model is to know, parted by commas: files (below the data root, or
             as they are; THUOCL, jieba and word2vec forms, or plain words), or ``jieba`` for that
-            package's dictionary. Only for training: a model carries its words with it.
-        hidden: Size of the text representation, both directions together (not ``pretrained``).
+            package's dictionary. Only for training: a model carries its words with it. The
+            checkpoint of a ``zen`` brings its own n-grams.
+        hidden: Size of the text representation, both directions together.
         dropout: Dropout probability.
     """
 

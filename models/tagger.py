@@ -20,6 +20,7 @@ from cnerta.models.lexicon import Lexicon
 from cnerta.models.softlexicon import SoftLexiconEncoder
 from cnerta.models.text import BiLstm, BiLstmEncoder
 from cnerta.models.vocabulary import Vocabulary
+from cnerta.models.zen import ZenEncoder
 
 if TYPE_CHECKING:
     from cnerta.models.pretrained import PretrainedEncoder
@@ -59,7 +60,8 @@ class SpeechTagger(nn.Module):
             vocabulary: Characters and acoustic units.
             scheme: Tags.
             text_architecture: Of a pretrained text encoder, see
-                :func:`cnerta.models.pretrained.pretrained_architecture`.
+                :func:`cnerta.models.pretrained.pretrained_architecture` and
+                :func:`cnerta.models.zen.zen_architecture`.
             lexicon: Words, for a text encoder that knows words.
 
         Raises:
@@ -147,7 +149,7 @@ class SpeechTagger(nn.Module):
 
 def _text_encoder(
     config: TextConfig, vocabulary: Vocabulary, architecture: str, lexicon: Lexicon | None
-) -> BiLstmEncoder | SoftLexiconEncoder | LatticeEncoder | PretrainedEncoder:
+) -> BiLstmEncoder | SoftLexiconEncoder | LatticeEncoder | PretrainedEncoder | ZenEncoder:
     if (lexicon is not None) != (config.encoder in LEXICON_ENCODERS):
         wanted = "no lexicon" if lexicon else "a lexicon (model.text.lexicon)"
         raise ConfigError(f"expected {wanted} for the text encoder {config.encoder!r}")
@@ -156,6 +158,8 @@ def _text_encoder(
         from cnerta.models.pretrained import PretrainedEncoder
 
         return PretrainedEncoder(config, architecture, vocabulary)
+    if config.encoder == "zen" and lexicon is not None:
+        return ZenEncoder(config, architecture, vocabulary, lexicon)
     if lexicon is not None:
         knowing = LatticeEncoder if config.encoder == "lattice" else SoftLexiconEncoder
         return knowing(config, len(vocabulary), lexicon)

@@ -24,6 +24,13 @@ from cnerta.models.pretrained import (
 from cnerta.models.tagger import SpeechTagger
 from cnerta.models.vectors import vector_characters
 from cnerta.models.vocabulary import Vocabulary
+from cnerta.models.zen import (
+    ZenEncoder,
+    load_zen,
+    zen_architecture,
+    zen_characters,
+    zen_lexicon,
+)
 from cnerta.train.audio import AudioCache
 from cnerta.train.data import Example
 from cnerta.train.lexicon import lexicon_paths, start_from_vectors
@@ -55,10 +62,16 @@ def new_model(
     text = recipe.model.text
     texts = sorted({e.text for e in training})
     pretrained = _checkpoint_source(text.checkpoint, data_root)
+    if text.encoder in ("pretrained", "zen") and not pretrained:
+        raise ConfigError(
+            "expected model.text.checkpoint, a folder or hub name, for a pretrained text encoder, "
+            "got none"
+        )
     characters = set("".join(texts))
     if pretrained:
         # Characters that training never shows are known to the checkpoint all the same.
-        characters |= set(pretrained_characters(pretrained))
+        known = zen_characters if text.encoder == "zen" else pretrained_characters
+        characters |= set(known(pretrained))
     if text.embeddings:
         characters |= set(vector_characters(data_root / text.embeddings))
     readings = None
@@ -76,7 +89,10 @@ def new_model(
         scheme = LabelScheme.nested(pairs, recipe.min_tag_count)
     lexicon = None
     if text.encoder in LEXICON_ENCODERS:
-        lexicon = read_lexicon(lexicon_paths(text, data_root)).counted(texts)
+        if text.encoder == "zen":
+            lexicon = zen_lexicon(pretrained).counted(texts)
+        else:
+            lexicon = read_lexicon(lexicon_paths(text, data_root)).counted(texts)
         found = sum(map(bool, lexicon.counts))
         logger.info("%d words, %d of them in training texts", len(lexicon), found)
     model = _build_model(recipe.model, vocabulary, scheme, pretrained, lexicon)
@@ -141,19 +157,21 @@ def _build_model(
     lexicon: Lexicon | None,
 ) -> SpeechTagger:
     """A new model, its text encoder started from a checkpoint if there is one."""
+    if config.text.encoder == "zen":
+        architecture = zen_architecture(checkpoint)
+        model = SpeechTagger(config, vocabulary, scheme, architecture, lexicon)
+        assert isinstance(model.text, ZenEncoder), "as configured"
+        assert lexicon is not None, "a ZEN has one"
+        load_zen(model.text, checkpoint, vocabulary, lexicon)
+        return model
     if config.text.encoder == "pretrained":
-        if not checkpoint:
-            raise ConfigError(
-                "expected model.text.checkpoint, a folder or hub name, for a pretrained text "
-                "encoder, got none"
-            )
         model = SpeechTagger(config, vocabulary, scheme, pretrained_architecture(checkpoint))
         assert isinstance(model.text, PretrainedEncoder), "as configured"
         load_pretrained(model.text, checkpoint, vocabulary)
         return model
     model = SpeechTagger(config, vocabulary, scheme, lexicon=lexicon)
     if checkpoint:
-        assert not isinstance(model.text, PretrainedEncoder), "as configured"
+        assert not isinstance(model.text, PretrainedEncoder | ZenEncoder), "as configured"
         rows = principal_embeddings(checkpoint, vocabulary, config.text.embedding)
         with torch.no_grad():
             model.text.embedding.weight.copy_(rows)

@@ -31,6 +31,7 @@ from cnerta.models.errors import CheckpointError, ConfigError, DataError
 from cnerta.models.labels import Span
 from cnerta.models.pretrained import PretrainedEncoder
 from cnerta.models.tagger import SpeechTagger
+from cnerta.models.zen import ZenEncoder
 from cnerta.train.audio import AudioCache
 from cnerta.train.batch import BatchBuilder, Clip, plan_epoch
 from cnerta.train.building import new_model, take_acoustic
@@ -228,7 +229,7 @@ class Trainer:
     def _check_lengths(self, stage: Stage, examples: Sequence[Example]) -> None:
         text = self.model.text
         longest = max((len(e.text) for e in examples), default=0)
-        if isinstance(text, PretrainedEncoder) and longest > text.max_characters:
+        if isinstance(text, PretrainedEncoder | ZenEncoder) and longest > text.max_characters:
             raise DataError(
                 f"stage {stage.name!r}: expected sentences of at most {text.max_characters} "
                 f"characters, as the pretrained encoder can read, got one of {longest}"
