@@ -14,6 +14,7 @@ from rich.table import Table
 
 from cnerta.models.errors import CnertaError, ConfigError, DataError
 from cnerta.models.inference import Device
+from cnerta.train.alignment_plots import draw_alignments
 from cnerta.train.breakdown import KnownEntities, known_entities
 from cnerta.train.data import Example, read_examples
 from cnerta.train.metrics import (
@@ -85,6 +86,14 @@ def evaluate(
             "Adds the difference with its interval, and cases.md: the sentences that differ."
         ),
     ] = None,
+    alignments: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="For --report: draw so many utterances with spectrogram, character times and "
+            "entities; those that differ most from --against first.",
+        ),
+    ] = 0,
     device: Annotated[Device, typer.Option(help="auto takes a GPU if there is one.")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
 ) -> None:
@@ -130,6 +139,9 @@ def evaluate(
                 other=other,
             )
             write_report(report, made, found, other)
+            if alignments:
+                theirs = other.predictions if other else ()
+                draw_alignments(report / "alignments", alignments, answers, examples, theirs)
     except (CnertaError, OSError) as error:
         complaint = f"{type(error).__name__}: {error}"
         errors.print(complaint, style="red", markup=False, soft_wrap=True)

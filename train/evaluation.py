@@ -7,28 +7,39 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from cnerta.models.alignment import Alignment, align
+from cnerta.models.boundaries import character_times, sound_levels
+from cnerta.models.bundle import BLANK_PENALTY
 from cnerta.models.decoding import CrfDecoder, ScoredSpan
 from cnerta.models.errors import DataError
+from cnerta.models.geometry import HOP_SAMPLES, FrameGeometry
 from cnerta.models.inference import Model
 from cnerta.models.labels import Span
 from cnerta.models.normalisation import normalise, whole_tokens
 from cnerta.models.tagger import SpeechTagger
-from cnerta.train.audio import AudioCache
+from cnerta.train.audio import AudioCache, read_audio
 from cnerta.train.batch import BatchBuilder
-from cnerta.train.data import Example
+from cnerta.train.data import Example, normalise_example
 from cnerta.train.objective import encode_batch
 
 __all__ = [
+    "Times",
     "bundle_answers",
     "bundle_predictions",
+    "bundle_times",
     "majority",
     "torch_predictions",
+    "torch_times",
     "unit_errors",
 ]
 
 _BATCH = 32
+
+Floats = npt.NDArray[np.float32]
+Times = npt.NDArray[np.float64]
 
 
 @torch.no_grad()
@@ -101,6 +112,45 @@ def majority(votes: Sequence[Sequence[Span]]) -> list[Span]:
     """The spans of one sentence that more than half of the models found, in text order."""
     counts = Counter(span for found in votes for span in set(found))
     return sorted(span for span, count in counts.items() if 2 * count > len(votes))
+
+
+def bundle_times(model: Model, example: Example) -> Times | None:
+    """When a bundle hears each normalised character of a spoken example.
+
+    Returns:
+        Start and end in ms; None if the recording is too short for the text. shape: (length, 2)
+    """
+    assert example.audio is not None, "only what is spoken has times"
+    samples = read_audio(example.audio)
+    text = normalise(example.text).text
+    (tagged,) = model.tag([text], [model.encode_recording(samples)])
+    return _times(tagged.alignment, samples, model.bundle.geometry)
+
+
+@torch.no_grad()
+def torch_times(model: SpeechTagger, example: Example) -> Times | None:
+    """The same of a torch model on the CPU."""
+    assert example.audio is not None, "only what is spoken has times"
+    model.eval()
+    builder = BatchBuilder(model.vocabulary, model.scheme, AudioCache(), None, model.lexicon)
+    seen = normalise_example(example)
+    batch = builder.build([(seen,)], np.random.default_rng(0))
+    frames, counts = encode_batch(model, batch, model.config.acoustic.chunk_frames)
+    output = model(batch.characters, batch.counts, frames, counts, batch.matches)
+    (alignment,) = align(
+        output.log_probabilities.float().cpu().numpy(),
+        counts.tolist(),
+        [model.vocabulary.encode(seen.text)],
+        BLANK_PENALTY,
+    )
+    return _times(alignment, read_audio(example.audio), model.acoustic.geometry)
+
+
+def _times(alignment: Alignment | None, samples: Floats, geometry: FrameGeometry) -> Times | None:
+    if alignment is None:
+        return None
+    whole = np.pad(samples, (0, -len(samples) % HOP_SAMPLES))
+    return character_times(alignment, 0, sound_levels(whole), geometry)
 
 
 @torch.no_grad()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -11,13 +12,22 @@ from rich.progress import track
 
 from cnerta.models.bundle import find_bundle
 from cnerta.models.checkpoint import load_checkpoint
+from cnerta.models.decoding import ScoredSpan
 from cnerta.models.errors import ConfigError
 from cnerta.models.inference import Device, Model
 from cnerta.models.labels import Span
-from cnerta.models.normalisation import normalise
+from cnerta.models.normalisation import normalise, whole_tokens
 from cnerta.train.audio import AudioCache
 from cnerta.train.data import Example, normalise_example
-from cnerta.train.evaluation import bundle_predictions, majority, torch_predictions
+from cnerta.train.evaluation import (
+    Times,
+    bundle_predictions,
+    bundle_times,
+    majority,
+    torch_predictions,
+    torch_times,
+)
+from cnerta.train.grid import listens
 
 __all__ = ["Answers", "answers_of_bundle", "answers_of_checkpoints"]
 
@@ -31,12 +41,15 @@ class Answers:
         found: Entities of each sentence, in offsets of its own text.
         nested: Whether entities may lie in one another.
         uses_audio: Whether recordings were listened to.
+        align: Gives the time of each normalised character of a spoken example, see
+            :func:`cnerta.train.evaluation.bundle_times`; None if the system cannot tell.
     """
 
     name: str
     found: list[list[Span]]
     nested: bool
     uses_audio: bool
+    align: Callable[[Example], Times | None] | None = None
 
 
 def answers_of_bundle(
@@ -72,7 +85,8 @@ def answers_of_bundle(
         transient=True,
     )
     found = [list(spans) for spans in answers]
-    return Answers(model.bundle.name, found, model.bundle.nested, use_audio)
+    align = partial(bundle_times, model) if use_audio else None
+    return Answers(model.bundle.name, found, model.bundle.nested, use_audio, align)
 
 
 def answers_of_checkpoints(
@@ -110,7 +124,11 @@ def answers_of_checkpoints(
         model = loaded.model.to(place)
         answers = torch_predictions(model, seen, cache, use_audio=use_audio, device=place)
         for i, spans in zip(spoken, answers, strict=True):
-            ranges = [(*normalised[i].original_range(s.start, s.end), s.label) for s in spans]
+            text = normalised[i]
+            whole = whole_tokens([ScoredSpan(s.start, s.end, s.label, 1.0) for s in spans], text)
+            ranges = [(*text.original_range(s.start, s.end), s.label) for s in whole]
             votes[i].append([Span(*r) for r in ranges])
     found = [majority(v) for v in votes]
-    return Answers(" + ".join(names), found, nested, use_audio)
+    first = load_checkpoint(paths[0]).model
+    align = partial(torch_times, first) if use_audio and listens(first.config) else None
+    return Answers(" + ".join(names), found, nested, use_audio, align)
