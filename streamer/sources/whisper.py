@@ -140,11 +140,16 @@ class WhisperTranscript:
                 language=given.language,
                 beam_size=given.beam,
                 word_timestamps=True,
+                without_timestamps=True,
                 condition_on_previous_text=False,
                 temperature=TEMPERATURES,
                 initial_prompt=given.prompt + settled,
             )
-            return [Word(word.word, float(word.end)) for s in segments for word in s.words or ()]
+            # Without timestamps all of the window is one segment. Another would be of the breath of
+            # silence after the last word, where Whisper invents sentences; they come lazily.
+            whole = next(iter(segments), None)
+            words = whole.words or () if whole is not None else ()
+            return [Word(word.word, float(word.end)) for word in words]
         except Exception as error:  # whatever CTranslate2 throws
             raise RecogniserError(f"expected text from faster-whisper, got: {error}") from error
 
