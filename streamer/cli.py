@@ -25,6 +25,7 @@ from cnerta.streamer.audio_source import AudioFile, AudioSource
 from cnerta.streamer.client import Connection, StreamOptions, WebSocketConnection, stream
 from cnerta.streamer.client_errors import ClientError, TranscriptError
 from cnerta.streamer.highlighting import Highlighter, HighlightRule
+from cnerta.streamer.keyboard import Key, pressed_keys
 from cnerta.streamer.microphone import Microphone, find_input_device, list_input_devices
 from cnerta.streamer.obs import DEFAULT_MARKS
 from cnerta.streamer.outputs import OutputOptions, Outputs, make_outputs
@@ -478,10 +479,25 @@ async def _run(
     outputs: Outputs,
 ) -> None:
     async with await _connection(url, bundle) as connection, outputs:
-        with _stopped_by_signals() as stop:
+        with _stopped_by_signals() as stop, _keys(outputs.view, audio, stop):
             messages = stream(connection, audio, words, options, stop=stop, watcher=outputs)
             async for message in messages:
                 outputs.on_message(message)
+
+
+@contextlib.contextmanager
+def _keys(view: Presenter, audio: AudioSource, stop: asyncio.Event) -> Iterator[None]:
+    """Let single keys do what they can, while the live view shows which."""
+    if not isinstance(view, LiveView):
+        yield
+        return
+    keys = [*view.own_keys, Key("q", "finish", stop.set)]
+    if isinstance(audio, Microphone):
+        keys.append(Key("m", "mute", audio.mute))
+        audio.on_silence = view.on_source
+    with pressed_keys(keys, sys.stdout) as pressed:
+        view.keys = tuple(keys) if pressed else ()
+        yield
 
 
 async def _connection(url: str | None, bundle: Path | None) -> Connection:

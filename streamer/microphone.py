@@ -4,7 +4,8 @@ sounddevice is imported only here and only when a microphone or the device list 
 because its import fails where the PortAudio library is missing, and everything else works without
 it.
 
-The device's own sample rate and channels are sent as they are; the session resamples and mixes.
+The device's own sample rate and channels are sent as they are where the protocol has them; the
+session resamples and mixes. What it does not have is resampled here.
 PortAudio calls back on a thread of its own: the callback copies the block into a bounded queue and
 returns. When the consumer falls behind and the queue is full, blocks are lost; silence of the same
 length takes their place, so that the audio clock, which counts samples, stays true.
@@ -17,9 +18,12 @@ import contextlib
 import importlib
 import logging
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+import soxr
 
 from cnerta.streamer.client_errors import (
     MicrophoneError,
@@ -37,6 +41,12 @@ QUEUE_MS = 4_000
 """How much audio may wait for its consumer before blocks are lost."""
 
 WARN_EVERY_S = 5.0
+STALLED_AFTER_S = 5.0
+"""A device that sends nothing for so long is taken for gone."""
+LOOK_EVERY_S = 1.0
+RETURN_WITHIN_S = 300.0
+"""So long a device that was unplugged is waited for."""
+COMMON_RATES = (48_000, 44_100, 16_000)
 MAX_CHANNELS = 2
 """Virtual devices claim 32 or 128 channels; a voice is on the first two."""
 
@@ -149,8 +159,25 @@ class _Block:
     samples: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """How a device is asked to record 16-bit samples."""
+
+    sample_rate: int
+    channels: int
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one sample of all channels."""
+        return 2 * self.channels
+
+
 class Microphone:
     """An `AudioSource` that records from one device until it is closed.
+
+    The device records at its own rate and with its own channels; where it does not take them, or
+    the protocol does not, they are changed here. One that is unplugged is waited for: until it is
+    back there is silence, so that the audio clock goes on.
 
     Args:
         device: What to record from.
@@ -162,22 +189,108 @@ class Microphone:
 
     def __init__(self, device: InputDevice, sounddevice: Any = None) -> None:
         self._sounddevice = sounddevice or _import_sounddevice()
+        self._muted = False
+        self._gone_at_s: float | None = None
         self.device = device
         self.format = device.format
         self.lost_ms = 0.0
+        self.on_silence: Callable[[str], None] | None = None
+        """Told why there is only silence whenever that changes; an empty text if there is sound."""
+
+    def mute(self) -> None:
+        """Send silence instead of what is recorded, or no longer."""
+        self._muted = not self._muted
+        self._tell()
+
+    def _tell(self) -> None:
+        if self.on_silence is not None:
+            unplugged = self._gone_at_s is not None
+            self.on_silence("unplugged" if unplugged else "muted" if self._muted else "")
 
     async def blocks(self) -> AsyncIterator[bytes]:
         """Record, yielding interleaved 16-bit samples about every 20 ms.
 
         Raises:
-            MicrophoneError: The device cannot be opened, or it stopped (it was unplugged).
+            MicrophoneError: The device cannot be opened, or it was unplugged and did not return.
         """
-        frame_bytes = 2 * self.format.channels
-        bytes_per_ms = frame_bytes * self.format.sample_rate / 1_000
-        block_frames = self.format.sample_rate * BLOCK_MS // 1_000
-        silence = bytes(block_frames * frame_bytes)
+        recorded = False
+        while True:
+            try:
+                async with contextlib.aclosing(self._record()) as blocks:
+                    async for block in blocks:
+                        if self._gone_at_s is not None:
+                            log.warning("%r is back", self.device.name)
+                            self._gone_at_s = None
+                            self._tell()
+                        recorded = True
+                        yield bytes(len(block)) if self._muted else block
+            except MicrophoneError as error:
+                if not recorded or self._has_waited_enough():
+                    raise
+                if self._gone_at_s is None:
+                    log.warning("%s Waiting for it to return", error)
+                    self._gone_at_s = asyncio.get_running_loop().time()
+                    self._tell()
+            async with contextlib.aclosing(self._silence_until_back()) as silence:
+                async for block in silence:
+                    yield block
+
+    def _has_waited_enough(self) -> bool:
+        if self._gone_at_s is None:
+            return RETURN_WITHIN_S <= 0
+        return asyncio.get_running_loop().time() - self._gone_at_s > RETURN_WITHIN_S
+
+    async def _silence_until_back(self) -> AsyncGenerator[bytes, None]:
+        """Yield silence at the pace of time until the device is listed again.
+
+        Raises:
+            MicrophoneError: It is not, in the time it has.
+        """
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        frames = 0
+        while True:
+            looked_at = loop.time()
+            looking = asyncio.create_task(asyncio.to_thread(self._look_again))
+            try:
+                while not looking.done() or loop.time() - looked_at < LOOK_EVERY_S:
+                    await asyncio.sleep(BLOCK_MS / 1_000)
+                    due = int((loop.time() - started) * self.format.sample_rate)
+                    yield bytes((due - frames) * self.format.frame_bytes)
+                    frames = due
+            finally:
+                # PortAudio must not be asked for anything else in the middle of it.
+                await asyncio.wait([looking])
+            if (found := looking.result()) is not None:
+                self.device = found
+                return
+            if self._has_waited_enough():
+                raise MicrophoneError(
+                    f"expected {self.device.name!r} to return within {RETURN_WITHIN_S:g} s, "
+                    "got nothing"
+                )
+
+    def _look_again(self) -> InputDevice | None:
+        """Find the device by its name; its number may be another now."""
+        try:
+            # PortAudio lists its devices once, when it starts; sounddevice has no other way.
+            self._sounddevice._terminate()
+            self._sounddevice._initialize()
+            devices = list_input_devices(self._sounddevice)
+        except (MicrophoneError, self._sounddevice.PortAudioError) as error:
+            log.debug("no devices: %s", error)
+            return None
+        return next((device for device in devices if device.name == self.device.name), None)
+
+    async def _record(self) -> AsyncGenerator[bytes, None]:
+        """Yield what the device hears, in `format`.
+
+        Raises:
+            MicrophoneError: It cannot be opened, or stops.
+        """
         loop = asyncio.get_running_loop()
         waiting: asyncio.Queue[_Block | None] = asyncio.Queue(QUEUE_MS // BLOCK_MS)
+        setting = _Setting(0, 0)
         lost_bytes = 0
         warned_at = -math.inf
 
@@ -191,7 +304,7 @@ class Microphone:
                     warned_at = loop.time()
                     log.warning("more than %d ms of audio wait: some is lost", QUEUE_MS)
                 lost_bytes += len(samples)
-                self.lost_ms += len(samples) / bytes_per_ms
+                self.lost_ms += 1_000 * len(samples) / setting.frame_bytes / setting.sample_rate
 
         def enqueue_end() -> None:
             if waiting.full():  # the end must get through: a block gives way
@@ -209,33 +322,88 @@ class Microphone:
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(enqueue_end)
 
-        try:
-            stream = self._sounddevice.RawInputStream(
-                samplerate=self.format.sample_rate,
-                blocksize=block_frames,
-                device=self.device.index,
-                channels=self.format.channels,
-                dtype="int16",
-                callback=on_block,
-                finished_callback=on_finished,
-            )
-        except (self._sounddevice.PortAudioError, ValueError) as error:
-            raise MicrophoneError(self._complaint(error)) from error
+        stream, setting = self._open(on_block, on_finished)
+        convert = _converter(setting, self.format)
+        silence = bytes(setting.sample_rate * BLOCK_MS // 1_000 * setting.frame_bytes)
         with contextlib.closing(stream):
             try:
                 stream.start()
             except self._sounddevice.PortAudioError as error:
-                raise MicrophoneError(self._complaint(error)) from error
-            while (block := await waiting.get()) is not None:
+                raise MicrophoneError(self._complaint(setting, error)) from error
+            while True:
+                try:
+                    async with asyncio.timeout(STALLED_AFTER_S):
+                        block = await waiting.get()
+                except TimeoutError:
+                    break  # Some drivers do not say that the device is gone.
+                if block is None:
+                    break
                 for start in range(0, block.lost_bytes, len(silence)):
-                    yield silence[: block.lost_bytes - start]
-                yield block.samples
+                    yield convert(silence[: block.lost_bytes - start])
+                yield convert(block.samples)
         raise MicrophoneError(
             f"expected audio from {self.device.name!r}, got the end of it: was it unplugged?"
         )
 
-    def _complaint(self, error: Exception) -> str:
+    def _open(
+        self, on_block: Callable[..., None], on_finished: Callable[[], None]
+    ) -> tuple[Any, _Setting]:
+        """Open the device as it records by itself, or in another way if it does not take that."""
+        device = self.device
+        own = _Setting(device.sample_rate, min(device.channels, MAX_CHANNELS))
+        # Some say they have a rate or as few channels, and do not.
+        others = [
+            _Setting(rate, channels)
+            for channels in (own.channels, device.channels, 1)
+            for rate in (own.sample_rate, *COMMON_RATES)
+        ]
+        refusal: MicrophoneError | None = None
+        for setting in dict.fromkeys([own, *others]):
+            try:
+                stream = self._sounddevice.RawInputStream(
+                    samplerate=setting.sample_rate,
+                    blocksize=setting.sample_rate * BLOCK_MS // 1_000,
+                    device=device.index,
+                    channels=setting.channels,
+                    dtype="int16",
+                    callback=on_block,
+                    finished_callback=on_finished,
+                )
+            except (self._sounddevice.PortAudioError, ValueError) as error:
+                refusal = refusal or MicrophoneError(self._complaint(setting, error))
+                continue
+            if setting != own:
+                log.info("%r records %d Hz", device.name, setting.sample_rate)
+            return stream, setting
+        assert refusal is not None, "it was tried at least once"
+        raise refusal
+
+    def _complaint(self, setting: _Setting, error: Exception) -> str:
         return (
-            f"expected {self.format.sample_rate} Hz with {self.format.channels} channels from "
+            f"expected {setting.sample_rate} Hz with {setting.channels} channels from "
             f"{self.device.name!r}, got: {error}"
         )
+
+
+def _converter(recorded: _Setting, sent: AudioFormat) -> Callable[[bytes], bytes]:
+    """Return what turns samples as they were recorded into samples as they are sent."""
+    same_channels = recorded.channels == sent.channels
+    if same_channels and recorded.sample_rate == sent.sample_rate:
+        return bytes
+    resampler = soxr.ResampleStream(
+        recorded.sample_rate, sent.sample_rate, sent.channels, dtype="int16"
+    )
+
+    def convert(samples: bytes) -> bytes:
+        # shape: (frames, channels)
+        frames = np.frombuffer(samples, "<i2").reshape(-1, recorded.channels)
+        if recorded.channels > sent.channels:
+            frames = frames[:, : sent.channels]
+        elif not same_channels:
+            frames = np.repeat(frames[:, :1], sent.channels, axis=1)
+        if recorded.sample_rate != sent.sample_rate:
+            frames = resampler.resample_chunk(np.ascontiguousarray(frames))
+        converted: bytes = np.ascontiguousarray(frames, "<i2").tobytes()
+        return converted
+
+    return convert

@@ -104,26 +104,26 @@ class Outputs:
     """
 
     def __init__(self, view: Presenter, others: Sequence[Presenter] = ()) -> None:
-        self._view = view
+        self.view = view
         self._others = list(others)
         self._entered = contextlib.ExitStack()
         self._failure: OutputError | None = None
 
     def on_audio(self, block: bytes, heard_ms: float) -> None:
         """Tell it to all."""
-        self._view.on_audio(block, heard_ms)
+        self.view.on_audio(block, heard_ms)
         self._tell(lambda output: output.on_audio(block, heard_ms))
 
     def on_revision(self, revision: Revision) -> None:
         """Tell it to all."""
-        self._view.on_revision(revision)
+        self.view.on_revision(revision)
         self._tell(lambda output: output.on_revision(revision))
 
     def on_message(self, message: ServerMessage) -> None:
         """Tell it to all."""
         # The files first: the view may raise because nobody reads it any more.
         self._tell(lambda output: output.on_message(message))
-        self._view.on_message(message)
+        self.view.on_message(message)
 
     def _tell(self, tell: Callable[[Presenter], None]) -> None:
         for output in tuple(self._others):
@@ -140,7 +140,7 @@ class Outputs:
                 entering.enter_context(output)
             self._entered = entering.pop_all()
         try:
-            self._view.__enter__()
+            self.view.__enter__()
         except BaseException as error:
             self._entered.__exit__(type(error), error, error.__traceback__)
             raise
@@ -153,7 +153,7 @@ class Outputs:
         trace: TracebackType | None,
     ) -> None:
         with self._entered:
-            self._view.__exit__(kind, error, trace)
+            self.view.__exit__(kind, error, trace)
             # Whoever is interrupted twice wants to leave at once.
             if not isinstance(error, asyncio.CancelledError | KeyboardInterrupt):
                 await self._drain()

@@ -14,12 +14,14 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import IO, Protocol, Self
 
 from msgspec import UNSET
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
+from rich.control import Control
 from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
@@ -28,6 +30,7 @@ from rich.text import Text
 from cnerta.streamer.audio_source import level_dbfs
 from cnerta.streamer.client import StreamWatcher
 from cnerta.streamer.highlighting import Highlighter
+from cnerta.streamer.keyboard import Key
 from cnerta.streamer.messages import (
     AudioAck,
     CharacterReading,
@@ -44,6 +47,7 @@ from cnerta.streamer.messages import (
     encode,
 )
 from cnerta.streamer.sources import Revision
+from cnerta.streamer.timeline import NOTHING_HEARD, SILENT_DBFS, Levels, Spoken, draw_timeline
 
 __all__ = [
     "Caption",
@@ -76,8 +80,10 @@ OUTER_COLUMNS = 4
 """Border and padding of a panel, both sides."""
 FIXED_LINES = 7
 """Two panels' borders, the header, the heads of the entity list, and the line of the cursor."""
+TIMELINE_LINES = 2
+LOW_HEIGHT = 14
+"""Below this there is no time line."""
 METER_CELLS = 8
-METER_FLOOR_DBFS = -60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +169,8 @@ class ViewState:
         captions: The last utterances, the oldest first.
         heard_ms: Audio sent.
         level_dbfs: Level of the last block sent.
+        levels: Levels of the last minute.
+        source: What keeps the audio silent, such as "muted"; empty if nothing does.
         behind_live_ms: What the last event said.
         notice: The last warning or error.
         summary: The last message of a finished session.
@@ -173,13 +181,16 @@ class ViewState:
     captions: tuple[Caption, ...] = ()
     heard_ms: float = 0.0
     level_dbfs: float = -math.inf
+    levels: Levels = NOTHING_HEARD
+    source: str = ""
     behind_live_ms: int | None = None
     notice: str = ""
     summary: SessionSummary | None = None
 
     def heard(self, heard_ms: float, level_dbfs: float) -> ViewState:
         """After audio was sent."""
-        return replace(self, heard_ms=heard_ms, level_dbfs=level_dbfs)
+        levels = self.levels.heard(heard_ms, level_dbfs)
+        return replace(self, heard_ms=heard_ms, level_dbfs=level_dbfs, levels=levels)
 
     def sent(self, revision: Revision, now_s: float) -> ViewState:
         """After a revision of the transcript was sent, at `now_s` on a steady clock."""
@@ -346,7 +357,7 @@ def entity_span(entity: Entity) -> str:
 
 
 def _meter(dbfs: float) -> Text:
-    share = 0.0 if dbfs <= METER_FLOOR_DBFS else min(1.0, 1.0 - dbfs / METER_FLOOR_DBFS)
+    share = 0.0 if dbfs <= SILENT_DBFS else min(1.0, 1.0 - dbfs / SILENT_DBFS)
     lit = round(share * METER_CELLS)
     return Text("█" * lit, style="green").append("░" * (METER_CELLS - lit), style="dim")
 
@@ -358,7 +369,8 @@ def _header(state: ViewState, width: int) -> Table:
     left = Text().append(state.status, style="bold green" if state.status == "live" else "bold")
     if state.model and width >= NARROW_WIDTH:
         left.append(f"  {printable(state.model)}", style="dim")
-    right = Text.assemble(_meter(state.level_dbfs), f" {format_time(state.heard_ms)}")
+    meter = Text(state.source, "bold yellow") if state.source else _meter(state.level_dbfs)
+    right = Text.assemble(meter, f" {format_time(state.heard_ms)}")
     if state.behind_live_ms is not None:
         right.append(f"  {state.behind_live_ms} ms behind", style="dim")
     header.add_row(left, right)
@@ -393,7 +405,15 @@ def _entity_table(captions: Sequence[Caption], width: int, rows: int) -> Table:
     return table
 
 
-def render(state: ViewState, width: int, height: int, *, coloured: bool = True) -> RenderableType:
+def render(
+    state: ViewState,
+    width: int,
+    height: int,
+    *,
+    coloured: bool = True,
+    keys: Sequence[Key] = (),
+    explained: bool = False,
+) -> RenderableType:
     """Draw one moment of a session.
 
     Args:
@@ -401,8 +421,11 @@ def render(state: ViewState, width: int, height: int, *, coloured: bool = True) 
         width: Columns there are.
         height: Lines there are.
         coloured: Whether colours can be seen; brackets take their place.
+        keys: What can be pressed.
+        explained: Whether to explain the keys and the picture instead of showing captions.
     """
     inner = max(2, width - OUTER_COLUMNS)
+    framed = Panel if not keys else partial(Panel, subtitle=_keys_line(keys, inner))
     notes: list[Text] = []
     if state.notice:
         style = "yellow"
@@ -410,6 +433,12 @@ def render(state: ViewState, width: int, height: int, *, coloured: bool = True) 
     if state.summary is not None:
         notes.append(Text(_summary_line(state.summary), "bold", no_wrap=True, overflow="ellipsis"))
     room = max(2, height - FIXED_LINES - len(notes))
+    timeline: list[Text] = []
+    if height >= LOW_HEIGHT and inner >= NARROW_WIDTH:
+        timeline = draw_timeline(
+            state.levels, _spoken(state.captions), state.heard_ms, inner, format_time
+        )
+        room -= TIMELINE_LINES
     entities = sum(len(caption.entities) for caption in state.captions)
     lines: list[Text] = []
     for caption in state.captions:
@@ -418,14 +447,58 @@ def render(state: ViewState, width: int, height: int, *, coloured: bool = True) 
         if caption.readings:
             lines += _folded(Text(readings_line(caption), "dim"), max(2, inner - OUTER_COLUMNS))
     lines = lines[-max(room // 2, room - entities) :]
+    if explained:
+        lines = _explanation(keys, coloured=coloured)[: max(1, room)]
     captions = Group(*lines) if lines else Text("waiting for speech …", style="dim")
     parts: list[RenderableType] = [
         _header(state, inner),
-        Panel(captions, title="captions"),
+        *timeline,
+        Panel(captions, title="help" if explained else "captions"),
         _entity_table(state.captions, inner, room - max(1, len(lines))),
         *notes,
     ]
-    return Panel(Group(*parts), title="cnerta-stream", title_align="left", border_style="dim")
+    return framed(Group(*parts), title="cnerta-stream", title_align="left", border_style="dim")
+
+
+def _keys_line(keys: Sequence[Key], width: int) -> str:
+    """Name the keys, as many as fit."""
+    line = ""
+    for key in keys:
+        longer = f"{line}{' · ' if line else ''}{key.name} {key.does}"
+        if cell_len(longer) > width - OUTER_COLUMNS:
+            break
+        line = longer
+    return line
+
+
+def _explanation(keys: Sequence[Key], *, coloured: bool) -> list[Text]:
+    """Say what the keys do and what the picture means."""
+    lines = [Text(f"{key.name}  {key.does}") for key in keys]
+    if coloured:
+        outer = Text.assemble((" 北京大学 ", f"black on {_colour('ORG')}"), ("ORG", _colour("ORG")))
+        lines.append(outer.append("  an entity and its type"))
+        lines.append(Text.assemble(("北京", "underline"), "  one inside another"))
+    else:
+        lines.append(Text("[ORG [LOC 北京]大学]  entities and their types, one inside another"))
+    lines.append(
+        Text.assemble(("italics", "italic"), "  may still change; ", ("bold", "bold"), " is final")
+    )
+    return lines
+
+
+def _spoken(captions: Sequence[Caption]) -> list[Spoken]:
+    """The outermost entities, for the time line."""
+    return [
+        Spoken(
+            printable(entity.text),
+            entity.start_ms,
+            entity.end_ms,
+            f"{'' if entity.status == 'final' else 'italic '}{_colour(entity.label)}",
+        )
+        for caption in captions
+        for entity in caption.entities
+        if entity.parent is None and entity.start_ms is not None and entity.end_ms is not None
+    ]
 
 
 def _folded(text: Text, width: int) -> list[Text]:
@@ -483,6 +556,10 @@ class FoldingView:
         self._paced = paced
         self._highlighter = highlighter
 
+    def on_source(self, source: str) -> None:
+        """Note what keeps the audio silent: nothing if empty."""
+        self.state = replace(self.state, source=source)
+
     def on_audio(self, block: bytes, heard_ms: float) -> None:
         """Note the level and the time."""
         self.state = self.state.heard(heard_ms, level_dbfs(block))
@@ -534,15 +611,43 @@ class LiveView(FoldingView):
         self, console: Console, *, paced: bool = True, highlighter: Highlighter | None = None
     ) -> None:
         super().__init__(paced=paced, highlighter=highlighter)
+        self.keys: tuple[Key, ...] = ()
+        """What can be pressed; `own_keys` are among them."""
         self._console = console
+        self._explained = False
+        self._frozen: ViewState | None = None
+        self._size: tuple[int, int] | None = None
         self._live = Live(
             console=console, get_renderable=self.picture, refresh_per_second=10, transient=False
         )
 
+    @property
+    def own_keys(self) -> tuple[Key, ...]:
+        """The keys that change what is shown."""
+        return (Key("?", "help", self._explain), Key("f", "freeze", self._freeze))
+
+    def _explain(self) -> None:
+        self._explained = not self._explained
+
+    def _freeze(self) -> None:
+        frozen = replace(self.state, status="frozen")
+        self._frozen = None if self._frozen is not None else frozen
+
     def picture(self) -> RenderableType:
         """Draw the session as it is now."""
         width, height = self._console.size
-        return render(self.state, width, height, coloured=_has_colour(self._console))
+        if self._size not in (None, (width, height)):
+            # Lines that a narrower terminal has wrapped cannot be found again to be overwritten.
+            self._console.control(Control.clear(), Control.home())
+        self._size = width, height
+        return render(
+            self._frozen or self.state,
+            width,
+            height,
+            coloured=_has_colour(self._console),
+            keys=self.keys,
+            explained=self._explained,
+        )
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -554,6 +659,8 @@ class LiveView(FoldingView):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        # The last picture stays, and is that of the end.
+        self._frozen, self._explained, self.keys = None, False, ()
         self._live.stop()
 
 

@@ -1,7 +1,7 @@
 """Runs ``cnerta-stream`` with a microphone that is not there, as a process of its own.
 
 The microphone hears silence at the pace of speech, or what the numpy file SAYS has, at 16 kHz. With
-UNPLUG_AFTER_MS it is unplugged then.
+UNPLUG_AFTER_MS it is unplugged then, and is back at once unless GONE is set.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import soxr
 from fake_sounddevice import FakeSounddevice, FakeStream
 
+from cnerta.streamer import microphone
 from cnerta.streamer.cli import main
 
 BLOCK_FRAMES = 882  # 20 ms of two channels at 44.1 kHz
@@ -43,7 +44,14 @@ def record(stream: FakeStream) -> None:
 
     loop.call_soon(speak)
     if "UNPLUG_AFTER_MS" in os.environ:
-        loop.call_later(int(os.environ["UNPLUG_AFTER_MS"]) / 1_000, stream.unplug)
+        loop.call_later(int(os.environ.pop("UNPLUG_AFTER_MS")) / 1_000, unplug, stream)
+
+
+def unplug(stream: FakeStream) -> None:
+    if "GONE" in os.environ:
+        fake.devices = []
+        microphone.RETURN_WITHIN_S = 0.5
+    stream.unplug()
 
 
 fake = FakeSounddevice()

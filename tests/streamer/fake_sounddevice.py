@@ -51,13 +51,21 @@ class FakeSounddevice:
         self.streams: list[FakeStream] = []
         self.refuses_open = False
         self.refuses_start = False
+        self.rates: list[int] | None = None
+        self.restarts = 0
         self.on_open: Callable[[FakeStream], None] | None = None
+
+    def _terminate(self) -> None:
+        assert all(stream.closed for stream in self.streams), "it crashes with open ones"
+
+    def _initialize(self) -> None:
+        self.restarts += 1
 
     def query_devices(self) -> list[dict[str, Any]]:
         return self.devices
 
     def RawInputStream(self, **options: Any) -> FakeStream:  # noqa: N802 (the real name)
-        if self.refuses_open:
+        if self.refuses_open or (self.rates and options["samplerate"] not in self.rates):
             raise PortAudioError("Invalid sample rate [PaErrorCode -9997]")
         stream = FakeStream(self, options)
         self.streams.append(stream)

@@ -413,13 +413,23 @@ async def test_microphone_with_piped_lines() -> None:
 
 
 async def test_unplugging_ends_it_while_standard_input_is_still_open() -> None:
-    async with microphone_session(UNPLUG_AFTER_MS="400") as process:
+    async with microphone_session(UNPLUG_AFTER_MS="400", GONE="1") as process:
         await first_answer(process)
-        status = await asyncio.wait_for(process.wait(), 10)
+        status = await asyncio.wait_for(process.wait(), 20)
         assert process.stderr is not None
         complaints = await process.stderr.read()
     assert status == 4, "in particular not an abort of the interpreter over a busy standard input"
-    assert b"got the end of it: was it unplugged?" in complaints
+    assert b"got the end of it: was it unplugged? Waiting for it to return" in complaints
+    assert b"to return within 0.5 s, got nothing" in complaints
+
+
+async def test_a_microphone_that_was_unplugged_returns() -> None:
+    async with microphone_session(UNPLUG_AFTER_MS="100") as process:
+        assert process.stderr is not None
+        await asyncio.wait_for(process.stderr.readuntil(b"is back"), 20)
+        assert await first_answer(process) == "南京市长[PER 江大桥]\n".encode()
+        await asyncio.wait_for(process.communicate(b""), 10)
+    assert process.returncode == 0
 
 
 async def test_control_c_at_the_microphone_while_standard_input_is_still_open() -> None:
@@ -620,6 +630,41 @@ async def test_output_without_the_characters_is_not_cut_off(talk: Path) -> None:
         out, complaints = await asyncio.wait_for(process.communicate(), 20)
     assert (process.returncode, complaints) == (0, b"")
     assert out.startswith(b"????[PER ???]\n")
+
+
+IN_A_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a terminal of its own")
+async def test_keys_in_a_terminal(tmp_path: Path) -> None:
+    long = tmp_path / "long.wav"
+    soundfile.write(long, np.zeros(60 * 8_000), 8_000)
+    lines = tmp_path / "lines.tsv"
+    lines.write_text(f"0\t0.1\t{SENTENCE}\n50\t60\t好\n", encoding="utf-8")
+    async with server(answering) as url:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", IN_A_TERMINAL, *COMMAND, "--file", long, "--connect", url,
+            "--transcript-file", lines, "--realtime",
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, "COLUMNS": "80", "LINES": "24", "TERM": "xterm-256color"},
+        )  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        seen = b""
+
+        async def until(part: str) -> None:
+            nonlocal seen
+            while part.encode() not in seen:
+                seen += await asyncio.wait_for(process.stdout.read(4_096), 20)
+
+        await until("q finish")
+        await until("江大桥")
+        process.stdin.write(b"x?")
+        await until("an entity and its type")
+        process.stdin.write(b"q")
+        out, _ = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 0
+    assert "1 utterance" in (seen + out).decode()
 
 
 # --- the model in this process --------------------------------------------------------------------

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import io
+import math
 
 import msgspec
 import pytest
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 
+from cnerta.streamer.highlighting import Highlighter, HighlightRule
+from cnerta.streamer.keyboard import Key
 from cnerta.streamer.messages import (
     CharacterReading,
     EntityRetract,
@@ -318,6 +321,91 @@ def test_json_lines_are_the_messages_and_nothing_else() -> None:
             assert out.getvalue().endswith(b"\n"), "every line is written at once"
     assert [decode_server(line) for line in out.getvalue().splitlines()] == messages
     assert msgspec.json.decode(out.getvalue().splitlines()[2])["type"] == "utterance.final"
+
+
+def test_what_is_hidden_is_listed_and_not_highlighted() -> None:
+    out = io.StringIO()
+    highlighter = Highlighter(HighlightRule(first_only=True))
+    with PlainView(Console(file=out), highlighter=highlighter) as view:
+        for name in ("u1", "u2"):
+            view.on_revision(Revision(name, 3, SENTENCE, True))
+            view.on_message(wire.final(name, 3, SENTENCE, PER))
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "他在北京大学见到了[PER 江大桥]"
+    assert lines[2] == SENTENCE
+    assert lines[3].startswith("  PER  江大桥")
+
+
+def test_time_line_shows_levels_and_names_where_they_were_spoken() -> None:
+    found = wire.entity("PER", "江大桥", 9, start_ms=1_000, end_ms=1_500)
+    state = spoken(wire.final("u1", 3, SENTENCE, found, INNER))
+    for at_ms in range(2_320, 3_000, 20):
+        state = state.heard(at_ms, -math.inf if at_ms > 2_500 else -1.0)
+    lines = drawn(state, width=80, height=20).splitlines()
+    levels, names = lines[2], lines[3]
+    assert levels[2:10] == "0:00.00 "
+    assert "0:02.98" in levels
+    assert levels[10:22] == "         █  "
+    assert names[10:].index("江大桥") == 4, "a second, in quarters"
+    assert "北京" not in names, "only what is outermost"
+
+
+def test_low_and_narrow_terminals_have_no_time_line() -> None:
+    state = spoken(*upserts())
+    for width, height in ((80, 13), (60, 24)):
+        assert "0:00.00" not in drawn(state, width, height)
+
+
+def test_keys_are_named_and_explained() -> None:
+    view = LiveView(Console(file=io.StringIO(), width=80, height=24, force_terminal=True))
+    view.keys = (*view.own_keys, Key("q", "finish", lambda: None))
+    view.state = spoken(*upserts())
+
+    def picture() -> str:
+        console = Console(file=io.StringIO(), width=80, height=24)
+        console.print(view.picture())
+        assert isinstance(console.file, io.StringIO)
+        return console.file.getvalue()
+
+    def press(name: str) -> None:
+        next(key for key in view.own_keys if key.name == name).press()
+
+    assert "? help · f freeze · q finish" in picture()
+    press("?")
+    assert "an entity and its type" in picture()
+    assert "他在" not in picture()
+    press("?")
+    assert "他在" in picture()
+    press("f")
+    view.on_revision(Revision("u2", 1, "之后", True))
+    assert "frozen" in picture()
+    assert "之后" not in picture()
+    press("f")
+    assert "之后" in picture()
+
+
+def test_why_there_is_silence_takes_the_place_of_the_meter() -> None:
+    view = LiveView(Console(file=io.StringIO()))
+    view.on_source("muted")
+    assert "muted" in drawn(view.state)
+    assert "░" not in drawn(view.state)
+    view.on_source("")
+    assert "░" in drawn(view.state)
+
+
+def test_another_size_of_the_terminal_starts_with_a_clear_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=24)
+    assert isinstance(console.file, io.StringIO)
+    view = LiveView(console)
+    view.state = spoken(*upserts())
+    view.picture()
+    view.picture()
+    assert "\x1b[2J" not in console.file.getvalue()
+    console.size = ConsoleDimensions(40, 24)
+    view.picture()
+    assert "\x1b[2J\x1b[H" in console.file.getvalue()
 
 
 def test_live_view_leaves_the_last_picture_on_the_terminal() -> None:
