@@ -40,8 +40,6 @@ format: $(dev_ready) ## let ruff rewrite what it can
 bench: $(dev_ready) ## measure a live server under load (ARGS="--sessions 1,10,25 …")
 	$(dev_venv)/bin/python tests/benchmarks/live.py $(ARGS)
 
-include train/model.mk
-
 clean: ## remove the virtual environments and caches
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
@@ -64,4 +62,94 @@ $(dev_ready): pyproject.toml
 	@echo "Installing everything for development into $(dev_venv) (with torch; several GB) …"
 	$(PYTHON) -m venv --clear $(dev_venv)
 	$(dev_venv)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[cpu,train,dev]'
+	@touch $@
+
+# Both bundles that come along, from the published originals: `make model DATA=data`.
+#
+# Each file says by what it is made, so a run that was cut off goes on where it stopped, and the trainings go on
+# at the step they had reached. On two CPU cores it takes nights, on one H100 well under an hour and the speech
+# synthesis hours of CPU. docs/training.md says where the originals come from.
+
+DATA ?= data
+RUNS ?= runs
+KOKORO ?= $(DATA)/kokoro/kokoro.onnx
+KOKORO_VOICES ?= $(DATA)/kokoro/voices
+JOBS ?= 2
+TRAIN_ARGS ?= --precision bf16
+TEACHER_ARGS ?=
+FAST_ARGS ?=
+ACCURATE_ARGS ?=
+
+bin := $(dev_venv)/bin
+voices_ready := $(dev_venv)/.ready-voices
+originals := $(addprefix $(DATA)/,e5small-zh/config.json text/cnerta_train80.json text/cnerta_dev20.json \
+	text/aishell_ner_clean.jsonl words_cmn/18k-abr aishell_sample/manifest.jsonl magichub/manifest.jsonl) \
+	$(KOKORO) $(KOKORO_VOICES)
+speak = $(bin)/cnerta-train synthesise --model $(KOKORO) --voices-dir $(KOKORO_VOICES) --jobs $(JOBS) --out $(@D)
+spoken := $(addprefix $(DATA)/spoken/,cnerta_train80/.done cnerta_dev20/.done homographs_train/.done homographs_dev/.done)
+voted := $(DATA)/text/voted.jsonl $(DATA)/aishell_sample/voted.jsonl
+teacher := $(RUNS)/cnerta-teacher/best-1-gold
+fast := $(RUNS)/cnerta-fast/best-6-settle
+listened := $(RUNS)/cnerta-fast/best-1-listen
+accurate := $(RUNS)/cnerta-accurate/best-1-both
+bundles := $(RUNS)/bundles
+
+.PHONY: model
+model: $(bundles)/fast/.scored $(bundles)/accurate/.scored ## train both models from the originals (DATA=data RUNS=runs)
+
+$(originals):
+	@echo "expected $@, got no such file: docs/training.md says where the data comes from" >&2; exit 1
+
+$(voices_ready): $(dev_ready)
+	$(bin)/python -m pip install --quiet --disable-pip-version-check -e '.[cpu,train,dev,voices]'
+	@touch $@
+
+$(DATA)/spoken/cnerta_train80/.done: $(DATA)/text/cnerta_train80.json $(KOKORO) $(KOKORO_VOICES) | $(voices_ready)
+	$(speak) --text $< $(SPEAK_ARGS)
+	@touch $@
+
+$(DATA)/spoken/cnerta_dev20/.done: $(DATA)/text/cnerta_dev20.json $(KOKORO) $(KOKORO_VOICES) | $(voices_ready)
+	$(speak) --text $< --split dev $(SPEAK_ARGS)
+	@touch $@
+
+$(DATA)/spoken/homographs_train/.done: $(KOKORO) $(KOKORO_VOICES) | $(voices_ready)
+	$(speak) --homographs 550 --split train $(SPEAK_ARGS)
+	@touch $@
+
+$(DATA)/spoken/homographs_dev/.done: $(KOKORO) $(KOKORO_VOICES) | $(voices_ready)
+	$(speak) --homographs 40 --split dev $(SPEAK_ARGS)
+	@touch $@
+
+$(teacher)/.done: $(DATA)/e5small-zh/config.json $(DATA)/text/aishell_ner_clean.jsonl \
+		$(DATA)/text/cnerta_train80.json $(DATA)/text/cnerta_dev20.json | $(dev_ready)
+	$(bin)/cnerta-train teacher --data-root $(DATA) --out $(RUNS)/cnerta-teacher $(TRAIN_ARGS) $(TEACHER_ARGS)
+	@touch $@
+
+# What the teacher says of sentences that carry none of CNERTA's annotation.
+$(DATA)/aishell_sample/one_speaker.jsonl: $(DATA)/aishell_sample/manifest.jsonl
+	grep '"S0150"' $< > $@
+
+$(DATA)/text/voted.jsonl: $(DATA)/text/aishell_ner_clean.jsonl
+$(DATA)/aishell_sample/voted.jsonl: $(DATA)/aishell_sample/one_speaker.jsonl
+$(voted): $(teacher)/.done
+	$(bin)/cnerta-evaluate --checkpoint $(<D) --text-only --data $(filter %.jsonl,$^) --predictions $@
+
+$(fast)/.done: $(spoken) $(voted) $(DATA)/words_cmn/18k-abr $(DATA)/magichub/manifest.jsonl
+	$(bin)/cnerta-train fast --data-root $(DATA) --out $(RUNS)/cnerta-fast $(TRAIN_ARGS) $(FAST_ARGS)
+	@touch $@
+
+$(accurate)/.done: $(fast)/.done
+	$(bin)/cnerta-train accurate --data-root $(DATA) --out $(RUNS)/cnerta-accurate $(TRAIN_ARGS) $(ACCURATE_ARGS) \
+		--init $(teacher) --acoustic-from $(listened)
+	@touch $@
+
+$(bundles)/fast/.scored: int8 := acoustic
+$(bundles)/accurate/.scored: int8 := both
+$(bundles)/fast/.scored: $(fast)/.done
+$(bundles)/accurate/.scored: $(accurate)/.done
+$(bundles)/%/.scored:
+	$(bin)/cnerta-export $(<D) $(@D) --int8 $(int8)
+	$(bin)/cnerta-train calibrate $(@D) --data $(DATA)/text/cnerta_dev20.json --text-only --plot $(bundles)/$*-reliability.png
+	for data in text/cnerta_dev20.json spoken/cnerta_dev20/manifest.jsonl spoken/homographs_dev/manifest.jsonl; do \
+		$(bin)/cnerta-evaluate --bundle $(@D) --data $(DATA)/$$data || exit 1; done
 	@touch $@
