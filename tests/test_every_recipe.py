@@ -29,6 +29,8 @@ from cnerta.models.lexicon import pad_matches  # noqa: E402
 from cnerta.train.loop import Trainer  # noqa: E402
 from cnerta.train.recipe import Recipe, Source, load_recipe, recipe_names  # noqa: E402
 
+from .models import zen_checkpoint  # noqa: E402
+
 TEXTS = ["南京市长江大桥", "江大桥市长", "长江", "南京市长说"]
 ENTITIES = [
     [[0, 3, "南京市", "LOC"], [0, 2, "南京", "LOC"], [3, 7, "长江大桥", "LOC"]],
@@ -40,7 +42,7 @@ READINGS = {
     "南": "nan2", "京": "jing1", "市": "shi4", "长": "chang2", "江": "jiang1", "大": "da4",
     "桥": "qiao2", "说": "shuo1",
 }  # fmt: skip
-EXPORTED = {"bert-mmi", "lattice-m3t"}
+EXPORTED = {"zen-mmi", "lattice-m3t", "macbert-posterior"}
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +73,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = "南京\n南京市\n市长\n长江\n大桥\n长江大桥\n江大桥\n"
     (folder / "words.txt").write_text(words, encoding="utf-8")
     write_bert(folder / "bert")
+    zen_checkpoint.write(folder / "zen", zen_checkpoint.published())
     return folder
 
 
@@ -99,7 +102,7 @@ def shrunken(name: str) -> Recipe:
     text, fusion = recipe.model.text, recipe.model.fusion
     text = replace(
         text,
-        checkpoint="bert" if text.checkpoint else "",
+        checkpoint=("zen" if text.encoder == "zen" else "bert") if text.checkpoint else "",
         lexicon="words.txt" if text.lexicon else "",
         embedding=6,
         word_embedding=4,
@@ -112,6 +115,7 @@ def shrunken(name: str) -> Recipe:
         feed_forward=8,
         context=4 if fusion.context else 0,
         pause_context=min(2, fusion.pause_context),
+        posterior_features=min(6, fusion.posterior_features),
     )
     model = replace(recipe.model, acoustic=acoustic, text=text, fusion=fusion)
     stages = [replace(s, epochs=1, batch_size=2, warmup_steps=1) for s in recipe.stages]
