@@ -9,8 +9,8 @@ CnertaError
 └── ParityError       an exported graph does not compute what the torch model computes
 
 Packages add their own below it where they are raised: ``VoiceError`` (``train/voices.py``),
-``ProtocolError`` (``streamer/messages.py``), ``AddressError`` (``streamer/server.py``) and those of
-the clients (``streamer/client_errors.py``).
+``ExternalError`` (``train/external.py``), ``ProtocolError`` (``streamer/messages.py``),
+``AddressError`` (``streamer/server.py``) and those of the clients (``streamer/client_errors.py``).
 
 Messages say what was expected and what came.
 """

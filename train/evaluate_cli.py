@@ -30,7 +30,12 @@ from cnerta.train.predictions import (
     write_predictions,
 )
 from cnerta.train.report import Other, make_report, write_report
-from cnerta.train.systems import Answers, answers_of_bundle, answers_of_checkpoints
+from cnerta.train.systems import (
+    Answers,
+    answers_of_bundle,
+    answers_of_checkpoints,
+    answers_of_external,
+)
 
 __all__ = ["evaluate", "main"]
 
@@ -52,6 +57,14 @@ def evaluate(
             "accelerator if there is one. Several vote: what most of them find counts.",
         ),
     ] = None,
+    external: Annotated[
+        str,
+        typer.Option(
+            metavar="LIBRARY:MODEL",
+            help="Score another library in place of a bundle, from text alone, its types mapped "
+            "to ours: spacy:zh_core_web_trf, stanza:zh. It must be installed.",
+        ),
+    ] = "",
     audio_root: Annotated[
         Path | None,
         typer.Option(help="Recordings of CNERTA's data: AISHELL-1's wav folder or a flat one."),
@@ -110,9 +123,11 @@ def evaluate(
         # Read before the work begins, which may take long.
         known = _read_known(training_data) if training_data else None
         other = _read_other(against, examples) if against else None
-        if checkpoints:
-            if bundle is not None:
-                raise ConfigError("expected --bundle or --checkpoint, got both")
+        if sum(map(bool, (bundle, checkpoints, external))) > 1:
+            raise ConfigError("expected one of --bundle, --checkpoint and --external, got more")
+        if external:
+            answers = answers_of_external(external, examples, console=errors)
+        elif checkpoints:
             answers = answers_of_checkpoints(
                 checkpoints, examples, use_audio=not text_only, device=device
             )

@@ -25,9 +25,10 @@ from typing import TYPE_CHECKING, Literal, get_args
 import msgspec
 from tqdm import tqdm
 
-from cnerta.models.config import FusionKind, ModelConfig, TextKind
+from cnerta.models.config import FusionConfig, FusionKind, ModelConfig, TextKind
 from cnerta.models.errors import CnertaError, ConfigError, DataError
 from cnerta.train.data import Example, read_source
+from cnerta.train.external import load_external
 from cnerta.train.predictions import (
     Prediction,
     pair_predictions,
@@ -48,6 +49,7 @@ __all__ = [
     "find_runs",
     "listens",
     "load_predictions",
+    "plan_external",
     "plan_runs",
 ]
 
@@ -71,6 +73,8 @@ class RunRecord(msgspec.Struct, frozen=True):
         checkpoint: Folder of the best model, below the run's.
         message: Why it failed.
         minutes: Wall-clock time of training, all attempts together.
+        external: Another library's pipeline in place of a recipe, see
+            :mod:`cnerta.train.external`; the recipe is empty then.
     """
 
     recipe: Recipe
@@ -79,6 +83,7 @@ class RunRecord(msgspec.Struct, frozen=True):
     checkpoint: str = ""
     message: str = ""
     minutes: float = 0.0
+    external: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +157,21 @@ def plan_runs(
     return runs
 
 
+def plan_external(names: Sequence[str], out: Path) -> list[Run]:
+    """Rows that are not trained: pipelines of other libraries, as if with one seed."""
+    model = ModelConfig(fusion=FusionConfig(kind="none"), labels="flat")
+    runs = []
+    for external in names:
+        name = re.sub(r"[^\w.-]+", "-", external)
+        record = RunRecord(
+            Recipe(name=name, model=model, data={}, stages=[]),
+            status="finished",
+            external=external,
+        )
+        runs.append(Run(name, 0, out / name / "seed-0", record))
+    return runs
+
+
 def find_runs(out: Path) -> list[Run]:
     """The runs of a grid's folder, in the order of the paper's Table 3.
 
@@ -166,7 +186,15 @@ def find_runs(out: Path) -> list[Run]:
             found.append(Run(path.parts[-3], int(seed), path.parent, unread).read())
     if not found:
         raise DataError(f"expected runs below {out}, got none")
-    return sorted(found, key=lambda r: (*_place(r.record.recipe.model), r.name, r.seed))
+    return sorted(
+        found,
+        key=lambda r: (
+            not r.record.external,
+            *_place(r.record.recipe.model),
+            r.name,
+            r.seed,
+        ),
+    )
 
 
 def listens(model: ModelConfig) -> bool:
@@ -278,6 +306,8 @@ class Grid:
 
     def _train(self, run: Run) -> Run:
         """Train one run in a process of its own, so that no failure takes others along."""
+        if run.record.external:
+            return run.write(run.record)
         starts = (self.starts[0], self.starts[1] if listens(run.record.recipe.model) else "")
         wanted = msgspec.structs.replace(run.record, starts=starts)
         try:
@@ -375,6 +405,13 @@ class Grid:
     def _predict(
         self, run: Run, name: str, mode: Mode, examples: Sequence[Example], cache: AudioCache
     ) -> None:
+        path = run.folder / _PREDICTIONS / f"{name}.{mode}.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        if run.record.external:
+            pipeline = load_external(run.record.external)
+            answers = [pipeline(e.text) for e in tqdm(examples, desc=run.name, leave=False)]
+            write_predictions(path, pair_predictions(examples, answers))
+            return
         import torch
 
         from cnerta.models.checkpoint import load_checkpoint
@@ -384,8 +421,6 @@ class Grid:
         device = torch.device("cuda" if usable else "cpu")
         model = load_checkpoint(run.folder / run.record.checkpoint).model.to(device)
         found = torch_predictions(model, examples, cache, use_audio=mode == "speech", device=device)
-        path = run.folder / _PREDICTIONS / f"{name}.{mode}.jsonl"
-        path.parent.mkdir(exist_ok=True)
         write_predictions(path, pair_predictions(examples, found))
 
 

@@ -1,4 +1,4 @@
-"""Who answers in an evaluation: a bundle, or checkpoints that vote."""
+"""Who answers in an evaluation: a bundle, checkpoints that vote, or another library's pipeline."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ from cnerta.train.evaluation import (
     torch_predictions,
     torch_times,
 )
+from cnerta.train.external import load_external
 from cnerta.train.grid import listens
 
-__all__ = ["Answers", "answers_of_bundle", "answers_of_checkpoints"]
+__all__ = ["Answers", "answers_of_bundle", "answers_of_checkpoints", "answers_of_external"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,25 @@ def answers_of_bundle(
     found = [list(spans) for spans in answers]
     align = partial(bundle_times, model) if use_audio else None
     return Answers(model.bundle.name, found, model.bundle.nested, use_audio, align)
+
+
+def answers_of_external(name: str, examples: Sequence[Example], *, console: Console) -> Answers:
+    """What spaCy or Stanza find in the texts as they are.
+
+    Args:
+        name: See :func:`cnerta.train.external.load_external`.
+        examples: Sentences.
+        console: For the progress bar.
+
+    Raises:
+        ConfigError: There is no such name.
+        ExternalError: What is needed is not installed, or it fails.
+    """
+    pipeline = load_external(name)
+    texts = track(
+        [e.text for e in examples], description="tagging", console=console, transient=True
+    )
+    return Answers(pipeline.name, [pipeline(t) for t in texts], nested=False, uses_audio=False)
 
 
 def answers_of_checkpoints(

@@ -79,7 +79,7 @@ class Row:
 
     Attributes:
         name: Of the recipe.
-        model: What it trains.
+        model: What it trains; None for another library's pipeline.
         seeds: Those that are scored.
         unscored: Seeds that are not, and why: ``failed: …``, ``not finished``, ``not scored…``.
         baseline: Row that Δ is against; empty for none.
@@ -88,7 +88,7 @@ class Row:
     """
 
     name: str
-    model: ModelConfig
+    model: ModelConfig | None
     seeds: tuple[int, ...]
     unscored: tuple[tuple[int, str], ...]
     baseline: str
@@ -126,30 +126,33 @@ class Section:
         return f"{self.source}, {how}"
 
 
-def choose_baselines(models: Mapping[str, ModelConfig], chosen: Iterable[str]) -> dict[str, str]:
+def choose_baselines(
+    models: Mapping[str, ModelConfig | None], chosen: Iterable[str]
+) -> dict[str, str]:
     """The row that each row is compared with.
 
     By itself that is the text-only row of the same text encoder and labels: of several the one
     with the same settings of the encoder throughout, then the first.
 
     Args:
-        models: Of the rows, by name, in order.
+        models: Of the rows, by name, in order; None for another library's.
         chosen: ``BASELINE`` for all rows or ``ROW=BASELINE`` for one; the later counts.
 
     Raises:
         ConfigError: There is no such row.
     """
     found: dict[str, str] = {}
-    for name, model in models.items():
+    ours = {name: model for name, model in models.items() if model is not None}
+    for name, model in ours.items():
         alike = [
             n
-            for n, m in models.items()
+            for n, m in ours.items()
             if not listens(m)
             and (m.text.encoder, m.text.checkpoint, m.labels)
             == (model.text.encoder, model.text.checkpoint, model.labels)
         ]
         if listens(model) and alike:
-            found[name] = max(alike, key=lambda n: models[n].text == model.text)
+            found[name] = max(alike, key=lambda n: ours[n].text == model.text)
     for choice in chosen:
         row, separator, baseline = choice.rpartition("=")
         for name in (row, baseline) if separator else (baseline,):
@@ -177,7 +180,10 @@ def build_sections(
     by_name: dict[str, list[Run]] = {}
     for run in runs:
         by_name.setdefault(run.name, []).append(run)
-    models = {name: own[0].record.recipe.model for name, own in by_name.items()}
+    models = {
+        name: None if own[0].record.external else own[0].record.recipe.model
+        for name, own in by_name.items()
+    }
     against = choose_baselines(models, baselines)
     sections = []
     for source in sources:
@@ -265,12 +271,12 @@ def _check_same(source: str, predictions: Sequence[list[Prediction]]) -> None:
             )
 
 
-def _row(name: str, model: ModelConfig, scored: Mapping[str, _Scored], baseline: str) -> Row:
+def _row(name: str, model: ModelConfig | None, scored: Mapping[str, _Scored], baseline: str) -> Row:
     own = scored[name]
     base = scored.get(baseline)
     figures: dict[Kind, Figures | None] = {"flat": None, "nested": None}
     for kind in KINDS:
-        if own.seeds and (kind == "flat" or model.labels == "nested"):
+        if own.seeds and (kind == "flat" or (model and model.labels == "nested")):
             theirs = base.counts.get(kind) if base else None
             figures[kind] = _figures(own.counts[kind], theirs, own.errors[kind])
     shown = baseline if base and base.seeds else ""
@@ -390,16 +396,10 @@ def _values(row: Row, figures: Figures | None) -> list[Any]:
 
 
 def _cells(row: Row) -> list[str]:
-    model = row.model
-    text: str = model.text.encoder
-    if model.text.checkpoint and text != "bilstm":
-        text += f" ({Path(model.text.checkpoint).name})"
-    hears = listens(model)
-    ctc = model.ctc.units if hears and model.ctc.weight else "–"
     runs = str(len(row.seeds))
     if row.unscored:
         runs += f" of {len(row.seeds) + len(row.unscored)}"
-    cells = [row.name, text, model.fusion.kind if hears else "–", ctc, runs]
+    cells = [row.name, *_composition(row.model), runs]
     for figures in row.figures.values():
         if figures is None:
             # Flat labels have no nested score; a row without a run has none at all.
@@ -408,6 +408,18 @@ def _cells(row: Row) -> list[str]:
         cells += [str(figures.precision), str(figures.recall), str(figures.f1)]
         cells.append(_delta(figures.delta))
     return cells
+
+
+def _composition(model: ModelConfig | None) -> tuple[str, str, str]:
+    """Text encoder, fusion and CTC of a row."""
+    if model is None:
+        return "–", "–", "–"
+    text: str = model.text.encoder
+    if model.text.checkpoint and text != "bilstm":
+        text += f" ({Path(model.text.checkpoint).name})"
+    if not listens(model):
+        return text, "–", "–"
+    return text, model.fusion.kind, model.ctc.units if model.ctc.weight else "–"
 
 
 def _delta(delta: Difference | None) -> str:

@@ -20,6 +20,7 @@ from cnerta.train.grid import (
     evaluation_sources,
     find_runs,
     load_predictions,
+    plan_external,
     plan_runs,
 )
 from cnerta.train.plots import draw_sections
@@ -60,6 +61,14 @@ def table(
             metavar="[ROW=]BASELINE",
             help="Row that Δ is against, for one row or all. Repeatable. \\[default: the text-only "
             "row of the same text encoder]",
+        ),
+    ] = None,
+    external: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LIBRARY:MODEL",
+            help="Another library's pipeline as a row, flat only: spacy:zh_core_web_trf, "
+            "stanza:zh. It must be installed. Repeatable.",
         ),
     ] = None,
     assignments: Annotated[
@@ -112,6 +121,7 @@ def table(
             arguments = ["--precision", precision, "--threads", str(threads)]
             arguments += ["--workers", str(workers), *(["--cpu"] if cpu else [])]
             starts = (init, acoustic_from)
+            runs = [*plan_external(external or (), out), *runs]
             grid = Grid(arguments, starts, chosen, data_root, cpu=cpu, jobs=jobs)
             # A process manager's request to end ends the trainings too.
             signal.signal(signal.SIGTERM, signal.default_int_handler)

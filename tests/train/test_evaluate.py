@@ -99,7 +99,7 @@ def test_checkpoints_are_scored_and_vote(
     assert json.loads(out)["nested"]["f1"] == 100.0
     code, _, messages = run("--data", data, *one, "--bundle", tmp_path, "--predictions", found)
     assert code == 1
-    assert "got both" in messages
+    assert "got more" in messages
 
 
 def test_the_majority_decides() -> None:
