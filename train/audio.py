@@ -66,6 +66,7 @@ class AudioCache:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
         self.store = None if folder is None else SampleStore(folder)
         self._samples: dict[Path, Integers] = {}
         self._seconds: dict[Path, float] = {}
@@ -134,7 +135,7 @@ class AudioCache:
         run, which has decoded nothing yet, must plan as the run before it did.
         """
         if path not in self._seconds:
-            self._seconds[path] = recording_seconds(path)
+            self._seconds[path] = recording_seconds(path, self.folder)
         return self._seconds[path]
 
 

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from cnerta.models.errors import CnertaError
 from cnerta.train.calibrate_cli import calibrate
 from cnerta.train.recipe import load_recipe, recipe_names
+from cnerta.train.statistics_cli import check, statistics
 from cnerta.train.synthesise_cli import synthesise
 from cnerta.train.table_cli import table
 
@@ -39,6 +40,8 @@ app = typer.Typer(
 )
 app.command(name="synthesise")(synthesise)
 app.command(name="calibrate")(calibrate)
+app.command(name="statistics")(statistics)
+app.command(name="check")(check)
 app.command(name="table")(table)
 
 

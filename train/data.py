@@ -63,8 +63,13 @@ class Example:
     speaker: str = ""
 
 
-def read_source(source: Source, data_root: Path) -> list[Example]:
+def read_source(source: Source, data_root: Path, *, cache: Path | None = None) -> list[Example]:
     """Read a source of a recipe.
+
+    Args:
+        source: The source.
+        data_root: Folder that its paths are relative to.
+        cache: Folder that remembers what archives hold.
 
     Raises:
         DataError: A file is missing or a row does not have the promised form.
@@ -81,6 +86,7 @@ def read_source(source: Source, data_root: Path) -> list[Example]:
             where=source.where,
             exclude=source.exclude,
             allow_missing=source.allow_missing,
+            cache=cache,
         )
     examples = [normalise_example(e) for e in examples]
     if source.limit:
@@ -100,6 +106,7 @@ def read_examples(
     where: dict[str, list[str]] | None = None,
     exclude: dict[str, list[str]] | None = None,
     allow_missing: bool = False,
+    cache: Path | None = None,
 ) -> list[Example]:
     """Read JSON lines in CNERTA's form or as a plain manifest, or AISHELL-NER's text (``.txt``).
 
@@ -113,6 +120,7 @@ def read_examples(
         exclude: Drop rows whose field has one of these values.
         allow_missing: Leave rows whose recording is missing or says something else out, and tell
             of them, where they would be an error.
+        cache: Folder that remembers what archives hold.
 
     Raises:
         DataError: The file or a recording is missing, a recording does not say what its row says, a
@@ -126,7 +134,8 @@ def read_examples(
         if all(str(row.get(f)) in values for f, values in (where or {}).items())
         and not any(str(row.get(f)) in values for f, values in (exclude or {}).items())
     ]
-    finder = _Finder(path, audio_root, {Path(str(row.get("audio"))).stem for _, row in rows})
+    wanted = {Path(str(row.get("audio"))).stem for _, row in rows}
+    finder = _Finder(path, audio_root, wanted, cache)
     examples = []
     for line_number, row in rows:
         try:
@@ -249,6 +258,7 @@ class _Finder:
     path: Path
     audio_root: Path | None
     wanted: set[str]
+    cache: Path | None
     recordings: dict[str, Path] | None = field(init=False, default=None)
     transcripts: Transcripts | None = field(init=False, default=None)
     missing: list[str] = field(init=False, default_factory=list)
@@ -256,7 +266,7 @@ class _Finder:
 
     def __post_init__(self) -> None:
         if self.audio_root is not None:
-            self.recordings = find_recordings(self.audio_root, self.wanted)
+            self.recordings = find_recordings(self.audio_root, self.wanted, self.cache)
             self.transcripts = find_transcripts(self.audio_root)
 
     def find(self, line_number: int, row: dict[str, Any]) -> Path | None:

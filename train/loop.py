@@ -100,7 +100,9 @@ class Trainer:
         self.accelerator = accelerate.Accelerator(cpu=cpu, mixed_precision=mixed_precision)
         self.cache = AudioCache(cache)
         names = {n for s in recipe.stages for n in (*s.train, *s.dev)}
-        self.examples = {n: read_source(recipe.data[n], data_root) for n in sorted(names)}
+        self.examples = {
+            n: read_source(recipe.data[n], data_root, cache=cache) for n in sorted(names)
+        }
         for name, examples in self.examples.items():
             spoken = sum(e.audio is not None for e in examples)
             logger.info("%s: %d examples, %d with audio", name, len(examples), spoken)

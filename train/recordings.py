@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import gzip
+import hashlib
 import io
 import os
 import re
@@ -18,6 +19,7 @@ from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
+import msgspec
 import soundfile
 from tqdm import tqdm
 
@@ -52,7 +54,9 @@ def speaker_of(name: str) -> str:
     return match[1] if match else ""
 
 
-def find_recordings(root: Path, wanted: Collection[str] | None = None) -> dict[str, Path]:
+def find_recordings(
+    root: Path, wanted: Collection[str] | None = None, index: Path | None = None
+) -> dict[str, Path]:
     """Every recording below a folder, by its name without suffix.
 
     Serves AISHELL-1's own layout, unpacked or as archives, and a flat folder alike, because
@@ -61,6 +65,7 @@ def find_recordings(root: Path, wanted: Collection[str] | None = None) -> dict[s
     Args:
         root: The folder.
         wanted: Names that matter: archives of other speakers are not opened. None for all.
+        index: Folder that remembers what archives hold.
 
     Raises:
         DataError: The folder is missing, two recordings have one name, or an archive is damaged.
@@ -80,7 +85,7 @@ def find_recordings(root: Path, wanted: Collection[str] | None = None) -> dict[s
         if name not in unpacked and not other:
             archives.append(file)
     found: dict[str, Path] = {}
-    for file in [*loose, *_archived(archives)]:
+    for file in [*loose, *_archived(archives, index)]:
         if file.stem in found:
             raise DataError(
                 f"expected one recording of {file.stem}, got two: {found[file.stem]}, {file}"
@@ -89,9 +94,9 @@ def find_recordings(root: Path, wanted: Collection[str] | None = None) -> dict[s
     return found
 
 
-def _archived(archives: list[Path]) -> Iterator[Path]:
+def _archived(archives: list[Path], index: Path | None) -> Iterator[Path]:
     with ThreadPoolExecutor(os.cpu_count()) as workers:
-        listed = workers.map(_durations, archives)
+        listed = workers.map(lambda archive: _durations(archive, index), archives)
         bar = tqdm(
             listed, desc="listing archives", total=len(archives), leave=False, disable=not archives
         )
@@ -100,15 +105,19 @@ def _archived(archives: list[Path]) -> Iterator[Path]:
                 yield archive / member
 
 
-def recording_seconds(path: Path) -> float:
+def recording_seconds(path: Path, index: Path | None = None) -> float:
     """Duration as the recording's header says.
+
+    Args:
+        path: The recording.
+        index: Folder that remembers what archives hold.
 
     Raises:
         DataError: There is no such recording, or it is not one.
     """
     archive = archive_of(path)
     if archive is not None:
-        seconds = _durations(archive).get(path.relative_to(archive).as_posix())
+        seconds = _durations(archive, index).get(path.relative_to(archive).as_posix())
         if seconds is None:
             raise DataError(f"expected a recording, got {path}: the archive has none of that name")
         return seconds
@@ -118,15 +127,31 @@ def recording_seconds(path: Path) -> float:
         raise DataError(f"expected a recording, got {path}: {error}") from error
 
 
-def _durations(archive: Path) -> dict[str, float]:
+def _durations(archive: Path, index: Path | None) -> dict[str, float]:
     """Recordings of an archive and their durations in seconds."""
     about = archive.stat()
-    return _durations_of(archive, about.st_size, about.st_mtime_ns)
+    return _durations_of(archive, about.st_size, about.st_mtime_ns, index)
 
 
 # An archive has to be read to its end to know what it holds: once a process is enough.
 @functools.cache
-def _durations_of(archive: Path, size: int, changed: int) -> dict[str, float]:
+def _durations_of(archive: Path, size: int, changed: int, index: Path | None) -> dict[str, float]:
+    if index is None:
+        return _list(archive)
+    key = msgspec.json.encode([str(archive.absolute()), size, changed])
+    remembered = index / f"{hashlib.sha256(key).hexdigest()[:40]}.archive"
+    try:
+        return msgspec.json.decode(remembered.read_bytes(), type=dict[str, float])
+    except (FileNotFoundError, msgspec.MsgspecError):
+        durations = _list(archive)
+    index.mkdir(parents=True, exist_ok=True)
+    partial = remembered.with_suffix(f".{os.getpid()}.partial")
+    partial.write_bytes(msgspec.json.encode(durations))
+    partial.replace(remembered)
+    return durations
+
+
+def _list(archive: Path) -> dict[str, float]:
     durations = {}
     for member, content in read_members(archive):
         try:

@@ -214,6 +214,32 @@ def test_speakers_are_told_from_names() -> None:
     assert speaker_of("education_100001") == ""
 
 
+def test_what_an_archive_holds_is_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wav = aishell(tmp_path, unpacked=False)
+    found = find_recordings(wav, index=tmp_path / "cache")
+    opened: list[Path] = []
+    read = recordings.read_members
+
+    def counted(archive: Path, members: set[str] | None = None):  # type: ignore[no-untyped-def]
+        opened.append(archive)
+        return read(archive, members)
+
+    monkeypatch.setattr(recordings, "read_members", counted)
+    recordings._durations_of.cache_clear()  # as in another process
+    assert find_recordings(wav, index=tmp_path / "cache") == found
+    assert not opened
+    for damage in (b"", b"{"):
+        for remembered in (tmp_path / "cache").iterdir():
+            remembered.write_bytes(damage)
+        recordings._durations_of.cache_clear()
+        assert find_recordings(wav, index=tmp_path / "cache") == found
+    assert len(opened) == 4
+    assert AudioCache(tmp_path / "cache").seconds(found["BAC009S0764W0121"]) > 0.1
+    assert len(opened) == 4
+
+
 def test_an_archive_that_holds_no_audio_is_named(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "x.tar.gz", "w:gz") as tar:
         entry = tarfile.TarInfo("a.wav")
