@@ -75,6 +75,11 @@ class TextConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             lexicon.
         embedding: Size of a character embedding.
         word_embedding: Size of a word embedding (``lattice``, ``softlexicon``).
+        tag_embedding: Ours: size of the embedding of a word's tags (a dictionary's parts of speech,
+            the names of the lists it is in), which words that training never shows share with
+            those it does; 0 for none.
+        hide_words: Ours: probability that in training a word's own embedding is hidden and its tags
+            must do.
         lexicon: Word lists the model is to know, parted by commas: files (below the data root, or
             as they are; THUOCL, jieba and word2vec forms, or plain words), or ``jieba`` for that
             package's dictionary. Only for training: a model carries its words with it. The
@@ -89,6 +94,8 @@ class TextConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     word_embeddings: str = ""
     embedding: int = 50
     word_embedding: int = 50
+    tag_embedding: int = 0
+    hide_words: float = 0.0
     lexicon: str = ""
     hidden: int = 300
     dropout: float = 0.5

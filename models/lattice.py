@@ -72,11 +72,17 @@ class LatticeEncoder(nn.Module):
     def __init__(self, config: TextConfig, characters: int, lexicon: Lexicon) -> None:
         super().__init__()
         self.embedding = nn.Embedding(characters, config.embedding, padding_idx=PADDING_ID)
-        self.words = WordEmbedding(lexicon, config.word_embedding)
+        self.words = WordEmbedding(
+            lexicon,
+            config.word_embedding,
+            vectors=bool(config.word_embeddings),
+            tags=config.tag_embedding,
+            hidden=config.hide_words,
+        )
         self.dropout = nn.Dropout(config.dropout)
         self.lattice = LatticeLstm(
             config.embedding,
-            config.word_embedding,
+            self.words.width,
             config.hidden,
             most_words=words_at_once(lexicon.words),
             longest_word=max(map(len, lexicon.words), default=0),

@@ -48,11 +48,17 @@ class SoftLexiconEncoder(nn.Module):
     def __init__(self, config: TextConfig, characters: int, lexicon: Lexicon) -> None:
         super().__init__()
         self.embedding = nn.Embedding(characters, config.embedding, padding_idx=PADDING_ID)
-        self.words = WordEmbedding(lexicon, config.word_embedding)
+        self.words = WordEmbedding(
+            lexicon,
+            config.word_embedding,
+            vectors=bool(config.word_embeddings),
+            tags=config.tag_embedding,
+            hidden=config.hide_words,
+        )
         counts = torch.tensor([0, *lexicon.counts], dtype=torch.float32)
         self.register_buffer("weights", counts.clamp(min=1))
         self.dropout = nn.Dropout(config.dropout)
-        self.lstm = BiLstm(config.embedding + _SETS * config.word_embedding, config.hidden)
+        self.lstm = BiLstm(config.embedding + _SETS * self.words.width, config.hidden)
         self.width = config.hidden
         self.max_characters = MAX_CHARACTERS
 
@@ -67,13 +73,13 @@ class SoftLexiconEncoder(nn.Module):
             length: Characters of a text, padding included.
 
         Returns:
-            shape: (batch, length, 4 * word_embedding)
+            shape: (batch, length, 4 * words.width)
         """
         words = matches[:, :, 2]
         sets = word_sets(matches, length)
         empty = 1 - sets.amax(dim=3)
         counts = self.weights[words]
-        nothing = self.words.trained.weight[NO_WORD]
+        nothing = self.words(torch.full_like(words[:1, :1], NO_WORD))[0, 0]
         total = sets @ (counts[:, None, :, None] * self.words(words)[:, None])
         total = total + empty[..., None] * nothing
         weight = (sets @ counts[:, None, :, None])[..., 0] + empty

@@ -157,7 +157,7 @@ class ZenEncoder(nn.Module):
         # Texts are one segment: of the published two embeddings the first is used.
         self.segment = nn.Parameter(torch.zeros(self.width))
         self.pieces_norm = nn.LayerNorm(self.width, size.layer_norm_eps)
-        self.ngrams = WordEmbedding(lexicon, self.width)
+        self.ngrams = WordEmbedding(lexicon, self.width, vectors=True)
         self.ngram_segment = nn.Parameter(torch.zeros(self.width))
         self.ngrams_norm = nn.LayerNorm(self.width, size.layer_norm_eps)
         self.embedding_dropout = nn.Dropout(size.hidden_dropout_prob)

@@ -32,6 +32,7 @@ TEXTS = ["南京市长江大桥", "江", "大桥的市长", "的的"]
 LEXICON = Lexicon(
     ("南京", "南京市", "市长", "长江", "大桥", "长江大桥", "江", "江大桥", "无锡"),
     (4, 9, 2, 3, 1, 5, 7, 0, 0),
+    ("ns places", "ns", "n", "ns places", "n", "nz", "n", "", "ns"),
 )
 VOCABULARY = Vocabulary.build("".join(TEXTS))
 
@@ -96,7 +97,7 @@ def test_batch_mates_and_padding_change_nothing(encoder: SoftLexiconEncoder) -> 
 
 def test_only_words_met_in_training_are_trained() -> None:
     torch.manual_seed(0)
-    words = WordEmbedding(LEXICON, 5)
+    words = WordEmbedding(LEXICON, 5, vectors=True)
     ids = torch.arange(len(LEXICON) + 1)
     before = words(ids).detach()
     optimizer = torch.optim.Adam(words.parameters(), lr=0.1)
@@ -107,11 +108,46 @@ def test_only_words_met_in_training_are_trained() -> None:
     changed = (words(ids).detach() != before).any(dim=1)
     # The two with count 0 are as they were; word 0, which stands for none, is trained too.
     assert changed.tolist() == [True] * 8 + [False] * 2
-    assert len({tuple(row) for row in before.tolist()}) == len(LEXICON) + 1
+    assert len({tuple(row) for row in before.tolist()}) == len(LEXICON)
+    assert not words(torch.tensor([8, 9])).any()
     vectors = torch.randn(3, 5)
     words.start(torch.tensor([2, 9, 7]), vectors)
     torch.testing.assert_close(words(torch.tensor([2, 9, 7])), vectors)
     torch.testing.assert_close(words(torch.tensor([8]))[0], before[8])
+
+
+def test_words_without_vectors_are_what_their_tags_are() -> None:
+    torch.manual_seed(0)
+    words = WordEmbedding(LEXICON, 5, vectors=False, tags=3).eval()
+    assert words.width == 8
+    assert words.tags is not None
+    n, ns, nz, places = words.tags.weight  # in alphabetical order
+    ids = torch.arange(len(LEXICON) + 1)
+    found = words(ids)
+    torch.testing.assert_close(
+        found[:, 5:],
+        torch.stack(
+            [torch.zeros(3), (ns + places) / 2, ns, n, (ns + places) / 2, n, nz, n, n * 0, ns]
+        ),
+    )
+    # Training showed neither of the last two: their own part says nothing.
+    assert found[:8, :5].any(dim=1).all()
+    assert not found[8:, :5].any()
+
+
+def test_own_vectors_are_hidden_in_training_only() -> None:
+    torch.manual_seed(0)
+    words = WordEmbedding(LEXICON, 5, vectors=False, tags=3, hidden=0.25)
+    ids = torch.arange(8).repeat(500, 1)
+    found = words(ids)
+    hidden = ~found[:, :, :5].any(dim=2)
+    assert not hidden[:, 0].any(), "no word is no word to hide"
+    # Binomial, 3500 draws: six standard deviations.
+    assert abs(hidden[:, 1:].float().mean().item() - 0.25) < 6 * (0.25 * 0.75 / 3500) ** 0.5
+    whole = words.eval()(ids)
+    torch.testing.assert_close(found[:, :, 5:], whole[:, :, 5:])
+    torch.testing.assert_close(found[~hidden], whole[~hidden])
+    assert whole[:, :, :5].any(dim=2).all()
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +157,15 @@ def model() -> SpeechTagger:
         acoustic=AcousticConfig(
             mel_bins=40, conv_channels=2, width=8, layers=1, heads=1, feed_forward=8
         ),
-        text=TextConfig("softlexicon", embedding=6, word_embedding=5, hidden=8, lexicon="gone"),
+        text=TextConfig(
+            "softlexicon",
+            embedding=6,
+            word_embedding=5,
+            tag_embedding=3,
+            hide_words=0.5,
+            hidden=8,
+            lexicon="gone",
+        ),
         fusion=FusionConfig(width=8, heads=1, feed_forward=8),
     )
     scheme = LabelScheme.flat(["LOC", "PER"])
