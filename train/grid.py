@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, BinaryIO, Literal, get_args
 
 import msgspec
 from tqdm import tqdm
@@ -60,6 +60,8 @@ _RECORD = "run.json"
 _LOG = "train.log"
 _PREDICTIONS = "predictions"
 _GRACE_SECONDS = 20
+# Ended from outside, by Ctrl-C or on request: nothing has failed, and it can go on.
+_CUT_OFF = (-signal.SIGINT, -signal.SIGTERM, 128 + signal.SIGINT, 128 + signal.SIGTERM)
 _ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt|Exit)\b")
 
 
@@ -327,17 +329,26 @@ class Grid:
         if before.status == "finished":
             logger.info("%s seed %d: finished before", run.name, run.seed)
             return replace(run, record=before)
-        run = run.write(msgspec.structs.replace(wanted, minutes=before.minutes))
-        log = run.folder / _LOG
-        logger.info("%s seed %d: trains, see %s", run.name, run.seed, log)
-        began = time.monotonic()
+        started = msgspec.structs.replace(wanted, minutes=before.minutes)
+        run.folder.mkdir(parents=True, exist_ok=True)
+        with (run.folder / _LOG).open("ab") as log:
+            if not _locked(log):
+                return replace(
+                    run, record=_failed(wanted, f"another process trains in {run.folder}")
+                )
+            return self._train_here(run.write(started), log)
+
+    def _train_here(self, run: Run, log: BinaryIO) -> Run:
+        """Train, into a log that is locked for as long as the training lives."""
+        logger.info("%s seed %d: trains, see %s", run.name, run.seed, log.name)
+        began, start = time.monotonic(), log.tell()
         code = self._call(self._command(run), log)
-        minutes = before.minutes + (time.monotonic() - began) / 60
+        minutes = run.record.minutes + (time.monotonic() - began) / 60
         record = msgspec.structs.replace(run.record, minutes=minutes)
-        if self._stopping:
+        if self._stopping or code in _CUT_OFF:
             return run.write(record)
         if code:
-            record = _failed(record, _complaint(log, code))
+            record = _failed(record, _complaint(Path(log.name), start, code))
             logger.error("%s seed %d failed: %s", run.name, run.seed, record.message)
         else:
             last = len(record.recipe.stages) - 1
@@ -354,26 +365,23 @@ class Grid:
             command += [option, value] if value else []
         return command
 
-    def _call(self, command: Sequence[str], log: Path) -> int:
+    def _call(self, command: Sequence[str], log: BinaryIO) -> int:
         """Run a command, its output added to a log. Returns its exit status."""
-        with log.open("ab") as output:
-            with self._lock:
-                if self._stopping:
-                    return -signal.SIGTERM
-                child = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    # Ctrl-C is for this process; it ends its children itself.
-                    start_new_session=True,
-                    env={**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "200"},
-                )
-                self._children.add(child)
-            try:
-                return child.wait()
-            finally:
-                self._children.discard(child)
+        with self._lock:
+            if self._stopping:
+                return -signal.SIGTERM
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "200"},
+            )
+            self._children.add(child)
+        try:
+            return child.wait()
+        finally:
+            self._children.discard(child)
 
     def _stop(self) -> None:
         """End what still trains; it goes on from its last checkpoint another time."""
@@ -445,12 +453,29 @@ def _failed(record: RunRecord, message: str) -> RunRecord:
     return msgspec.structs.replace(record, status="failed", message=message)
 
 
-def _complaint(log: Path, code: int) -> str:
-    """Why a training ended, in a line."""
+def _locked(log: BinaryIO) -> bool:
+    """Lock a run's log, unless another process has it.
+
+    The training inherits the lock with the file, so it holds even if this process is killed and
+    leaves the training behind.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return True  # no such thing on this system
+    try:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _complaint(log: Path, start: int, code: int) -> str:
+    """Why a training ended, in a line: from what its log says after ``start`` bytes."""
     if code < 0:
         name = signal.Signals(-code).name
         return f"ended by {name}" + (": out of memory?" if code == -signal.SIGKILL else "")
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = log.read_bytes()[start:].decode("utf-8", errors="replace").splitlines()
     said = [line.strip() for line in lines if line.strip()]
     # A progress bar may come to its end after the error was told.
     errors = [line for line in said if _ERROR.match(line)]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import typer
 from cnerta.models.config import FusionConfig, ModelConfig, TextConfig
 from cnerta.models.errors import ConfigError, DataError
 from cnerta.models.labels import Span
-from cnerta.train.grid import Run, RunRecord, evaluation_sources, find_runs, plan_runs
+from cnerta.train.grid import Grid, Run, RunRecord, evaluation_sources, find_runs, plan_runs
 from cnerta.train.predictions import Prediction, read_predictions, write_predictions
 from cnerta.train.recipe import Recipe, Source, Stage
 from cnerta.train.table import build_sections, choose_baselines, csv_table, markdown_table
@@ -245,6 +246,39 @@ def test_a_grid_runs_goes_on_after_a_failure_and_is_not_run_again(
     code, out, _ = run_table("--out", kept, "--report-only", "--recipes", "good")
     assert code == 0
     assert "broken" not in out
+
+
+def test_a_run_that_is_cut_off_has_not_failed(
+    grid_arguments: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = iter([-signal.SIGTERM, -signal.SIGKILL])
+    monkeypatch.setattr(Grid, "_call", lambda *_: next(codes))
+    code, out, _ = run_table(*grid_arguments)
+    assert code == 1
+    assert "- broken, seed 0: not finished" in out
+    assert "- good, seed 0: failed: ended by SIGKILL: out of memory?" in out
+    assert [r.record.status for r in find_runs(tmp_path / "out")] == ["running", "failed"]
+
+
+def test_two_processes_do_not_train_in_one_folder(
+    grid_arguments: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    monkeypatch.setattr(Grid, "_call", lambda *_: -signal.SIGTERM)
+    folder = tmp_path / "out" / "good" / "seed-0"
+    folder.mkdir(parents=True)
+    with (folder / "train.log").open("ab") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        # A training that outlives the grid that began it holds the lock with the file.
+        with subprocess.Popen(["sleep", "60"], stdout=log) as child:
+            log.close()
+            _, out, _ = run_table(*grid_arguments)
+            assert "- good, seed 0: failed: another process trains in" in out
+            assert "- broken, seed 0: not finished" in out
+            assert not (folder / "run.json").exists()
+            child.kill()
+    _, out, _ = run_table(*grid_arguments)
+    assert "- good, seed 0: not finished" in out
 
 
 def test_grids_that_cannot_be_run_are_said_before_anything_runs(tmp_path: Path) -> None:
