@@ -18,6 +18,7 @@ import soundfile
 import soxr
 
 from cnerta.streamer.client_errors import AudioFileError
+from cnerta.streamer.media import MediaFile
 from cnerta.streamer.messages import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, AudioFormat
 
 __all__ = ["AudioFile", "AudioSource", "encode_pcm_s16le", "level_dbfs"]
@@ -51,8 +52,9 @@ class AudioSource(Protocol):
 class AudioFile:
     """An `AudioSource` over anything libsndfile reads: WAV, FLAC, Ogg, MP3, AIFF and more.
 
-    Several channels are mixed to one, and a rate outside 8 to 48 kHz is changed to 16 kHz; all else
-    is sent as it is in the file.
+    With PyAV installed, also over what FFmpeg reads (see `MediaFile`). Several channels are mixed
+    to one, and a rate outside 8 to 48 kHz is changed to 16 kHz; all else is sent as it is in the
+    file.
 
     Args:
         path: The file.
@@ -70,17 +72,16 @@ class AudioFile:
         if not path.is_file():
             got = "a folder" if path.is_dir() else "no such file"
             raise AudioFileError(f"expected an audio file at {path}, got {got}")
+        reader: _SoundFile | MediaFile
         try:
-            info = soundfile.info(str(path))
-        except (soundfile.SoundFileError, OSError) as error:
-            raise AudioFileError(
-                f"expected audio that libsndfile reads (WAV, FLAC, Ogg, MP3, AIFF …) in {path}, "
-                f"got: {error}"
-            ) from error
-        if info.frames <= 0:
+            reader = _SoundFile(path)
+        except (soundfile.SoundFileError, OSError):
+            reader = MediaFile(path)
+        if reader.duration_ms <= 0:
             raise AudioFileError(f"expected audio in {path}, got a file without samples")
-        self._file_rate: int = info.samplerate
-        self.duration_ms: float = 1_000 * info.frames / info.samplerate
+        self._reader = reader
+        self._file_rate = reader.sample_rate
+        self.duration_ms = reader.duration_ms
         fits = MIN_SAMPLE_RATE <= self._file_rate <= MAX_SAMPLE_RATE
         self.format = AudioFormat(sample_rate=self._file_rate if fits else FALLBACK_RATE)
 
@@ -107,24 +108,49 @@ class AudioFile:
         resampler = None
         if self.format.sample_rate != self._file_rate:
             resampler = soxr.ResampleStream(self._file_rate, self.format.sample_rate, 1)
-        block_frames = self._file_rate * BLOCK_MS // 1_000
+        for mono in self._reader.blocks():
+            if not np.isfinite(mono).all():  # only a file of floats can hold such
+                raise AudioFileError(
+                    f"expected finite samples in {self._path}, got infinity or no number"
+                )
+            yield mono if resampler is None else resampler.resample_chunk(mono)
+        if resampler is not None:
+            yield resampler.resample_chunk(np.empty(0, np.float32), last=True)
+
+
+class _SoundFile:
+    """A file that libsndfile reads, mixed to one channel.
+
+    Args:
+        path: The file.
+
+    Raises:
+        SoundFileError: It is none.
+    """
+
+    def __init__(self, path: Path) -> None:
+        info = soundfile.info(str(path))
+        self._path = path
+        self.sample_rate: int = info.samplerate
+        self.duration_ms: float = 1_000 * max(0, info.frames) / info.samplerate
+
+    def blocks(self) -> Iterator[npt.NDArray[np.float32]]:
+        """Yield the samples, 40 ms at a time. Each block: float32, (samples,).
+
+        Raises:
+            AudioFileError: The file is damaged further in.
+        """
+        block_frames = self.sample_rate * BLOCK_MS // 1_000
         try:
             with _SequentialFile(str(self._path)) as opened:
                 # shape of block: (frames, channels)
                 while len(block := opened.read(block_frames, dtype="float32", always_2d=True)):
-                    mono = block.mean(axis=1, dtype=np.float32)
-                    if not np.isfinite(mono).all():  # only a file of floats can hold such
-                        raise AudioFileError(
-                            f"expected finite samples in {self._path}, got infinity or no number"
-                        )
-                    yield mono if resampler is None else resampler.resample_chunk(mono)
+                    yield block.mean(axis=1, dtype=np.float32)
         except soundfile.SoundFileError as error:
             raise AudioFileError(
                 f"expected {self.duration_ms / 1_000:.1f} s of audio in {self._path}, got an error "
                 f"on the way: {error}"
             ) from error
-        if resampler is not None:
-            yield resampler.resample_chunk(np.empty(0, np.float32), last=True)
 
 
 class _SequentialFile(soundfile.SoundFile):  # type: ignore[misc]  # untyped base

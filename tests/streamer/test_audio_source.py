@@ -79,7 +79,7 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 def test_file_that_is_not_audio_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.wav"
     path.write_bytes(content)
-    with pytest.raises(AudioFileError, match="expected audio that libsndfile reads"):
+    with pytest.raises(AudioFileError, match="expected audio that FFmpeg or libsndfile reads"):
         AudioFile(path, paced=False)
 
 

@@ -124,7 +124,7 @@ def test_file_that_is_not_audio(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("not audio")
     refused = call("--file", tmp_path / "a.txt", "--transcript", "好")
     assert refused.exit_code == 3
-    assert "expected audio that libsndfile reads" in refused.stderr
+    assert "expected audio that FFmpeg or libsndfile reads" in refused.stderr
 
 
 def test_missing_portaudio(monkeypatch: pytest.MonkeyPatch) -> None:
