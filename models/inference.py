@@ -261,11 +261,20 @@ class Model:
             return tagged
         ids = self.bundle.vocabulary.encode(text)
         found = heard_readings(
-            self.bundle.vocabulary, ids, frames, tagged.alignment, self._score_units
+            self.bundle.vocabulary, ids, frames, tagged.alignment, self.score_units
         )
         return replace(tagged, readings=found)
 
-    def _score_units(self, frames: Floats, units: npt.NDArray[np.int64]) -> Floats:
+    def score_units(self, frames: Floats, units: npt.NDArray[np.int64]) -> Floats:
+        """Score the blank and acoustic units at every frame; of a bundle that ``has_readings``.
+
+        Args:
+            frames: shape: (time, width)
+            units: Numbers of units. shape: (count,)
+
+        Returns:
+            Not normalised, the blank first. shape: (time, 1 + count)
+        """
         scores: Floats
         (scores,) = self._readings.run(["scores"], {"frames": frames, "units": units})
         return scores

@@ -28,6 +28,7 @@ BUILT_IN: Final[Mapping[str, str]] = MappingProxyType(
         "json": "json_server:connect_json_server",
         "lines": "lines:LineTranscript",
         "openai-realtime": "openai_realtime:connect_openai_realtime",
+        "rough": "rough:RoughTranscript",
         "sherpa-onnx": "sherpa:SherpaTranscript",
         "sherpa-server": "sherpa_server:connect_sherpa_server",
         "vosk": "vosk:connect_vosk",

@@ -37,7 +37,7 @@ def test_it_agrees_with_the_taggers_masked_ctc(tiny_model: SpeechTagger, tiny_bu
         masked = tiny_model.ctc(torch.from_numpy(frames)[None], torch.from_numpy(ids)[None])[0]
     for place, character in enumerate(ids.tolist()):
         units = np.array(vocabulary.units_of(character), np.int64)
-        scores = model._score_units(frames, units)
+        scores = model.score_units(frames, units)
         expected = np.logaddexp.reduce(scores[:, 1:], axis=1) - scores[:, 0]
         found = (masked[:, 1 + place] - masked[:, 0]).numpy()
         np.testing.assert_allclose(found, expected, atol=1e-4)
