@@ -2,7 +2,7 @@
 
 The acoustic encoder was trained to align known characters. Here the syllable that it finds most
 likely in each frame is taken (greedy CTC), and for each syllable the character that is most often
-read so. About two syllables in three are right and fewer of the characters; names hardly ever. It
+read so. About two syllables in three are right and half of the characters; names hardly ever. It
 shows that sound arrives and where speech is.
 """
 
@@ -120,7 +120,7 @@ class RoughTranscript:
         self._texts = ("", *(known.get(name, "") for name in names))
         log.warning(
             "the transcript is ROUGH: the most likely syllables, each with its most usual "
-            "character; one in three is wrong, and names hardly ever come out right"
+            "character; half of them are wrong, and names hardly ever come out right"
         )
 
     async def revisions(self, audio: LiveAudio) -> AsyncIterator[Revision]:
