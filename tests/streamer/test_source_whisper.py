@@ -20,8 +20,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnerta.streamer.client_errors import RecogniserError, RecogniserMissingError
+from cnerta.streamer.client_errors import RecogniserError, RecogniserMissingError, TranscriptError
 from cnerta.streamer.sources import make_transcript_source
+from cnerta.streamer.sources import whisper as whisper_source
 from cnerta.streamer.sources.agreement import Agreement, Word
 from cnerta.streamer.sources.segments import Segment, Segmenter, SegmentLimits
 
@@ -121,6 +122,23 @@ async def test_settled_audio_leaves_a_long_window(whisper: FakeWhisper) -> None:
     got = await hear(source, tones(text), pause_s=0.002)
     assert finals(got) == [text]
     assert whisper.longest_s < 4.5, "the whole has 6.25 s"
+
+
+async def test_the_stream_waits_for_a_recogniser_that_lags_and_nothing_is_lost(
+    whisper: FakeWhisper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(whisper_source, "WAITING_MS", 500)
+    whisper.unsure = False
+    whisper.takes_s = 0.05
+    source = make_transcript_source("faster-whisper:base,longest=3")
+    groups = ["一二一", "二二一", "一二二", "一一一"]
+    assert finals(await hear(source, tones(" ".join(groups)))) == groups
+
+
+@pytest.mark.usefixtures("whisper")
+def test_an_utterance_must_fit_into_whispers_window() -> None:
+    with pytest.raises(TranscriptError, match="expected longest of 1 to 29 s, got 40"):
+        make_transcript_source("faster-whisper:base,longest=40")
 
 
 async def test_a_click_is_no_utterance(whisper: FakeWhisper) -> None:
