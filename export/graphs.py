@@ -16,11 +16,19 @@ import torch
 from torch import Tensor, nn
 
 from cnerta.models.ctc import score_units
-from cnerta.models.geometry import cache_inputs
+from cnerta.models.geometry import HOP_SAMPLES, cache_inputs
 from cnerta.models.lexicon import pad_matches
 from cnerta.models.tagger import SpeechTagger
 
-__all__ = ["AcousticGraph", "GraphSignature", "ReadingsGraph", "TaggerGraph", "write_graph"]
+__all__ = [
+    "AcousticGraph",
+    "Graph",
+    "GraphSignature",
+    "ReadingsGraph",
+    "TaggerGraph",
+    "UtteranceGraph",
+    "write_graph",
+]
 
 _OPSET = 18
 
@@ -76,6 +84,36 @@ class AcousticGraph(nn.Module):
             torch.randint(0, 2 * g.left_frames, (batch,), generator=generator),
             *cache,
         )
+
+
+class UtteranceGraph(nn.Module):
+    """Samples of whole utterances to frames: the acoustic graph of a full-context model."""
+
+    signature = GraphSignature(
+        {"samples": {0: "batch", 1: "samples"}, "frame_count": {0: "batch"}},
+        {"frames": {0: "batch", 1: "time"}},
+    )
+
+    def __init__(self, model: SpeechTagger) -> None:
+        super().__init__()
+        self.encoder = model.acoustic
+
+    def forward(self, samples: Tensor, frame_count: Tensor) -> Tensor:
+        """See :meth:`cnerta.models.acoustic.AcousticEncoder.encode`.
+
+        Args:
+            samples: Whole frames, filled up with zeros. shape: (batch, 640 * time)
+            frame_count: Valid frames of each utterance. shape: (batch,)
+        """
+        return self.encoder.encode(self.encoder.features(samples), frame_count, None)
+
+    def example(self, batch: int, frames: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Random utterances of mixed lengths."""
+        counts = torch.randint(1, frames + 1, (batch,), generator=generator)
+        counts[0] = frames
+        samples = 0.1 * torch.randn(batch, frames * HOP_SAMPLES, generator=generator)
+        samples[torch.arange(samples.shape[1]) >= HOP_SAMPLES * counts[:, None]] = 0
+        return samples, counts
 
 
 class TaggerGraph(nn.Module):
@@ -186,9 +224,10 @@ class ReadingsGraph(nn.Module):
         )
 
 
-def write_graph(
-    graph: AcousticGraph | TaggerGraph | ReadingsGraph, example: tuple[Tensor, ...], path: Path
-) -> None:
+Graph = AcousticGraph | UtteranceGraph | TaggerGraph | ReadingsGraph
+
+
+def write_graph(graph: Graph, example: tuple[Tensor, ...], path: Path) -> None:
     """Write a graph as one self-contained ONNX file.
 
     Args:
@@ -202,9 +241,8 @@ def write_graph(
         for axes in signature.inputs.values()
         for name in axes.values()
     }
-    if isinstance(graph, AcousticGraph):
-        frames = torch.export.Dim("new_frames", min=1)
-        free["samples"] = graph.encoder.geometry.hop_samples * frames
+    if "samples" in free:
+        free["samples"] = HOP_SAMPLES * torch.export.Dim("new_frames", min=1)
     shapes: list[object] = [
         {a: free[n] for a, n in axes.items()} for axes in signature.inputs.values()
     ]

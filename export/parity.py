@@ -12,7 +12,7 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from cnerta.export.graphs import AcousticGraph, ReadingsGraph, TaggerGraph
+from cnerta.export.graphs import Graph
 from cnerta.models.errors import ParityError
 
 __all__ = ["TOLERANCE", "check_parity", "run_both"]
@@ -24,7 +24,7 @@ TOLERANCE = 1e-4
 
 
 def run_both(
-    graph: AcousticGraph | TaggerGraph | ReadingsGraph,
+    graph: Graph,
     path: Path,
     examples: Iterable[tuple[Tensor, ...]],
 ) -> Iterator[tuple[list[Array], list[Array]]]:
@@ -42,7 +42,7 @@ def run_both(
 
 
 def check_parity(
-    graph: AcousticGraph | TaggerGraph | ReadingsGraph,
+    graph: Graph,
     path: Path,
     examples: Iterable[tuple[Tensor, ...]],
 ) -> float:

@@ -8,7 +8,13 @@ from pathlib import Path
 
 import torch
 
-from cnerta.export.graphs import AcousticGraph, ReadingsGraph, TaggerGraph, write_graph
+from cnerta.export.graphs import (
+    AcousticGraph,
+    ReadingsGraph,
+    TaggerGraph,
+    UtteranceGraph,
+    write_graph,
+)
 from cnerta.export.parity import check_parity
 from cnerta.export.quantise import Int8, quantise_graph, tag_agreement
 from cnerta.models.bundle import (
@@ -76,7 +82,8 @@ def export_bundle(
     model = checkpoint.model
     generator = torch.Generator().manual_seed(seed)
 
-    acoustic = AcousticGraph(model)
+    streaming = model.config.acoustic.streaming
+    acoustic = AcousticGraph(model) if streaming else UtteranceGraph(model)
     chunk = model.acoustic.config.chunk_frames
     logger.info("writing %s", ACOUSTIC_FILE)
     write_graph(acoustic, acoustic.example(2, chunk, generator), out / ACOUSTIC_FILE)

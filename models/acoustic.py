@@ -180,7 +180,9 @@ class AcousticEncoder(nn.Module):
     def geometry(self) -> FrameGeometry:
         """Sizes a streaming caller needs."""
         c = self.config
-        return FrameGeometry(c.layers, c.heads, c.width, c.left_frames, c.chunk_frames)
+        return FrameGeometry(
+            c.layers, c.heads, c.width, c.left_frames, c.chunk_frames, streaming=c.streaming
+        )
 
     def features(self, samples: Tensor) -> Tensor:
         """Filter bank of whole utterances, from the zero history of a stream's start.
@@ -214,7 +216,8 @@ class AcousticEncoder(nn.Module):
         """
         x = self._embed(features)
         frames = x.shape[1]
-        valid = torch.arange(frames, device=x.device) < counts[:, None]
+        # An utterance without frames sees its padding: seeing nothing at all is NaN.
+        valid = torch.arange(frames, device=x.device) < counts.clamp(min=1)[:, None]
         mask = valid[:, None, None, :]
         if chunk is not None:
             mask = mask & chunk_mask(frames, chunk, self.config.left_frames, x.device)

@@ -42,6 +42,9 @@ class AcousticConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         left_frames: Frames of left context a chunk may attend to.
         min_chunk: Smallest chunk drawn in training.
         max_chunk: Largest chunk drawn in training.
+        streaming: Encode in chunks, as speech comes in. If not, every frame attends to the whole
+            utterance, as in the paper: it can be encoded only once it is there, and is encoded
+            again whenever more of it has come. The chunk settings then mean nothing.
     """
 
     mel_bins: int = 80
@@ -55,6 +58,12 @@ class AcousticConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     left_frames: int = 56
     min_chunk: int = 4
     max_chunk: int = 24
+    streaming: bool = True
+
+    @property
+    def usual_chunk(self) -> int | None:
+        """Frames a chunk when the model is used; None for full context."""
+        return self.chunk_frames if self.streaming else None
 
 
 class TextConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -33,6 +33,8 @@ class FrameGeometry:
         sample_rate: In Hz.
         hop_samples: New samples a frame.
         carry_samples: Earlier samples that the next call needs.
+        streaming: Whether the graph takes chunks. If not, it takes whole utterances, and what is
+            said here of caches and calls does not apply.
     """
 
     layers: int
@@ -43,6 +45,7 @@ class FrameGeometry:
     sample_rate: int = SAMPLE_RATE
     hop_samples: int = HOP_SAMPLES
     carry_samples: int = CARRY_SAMPLES
+    streaming: bool = True
 
     @property
     def frame_ms(self) -> float:

@@ -167,6 +167,7 @@ class Model:
         Returns:
             For each stream its n new frames, shape (n, width), and its next state.
         """
+        assert self.bundle.geometry.streaming, "a full-context model encodes whole utterances"
         batch, count = samples.shape
         assert count % self.bundle.geometry.hop_samples == 0, "whole frames only"
         assert batch == len(states), "one state a stream"
@@ -197,8 +198,28 @@ class Model:
             for i, state in enumerate(states)
         ]
 
+    def encode_utterances(self, utterances: Sequence[Floats]) -> list[Floats]:
+        """Encode whole utterances with a full-context model.
+
+        Args:
+            utterances: Samples, 16 kHz, -1 to 1. shape of each: (n * hop_samples,)
+
+        Returns:
+            Of each utterance its n frames. shape of each: (n, width)
+        """
+        assert not self.bundle.geometry.streaming, "a streaming model encodes in chunks"
+        hop = self.bundle.geometry.hop_samples
+        assert all(len(u) % hop == 0 for u in utterances), "whole frames only"
+        samples = np.zeros((len(utterances), max(map(len, utterances))), np.float32)
+        for row, utterance in zip(samples, utterances, strict=True):
+            row[: len(utterance)] = utterance
+        counts = np.array([len(u) // hop for u in utterances], np.int64)
+        (frames,) = self._acoustic.run(["frames"], {"samples": samples, "frame_count": counts})
+        self.encoded_samples += hop * int(counts.sum())
+        return [f[:n].copy() for f, n in zip(frames, counts, strict=True)]
+
     def encode_recording(self, samples: Floats) -> Floats:
-        """Encode a whole recording in usual chunks, as a stream would be.
+        """Encode a whole recording: in usual chunks, as a stream would be, or at once.
 
         Args:
             samples: 16 kHz, -1 to 1; filled up with zeros to whole frames. shape: (samples,)
@@ -208,6 +229,8 @@ class Model:
         """
         geometry = self.bundle.geometry
         padded = np.pad(samples, (0, -len(samples) % geometry.hop_samples))
+        if not geometry.streaming and len(padded):
+            return self.encode_utterances([padded])[0]
         state = AcousticState.initial(geometry)
         pieces = [np.zeros((0, geometry.width), np.float32)]
         for start in range(0, len(padded), geometry.chunk_samples):

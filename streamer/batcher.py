@@ -52,7 +52,7 @@ class WorkSource(Protocol):
         """The next text, if any."""
         ...
 
-    def encoded(self, frames: npt.NDArray[np.float32], state: AcousticState) -> None:
+    def encoded(self, frames: npt.NDArray[np.float32], state: AcousticState | None) -> None:
         """Take back a chunk's result."""
         ...
 
@@ -206,6 +206,9 @@ class Batcher:
             except Exception as error:
                 self._blame(source, error)
                 continue
+            if item is None and lane is self._texts:
+                # What the text waits for may be audio that is asked for only now.
+                self._audio.waiting.setdefault(source, now)
             if item is not None:
                 sources.append(source)
                 work.append(item)

@@ -2,7 +2,8 @@
 
 Chunks of one length go through the acoustic graph together. Texts go through the tagger together,
 but not a short window with a long one, because the short one would be padded to the long one's
-length. If a batch fails, its items are run one by one, so that only the one at fault fails.
+length; so do the utterances of a full-context model through its acoustic graph. If a batch fails,
+its items are run one by one, so that only the one at fault fails.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ _MOST_PADDING: Final = 1.5
 """How many times longer the longest window of a tagger batch may be than the shortest."""
 _SHORT_WINDOW_FRAMES: Final = 50
 """Windows up to this length always go together."""
+_MOST_UTTERANCES: Final = 4
+"""Whole utterances in one call: memory goes with the square of their length."""
 
 
 class Inference(Protocol):
@@ -52,6 +55,10 @@ class Inference(Protocol):
         """See :meth:`cnerta.models.inference.Model.encode`."""
         ...
 
+    def encode_utterances(self, utterances: Sequence[Floats]) -> list[Floats]:
+        """See :meth:`cnerta.models.inference.Model.encode_utterances`."""
+        ...
+
     def tag(self, texts: Sequence[str], frames: Sequence[Floats]) -> list[Tagged]:
         """See :meth:`cnerta.models.inference.Model.tag`."""
         ...
@@ -66,7 +73,7 @@ class Encoded:
     """The result of an :class:`EncodeWork`. shape of frames: (n, width)."""
 
     frames: Floats
-    state: AcousticState
+    state: AcousticState | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +96,16 @@ class Engine:
         self.max_batch = max_batch
 
     def encode(self, work: Sequence[EncodeWork]) -> list[Encoded | Exception]:
-        """Encode chunks. An item that cannot be encoded gets its exception."""
+        """Encode chunks or utterances. An item that cannot be encoded gets its exception."""
+        if not self.model.bundle.geometry.streaming:
+            hop = self.model.bundle.geometry.hop_samples
+            classes = _window_classes(len(w.samples) // hop for w in work)
+            return _in_groups(
+                list(zip(work, classes, strict=True)),
+                key=lambda pair: pair[1],
+                most=min(_MOST_UTTERANCES, self.max_batch),
+                run=self._encode_utterances,
+            )
         return _in_groups(
             work, key=lambda w: len(w.samples), most=self.max_batch, run=self._encode_group
         )
@@ -129,8 +145,13 @@ class Engine:
 
     def _encode_group(self, group: Sequence[EncodeWork]) -> list[Encoded]:
         samples = np.stack([w.samples for w in group])
-        encoded = self.model.encode(samples, [w.state for w in group])
+        states = [w.state for w in group if w.state is not None]
+        encoded = self.model.encode(samples, states)
         return [Encoded(frames, state) for frames, state in encoded]
+
+    def _encode_utterances(self, group: Sequence[tuple[EncodeWork, int]]) -> list[Encoded]:
+        encoded = self.model.encode_utterances([w.samples for w, _ in group])
+        return [Encoded(frames, None) for frames in encoded]
 
 
 def _pieces(work: TagWork) -> Iterable[tuple[str, Floats]]:

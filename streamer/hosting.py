@@ -101,7 +101,7 @@ class HostedSession:
         self._wake()
         return work
 
-    def encoded(self, frames: npt.NDArray[np.float32], state: AcousticState) -> None:
+    def encoded(self, frames: npt.NDArray[np.float32], state: AcousticState | None) -> None:
         """Take back a chunk's result."""
         self.protocol.encoded(frames, state)
         self._wake()

@@ -241,7 +241,7 @@ class ServerProtocol:
             self._settle()  # An interim that waited too long may have been the last thing to do.
         return work
 
-    def encoded(self, frames: npt.NDArray[np.float32], state: AcousticState) -> None:
+    def encoded(self, frames: npt.NDArray[np.float32], state: AcousticState | None) -> None:
         """See :meth:`Session.encoded`."""
         if self.session is not None and self._state is not _State.CLOSED:
             self.session.encoded(frames, state)

@@ -6,9 +6,10 @@ the result back with :meth:`Session.encoded` and :meth:`Session.tagged`. There i
 each outstanding, because a chunk needs the state the last one left, and an utterance's audio
 begins where the alignment of the last one ended.
 
-Audio is encoded exactly once, in chunks; a revision costs one tagger call over the frames that
-are there. A final transcript first has the audio received before it encoded, as a shorter chunk
-if need be. A newer revision takes the place of an interim one that has not run yet.
+A revision costs one tagger call over the frames that are there. A final transcript first has the
+audio received before it encoded; how, and what interim ones get, is told in
+:mod:`cnerta.streamer.hearing`. A newer revision takes the place of an interim one that has not run
+yet.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import numpy.typing as npt
 from msgspec import UNSET
 
 from cnerta.models.alignment import Alignment
-from cnerta.models.boundaries import LEVELS_PER_FRAME, character_times, sound_levels
+from cnerta.models.boundaries import LEVELS_PER_FRAME, character_times
 from cnerta.models.bundle import Bundle
 from cnerta.models.decoding import ScoredSpan
 from cnerta.models.inference import AcousticState, Tagged
@@ -32,7 +33,7 @@ from cnerta.models.normalisation import normalise, whole_tokens
 from cnerta.streamer.audio_input import AudioInput
 from cnerta.streamer.clock_skew import ClockSkew, Offsets
 from cnerta.streamer.entities import Answer, AnswerOptions, EntityTracker, Revision, spread_times
-from cnerta.streamer.frames import FrameStore
+from cnerta.streamer.hearing import EncodeWork, Sought, new_hearing
 from cnerta.streamer.messages import (
     MAX_TEXT_CHARACTERS,
     AudioAck,
@@ -81,19 +82,6 @@ class SessionLimits:
     open_utterances: int = 64
     pending_finals: int = 256
     remembered_finals: int = 4_096
-
-
-@dataclass(frozen=True, slots=True)
-class EncodeWork:
-    """A chunk to encode.
-
-    Attributes:
-        samples: 16 kHz, -1 to 1. shape: (n * hop_samples,)
-        state: What the last chunk left.
-    """
-
-    samples: Floats
-    state: AcousticState
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,18 +185,10 @@ class Session:
             readings=self._checked_readings(start.readings),
         )
 
-        # Audio: received, waiting to be encoded, encoded.
         self._audio = AudioInput(start.audio)
         self._acked_ms = 0
         self._received_samples = 0
-        self._backlog: deque[Floats] = deque()
-        self._backlog_samples = 0
-        self._commit_end = 0  # sample up to which even a short chunk is encoded at once
-        self._encoding = 0  # frames of the chunk that is away
-        self._encoding_levels = np.zeros((0, LEVELS_PER_FRAME), np.float32)
-        self._state = AcousticState.initial(bundle.geometry)
-        self._frames = FrameStore(bundle.geometry.width)
-        self._levels = FrameStore(LEVELS_PER_FRAME)  # how loud each frame's samples are
+        self._hearing = new_hearing(bundle.geometry)
         self._cursor = 0  # first frame that belongs to no answered final
 
         self._utterances: OrderedDict[str, _Utterance] = OrderedDict()
@@ -310,45 +290,34 @@ class Session:
         """No more will come: have everything encoded and answered that still waits."""
         self._warn_partial_sample()
         self._add_samples(self._audio.finish())
-        self._commit_end = self._whole_frames(self._received_samples)
+        self._hearing.commit(self._received_samples // self._geometry.hop_samples)
 
     # --- work for the engine ----------------------------------------------------------------------
 
     def take_encode(self) -> EncodeWork | None:
-        """The next chunk to encode, unless there is none or the last one is not back yet."""
-        if self._encoding:
-            return None
-        hop = self._geometry.hop_samples
-        if self._backlog_samples > self._samples(self._limits.backlog_ms):
+        """The next samples to encode, unless there are none or the last are not back yet."""
+        if self._hearing.waiting_samples > self._samples(self._limits.backlog_ms):
             self._skip_backlog()
-        count = self._geometry.chunk_frames
-        if self._backlog_samples < count * hop:
-            count = self._commit_end // hop - self._frames.end
-        if count <= 0:
-            return None
-        self._encoding = count
-        samples = self._take_samples(count * hop)
-        self._encoding_levels = sound_levels(samples)
-        return EncodeWork(samples, self._state)
+        return self._hearing.take()
 
-    def encoded(self, frames: Floats, state: AcousticState) -> None:
+    def encoded(self, frames: Floats, state: AcousticState | None) -> None:
         """Take back what :meth:`take_encode` gave out. shape of frames: (n, width)."""
-        assert len(frames) == self._encoding, "expected a frame for each hop"
-        self._encoding = 0
-        self._state = state
-        self._add_frames(frames, self._encoding_levels)
+        self._hearing.give(frames, state)
+        self._forget_old()
 
     def take_tag(self, now: float) -> TagWork | None:
         """The next revision to tag: finals in the order they came, then interims.
 
         None if there is none, if the last one is not back yet, or if audio that had come before
-        the transcript waits to be encoded: for a final all of it, for an interim whole chunks.
+        the transcript waits to be encoded: for a final all of it, for an interim whole chunks. A
+        full-context model has the audio encoded when it is asked for here, see
+        :meth:`cnerta.streamer.hearing.UtteranceHearing.window`.
         """
         if self._tagging is not None:
             return None
         if self._finals:
             revision = self._finals[0]
-            if self._frames.end < self._frame_at(revision.audio_end_ms):
+            if self._hearing.end < self._frame_at(revision.audio_end_ms):
                 return None
             utterance = self._utterances[revision.message.utterance]
         else:
@@ -356,8 +325,10 @@ class Session:
             if interim is None:
                 return None
             utterance, revision = interim
-            utterance.waiting = None
         work = self._tag_work(revision)
+        if work is None:
+            return None
+        utterance.waiting = None
         self._tagging = (utterance, revision, work)
         return work
 
@@ -405,9 +376,8 @@ class Session:
         """Whether nothing is away and nothing waits that has to run."""
         return not (
             self._finals
-            or self._encoding
             or self._tagging
-            or self._commit_end // self._geometry.hop_samples > self._frames.end
+            or self._hearing.is_busy
             or any(u.waiting for u in self._utterances.values())
         )
 
@@ -424,7 +394,7 @@ class Session:
     @property
     def backlog_ms(self) -> float:
         """Audio that waits to be encoded."""
-        return 1000 * self._backlog_samples / self._geometry.sample_rate
+        return 1000 * self._hearing.waiting_samples / self._geometry.sample_rate
 
     def summary(self) -> SessionSummary:
         """The figures of the session so far."""
@@ -440,9 +410,6 @@ class Session:
     def _samples(self, milliseconds: float) -> int:
         return round(milliseconds * self._geometry.sample_rate / 1000)
 
-    def _whole_frames(self, samples: int) -> int:
-        return samples - samples % self._geometry.hop_samples
-
     def _frame_at(self, milliseconds: float) -> int:
         """Number of the frame that a time falls into: all before it are complete by then."""
         return self._samples(milliseconds) // self._geometry.hop_samples
@@ -450,54 +417,36 @@ class Session:
     def _add_samples(self, samples: Floats) -> None:
         if not len(samples):
             return
-        self._backlog.append(samples)
-        self._backlog_samples += len(samples)
+        self._hearing.add(samples)
+        self._forget_old()
         self._received_samples += len(samples)
-        if self._backlog_samples > 2 * self._samples(self._limits.backlog_ms):
+        if self._hearing.waiting_samples > 2 * self._samples(self._limits.backlog_ms):
             raise ProtocolError(
                 ErrorName.TRY_AGAIN_LATER,
                 f"expected the engine to be at most {2 * self._limits.backlog_ms} ms behind, got "
                 "more: the server is overloaded",
             )
 
-    def _take_samples(self, count: int) -> Floats:
-        """Take ``count`` samples from the front of the backlog."""
-        taken: list[Floats] = []
-        missing = count
-        while missing:
-            block = self._backlog.popleft()
-            if len(block) > missing:
-                self._backlog.appendleft(block[missing:])
-                block = block[:missing]
-            taken.append(block)
-            missing -= len(block)
-        self._backlog_samples -= count
-        return np.concatenate(taken)
-
     def _skip_backlog(self) -> None:
-        """Give up the older half of the waiting audio: better a gap than an endless delay."""
-        count = self._backlog_samples // (2 * self._geometry.hop_samples)
-        skipped = self._take_samples(count * self._geometry.hop_samples)
-        frames = np.zeros((count, self._geometry.width), np.float32)
-        self._add_frames(frames, sound_levels(skipped))
-        self._state = AcousticState.initial(self._geometry)
+        """Give up audio that waits: better a gap than an endless delay."""
+        count = self._hearing.skip()
+        if not count:
+            return
+        self._forget_old()
         self._warn(
             "audio_skipped",
             f"expected at most {self._limits.backlog_ms} ms of audio to wait, got more: "
             f"{round(count * self._geometry.frame_ms)} ms were skipped",
         )
 
-    def _add_frames(self, frames: Floats, levels: Floats) -> None:
-        """Keep new frames, and forget those that are too old to be asked for."""
-        self._frames.append(frames)
-        self._levels.append(levels)
-        oldest = self._frames.end - int(self._limits.retained_ms / self._geometry.frame_ms)
+    def _forget_old(self) -> None:
+        """Forget the frames that are too old to be asked for."""
+        oldest = self._hearing.end - int(self._limits.retained_ms / self._geometry.frame_ms)
         if oldest > self._cursor:
             self._cursor = oldest
             self._warn_too_long(oldest)
         late = int(self._limits.late_ms / self._geometry.frame_ms)
-        for store in (self._frames, self._levels):
-            store.drop_before(max(oldest, self._cursor - late))
+        self._hearing.drop_before(max(oldest, self._cursor - late))
 
     # --- transcripts ------------------------------------------------------------------------------
 
@@ -582,8 +531,7 @@ class Session:
 
     def _commit(self, milliseconds: float) -> None:
         """Have the audio up to a time encoded at once, as a short chunk if need be."""
-        end = self._frame_at(milliseconds) * self._geometry.hop_samples
-        self._commit_end = max(self._commit_end, end)
+        self._hearing.commit(self._frame_at(milliseconds))
 
     def _fresh_interims(self, now: float) -> Iterator[tuple[_Utterance, Revision]]:
         """Interims that wait, oldest utterance first; those that waited too long are dropped."""
@@ -592,7 +540,7 @@ class Session:
             if waiting is None:
                 continue
             if 1000 * (now - waiting.arrived) <= self._limits.interim_patience_ms:
-                missing = self._frame_at(waiting.audio_end_ms) - self._frames.end
+                missing = self._frame_at(waiting.audio_end_ms) - self._hearing.end
                 if missing < self._geometry.chunk_frames:
                     yield utterance, waiting
                 continue
@@ -604,7 +552,8 @@ class Session:
                 f"{self._dropped_interims} interim revisions were dropped so far",
             )
 
-    def _tag_work(self, revision: Revision) -> TagWork:
+    def _tag_work(self, revision: Revision) -> TagWork | None:
+        """What the tagger is to be given; None if its frames have to be encoded first."""
         text, longest = revision.text.text, self._bundle.max_characters
         wants_readings = revision.message.final and self._options.readings
         none = np.zeros((0, self._geometry.width), np.float32)
@@ -618,8 +567,8 @@ class Session:
             pieces = tuple(text[i : i + longest] for i in range(0, len(text), longest))
             return TagWork(pieces, (none,) * len(pieces), 0, wants_readings=wants_readings)
         start, end = self._window(revision)
-        start = max(start, self._frames.first)
-        levels = self._levels.window(start, end)
+        start = max(start, self._hearing.first)
+        levels = self._hearing.levels(start, end)
         # Each character needs a frame of its own, else this audio cannot be of this text.
         if revision.hears == "nothing" or len(levels) < len(text):
             return TagWork((text,), (none,), start, wants_readings=wants_readings)
@@ -628,19 +577,25 @@ class Session:
             voiced = voiced_range(levels, len(text))
             if voiced[1] - voiced[0] >= len(text):
                 first, last = start + voiced[0], start + voiced[1]
+        message = revision.message
+        heard = self._hearing.window(Sought(message.utterance, message.final, start, first, last))
+        if heard is None:
+            return None
+        if len(heard.frames) < len(text):
+            return TagWork((text,), (none,), start, wants_readings=wants_readings)
         return TagWork(
             (text,),
-            (self._frames.window(first, last),),
-            first,
-            start + len(levels),
+            (heard.frames,),
+            heard.first,
+            start + len(levels) if heard.end == last else heard.end,
             wants_readings,
-            levels[first - start : last - start],
+            self._hearing.levels(heard.first, heard.end),
         )
 
     def _window(self, revision: Revision) -> tuple[int, int]:
         """Numbers of the frames that may belong to a revision (rule 7)."""
         frame_ms, slack_ms = self._geometry.frame_ms, self._limits.slack_ms
-        start, end = self._cursor, self._frames.end
+        start, end = self._cursor, self._hearing.end
         if revision.message.final:
             # What came after the final transcript belongs to the next utterance.
             end = min(end, self._frame_at(revision.audio_end_ms))
@@ -754,7 +709,7 @@ class Session:
             if start_ms is not None and start_ms >= whole:
                 return  # None of its audio has come yet, so what has come is another's.
             consumed = self._frame_at(whole if end_ms is None else min(whole, end_ms))
-        self._cursor = max(self._cursor, min(consumed, self._frames.end))
+        self._cursor = max(self._cursor, min(consumed, self._hearing.end))
 
     def _measure_skew(self, heard: _Heard, answer: Answer) -> None:
         """Compare a final's given times with where its text was heard; follow and warn."""

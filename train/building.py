@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -137,7 +138,9 @@ def take_acoustic(model: SpeechTagger, other: SpeechTagger) -> None:
         CheckpointError: Theirs have other sizes.
     """
     ours, theirs = model.config, other.config
-    if ours.acoustic != theirs.acoustic or ours.ctc.units != theirs.ctc.units:
+    # The same weights run in chunks and with full context.
+    sizes = msgspec.structs.replace(theirs.acoustic, streaming=ours.acoustic.streaming)
+    if ours.acoustic != sizes or ours.ctc.units != theirs.ctc.units:
         raise CheckpointError("expected an acoustic encoder of the same sizes, got another")
     model.acoustic.load_state_dict(other.acoustic.state_dict())
     model.ctc.take(other.ctc, model.vocabulary.units, other.vocabulary.units)

@@ -62,7 +62,7 @@ def torch_predictions(
         if not use_audio:
             chosen = [replace(e, audio=None, times_ms=None) for e in chosen]
         batch = builder.build([(e,) for e in chosen], np.random.default_rng(0)).to(device)
-        frames, counts = encode_batch(model, batch, model.config.acoustic.chunk_frames)
+        frames, counts = encode_batch(model, batch, model.config.acoustic.usual_chunk)
         output = model(batch.characters, batch.counts, frames, counts, batch.matches)
         lengths = batch.counts.tolist()
         for i, spans in zip(
@@ -175,7 +175,7 @@ def unit_errors(
         if not clips:
             continue
         batch = builder.build(clips, np.random.default_rng(0)).to(device)
-        frames, counts = encode_batch(model, batch, model.config.acoustic.chunk_frames)
+        frames, counts = encode_batch(model, batch, model.config.acoustic.usual_chunk)
         best = model.ctc.all_units(frames).argmax(dim=2).cpu().numpy()
         for row, n, units, k in zip(
             best, counts.tolist(), batch.units.tolist(), batch.unit_counts.tolist(), strict=True

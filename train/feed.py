@@ -30,13 +30,13 @@ class Part:
     Attributes:
         clips: What it holds.
         batch: As tensors.
-        chunk: Frames a chunk of the acoustic encoder.
+        chunk: Frames a chunk of the acoustic encoder; None for full context.
         seed: Of what torch draws (dropout, SpecAugment).
     """
 
     clips: tuple[Clip, ...]
     batch: Batch
-    chunk: int
+    chunk: int | None
     seed: int
 
 
@@ -48,7 +48,7 @@ class Feed:
         stage: Says how many batches make a step.
         builder: Makes tensors.
         seed: Everything random about a batch follows from this and its place in the plan.
-        chunks: Least and greatest chunk to draw.
+        chunks: Least and greatest chunk to draw; None for full context.
         process: Number of this process.
         processes: How many there are.
         workers: Threads that build batches ahead.
@@ -60,7 +60,7 @@ class Feed:
         stage: Stage,
         builder: BatchBuilder,
         seed: Sequence[int],
-        chunks: tuple[int, int],
+        chunks: tuple[int, int] | None,
         *,
         process: int = 0,
         processes: int = 1,
@@ -106,7 +106,9 @@ class Feed:
     def _build(self, batch: int, share: int) -> Part:
         clips = self._plan[batch]
         generator = np.random.default_rng([*self._seed, batch + 1])
-        chunk = int(generator.integers(self._chunks[0], self._chunks[1] + 1))
+        chunk = None
+        if self._chunks is not None:
+            chunk = int(generator.integers(self._chunks[0], self._chunks[1] + 1))
         seeds = generator.integers(2**62, size=share + 1)
         rows = slice(share, None, self._shares)
         built = self._builder.build(

@@ -253,7 +253,7 @@ class Trainer:
                 self.model.lexicon,
             ),
             (self.recipe.seed, self.progress.stage, epoch),
-            (acoustic.min_chunk, acoustic.max_chunk),
+            (acoustic.min_chunk, acoustic.max_chunk) if acoustic.streaming else None,
             process=self.accelerator.process_index,
             processes=self.accelerator.num_processes,
             workers=self.workers,

@@ -110,6 +110,30 @@ def test_padding_does_not_change_an_utterance() -> None:
             assert bool(torch.isfinite(filled).all())
 
 
+def test_an_utterance_without_audio_is_no_nan_beside_one_that_has_some() -> None:
+    encoder = AcousticEncoder(SMALL).eval()
+    samples = torch.zeros(2, 640 * 5)
+    samples[0] = 0.1 * torch.randn(640 * 5)
+    with torch.no_grad():
+        for chunk in (None, 2):
+            frames, counts = encoder(samples, torch.tensor([640 * 5, 0]), chunk)
+            assert bool(torch.isfinite(frames).all())
+            assert counts.tolist() == [5, 0]
+
+
+def test_full_context_hears_what_comes_later() -> None:
+    torch.manual_seed(0)
+    encoder = AcousticEncoder(SMALL).eval()
+    samples = 0.1 * torch.randn(1, 640 * 30)
+    changed = samples.clone()
+    changed[:, 640 * 28 :] = 0
+    count = torch.tensor([640 * 30])
+    with torch.no_grad():
+        for chunk, is_heard in ((None, True), (4, False)):
+            first, other = (encoder(s, count, chunk)[0][0, 0] for s in (samples, changed))
+            assert torch.allclose(first, other, atol=1e-6) != is_heard
+
+
 def test_bilstm_equals_a_packed_bidirectional_lstm() -> None:
     torch.manual_seed(0)
     ours = BiLstm(5, 8)

@@ -63,7 +63,9 @@ def level(character: str) -> float:
 class FakeModel:
     """Finds the lexicon's words, all of them, nested or not."""
 
-    def __init__(self, *, fit_bound: float = -5.0, max_characters: int = 100) -> None:
+    def __init__(
+        self, *, fit_bound: float = -5.0, max_characters: int = 100, streaming: bool = True
+    ) -> None:
         types = ["PER", "LOC", "ORG"]
         scheme = LabelScheme.nested([([Span(0, 2, t)], 2) for t in types])
         tags = len(scheme)
@@ -72,7 +74,9 @@ class FakeModel:
             name="fake",
             scheme=scheme,
             vocabulary=Vocabulary.build("北京上海"),
-            geometry=FrameGeometry(layers=1, heads=1, width=2, left_frames=4, chunk_frames=8),
+            geometry=FrameGeometry(
+                layers=1, heads=1, width=2, left_frames=4, chunk_frames=8, streaming=streaming
+            ),
             crf=CrfParameters(np.zeros(tags), np.zeros((tags, tags)), np.zeros(tags)),
             max_characters=max_characters,
             audio_fit_bound=fit_bound,
@@ -86,6 +90,7 @@ class FakeModel:
         self.confidence = 0.9
         self.encoded_samples = 0
         self.encode_batches: list[tuple[int, int]] = []
+        self.utterances: list[int] = []  # frames of each, with full context
         self.tag_calls: list[tuple[str, int]] = []
         self.poison = ""
 
@@ -105,6 +110,15 @@ class FakeModel:
             following = AcousticState(state.carry, state.cache, state.position + len(levels))
             results.append((frames, following))
         return results
+
+    def encode_utterances(self, utterances: Sequence[Floats]) -> list[Floats]:
+        found = []
+        for samples in utterances:
+            levels = samples.reshape(-1, HOP).mean(axis=1)
+            self.utterances.append(len(levels))
+            self.encoded_samples += len(samples)
+            found.append(np.stack([levels, np.arange(len(levels))], axis=1).astype(np.float32))
+        return found
 
     def tag(self, texts: Sequence[str], frames: Sequence[Floats]) -> list[Tagged]:
         if self.poison and any(self.poison in t for t in texts):
@@ -224,7 +238,7 @@ class Driver:
 
     def step(self) -> bool:
         """Run one round of work."""
-        moved = [self.take("audio"), self.take("text")]
+        moved = [self.take("text"), self.take("audio")]
         self.give("text")
         self.give("audio")
         return any(moved)

@@ -351,8 +351,7 @@ def test_what_is_kept_of_an_endless_utterance_is_bounded(
     sizes = set()
     for _ in range(30):
         driver.audio(kit.silence(1_000)).drain()
-        session = driver.protocol.session
-        for store in (session._frames, session._levels):
-            sizes.add(store.end - store.first)
+        hearing = driver.protocol.session._hearing
+        sizes.add(hearing.end - hearing.first)
     assert max(sizes) == 100
     assert len(driver.named(WarningMessage, "utterance_too_long")) == 1

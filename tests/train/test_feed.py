@@ -57,6 +57,12 @@ def test_each_utterance_is_computed_once_in_its_step(
                 assert len(part.batch.counts) == len(part.clips) > 0
 
 
+def test_full_context_has_no_chunks() -> None:
+    stage = Stage(name="t", task="entities", train=[], dev=[], epochs=1)
+    whole = Feed(plan_of([2]), stage, BUILDER, (0, 0, 0), None)
+    assert [part.chunk for part in next(whole.steps(0))] == [None]
+
+
 def test_what_is_drawn_for_an_utterance_does_not_depend_on_who_computes_it() -> None:
     (whole,) = next(feed([5], 1, 0, 1).steps(0))
     hidden = {

@@ -132,6 +132,10 @@ def test_training_starts_from_other_checkpoints(data: Path, tmp_path: Path) -> N
             assert torch.equal(ours[name], value), name
     without_ctc = recipe(data, "model.ctc.weight=0.0")
     Trainer(without_ctc, data, tmp_path / "d", cpu=True, acoustic_from=heard)
+    # The weights of a streaming encoder are those of one with full context too.
+    whole = recipe(data, "model.acoustic.streaming=false")
+    trainer = Trainer(whole, data, tmp_path / "e", cpu=True, acoustic_from=heard)
+    assert trainer.model.acoustic.config.usual_chunk is None
     other = recipe(data, "model.text.hidden=8")
     with pytest.raises(CheckpointError, match="as the recipe describes it"):
         Trainer(other, data, tmp_path / "c", cpu=True, init=tagged)
