@@ -103,7 +103,7 @@ class RoughTranscript:
 
     Raises:
         BundleError: It cannot be used.
-        RecogniserMissingError: It cannot tell pronunciations.
+        RecogniserMissingError: It cannot tell pronunciations, or not while somebody speaks.
     """
 
     def __init__(self, where: str | None = None) -> None:
@@ -113,6 +113,11 @@ class RoughTranscript:
             raise RecogniserMissingError(
                 f"expected a bundle with readings.onnx, got {bundle.name}: its model has no "
                 "pronunciations to listen for"
+            )
+        if not bundle.geometry.streaming:
+            raise RecogniserMissingError(
+                f"expected a bundle that listens in chunks, got {bundle.name}: its model hears "
+                "an utterance only as a whole"
             )
         names = bundle.vocabulary.units[1:]  # but <unk>
         self._units = np.arange(1, len(names) + 1)

@@ -18,6 +18,7 @@ from cnerta.models.bundle import load_bundle
 from cnerta.models.geometry import FrameGeometry
 from cnerta.models.inference import Model
 from cnerta.models.normalisation import normalise
+from cnerta.streamer.client_errors import RecogniserMissingError
 from cnerta.streamer.engine import Engine
 from cnerta.streamer.hearing import EncodeWork, Sought, UtteranceHearing
 from cnerta.streamer.messages import (
@@ -33,6 +34,7 @@ from cnerta.streamer.messages import (
 from cnerta.streamer.protocol import ConnectionLimits
 from cnerta.streamer.server import Server, ServerOptions
 from cnerta.streamer.session import SessionLimits
+from cnerta.streamer.sources.rough import RoughTranscript
 
 TEXT = "今天在南京市长江大桥上看到了"
 
@@ -223,6 +225,11 @@ def test_the_bundle_says_so_and_computes_what_torch_computes(
         model.encode_utterances([np.pad(samples[0][:-100], (0, 100))])[0],
     )
     assert model.encode_recording(samples[0][:0]).shape == (0, 16)
+
+
+def test_it_gives_no_rough_transcript(bundle: Path) -> None:
+    with pytest.raises(RecogniserMissingError, match="only as a whole"):
+        RoughTranscript(str(bundle))
 
 
 async def test_the_server_says_what_the_model_says_offline(bundle: Path) -> None:
