@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from cnerta.models.bundle import find_bundle, load_bundle
 from cnerta.streamer.client_errors import RecogniserMissingError
-from cnerta.streamer.sources import make_transcript_source
+from cnerta.streamer.sources import make_transcript_source, rough
 from cnerta.streamer.sources.rough import (
     LONGEST_FRAMES,
     SILENT_FRAMES,
@@ -91,8 +93,8 @@ async def test_noise_and_silence_are_borne(caplog: pytest.LogCaptureFixture) -> 
     assert all(r.start_ms is not None and r.end_ms is not None for r in got)
 
 
-def test_a_bundle_without_pronunciations(tiny_bundle: Path) -> None:
-    if load_bundle(tiny_bundle).has_readings:
-        pytest.skip("this one has some")
+def test_a_bundle_without_pronunciations(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = replace(load_bundle(find_bundle(None)), has_readings=False)
+    monkeypatch.setattr(rough.Model, "load", lambda _: SimpleNamespace(bundle=bundle))
     with pytest.raises(RecogniserMissingError, match=r"expected a bundle with readings\.onnx"):
-        make_transcript_source(f"rough:{tiny_bundle}")
+        make_transcript_source("rough")
