@@ -28,7 +28,7 @@ from cnerta.models.labels import Span
 from cnerta.models.normalisation import NormalisedText, normalise
 from cnerta.train.aishell import Transcripts, find_transcripts, read_bracketed
 from cnerta.train.recipe import Source
-from cnerta.train.recordings import find_recordings, speaker_of
+from cnerta.train.recordings import archive_of, find_recordings, speaker_of
 
 __all__ = ["Example", "normalise_example", "read_examples", "read_source"]
 
@@ -277,7 +277,7 @@ class _Finder:
         stem = Path(name).stem
         if self.recordings is None:
             beside = self.path.parent / str(name)
-            found = beside if beside.is_file() else None
+            found = beside if beside.is_file() or archive_of(beside) is not None else None
         else:
             found = self.recordings.get(stem)
         if found is None:

@@ -53,6 +53,7 @@ def torch_predictions(
 ) -> list[list[Span]]:
     """Spans the torch model finds, in the order of the examples, encoding in chunks."""
     device = device or torch.device("cpu")
+    cache.expect(e.audio for e in examples if use_audio and e.audio is not None)
     model.eval()
     builder = BatchBuilder(model.vocabulary, model.scheme, cache, None, model.lexicon)
     decoder = CrfDecoder(model.scheme, model.crf.parameters_as_values())
@@ -91,6 +92,7 @@ def bundle_answers(
         DataError: A text is longer than the model takes.
     """
     cache = AudioCache()
+    cache.expect(e.audio for e in examples if use_audio and e.audio is not None)
     nothing = np.zeros((0, model.bundle.geometry.width), np.float32)
     for example in examples:
         audio = example.audio if use_audio else None

@@ -132,6 +132,16 @@ def test_an_archive_is_read_once_for_all_that_is_wanted(
     assert opened == ["S0002.tar.gz", "0122", "0123", "S0764.tar.gz", "0121"]
 
 
+def test_a_manifest_may_name_recordings_in_archives(tmp_path: Path) -> None:
+    aishell(tmp_path, unpacked=False)
+    inside = "data_aishell/wav/S0764.tar.gz/test/S0764/BAC009S0764W0121.wav"
+    row = {"audio": inside, "text": "谢谢", "entities": []}
+    (tmp_path / "manifest.jsonl").write_text(json.dumps(row))
+    (example,) = read_examples(tmp_path / "manifest.jsonl")
+    assert example.audio is not None
+    np.testing.assert_allclose(AudioCache()(example.audio), tone("BAC009S0764W0121"), atol=1e-4)
+
+
 def test_missing_recordings_are_counted_and_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
