@@ -138,6 +138,8 @@ class Model:
         except Exception as error:
             # onnxruntime raises its own unexported exception types.
             raise InferenceError(f"expected graphs onnxruntime can run, got: {error}") from error
+        if bundle.lexicon is not None:
+            bundle.lexicon.prepare()
         model = cls(bundle, *graphs)
         if device == "cuda" and model.device != "CUDAExecutionProvider":
             raise InferenceError(f"expected CUDA to work, got {model.device}")

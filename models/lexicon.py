@@ -82,6 +82,10 @@ class Lexicon:
         automaton.make_automaton()
         return automaton
 
+    def prepare(self) -> None:
+        """Get ready now, which takes a second for half a million words, not at the first text."""
+        _ = self._automaton
+
     def match(self, text: str) -> npt.NDArray[np.int64]:
         """All words in a text, also those inside others, sorted by (end, start).
 

@@ -9,7 +9,10 @@ import torch
 
 from cnerta.models.config import TextConfig
 from cnerta.models.errors import ConfigError
+from cnerta.models.lattice import LatticeEncoder
+from cnerta.models.softlexicon import SoftLexiconEncoder
 from cnerta.models.tagger import SpeechTagger
+from cnerta.models.text import BiLstmEncoder
 from cnerta.models.vectors import read_vectors
 
 __all__ = ["lexicon_paths", "start_from_vectors"]
@@ -48,27 +51,27 @@ def start_from_vectors(model: SpeechTagger, data_root: Path) -> None:
         ConfigError: A file cannot be read or has vectors of another size, or the text encoder has
             no such embeddings.
     """
-    config = model.config.text
+    config, text = model.config.text, model.text
     if config.embeddings:
-        embedding = getattr(model.text, "embedding", None)
-        if embedding is None or config.checkpoint:
+        if config.checkpoint or not isinstance(
+            text, BiLstmEncoder | LatticeEncoder | SoftLexiconEncoder
+        ):
             other = "model.text.checkpoint" if config.checkpoint else config.encoder
             raise ConfigError(f"expected no model.text.embeddings beside {other}, got some")
         known = model.vocabulary.characters
         rows = dict(zip(known, model.vocabulary.encode("".join(known)).tolist(), strict=True))
         found, vectors = read_vectors(data_root / config.embeddings, rows, config.embedding)
-        embedding.weight[torch.from_numpy(found)] = torch.from_numpy(vectors)
+        text.embedding.weight[torch.from_numpy(found)] = torch.from_numpy(vectors)
     if config.word_embeddings:
-        words = getattr(model.text, "words", None)
-        if words is None or model.lexicon is None:
+        if model.lexicon is None or not isinstance(text, LatticeEncoder | SoftLexiconEncoder):
             raise ConfigError(
-                f"expected no model.text.word_embeddings for {config.encoder}, which knows no words"
+                f"expected no model.text.word_embeddings for {config.encoder}, which takes none"
             )
         rows = {word: i for i, word in enumerate(model.lexicon.words, 1)}
         found, vectors = read_vectors(
             data_root / config.word_embeddings, rows, config.word_embedding
         )
-        words.start(torch.from_numpy(found), torch.from_numpy(vectors))
+        text.words.start(torch.from_numpy(found), torch.from_numpy(vectors))
 
 
 def _jieba_dictionary() -> Path:
