@@ -18,7 +18,7 @@ import numpy.typing as npt
 from cnerta.models.alignment import Alignment, align
 from cnerta.models.bundle import ACOUSTIC_FILE, READINGS_FILE, TAGGER_FILE, Bundle, load_bundle
 from cnerta.models.calibration import Calibration
-from cnerta.models.decoding import CrfDecoder, ScoredSpan
+from cnerta.models.decoding import CrfDecoder, ScoredSpan, SpanHint
 from cnerta.models.errors import InferenceError
 from cnerta.models.geometry import FrameGeometry, cache_inputs
 from cnerta.models.lexicon import pad_matches
@@ -241,13 +241,19 @@ class Model:
             pieces.append(piece)
         return np.concatenate(pieces)
 
-    def tag(self, texts: Sequence[str], frames: Sequence[Floats]) -> list[Tagged]:
+    def tag(
+        self,
+        texts: Sequence[str],
+        frames: Sequence[Floats],
+        hints: Sequence[Sequence[SpanHint]] = (),
+    ) -> list[Tagged]:
         """Find the entities of each text, with its audio where there is any.
 
         Args:
             texts: Normalised texts, each of at most ``bundle.max_characters``.
             frames: Frames of each utterance; none at all gives the answer from text alone.
                 shape of each: (time, width)
+            hints: What speaks for some entities of each text from elsewhere; none at all: nothing.
         """
         lengths = [len(t) for t in texts]
         if not any(lengths):
@@ -268,6 +274,9 @@ class Model:
         if self.bundle.lexicon is not None:
             feed["matches"] = pad_matches([self.bundle.lexicon.match(t) for t in texts])
         emissions, log_probabilities = self._tagger.run(["emissions", "log_probabilities"], feed)
+        for i, (row_hints, n) in enumerate(zip(hints, lengths, strict=bool(hints))):
+            if row_hints:
+                emissions[i, :n] = self._decoder.with_hints(emissions[i, :n], row_hints)
         spans = self._decoder.decode(emissions, lengths)
         alignments = align(log_probabilities, counts, ids, self.bundle.blank_penalty)
         return [Tagged(s, a) for s, a in zip(spans, alignments, strict=True)]

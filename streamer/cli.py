@@ -24,6 +24,7 @@ from cnerta.models.errors import BundleError, CnertaError, InferenceError
 from cnerta.streamer.audio_source import AudioFile, AudioSource
 from cnerta.streamer.client import Connection, StreamOptions, WebSocketConnection, stream
 from cnerta.streamer.client_errors import ClientError, TranscriptError
+from cnerta.streamer.glossary_file import read_glossary
 from cnerta.streamer.highlighting import Highlighter, HighlightRule
 from cnerta.streamer.keyboard import Key, pressed_keys
 from cnerta.streamer.microphone import Microphone, find_input_device, list_input_devices
@@ -78,7 +79,7 @@ deepgram:URL · openai-realtime:URL · json:URL,text=PATH,final=PATH. Without on
 piped in) · rough (the model's own ear: half of the characters are wrong). Options follow with \
 commas, as in vosk:ws://host:2700,retries=9; docs/client.md has them.
 
-Exit status: 0 done · 2 wrong options · 3 audio file · 4 microphone · 5 transcript · \
+Exit status: 0 done · 2 wrong options · 3 audio file · 4 microphone · 5 transcript or glossary · \
 6 server unreachable · 7 refused by the server · 8 model bundle · 9 ONNX runtime · \
 10 caption file or other output · \
 130 interrupted twice · 141 nobody reads the output.
@@ -186,6 +187,14 @@ def cnerta_stream(
             "--readings", help="Tell how characters with several pronunciations were read."
         ),
     ] = False,
+    glossary: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Names to expect, a line each: name<TAB>label, and <TAB>pinyin if it is read "
+            "otherwise. They are found sooner, also where they are misspelt.",
+        ),
+    ] = None,
     json: Annotated[
         bool,
         typer.Option("--json", help="Print every server event as one line of JSON, nothing else."),
@@ -320,6 +329,7 @@ def cnerta_stream(
             labels=None if labels is None else tuple(part.strip() for part in labels.split(",")),
             nested=nested,
             readings=readings,
+            glossary=() if glossary is None else read_glossary(glossary),
         )
         asyncio.run(_run(connect, bundle, audio, words, options, Outputs(presenter, others)))
     except BrokenPipeError:

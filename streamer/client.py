@@ -32,6 +32,7 @@ from cnerta.streamer.loopback import is_loopback
 from cnerta.streamer.messages import (
     ClientMessage,
     ErrorMessage,
+    GlossaryEntry,
     Keepalive,
     Limits,
     ProtocolError,
@@ -75,6 +76,7 @@ class StreamOptions:
     interim: bool = True
     max_delay_ms: int = 700
     readings: bool = False
+    glossary: tuple[GlossaryEntry, ...] = ()
 
 
 class StreamWatcher(Protocol):
@@ -254,6 +256,7 @@ async def stream(
         interim=options.interim,
         max_delay_ms=options.max_delay_ms,
         readings=options.readings,
+        glossary=list(options.glossary),
     )
     # If the server has closed already, what it said before is still to be received, and tells more.
     with contextlib.suppress(ServerUnreachableError):

@@ -9,6 +9,7 @@ CnertaError
     ├── TranscriptError      5   there is no transcript, or it has not the promised form
     │   └── RecogniserError          the speech recogniser failed, or is a server that did
     │       └── RecogniserMissingError   its package is not installed, or its model not to be had
+    ├── GlossaryFileError    5   the glossary is missing, or a line is not of its form
     ├── ServerUnreachableError 6 nothing answers at the address, or it does not speak the protocol
     ├── SessionRefusedError  7   the server answered with an error and closed the session
     └── OutputError          10  a caption file or another output cannot be written
@@ -26,6 +27,7 @@ from cnerta.models.errors import CnertaError
 __all__ = [
     "AudioFileError",
     "ClientError",
+    "GlossaryFileError",
     "MicrophoneError",
     "NoMicrophoneError",
     "OutputError",
@@ -76,6 +78,12 @@ class RecogniserError(TranscriptError):
 
 class RecogniserMissingError(RecogniserError):
     """The recogniser's package is not installed, or its model cannot be had."""
+
+
+class GlossaryFileError(ClientError):
+    """The glossary file cannot be read, or a line is not of its form."""
+
+    exit_status = 5
 
 
 class ServerUnreachableError(ClientError):

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cnerta.models.bundle import Bundle
+from cnerta.models.decoding import SpanHint
 from cnerta.models.inference import AcousticState, Tagged
 from cnerta.streamer.session import EncodeWork, TagWork
 
@@ -59,7 +60,12 @@ class Inference(Protocol):
         """See :meth:`cnerta.models.inference.Model.encode_utterances`."""
         ...
 
-    def tag(self, texts: Sequence[str], frames: Sequence[Floats]) -> list[Tagged]:
+    def tag(
+        self,
+        texts: Sequence[str],
+        frames: Sequence[Floats],
+        hints: Sequence[Sequence[SpanHint]] = (),
+    ) -> list[Tagged]:
         """See :meth:`cnerta.models.inference.Model.tag`."""
         ...
 
@@ -112,20 +118,17 @@ class Engine:
 
     def tag(self, work: Sequence[TagWork]) -> list[TaggedWork | Exception]:
         """Tag texts. An item that cannot be tagged gets its exception."""
-        flat = [(i, text, frames) for i, w in enumerate(work) for text, frames in _pieces(w)]
-        lengths = _window_classes(len(frames) for _, _, frames in flat)
+        flat = [(i, piece) for i, w in enumerate(work) for piece in _pieces(w)]
+        lengths = _window_classes(len(piece.frames) for _, piece in flat)
         tagged = _in_groups(
-            [
-                (text, frames, length)
-                for (_, text, frames), length in zip(flat, lengths, strict=True)
-            ],
-            key=lambda piece: piece[2],
+            [(piece, length) for (_, piece), length in zip(flat, lengths, strict=True)],
+            key=lambda item: item[1],
             most=self.max_batch,
-            run=lambda group: self.model.tag([t for t, _, _ in group], [f for _, f, _ in group]),
+            run=lambda group: self._tag_group([piece for piece, _ in group]),
         )
         collected: list[list[Tagged]] = [[] for _ in work]
         failed: dict[int, Exception] = {}
-        for (i, _, _), result in zip(flat, tagged, strict=True):
+        for (i, _), result in zip(flat, tagged, strict=True):
             if isinstance(result, Exception):
                 failed[i] = result
             else:
@@ -143,6 +146,12 @@ class Engine:
         (answer,) = _run_group(tagged, lambda group: [self.model.read(text, frames, group[0])])
         return answer if isinstance(answer, Exception) else TaggedWork((answer,))
 
+    def _tag_group(self, group: Sequence[_Piece]) -> list[Tagged]:
+        texts, frames = [p.text for p in group], [p.frames for p in group]
+        if not any(p.hints for p in group):
+            return self.model.tag(texts, frames)
+        return self.model.tag(texts, frames, [p.hints for p in group])
+
     def _encode_group(self, group: Sequence[EncodeWork]) -> list[Encoded]:
         samples = np.stack([w.samples for w in group])
         states = [w.state for w in group if w.state is not None]
@@ -154,8 +163,18 @@ class Engine:
         return [Encoded(frames, None) for frames in encoded]
 
 
-def _pieces(work: TagWork) -> Iterable[tuple[str, Floats]]:
-    return zip(work.texts, work.frames, strict=True)
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """One text of a :class:`TagWork`."""
+
+    text: str
+    frames: Floats
+    hints: tuple[SpanHint, ...]
+
+
+def _pieces(work: TagWork) -> Iterable[_Piece]:
+    hints = work.hints or ((),) * len(work.texts)
+    return (_Piece(*piece) for piece in zip(work.texts, work.frames, hints, strict=True))
 
 
 def _window_classes(lengths: Iterable[int]) -> list[int]:

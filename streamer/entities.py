@@ -19,6 +19,7 @@ from cnerta.models.labels import Span, outermost, parents
 from cnerta.models.normalisation import NormalisedText
 from cnerta.models.readings import CharacterReading
 from cnerta.streamer import messages
+from cnerta.streamer.glossary import GlossaryMatch
 from cnerta.streamer.matching import TextChange, compare_texts, match_spans
 from cnerta.streamer.messages import (
     Entity,
@@ -90,6 +91,7 @@ class Answer:
         time_source: Where the times are from.
         heard_ms: End of the audio that was heard; None if none was.
         readings: How characters with several pronunciations were read; None: not asked.
+        names: Names of the client's glossary that the text has, or sounds like.
     """
 
     found: tuple[ScoredSpan, ...]
@@ -97,6 +99,18 @@ class Answer:
     time_source: TimeSource
     heard_ms: float | None
     readings: tuple[CharacterReading, ...] | None = None
+    names: tuple[GlossaryMatch, ...] = ()
+
+    def name_of(self, span: ScoredSpan) -> GlossaryMatch | None:
+        """The name of the glossary that an entity is, if it is one."""
+        return next(
+            (
+                match
+                for match in self.names
+                if (match.start, match.end, match.name.label) == (span.start, span.end, span.label)
+            ),
+            None,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +329,7 @@ def _entity(
     """An entity as the client sees it, in the client's own offsets."""
     text = revision.text
     start, end = text.original_range(span.start, span.end)
+    name = answer.name_of(span)
     return Entity(
         id=entity_id,
         version=1,
@@ -331,6 +346,8 @@ def _entity(
         time_source=answer.time_source,
         confidence=round(min(1.0, max(0.0, float(span.confidence))), 4),
         audio_used=answer.heard_ms is not None,
+        glossary=UNSET if name is None else True,
+        suggested_text=UNSET if name is None or name.kind == "characters" else name.name.text,
     )
 
 

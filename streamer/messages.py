@@ -39,6 +39,7 @@ __all__ = [
     "EntityUpsert",
     "ErrorMessage",
     "ErrorName",
+    "GlossaryEntry",
     "Keepalive",
     "Limits",
     "ModelInfo",
@@ -74,6 +75,9 @@ MAX_TEXT_CHARACTERS: Final = 4_096
 """Longest text of one transcript message. A minute of fast speech is under 600."""
 _MAX_ID_CHARACTERS: Final = 64
 _MAX_LABELS: Final = 64
+MAX_GLOSSARY_ENTRIES: Final = 500
+_MAX_NAME_CHARACTERS: Final = 64
+_MAX_PRONUNCIATION_CHARACTERS: Final = 512
 _MAX_INTEGER: Final = 2**53 - 1
 """The largest integer that a JavaScript client can hold."""
 
@@ -135,6 +139,7 @@ class ErrorName(Enum):
     UNSUPPORTED_CHANNELS = ("unsupported_channels", 4400, False)
     UNKNOWN_LABEL = ("unknown_label", 4400, False)
     UNSUPPORTED_READINGS = ("unsupported_readings", 4400, False)
+    INVALID_GLOSSARY = ("invalid_glossary", 4400, False)
     NOT_STARTED = ("not_started", 4400, False)
     ALREADY_STARTED = ("already_started", 4400, False)
     INVALID_TIMES = ("invalid_times", 4400, False)
@@ -203,6 +208,23 @@ class AudioFormat(_Part, frozen=True, kw_only=True):
         return _SAMPLE_BYTES[self.encoding] * self.channels
 
 
+class GlossaryEntry(_Part, frozen=True, kw_only=True):
+    """A name that the client expects to be spoken."""
+
+    text: Annotated[
+        str,
+        Meta(min_length=1, max_length=_MAX_NAME_CHARACTERS, description="As it should be written."),
+    ]
+    label: Annotated[str, Meta(description="Its entity type, one that the model knows.")]
+    pronunciation: Annotated[
+        Annotated[str, Meta(max_length=_MAX_PRONUNCIATION_CHARACTERS)] | None,
+        Meta(
+            description="In pinyin, a syllable for each character, apart, tones as digits or marks "
+            "or left out; null: as the model knows it."
+        ),
+    ] = None
+
+
 class ResumeRequest(_Part, frozen=True, kw_only=True):
     """What a reconnecting client shows to go on with its session."""
 
@@ -267,6 +289,17 @@ class Entity(_Part, frozen=True, kw_only=True):
     time_source: TimeSource
     confidence: float
     audio_used: Annotated[bool, Meta(description="False: answered from the text alone.")]
+    glossary: Annotated[
+        bool | UnsetType,
+        Meta(description="True: a name of the session's glossary is here; else absent."),
+    ] = UNSET
+    suggested_text: Annotated[
+        str | UnsetType,
+        Meta(
+            description="The name as the glossary writes it, where the text only sounds like it; "
+            "else absent. The text itself is never changed."
+        ),
+    ] = UNSET
 
 
 class PossibleReading(_Part, frozen=True, kw_only=True):
@@ -324,6 +357,10 @@ class SessionStart(_Message, frozen=True, kw_only=True, tag="session.start"):
         bool,
         Meta(description="True: utterance.final tells how characters were pronounced."),
     ] = False
+    glossary: Annotated[
+        Annotated[list[GlossaryEntry], Meta(max_length=MAX_GLOSSARY_ENTRIES)],
+        Meta(description="Names that are expected: they are found sooner, misspelt ones too."),
+    ] = []
     resume: ResumeRequest | None = None
 
 
@@ -347,6 +384,10 @@ class SessionUpdate(_Message, frozen=True, kw_only=True, tag="session.update"):
     interim: bool | UnsetType = UNSET
     max_delay_ms: Annotated[int, Meta(ge=0, le=60_000)] | UnsetType = UNSET
     readings: bool | UnsetType = UNSET
+    glossary: Annotated[
+        Annotated[list[GlossaryEntry], Meta(max_length=MAX_GLOSSARY_ENTRIES)] | UnsetType,
+        Meta(description="Takes the place of the one before; empty: none."),
+    ] = UNSET
 
 
 class Keepalive(_Message, frozen=True, kw_only=True, tag="keepalive"):

@@ -27,17 +27,19 @@ from msgspec import UNSET
 from cnerta.models.alignment import Alignment
 from cnerta.models.boundaries import LEVELS_PER_FRAME, character_times
 from cnerta.models.bundle import Bundle
-from cnerta.models.decoding import ScoredSpan
+from cnerta.models.decoding import ScoredSpan, SpanHint
 from cnerta.models.inference import AcousticState, Tagged
 from cnerta.models.normalisation import normalise, whole_tokens
 from cnerta.streamer.audio_input import AudioInput
 from cnerta.streamer.clock_skew import ClockSkew, Offsets
 from cnerta.streamer.entities import Answer, AnswerOptions, EntityTracker, Revision, spread_times
+from cnerta.streamer.glossary import Glossary, GlossaryMatch, GlossaryName, read_pinyin
 from cnerta.streamer.hearing import EncodeWork, Sought, new_hearing
 from cnerta.streamer.messages import (
     MAX_TEXT_CHARACTERS,
     AudioAck,
     ErrorName,
+    GlossaryEntry,
     ProtocolError,
     ServerMessage,
     SessionStart,
@@ -96,6 +98,8 @@ class TagWork:
         wants_readings: Tell how characters with several pronunciations were read.
         levels: How loud the samples of the frames are, see
             :func:`cnerta.models.boundaries.sound_levels`. shape: (time, LEVELS_PER_FRAME)
+        hints: What the client's glossary speaks for in each text; none at all if in none.
+        names: The names of the glossary that were found, in the characters of all texts together.
     """
 
     texts: tuple[str, ...]
@@ -104,6 +108,8 @@ class TagWork:
     end_frame: int = 0
     wants_readings: bool = False
     levels: Floats = field(default_factory=lambda: np.zeros((0, LEVELS_PER_FRAME), np.float32))
+    hints: tuple[tuple[SpanHint, ...], ...] = ()
+    names: tuple[GlossaryMatch, ...] = ()
 
     @property
     def has_audio(self) -> bool:
@@ -171,7 +177,8 @@ class Session:
         """Begin a stream.
 
         Raises:
-            ProtocolError: The client asks for labels or readings that the model does not know.
+            ProtocolError: The client asks for labels or readings that the model does not know, or
+                its glossary cannot be used.
         """
         self.outbox = outbox
         self._bundle = bundle
@@ -184,6 +191,7 @@ class Session:
             stabiliser=StabiliserOptions(max_delay_ms=start.max_delay_ms),
             readings=self._checked_readings(start.readings),
         )
+        self._glossary = self._compiled_glossary(start.glossary)
 
         self._audio = AudioInput(start.audio)
         self._acked_ms = 0
@@ -264,7 +272,8 @@ class Session:
         """Change options from now on.
 
         Raises:
-            ProtocolError: The client asks for labels or readings that the model does not know.
+            ProtocolError: The client asks for labels or readings that the model does not know, or
+                its glossary cannot be used.
         """
         options = self._options
         if message.labels is not UNSET:
@@ -278,6 +287,8 @@ class Session:
             options = replace(options, stabiliser=stabiliser)
         if message.readings is not UNSET:
             options = replace(options, readings=self._checked_readings(message.readings))
+        if message.glossary is not UNSET:
+            self._glossary = self._compiled_glossary(message.glossary)
         self._options = options
         if not options.interim:
             for utterance in self._utterances.values():
@@ -329,6 +340,7 @@ class Session:
         if work is None:
             return None
         utterance.waiting = None
+        work = self._with_hints(work)
         self._tagging = (utterance, revision, work)
         return work
 
@@ -462,6 +474,27 @@ class Session:
             )
         return frozenset(labels)
 
+    def _compiled_glossary(self, entries: Sequence[GlossaryEntry]) -> Glossary:
+        names: list[GlossaryName] = []
+        for entry in entries:
+            self._checked_labels([entry.label])
+            said = entry.pronunciation
+            syllables = None if said is None else read_pinyin(said)
+            name = GlossaryName(entry.text, entry.label, syllables)
+            if not name.characters:
+                raise ProtocolError(
+                    ErrorName.INVALID_GLOSSARY,
+                    f"expected a name with something to pronounce, got {entry.text!r}",
+                )
+            if said is not None and len(name.syllables or ()) != len(name.characters):
+                raise ProtocolError(
+                    ErrorName.INVALID_GLOSSARY,
+                    f"expected {len(name.characters)} syllables of pinyin for {entry.text!r}, such "
+                    f"as 'jiang1 da4 qiao2', got {said[:60]!r}",
+                )
+            names.append(name)
+        return Glossary(names, self._bundle.vocabulary)
+
     def _checked_readings(self, wanted: bool) -> bool:
         if wanted and not self._bundle.has_readings:
             raise ProtocolError(
@@ -592,6 +625,18 @@ class Session:
             self._hearing.levels(heard.first, heard.end),
         )
 
+    def _with_hints(self, work: TagWork) -> TagWork:
+        """Add what the glossary speaks for."""
+        hints: list[tuple[SpanHint, ...]] = []
+        names: list[GlossaryMatch] = []
+        offset = 0
+        for text in work.texts:
+            found = self._glossary.find(text)
+            hints.append(tuple(map(self._glossary.hint, found)))
+            names += [replace(m, start=m.start + offset, end=m.end + offset) for m in found]
+            offset += len(text)
+        return replace(work, hints=tuple(hints), names=tuple(names)) if names else work
+
     def _window(self, revision: Revision) -> tuple[int, int]:
         """Numbers of the frames that may belong to a revision (rule 7)."""
         frame_ms, slack_ms = self._geometry.frame_ms, self._limits.slack_ms
@@ -674,7 +719,7 @@ class Session:
             (tagged,) = heard.results
             readings = tagged.readings if work.wants_readings else None
             found = whole_tokens(tagged.spans, heard.revision.text)
-            return Answer(found, times, "alignment", heard_ms, readings)
+            return Answer(found, times, "alignment", heard_ms, readings, work.names)
         offset = 0
         spans: list[ScoredSpan] = []
         for text, tagged in zip(work.texts, heard.results, strict=True):
@@ -683,7 +728,8 @@ class Session:
         found = whole_tokens(spans, heard.revision.text)
         times = spread_times(*self._times(heard.revision.message), len(heard.revision.text.text))
         source: TimeSource = "transcript" if times else "none"
-        return Answer(found, times, source, None, () if work.wants_readings else None)
+        none = () if work.wants_readings else None
+        return Answer(found, times, source, None, none, work.names)
 
     def _close(self, utterance: _Utterance, heard: _Heard, answer: Answer) -> None:
         """Forget an utterance whose final was answered, and the audio that was its own."""

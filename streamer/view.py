@@ -391,7 +391,7 @@ def _entity_table(captions: Sequence[Caption], width: int, rows: int) -> Table:
     listed = [(caption, entity) for caption in captions for entity in caption.entities]
     for caption, entity in listed[-rows:] if rows > 0 else []:
         latency_ms = caption.latency_ms(entity.id)
-        name = Text("└ " if entity.parent is not None else "").append(printable(entity.text))
+        name = Text("└ " if entity.parent is not None else "").append(entity_name(entity))
         cells: list[RenderableType] = [
             label_text(entity.label),
             name,
@@ -709,12 +709,17 @@ class PlainView(FoldingView):
         self._console.print(text, soft_wrap=True, highlight=False)
 
 
+def entity_name(entity: Entity) -> str:
+    """What an entity is called, and what the glossary calls it where that is something else."""
+    suggested = entity.suggested_text
+    name = printable(entity.text)
+    return name if suggested is UNSET else f"{name} → {printable(suggested)}?"
+
+
 def _entity_line(entity: Entity, latency_ms: int | None) -> Text:
     inner = "└ " if entity.parent is not None else ""
     line = Text("  ").append_text(label_text(entity.label))
-    line.append(
-        f"  {inner}{printable(entity.text)}  {entity_span(entity)}  {entity.confidence:.0%}"
-    )
+    line.append(f"  {inner}{entity_name(entity)}  {entity_span(entity)}  {entity.confidence:.0%}")
     if latency_ms is not None:
         line.append(f"  after {latency_ms} ms", style="dim")
     return line

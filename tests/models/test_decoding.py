@@ -5,7 +5,7 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 
-from cnerta.models.decoding import CrfDecoder, CrfParameters
+from cnerta.models.decoding import CrfDecoder, CrfParameters, SpanHint
 from cnerta.models.errors import ConfigError
 from cnerta.models.labels import LabelScheme, Span
 
@@ -55,6 +55,29 @@ def test_best_path_and_span_marginals_against_enumeration(length: int, seed: int
         holding = [v for p, v in paths.items() if scored.span in SCHEME.decode(p)]
         expected = np.exp(np.logaddexp.reduce(holding) - total)
         assert scored.confidence == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("span", [Span(0, 3, "A"), Span(1, 3, "B"), Span(2, 3, "A")])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_hint_raises_what_holds_its_entity_by_its_strength(span: Span, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    crf = parameters(generator)
+    emissions = generator.normal(size=(3, len(SCHEME))).astype(np.float32)
+    decoder = CrfDecoder(SCHEME, crf)
+    hint = SpanHint(span.start, span.end, span.label, 6.0)
+    before = all_paths(emissions, crf)
+    after = all_paths(decoder.with_hints(emissions, [hint]), crf)
+    assert before.keys() == after.keys()
+    for path, score in before.items():
+        spans = SCHEME.decode(path)
+        starts = any((s.start, s.label) == (span.start, span.label) for s in spans)
+        ends = any((s.end, s.label) == (span.end, span.label) for s in spans)
+        if span in spans:
+            assert after[path] == pytest.approx(score + 6.0, abs=1e-4)
+        elif not starts and not ends:
+            assert after[path] == pytest.approx(score, abs=1e-4)
+        else:
+            assert after[path] <= score + 6.0 + 1e-4
 
 
 def test_a_batch_gives_what_its_sentences_give_alone() -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from cnerta.models.alignment import Alignment
 from cnerta.models.bundle import Bundle
-from cnerta.models.decoding import CrfParameters, ScoredSpan
+from cnerta.models.decoding import CrfParameters, ScoredSpan, SpanHint
 from cnerta.models.geometry import FrameGeometry
 from cnerta.models.inference import AcousticState, Tagged
 from cnerta.models.labels import LabelScheme, Span
@@ -55,6 +55,22 @@ LEXICON = {
 }
 
 
+# Some of the lexicon's characters, and others that sound like them.
+PRONOUNCED = {
+    "北": ["bei3"],
+    "京": ["jing1"],
+    "背": ["bei4", "bei1"],
+    "景": ["jing3"],
+    "惊": ["jing1"],
+    "上": ["shang4", "shang3"],
+    "尚": ["shang4"],
+    "海": ["hai3"],
+    "他": ["ta1"],
+    "她": ["ta1"],
+    "在": ["zai4"],
+}
+
+
 def level(character: str) -> float:
     """How loud a character is spoken: 97 steps well above silence."""
     return 0.1 + 0.008 * (ord(character) % 97)
@@ -73,7 +89,7 @@ class FakeModel:
             path=Path("fake"),
             name="fake",
             scheme=scheme,
-            vocabulary=Vocabulary.build("北京上海"),
+            vocabulary=Vocabulary.build(PRONOUNCED, PRONOUNCED),
             geometry=FrameGeometry(
                 layers=1, heads=1, width=2, left_frames=4, chunk_frames=8, streaming=streaming
             ),
@@ -93,6 +109,7 @@ class FakeModel:
         self.utterances: list[int] = []  # frames of each, with full context
         self.tag_calls: list[tuple[str, int]] = []
         self.poison = ""
+        self.hinted: dict[str, list[tuple[SpanHint, ...]]] = {}
 
     def encode(
         self, samples: Floats, states: Sequence[AcousticState]
@@ -120,21 +137,32 @@ class FakeModel:
             found.append(np.stack([levels, np.arange(len(levels))], axis=1).astype(np.float32))
         return found
 
-    def tag(self, texts: Sequence[str], frames: Sequence[Floats]) -> list[Tagged]:
+    def tag(
+        self,
+        texts: Sequence[str],
+        frames: Sequence[Floats],
+        hints: Sequence[Sequence[SpanHint]] = (),
+    ) -> list[Tagged]:
         if self.poison and any(self.poison in t for t in texts):
             raise ValueError(f"poisoned by {texts}")
         self.tag_calls += [(t, len(f)) for t, f in zip(texts, frames, strict=True)]
+        told = hints or [()] * len(texts)
+        for text, given in zip(texts, told, strict=True):
+            self.hinted.setdefault(text, []).append(tuple(given))
         return [
-            Tagged(self._spans(t), self._align(t, f)) for t, f in zip(texts, frames, strict=True)
+            Tagged(self._spans(t, h), self._align(t, f))
+            for t, f, h in zip(texts, frames, told, strict=True)
         ]
 
-    def _spans(self, text: str) -> tuple[ScoredSpan, ...]:
+    def _spans(self, text: str, hints: Sequence[SpanHint] = ()) -> tuple[ScoredSpan, ...]:
+        """All words of the lexicon, and all that is hinted at."""
         found = [
             ScoredSpan(i, i + len(word), label, self.confidence)
             for word, label in self.lexicon.items()
             for i in range(len(text))
             if text.startswith(word, i)
         ]
+        found += {ScoredSpan(h.start, h.end, h.label, self.confidence) for h in hints} - set(found)
         return tuple(sorted(found, key=lambda s: (s.start, -s.end, s.label)))
 
     def _align(self, text: str, frames: Floats) -> Alignment | None:

@@ -8,7 +8,9 @@ from typing import Any
 
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from msgspec import UNSET
 
+from cnerta.models.decoding import SpanHint
 from cnerta.models.labels import Span, outermost, parents
 from cnerta.models.normalisation import normalise
 from cnerta.streamer.messages import (
@@ -16,6 +18,7 @@ from cnerta.streamer.messages import (
     EntityRetract,
     EntityUpsert,
     ErrorMessage,
+    GlossaryEntry,
     SessionFinish,
     SessionStart,
     SessionSummary,
@@ -56,6 +59,13 @@ class Update:
     labels: tuple[str, ...] | None
     nested: bool
     interim: bool = True
+
+
+@dataclass(frozen=True)
+class Expect:
+    """The client changes its glossary."""
+
+    names: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -107,6 +117,15 @@ steps = st.one_of(
         st.booleans(),
         st.booleans(),
     ),
+    st.builds(
+        Expect,
+        st.lists(
+            st.tuples(
+                st.sampled_from(["上海", "尚海", "背景", "她在", "北惊大学", "2024年"]), labels
+            ),
+            max_size=3,
+        ).map(tuple),
+    ),
     st.builds(Work, st.integers(1, 4)),
     st.builds(Take, lanes),
     st.builds(Give, lanes),
@@ -114,12 +133,13 @@ steps = st.one_of(
 )
 
 
-def latest_answer(model: Any, text: str, update: Update) -> list[tuple[Any, ...]]:
+def latest_answer(
+    model: Any, text: str, update: Update, hints: tuple[SpanHint, ...] = ()
+) -> list[tuple[Any, ...]]:
     """What the client should know of a text: the model asked again, in the client's offsets."""
     normal = normalise(text)
-    spans = in_whole_tokens(
-        [Span(s.start, s.end, s.label) for s in model._spans(normal.text)], text
-    )
+    found = [Span(s.start, s.end, s.label) for s in model._spans(normal.text, hints)]
+    spans = in_whole_tokens(found, text)
     if not update.nested:
         spans = outermost(spans)
     if update.labels is not None:
@@ -192,12 +212,16 @@ def test_the_rules_hold_whatever_comes(
     sent_final: set[str] = set()
     sent_texts: dict[tuple[str, int], set[str]] = {}
     # The text each utterance was last answered for, with the lexicon and options of that moment.
-    expected: dict[str, list[tuple[Any, ...]]] = {}
+    # With a glossary that changes: for each that the model was told of.
+    expected: dict[str, list[list[tuple[Any, ...]]]] = {}
 
     def note_finals() -> None:
         for message in driver.drain():
             if isinstance(message, UtteranceFinal):
-                expected[message.utterance] = latest_answer(model, message.text, update)
+                hints = model.hinted.get(normalise(message.text).text, [()])
+                expected[message.utterance] = [
+                    latest_answer(model, message.text, update, told) for told in set(hints)
+                ]
 
     def run_one_round() -> bool:
         moved = driver.step()
@@ -235,6 +259,9 @@ def test_the_rules_hold_whatever_comes(
                     interim=step.interim,
                 )
             )
+        elif isinstance(step, Expect):
+            glossary = [GlossaryEntry(text=name, label=label) for name, label in step.names]
+            driver.send(SessionUpdate(glossary=glossary))
         elif isinstance(step, Work):
             for _ in range(step.rounds):
                 run_one_round()
@@ -326,7 +353,13 @@ def test_the_rules_hold_whatever_comes(
         # Nobody is told of changes to what was never shown.
         shown = known.get(final.utterance, {})
         assert shown == own or (had_no_interims and not shown)
-        assert described(own, final.text) == expected[final.utterance]
+        assert described(own, final.text) in expected[final.utterance]
+        for entity in final.entities:
+            if entity.suggested_text is not UNSET:
+                assert entity.glossary is True
+                suggested, told = normalise(entity.suggested_text).text, normalise(entity.text).text
+                assert suggested != told
+                assert len(suggested) == len(told)
 
     # Rules 6 to 8: times rise and are there exactly if somebody gave them.
     for final in finals:
