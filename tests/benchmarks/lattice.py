@@ -12,7 +12,8 @@ timed, then timed in turn on the same batches (sentences of similar length, as t
   are computed together when it is reached and wait at the characters where they end. The input's
   share of the character gates is computed for the whole sentence at once, which is kinder to it.
 
-Training is forward and backward; its loss is the sum of the output.
+Training is forward and backward; its loss is the sum of the output. Times are those of the CPU, on
+one thread, so that what else runs on the machine counts little.
 """
 
 from __future__ import annotations
@@ -132,17 +133,17 @@ def check(encoder: LatticeEncoder, inputs: Inputs) -> None:
 def measure(
     encoder: LatticeEncoder, batches: Sequence[Inputs], *, training: bool
 ) -> dict[str, list[float]]:
-    """Seconds of each way for each batch, in turn."""
+    """CPU seconds of each way for each batch, in turn."""
     seconds: dict[str, list[float]] = {name: [] for name in ways(encoder)}
     for inputs in batches:
         for name, way in ways(encoder).items():
             encoder.zero_grad(set_to_none=True)
-            began = time.perf_counter()
+            began = time.process_time()
             with torch.set_grad_enabled(training):
                 encoded = way(inputs)
                 if training:
                     torch.cat(encoded).sum().backward()
-            seconds[name].append(time.perf_counter() - began)
+            seconds[name].append(time.process_time() - began)
     return seconds
 
 
