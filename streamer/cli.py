@@ -24,6 +24,7 @@ from cnerta.models.errors import BundleError, CnertaError, InferenceError
 from cnerta.streamer.audio_source import AudioFile, AudioSource
 from cnerta.streamer.client import Connection, StreamOptions, WebSocketConnection, stream
 from cnerta.streamer.client_errors import ClientError, TranscriptError
+from cnerta.streamer.drawing import printable
 from cnerta.streamer.glossary_file import read_glossary
 from cnerta.streamer.highlighting import Highlighter, HighlightRule
 from cnerta.streamer.keyboard import Key, pressed_keys
@@ -40,7 +41,7 @@ from cnerta.streamer.sources import (
 from cnerta.streamer.sources.caption_files import CAPTION_SUFFIXES, read_captions
 from cnerta.streamer.sources.finding import DEFAULT_RECOGNISER
 from cnerta.streamer.sources.lines import STANDARD_INPUT
-from cnerta.streamer.view import JsonView, LiveView, PlainView, Presenter, printable
+from cnerta.streamer.view import JsonView, LiveView, PlainView, Presenter
 
 __all__ = ["app", "main"]
 

@@ -32,6 +32,7 @@ from cnerta.models.errors import CnertaError, DataError
 from cnerta.models.inference import Model
 from cnerta.streamer.audio_source import AudioFile
 from cnerta.streamer.client import WebSocketConnection, stream
+from cnerta.streamer.drawing import draw_caption, entity_span, format_time, label_text, render
 from cnerta.streamer.messages import (
     AudioFormat,
     Entity,
@@ -43,15 +44,8 @@ from cnerta.streamer.messages import (
 )
 from cnerta.streamer.server import Server
 from cnerta.streamer.sources import Revision, TimedLine, TimedTranscript
-from cnerta.streamer.view import (
-    Caption,
-    FoldingView,
-    draw_caption,
-    entity_span,
-    format_time,
-    label_text,
-    render,
-)
+from cnerta.streamer.view import FoldingView
+from cnerta.streamer.view_state import Caption
 
 __all__ = ["Recording", "app", "load_recordings", "main", "run_demo"]
 

@@ -8,6 +8,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console, ConsoleDimensions
 
+from cnerta.streamer.drawing import bracketed, format_time, render
 from cnerta.streamer.highlighting import Highlighter, HighlightRule
 from cnerta.streamer.keyboard import Key
 from cnerta.streamer.messages import (
@@ -20,17 +21,8 @@ from cnerta.streamer.messages import (
     decode_server,
 )
 from cnerta.streamer.sources import Revision
-from cnerta.streamer.view import (
-    CAPTIONS_KEPT,
-    Caption,
-    JsonView,
-    LiveView,
-    PlainView,
-    ViewState,
-    bracketed,
-    format_time,
-    render,
-)
+from cnerta.streamer.view import JsonView, LiveView, PlainView
+from cnerta.streamer.view_state import CAPTIONS_KEPT, Caption, ViewState
 
 from . import wire
 
