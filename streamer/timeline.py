@@ -12,8 +12,8 @@ from rich.text import Text
 
 __all__ = ["CELL_MS", "NOTHING_HEARD", "SILENT_DBFS", "Levels", "Spoken", "draw_timeline"]
 
-CELL_MS: Final = 250
-"""How much audio one column shows."""
+CELL_MS: Final = 125
+"""How much audio one column shows: about as long as it takes to say what fits into it."""
 CELLS_KEPT: Final = 400
 SILENT_DBFS: Final = -60.0
 _BARS: Final = " ▁▂▃▄▅▆▇█"
@@ -96,17 +96,16 @@ def draw_timeline(
     bars = "".join(_bar(levels.at(column)) for column in range(first, first + columns))
     loudness = Text.assemble((left, "dim"), (bars, "green"), (right, "dim"))
     line = Text(" " * cell_len(left))
+    shown = sorted(names, key=lambda name: (name.start_ms, -name.end_ms))
+    starts = [math.floor(name.start_ms / CELL_MS) - first for name in shown]
     at = 0
-    for name in sorted(names, key=lambda name: (name.start_ms, -name.end_ms)):
-        start = math.floor(name.start_ms / CELL_MS) - first
-        if start < at:
-            continue  # Before the left edge, or where another one is written.
-        room = columns - start
-        if room <= 0:
-            break
+    for name, start in zip(shown, starts, strict=True):
+        if start < at or start >= columns:
+            continue  # Beyond an edge, or spoken at the same time as another.
         wide = max(1, math.ceil(name.end_ms / CELL_MS) - first - start)
         # A name takes more columns than its time where nothing else is.
-        size = min(room, max(wide, cell_len(name.text)))
+        following = min((other for other in starts if other > start), default=columns)
+        size = min(max(wide, cell_len(name.text)), following - start, columns - start)
         line.append(" " * (start - at))
         line.append(set_cell_size(name.text, size), style=name.style)
         at = start + size

@@ -337,9 +337,17 @@ def test_time_line_shows_levels_and_names_where_they_were_spoken() -> None:
     levels, names = lines[2], lines[3]
     assert levels[2:10] == "0:00.00 "
     assert "0:02.98" in levels
-    assert levels[10:22] == "         █  "
-    assert names[10:].index("江大桥") == 4, "a second, in quarters"
+    assert levels[10:33] == " " * 18 + "██" + " " * 3
+    assert names[10:].index("江大桥") == 8, "a second, in eighths"
     assert "北京" not in names, "only what is outermost"
+
+
+def test_names_that_follow_at_once_are_both_there() -> None:
+    first = wire.entity("LOC", "北京大学", 2, start_ms=1_000, end_ms=1_100)
+    second = wire.entity("PER", "江大桥", 9, start_ms=1_500, end_ms=2_000)
+    at_once = wire.entity("ORG", "见到", 6, start_ms=1_000, end_ms=1_050)
+    state = spoken(wire.final("u1", 3, SENTENCE, first, at_once, second)).heard(3_000, -20.0)
+    assert "        北京江大桥  " in drawn(state, width=80).splitlines()[3]
 
 
 def test_low_and_narrow_terminals_have_no_time_line() -> None:
