@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from cnerta.streamer.captions import CaptionLine, Cue, Mark, clean
 from cnerta.streamer.messages import Entity, UtteranceFinal
@@ -210,6 +211,7 @@ class _ToldEntity(msgspec.Struct, frozen=True):
     end_ms: int | None
     confidence: float
     highlighted: bool
+    suggested_text: str | UnsetType = UNSET
 
 
 class _Metadata(msgspec.Struct, frozen=True):
@@ -255,6 +257,7 @@ def _metadata(told: CaptionedUtterance, cue: Cue) -> str:
             end_ms=entity.end_ms,
             confidence=entity.confidence,
             highlighted=entity.id in told.marked,
+            suggested_text=entity.suggested_text,
         )
         for entity in told.entities
         if entity.start < cue.end and entity.end > cue.start

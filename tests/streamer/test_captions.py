@@ -437,6 +437,14 @@ def test_entity_list_as_text() -> None:
     ]
 
 
+def test_metadata_tells_what_the_glossary_suggests() -> None:
+    found = wire.entity("PER", "江大乔", 0, suggested_text="江大桥")
+    utterance = told(CueTrack(), final("江大乔和李四", found, wire.entity("PER", "李四", 4)))
+    payload = msgspec.json.decode(MetadataTrack().block(utterance).splitlines()[2])
+    assert payload["entities"][0]["suggested_text"] == "江大桥"
+    assert "suggested_text" not in payload["entities"][1]
+
+
 def test_entities_that_cross_are_nested_in_pieces() -> None:
     crossing = [wire.entity("PER", "他在北京", 0), wire.entity("LOC", "北京大学", 2)]
     line = mark_line("他在北京大学", 0, 6, crossing)
