@@ -19,10 +19,11 @@ import soundfile
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from torch import nn  # noqa: E402
+
 from cnerta.export import write  # noqa: E402
-from cnerta.export.graphs import AcousticGraph, write_graph  # noqa: E402
+from cnerta.export.graphs import AcousticGraph, UtteranceGraph, write_graph  # noqa: E402
 from cnerta.models.checkpoint import load_checkpoint  # noqa: E402
-from cnerta.models.config import AcousticConfig  # noqa: E402
 from cnerta.models.decoding import CrfDecoder  # noqa: E402
 from cnerta.models.inference import Model  # noqa: E402
 from cnerta.models.lexicon import pad_matches  # noqa: E402
@@ -95,7 +96,8 @@ def shrunken(name: str) -> Recipe:
     """A recipe at a size for tests: what it composes stays as it is, and so do its tasks."""
     recipe = load_recipe(name)
     replace = msgspec.structs.replace
-    acoustic = AcousticConfig(
+    acoustic = replace(
+        recipe.model.acoustic,
         mel_bins=40, conv_channels=2, width=8, layers=1, heads=2, feed_forward=8,
         left_frames=8, chunk_frames=4,
     )  # fmt: skip
@@ -132,17 +134,18 @@ def small_source(source: Source) -> Source:
 
 @pytest.fixture(scope="module")
 def exporter(tmp_path_factory: pytest.TempPathFactory) -> pytest.MonkeyPatch:
-    """Exports the acoustic graph once.
+    """Exports each kind of acoustic graph once.
 
     All models of this file are given the same acoustic weights, so that one file is right for all:
     the exporter's own check against torch runs for each of them nevertheless.
     """
-    kept = tmp_path_factory.mktemp("graph") / "acoustic.onnx"
+    folder = tmp_path_factory.mktemp("graphs")
 
-    def once(graph: object, example: tuple[torch.Tensor, ...], path: Path) -> None:
-        if not isinstance(graph, AcousticGraph):
+    def once(graph: nn.Module, example: tuple[torch.Tensor, ...], path: Path) -> None:
+        if not isinstance(graph, AcousticGraph | UtteranceGraph):
             write_graph(graph, example, path)
             return
+        kept = folder / type(graph).__name__
         if not kept.exists():
             write_graph(graph, example, kept)
         shutil.copy(kept, path)

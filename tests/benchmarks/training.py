@@ -75,7 +75,8 @@ def ours(
     spent = Spent(samples=len(examples))
     began = time.perf_counter()
     plan = plan_epoch([(source, examples)], stage, builder.cache, generator)
-    feed = Feed(plan, stage, builder, (number,), (a.min_chunk, a.max_chunk))
+    chunks = (a.min_chunk, a.max_chunk) if a.streaming else None
+    feed = Feed(plan, stage, builder, (number,), chunks)
     steps = feed.steps(0)
     for _ in range(len(feed)):
         asked = time.perf_counter()
@@ -113,7 +114,8 @@ class Plain:
             features = [self._features(row) for row in rows]
             spent.waited += time.perf_counter() - asked
             a = self.recipe.model.acoustic
-            chunk = int(generator.integers(a.min_chunk, a.max_chunk + 1))
+            drawn = int(generator.integers(a.min_chunk, a.max_chunk + 1))
+            chunk = drawn if a.streaming else None
             self.loss(rows, features, chunk).backward()
             nn.utils.clip_grad_norm_(self.model.parameters(), self.stage.clip_norm)
             self.optimizer.step()
@@ -139,7 +141,7 @@ class Plain:
             features = spec_augment(features, self.builder.augmentation)
         return features[0]
 
-    def loss(self, rows: Sequence[Batch], features: Sequence[Tensor], chunk: int) -> Tensor:
+    def loss(self, rows: Sequence[Batch], features: Sequence[Tensor], chunk: int | None) -> Tensor:
         """Everything padded to the longest."""
 
         def padded(name: str) -> Tensor:
@@ -169,11 +171,14 @@ def check(
     )
     generator = np.random.default_rng(0)
     models = (plain.model.eval(), optimisation.model.eval())
+    chunk = recipe.model.acoustic.usual_chunk
     with torch.no_grad():
         batch = quiet.build([(e,) for e in examples], generator)
-        expected = optimisation.objective.eval()(batch, 8)
+        expected = optimisation.objective.eval()(batch, chunk)
         rows = [quiet.build([(e,)], generator) for e in examples]
-        found = plain.loss(rows, [plain._features(r) for r in rows], 8)
+        found = plain.loss(
+            rows, [plain._features(r) for r in rows], recipe.model.acoustic.usual_chunk
+        )
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
     for model in models:
         model.train()

@@ -40,6 +40,7 @@ def test_every_row_of_table_3_is_a_recipe(encoder: str, fusion: str) -> None:
     # Text alone needs no recordings; everything else needs them in training and development.
     heard = {bool(source.audio_root) for source in recipe.data.values()}
     assert heard == {fusion != "crf"}
+    assert not recipe.model.acoustic.streaming
     (stage,) = recipe.stages
     assert stage.batch_size == 16
     pretrained = ENCODERS[encoder][0] in ("pretrained", "zen")
