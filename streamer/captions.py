@@ -44,6 +44,7 @@ _OPENING: Final = frozenset("（［｛〔《〈「『【“‘([{<")
 _CLOSING: Final = frozenset("，。、；：？！…）］｝〕》〉」』】”’,.;:?!)]}>%％～·—")
 _SENTENCE_END: Final = frozenset("。？！…?!")
 _CLAUSE_END: Final = frozenset("，、；：,;:—")
+_HALF_WIDTH_ENDS: Final = frozenset(",;:?!")
 _PARTICLES: Final = frozenset("的吗呢吧们")
 """These end a word (there are words that begin with one, but few)."""
 _JOINERS: Final = frozenset("'’.-_/@:%+&#")
@@ -299,6 +300,8 @@ def _place_cost(left: str, right: str, *, apart: bool) -> float:
         return _NEVER
     if right in _CLOSING or left in _OPENING:
         return _NEVER if not apart else _IN_WORD
+    if not apart and left in _HALF_WIDTH_ENDS and _is_of_word(right):
+        return _IN_WORD  # 12:30, 3,000: such punctuation ends something before a space.
     if left in _SENTENCE_END:
         return _AT_SENTENCE
     if left in _CLAUSE_END:

@@ -94,6 +94,13 @@ def test_lines_end_where_it_hurts_least(text: str, expected: list[list[str]]) ->
     assert [[text[start:end] for start, end in cue] for cue in break_text(text)] == expected
 
 
+@pytest.mark.parametrize("number", ["12,345,678", "12:30:05", "35.5%", "2024-05-01"])
+@pytest.mark.parametrize("before", range(8, 16))
+def test_a_number_stays_in_one_piece(number: str, before: int) -> None:
+    text = "他" * before + number + "他" * 9
+    assert any(number in text[a:b] for cue in break_text(text) for a, b in cue)
+
+
 def test_an_entity_stays_in_one_piece() -> None:
     text = "记者昨天上午专程来到了北京大学光华管理学院采访"
     name = "北京大学光华管理学院"
