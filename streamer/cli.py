@@ -31,6 +31,9 @@ from cnerta.streamer.keyboard import Key, pressed_keys
 from cnerta.streamer.microphone import Microphone, find_input_device, list_input_devices
 from cnerta.streamer.obs import DEFAULT_MARKS
 from cnerta.streamer.outputs import OutputOptions, Outputs, make_outputs
+from cnerta.streamer.recording import RecordingOptions
+from cnerta.streamer.recording_cli import RECORDING_COMMANDS
+from cnerta.streamer.recording_cli import app as recordings
 from cnerta.streamer.sources import (
     LineTranscript,
     TimedTranscript,
@@ -82,7 +85,7 @@ commas, as in vosk:ws://host:2700,retries=9; docs/client.md has them.
 
 Exit status: 0 done · 2 wrong options · 3 audio file · 4 microphone · 5 transcript or glossary · \
 6 server unreachable · 7 refused by the server · 8 model bundle · 9 ONNX runtime · \
-10 caption file or other output · \
+10 caption file or other output · 11 recording · \
 130 interrupted twice · 141 nobody reads the output.
 """
 
@@ -271,6 +274,17 @@ def cnerta_stream(
             rich_help_panel=CAPTIONS_PANEL,
         ),
     ] = False,
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="RECORD the session: audio, transcripts and messages, for cnerta-stream replay "
+            "and inspect. Not with --connect: there the server records.",
+        ),
+    ] = None,
+    record_limit_mb: Annotated[
+        int, typer.Option(min=1, metavar="MB", help="With --record: most that is kept.")
+    ] = 1024,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Say what happens, on standard error.")
     ] = False,
@@ -285,6 +299,11 @@ def cnerta_stream(
             _print_devices(console)
             return
         _check_options(file, mic, transcript, transcript_file, source, connect, bundle, device)
+        if record is not None and connect is not None:
+            raise typer.BadParameter(
+                "expected --record without --connect, got both: the server records, as "
+                "cnerta-serve --record"
+            )
         audio: AudioSource
         if file is not None:
             audio = opened = AudioFile(file, paced=realtime)
@@ -332,7 +351,16 @@ def cnerta_stream(
             readings=readings,
             glossary=() if glossary is None else read_glossary(glossary),
         )
-        asyncio.run(_run(connect, bundle, audio, words, options, Outputs(presenter, others)))
+        kept = None if record is None else RecordingOptions(record, record_limit_mb * 2**20)
+        if kept is not None:
+            complaints.print(
+                f"RECORDING audio, transcript and messages to {printable(str(kept.path))}",
+                style="bold yellow",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+        asyncio.run(_run(connect, bundle, kept, audio, words, options, Outputs(presenter, others)))
     except BrokenPipeError:
         # Whoever read the output is gone, as in `cnerta-stream --json | head`.
         _drop_output()
@@ -485,12 +513,13 @@ def _print_devices(console: Console) -> None:
 async def _run(
     url: str | None,
     bundle: Path | None,
+    record: RecordingOptions | None,
     audio: AudioSource,
     words: TranscriptSource,
     options: StreamOptions,
     outputs: Outputs,
 ) -> None:
-    async with await _connection(url, bundle) as connection, outputs:
+    async with await _connection(url, bundle, record) as connection, outputs:
         with _stopped_by_signals() as stop, _keys(outputs.view, audio, stop):
             messages = stream(connection, audio, words, options, stop=stop, watcher=outputs)
             async for message in messages:
@@ -512,7 +541,9 @@ def _keys(view: Presenter, audio: AudioSource, stop: asyncio.Event) -> Iterator[
         yield
 
 
-async def _connection(url: str | None, bundle: Path | None) -> Connection:
+async def _connection(
+    url: str | None, bundle: Path | None, record: RecordingOptions | None
+) -> Connection:
     if url is not None:
         connection = await WebSocketConnection.open(url)
         log.info("connected to %s", url)
@@ -520,7 +551,7 @@ async def _connection(url: str | None, bundle: Path | None) -> Connection:
     # Only here, so that a client of a server needs no ONNX runtime.
     from cnerta.streamer.local import LocalConnection
 
-    return await LocalConnection.open(bundle)
+    return await LocalConnection.open(bundle, record=record)
 
 
 @contextlib.contextmanager
@@ -556,4 +587,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A question mark for what the output's encoding does not have, not an end in the middle.
         sys.stdout.reconfigure(errors="replace")
-    app()
+    if sys.argv[1:2] and sys.argv[1] in RECORDING_COMMANDS:
+        recordings()
+    else:
+        app()

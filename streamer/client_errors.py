@@ -12,6 +12,7 @@ CnertaError
     ├── GlossaryFileError    5   the glossary is missing, or a line is not of its form
     ├── ServerUnreachableError 6 nothing answers at the address, or it does not speak the protocol
     ├── SessionRefusedError  7   the server answered with an error and closed the session
+    ├── RecordingError       11  a recorded session cannot be written or read
     └── OutputError          10  a caption file or another output cannot be written
 
 Beside these a `BundleError` ends the command with 8, an `InferenceError` with 9, and wrong options
@@ -34,6 +35,7 @@ __all__ = [
     "PortAudioMissingError",
     "RecogniserError",
     "RecogniserMissingError",
+    "RecordingError",
     "ServerUnreachableError",
     "SessionRefusedError",
     "TranscriptError",
@@ -108,6 +110,12 @@ class SessionRefusedError(ClientError):
         self.code = code
         self.name = name
         self.retryable = retryable
+
+
+class RecordingError(ClientError):
+    """A recording cannot be written, or is none, or is of a model that is not here."""
+
+    exit_status = 11
 
 
 class OutputError(ClientError):

@@ -16,6 +16,8 @@ from cnerta.streamer.engine import Engine, Inference
 from cnerta.streamer.hosting import HostedSession
 from cnerta.streamer.messages import ClientMessage, ServerMessage
 from cnerta.streamer.protocol import ConnectionLimits, ServedModel, ServerProtocol
+from cnerta.streamer.recorded_protocol import RecordedProtocol
+from cnerta.streamer.recording import RecordingOptions
 
 __all__ = ["LocalConnection"]
 
@@ -28,27 +30,42 @@ _BACKLOG_MS: Final = 2_000
 class LocalConnection:
     """A session in this process. Use :meth:`open` to make one."""
 
-    def __init__(self, model: Inference) -> None:
-        """Start the engine; needs a running event loop."""
-        self._batcher = Batcher(Engine(model))
+    def __init__(self, model: Inference, record: RecordingOptions | None = None) -> None:
+        """Start the engine; needs a running event loop.
+
+        Raises:
+            RecordingError: The recording cannot be written.
+        """
         served = ServedModel(model.bundle, model.device)
         now = asyncio.get_running_loop().time()
-        self._protocol = ServerProtocol(served, _LIMITS, "local", now)
+        self._protocol = (
+            ServerProtocol(served, _LIMITS, "local", now)
+            if record is None
+            else RecordedProtocol(served, _LIMITS, "local", now, record)
+        )
+        self._batcher = Batcher(Engine(model))
         self._session = HostedSession(self._protocol, self._batcher)
         self._ticking = asyncio.create_task(self._tick())
 
     @classmethod
     async def open(
-        cls, bundle: Path | None = None, *, device: Device = "auto", threads: int = 1
+        cls,
+        bundle: Path | None = None,
+        *,
+        device: Device = "auto",
+        threads: int = 1,
+        record: RecordingOptions | None = None,
     ) -> LocalConnection:
         """Load a bundle (None: the default; see :func:`cnerta.models.bundle.find_bundle`).
 
         Raises:
             BundleError: The bundle cannot be used.
             InferenceError: onnxruntime is missing or refuses the graphs.
+            RecordingError: The recording cannot be written.
         """
         path = find_bundle(bundle)
-        return cls(await asyncio.to_thread(Model.load, path, device=device, threads=threads))
+        model = await asyncio.to_thread(Model.load, path, device=device, threads=threads)
+        return cls(model, record)
 
     async def send(self, message: ClientMessage) -> None:
         """Send one message."""

@@ -409,6 +409,13 @@ class SessionReady(_Message, frozen=True, kw_only=True, tag="session.ready"):
     model: ModelInfo
     limits: Limits
     audio_received_ms: Annotated[int, Meta(description="After a resume: send audio from here.")]
+    recorded: Annotated[
+        bool | UnsetType,
+        Meta(
+            description="True: the operator keeps audio, transcripts and messages of this session; "
+            "else absent."
+        ),
+    ] = UNSET
 
 
 class EntityUpsert(_Message, frozen=True, kw_only=True, tag="entity.upsert"):

@@ -24,6 +24,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import UNSET
 
 from cnerta.models.bundle import SCHEMA_VERSION, Bundle
 from cnerta.models.inference import AcousticState, Tagged
@@ -137,9 +138,25 @@ class ServerProtocol:
     """
 
     def __init__(
-        self, model: ServedModel, limits: ConnectionLimits, session_id: str, now: float
+        self,
+        model: ServedModel,
+        limits: ConnectionLimits,
+        session_id: str,
+        now: float,
+        *,
+        is_recorded: bool = False,
     ) -> None:
+        """Begin a connection.
+
+        Args:
+            model: What answers.
+            limits: What the connection may hold.
+            session_id: Its name.
+            now: In seconds.
+            is_recorded: Whether audio and text are kept, which the client is told.
+        """
         self.session_id = session_id
+        self._is_recorded = is_recorded
         self.close: Close | None = None
         self.session: Session | None = None
         self._model = model
@@ -278,7 +295,12 @@ class ServerProtocol:
     @property
     def has_messages(self) -> bool:
         """Whether messages wait to be sent."""
-        return len(self._outbox) > 0
+        return self.waiting_messages > 0
+
+    @property
+    def waiting_messages(self) -> int:
+        """How many messages wait to be sent."""
+        return len(self._outbox)
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -323,6 +345,7 @@ class ServerProtocol:
                 model=self._model.message(),
                 limits=self._limits.message(),
                 audio_received_ms=0,
+                recorded=True if self._is_recorded else UNSET,
             )
         )
 

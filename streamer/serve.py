@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -59,6 +60,17 @@ def serve(
         list[str] | None,
         typer.Option(help="Origin that browsers may come from; repeat for more. Default: any."),
     ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="RECORD every session there: audio, transcripts and messages, in one file each. "
+            "Clients are told. Off unless given.",
+        ),
+    ] = None,
+    record_limit_mb: Annotated[
+        int, typer.Option(min=1, help="Most of one recorded session, in megabytes.")
+    ] = 1024,
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], typer.Option(help="How much to log.")
     ] = "info",
@@ -77,7 +89,11 @@ def serve(
         ),
         max_sessions=max_sessions,
         origins=tuple(origin) if origin else None,
+        record=record,
+        record_limit_bytes=record_limit_mb * 2**20,
     )
+    if record is not None and not (record.is_dir() and os.access(record, os.W_OK)):
+        raise typer.BadParameter(f"expected --record DIR to be a folder to write in, got {record}")
     _share_interpreter()
     try:
         model = Model.load(find_bundle(bundle), device=device, threads=threads)

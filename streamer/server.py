@@ -4,7 +4,7 @@ Every connection has a task that reads, which never waits for anything but the s
 pongs and closes are never held up; and a task that sends, which waits for slow readers while the
 session's outbox merges what comes after. Inference runs in the batcher's thread.
 
-Nothing that clients send is logged.
+Nothing that clients send is logged, and nothing is kept unless the operator has it recorded.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import http
 import logging
 import secrets
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
@@ -27,12 +29,15 @@ from websockets.http11 import Request, Response
 from cnerta.models.errors import CnertaError
 from cnerta.streamer.asyncapi import STREAM_PATH, asyncapi_document
 from cnerta.streamer.batcher import Batcher
+from cnerta.streamer.client_errors import RecordingError
 from cnerta.streamer.engine import Engine, Inference, describe_failure
 from cnerta.streamer.flicker import FlickerWatch
 from cnerta.streamer.hosting import HostedSession
 from cnerta.streamer.messages import ErrorName, ProtocolError, encode
 from cnerta.streamer.metrics import CONTENT_TYPE, ServerMetrics
 from cnerta.streamer.protocol import ConnectionLimits, ServedModel, ServerProtocol
+from cnerta.streamer.recorded_protocol import RecordedProtocol
+from cnerta.streamer.recording import RECORDING_SUFFIX, RecordingOptions
 
 __all__ = ["AddressError", "Server", "ServerOptions"]
 
@@ -65,6 +70,8 @@ class ServerOptions:
         ping_timeout_s: How long it may take to answer.
         close_timeout_s: How long a client may take to close.
         drain_timeout_s: How long a shutdown waits for answers that are owed.
+        record: Folder that every session is recorded in; None: nothing is kept.
+        record_limit_bytes: Most of one session.
     """
 
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
@@ -76,6 +83,8 @@ class ServerOptions:
     ping_timeout_s: float = 20.0
     close_timeout_s: float = 5.0
     drain_timeout_s: float = 10.0
+    record: Path | None = None
+    record_limit_bytes: int = 2**30
 
 
 @dataclass(eq=False, slots=True)
@@ -160,6 +169,11 @@ class Server:
             raise AddressError(_explain_address(host, port, error)) from error
         self.port = self._listener.sockets[0].getsockname()[1]
         self._ticking = asyncio.create_task(self._tick())
+        if options.record is not None:
+            logger.warning(
+                "RECORDING: audio, transcripts and messages of every session are kept in %s",
+                options.record,
+            )
         logger.info(
             "listening on %s port %d, bundle %s on %s",
             host,
@@ -209,7 +223,7 @@ class Server:
         """Serve one connection from its opening to its close."""
         assert self._batcher is not None
         self.metrics.opened.inc()
-        protocol = ServerProtocol(self._served, self._options.limits, secrets.token_hex(8), _now())
+        protocol = self._new_protocol()
         client = _Client(connection, HostedSession(protocol, self._batcher))
         refusal = self._refusal(connection)
         self._clients.add(client)
@@ -232,6 +246,20 @@ class Server:
             client.session.disconnect()
             await sender
             self._clients.discard(client)
+
+    def _new_protocol(self) -> ServerProtocol:
+        limits, name, now = self._options.limits, secrets.token_hex(8), _now()
+        folder = self._options.record
+        if folder is not None:
+            began = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+            path = folder / f"{began}-{name}{RECORDING_SUFFIX}"
+            recording = RecordingOptions(path, self._options.record_limit_bytes)
+            try:
+                return RecordedProtocol(self._served, limits, name, now, recording)
+            except RecordingError as error:
+                # Serving goes on, and the client is not told that anything is kept.
+                logger.error("a session is not recorded: %s", error)
+        return ServerProtocol(self._served, limits, name, now)
 
     def _refusal(self, connection: ws.ServerConnection) -> ProtocolError | None:
         """Why a new connection is not taken, if so."""
