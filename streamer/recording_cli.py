@@ -14,12 +14,13 @@ from rich.console import Console
 from cnerta.models.bundle import Bundle, default_bundle_path, find_bundle, load_bundle
 from cnerta.models.errors import BundleError, CnertaError, InferenceError
 from cnerta.streamer.client_errors import ClientError, RecordingError
+from cnerta.streamer.drawing import printable
 from cnerta.streamer.engine import Engine
 from cnerta.streamer.inspection import draw, inspect_recording, summarise
 from cnerta.streamer.recorded_protocol import bundle_sha256
 from cnerta.streamer.recording import Header, RecordingReader
 from cnerta.streamer.replay import Answers, AskAgain, Recall, Replay
-from cnerta.streamer.view import JsonView, PlainView, Presenter, printable
+from cnerta.streamer.view import JsonView, PlainView, Presenter
 
 __all__ = ["RECORDING_COMMANDS", "app"]
 
