@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from cnerta.models.errors import CheckpointError
 from cnerta.train.recipe import Recipe
 
 __all__ = ["ENVIRONMENT", "RECIPE", "Start", "describe_start", "record_start"]
+
+logger = logging.getLogger(__name__)
 
 ENVIRONMENT = "environment.json"
 RECIPE = "recipe.toml"
@@ -109,6 +112,9 @@ def record_start(folder: Path, recipe: Recipe, start: Start) -> None:
         starts = msgspec.json.decode(path.read_bytes(), type=list[Start]) if path.exists() else []
     except msgspec.MsgspecError as error:
         raise CheckpointError(f"expected the starts of a run in {path}, got: {error}") from error
+    if start.resumed and starts and starts[-1].data != start.data:
+        changed = [n for n, digest in start.data.items() if starts[-1].data.get(n) != digest]
+        logger.warning("data has changed since the run was started last: %s", ", ".join(changed))
     # Replaced as a whole, so that a cut leaves no half of it.
     _replace(path, msgspec.json.format(msgspec.json.encode([*starts, start])))
     toml = tomli_w.dumps(msgspec.to_builtins(recipe))

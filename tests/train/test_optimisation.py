@@ -260,3 +260,16 @@ def test_a_run_records_what_it_was_made_with(data: Path, tmp_path: Path) -> None
     assert start["packages"]["accelerate"] == accelerate.__version__
     assert len(start["data"]["tones"]) == 64
     assert load_recipe(str(best / "recipe.toml")) == chosen
+
+
+def test_a_run_that_goes_on_with_other_data_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = write_tones(tmp_path)
+    Trainer(recipe(data), data, tmp_path / "run", cpu=True).run()
+    Trainer(recipe(data), data, tmp_path / "run", cpu=True)
+    assert "data has changed" not in caplog.text
+    rows = (data / "tones.jsonl").read_text().splitlines(keepends=True)
+    (data / "tones.jsonl").write_text("".join(rows[1:]))
+    Trainer(recipe(data), data, tmp_path / "run", cpu=True)
+    assert "data has changed since the run was started last: tones" in caplog.text
