@@ -1,6 +1,7 @@
 """The bundle: a folder with a trained model, and all that is needed to use it without torch.
 
-    acoustic.onnx   samples and stream state -> frames and stream state
+    acoustic.onnx   samples and stream state -> frames and stream state; of a full-context model
+                    the samples of whole utterances -> frames
     tagger.onnx     characters and frames -> emissions and masked CTC log-probabilities
     readings.onnx   frames and acoustic units -> scores; only of a model with pronunciations
     lexicon.txt     word, count and tags a line; only of a model that knows words
