@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cnerta.models.config import FusionConfig
+from cnerta.models.layers import NEVER, feed_forward
 
 __all__ = ["AlignedPooling", "SoftAlignment", "soft_alignment"]
 
@@ -15,7 +16,6 @@ _ROUNDS = 3  # more change nothing that one would see
 _EDGE = 0.02  # what is sure of the order is sure to this much only
 _LEAST_MASS = 1e-3  # in frames
 _FLOOR = -10.0  # of log-probabilities
-_NEVER = -1e4
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def soft_alignment(
     before, after = _order(characters)
     place = torch.arange(before.shape[2], device=counts.device)
     is_padding = (place > counts[:, None])[:, None]
-    gaps = (before + after).masked_fill(is_padding, _NEVER).softmax(dim=2)
+    gaps = (before + after).masked_fill(is_padding, NEVER).softmax(dim=2)
     return SoftAlignment(characters, blank * gaps)
 
 
@@ -124,12 +124,7 @@ class AlignedPooling(nn.Module):
         self.silence = nn.Parameter(torch.randn(2 * config.width) / config.width**0.5)
         self.output = nn.Linear(3 * config.width + 4, config.width)
         self.heard_norm = nn.LayerNorm(config.width)
-        self.feed_forward = nn.Sequential(
-            nn.Linear(config.width, config.feed_forward),
-            nn.ReLU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(config.feed_forward, config.width),
-        )
+        self.feed_forward = feed_forward(config)
         self.feed_forward_norm = nn.LayerNorm(config.width)
         self.dropout = nn.Dropout(config.dropout)
         self.width = config.width

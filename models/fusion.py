@@ -8,10 +8,9 @@ from torch import Tensor, nn
 from cnerta.models.aligned import AlignedPooling
 from cnerta.models.config import FusionConfig
 from cnerta.models.interaction import MultimodalInteraction
+from cnerta.models.layers import NEVER, feed_forward
 
 __all__ = ["CrossModalAttention", "Fusion", "build_fusion", "posterior_features"]
-
-_NEVER = -1e4  # among attention scores: no weight at all, and within half precision
 
 
 class CrossModalAttention(nn.Module):
@@ -36,12 +35,7 @@ class CrossModalAttention(nn.Module):
         self.silence = nn.Parameter(torch.randn(2 * config.width) / config.width**0.5)
         self.output = nn.Linear(config.width, config.width)
         self.attention_norm = nn.LayerNorm(config.width)
-        self.feed_forward = nn.Sequential(
-            nn.Linear(config.width, config.feed_forward),
-            nn.ReLU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(config.feed_forward, config.width),
-        )
+        self.feed_forward = feed_forward(config)
         self.feed_forward_norm = nn.LayerNorm(config.width)
         self.dropout = nn.Dropout(config.dropout)
         self.guidance = nn.Parameter(torch.full((config.heads,), 1.0)) if config.guided else None
@@ -102,7 +96,7 @@ class CrossModalAttention(nn.Module):
             scores = scores + self.guidance[:, None, None] * guide[:, None]
         index = torch.arange(key.shape[1], device=text.device)
         valid = index <= frame_counts[:, None]  # index 0 is always valid
-        scores = scores.masked_fill(~valid[:, None, None, :], _NEVER)
+        scores = scores.masked_fill(~valid[:, None, None, :], NEVER)
         attended = self.dropout(scores.softmax(dim=-1)) @ self._split(value)
         merged = attended.transpose(1, 2).reshape(batch, length, self.width)
         fused = self.attention_norm(query + self.dropout(self.output(merged)))

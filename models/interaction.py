@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from cnerta.models.config import FusionConfig
+from cnerta.models.layers import NEVER, feed_forward
 
 __all__ = ["MultimodalInteraction"]
-
-_NEVER = -1e4  # among attention scores: no weight at all, and within half precision
 
 
 class MultimodalInteraction(nn.Module):
@@ -93,12 +92,7 @@ class _CrossModalTransformer(nn.Module):
         self.key_value = nn.Linear(config.width, 2 * config.width)
         self.output = nn.Linear(config.width, config.width)
         self.attention_norm = nn.LayerNorm(config.width)
-        self.feed_forward = nn.Sequential(
-            nn.Linear(config.width, config.feed_forward),
-            nn.ReLU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(config.feed_forward, config.width),
-        )
+        self.feed_forward = feed_forward(config)
         self.feed_forward_norm = nn.LayerNorm(config.width)
         self.dropout = nn.Dropout(config.dropout)
 
@@ -120,7 +114,7 @@ class _CrossModalTransformer(nn.Module):
         key, value = self.key_value(answering).chunk(2, dim=2)
         query = self._split(self.query(asking))
         scores = query @ self._split(key).transpose(2, 3) / self.size**0.5
-        scores = scores.masked_fill(~valid[:, None, None, :], _NEVER)
+        scores = scores.masked_fill(~valid[:, None, None, :], NEVER)
         attended = self.dropout(scores.softmax(dim=-1)) @ self._split(value)
         merged = attended.transpose(1, 2).flatten(2)
         aware = self.attention_norm(asking + self.dropout(self.output(merged)))

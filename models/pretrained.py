@@ -25,6 +25,7 @@ from transformers import (
 from cnerta.models.config import TextConfig
 from cnerta.models.errors import ConfigError
 from cnerta.models.normalisation import normalise
+from cnerta.models.text import BRACKETS, bracketed
 from cnerta.models.vocabulary import PADDING_ID, UNKNOWN_ID, Vocabulary
 
 __all__ = [
@@ -36,7 +37,6 @@ __all__ = [
 ]
 
 _COUNT_FROM_PADDING = ("roberta", "xlm-roberta")
-_BRACKETS = 2  # ids beyond the vocabulary's: before the text and after it
 
 
 class PretrainedEncoder(nn.Module):
@@ -60,13 +60,13 @@ class PretrainedEncoder(nn.Module):
         """
         super().__init__()
         self._before = len(vocabulary)
-        self.encoder = _from_architecture(architecture, len(vocabulary) + _BRACKETS)
+        self.encoder = _from_architecture(architecture, len(vocabulary) + BRACKETS)
         self.dropout = nn.Dropout(config.dropout)
         self.width: int = self.encoder.config.hidden_size
         # RoBERTa counts positions from the one after padding.
         first = PADDING_ID + 1 if self.encoder.config.model_type in _COUNT_FROM_PADDING else 0
         positions: int = self.encoder.config.max_position_embeddings
-        self.max_characters = positions - first - _BRACKETS
+        self.max_characters = positions - first - BRACKETS
 
     def forward(self, characters: Tensor, counts: Tensor) -> Tensor:
         """Encode.
@@ -78,15 +78,11 @@ class PretrainedEncoder(nn.Module):
         Returns:
             shape: (batch, length, width)
         """
-        ids = nn.functional.pad(characters, (1, 1), value=PADDING_ID)
-        index = torch.arange(ids.shape[1], device=ids.device)
-        end = counts[:, None] + 1
-        ids = torch.where(index == 0, self._before, ids)
-        ids = torch.where(index == end, self._before + 1, ids)
+        ids, is_text = bracketed(characters, counts, self._before)
         # The mask is given as what is added to the scores, which every version of the library takes
         # as it is and every exporter can trace.
         dtype = self.encoder.dtype
-        hidden = torch.where(index <= end, 0.0, torch.finfo(dtype).min).to(dtype)
+        hidden = torch.where(is_text, 0.0, torch.finfo(dtype).min).to(dtype)
         output = self.encoder(input_ids=ids, attention_mask=hidden[:, None, None, :])
         encoded: Tensor = self.dropout(output.last_hidden_state[:, 1:-1])
         return encoded

@@ -8,10 +8,29 @@ from torch import Tensor, nn
 from cnerta.models.config import TextConfig
 from cnerta.models.vocabulary import PADDING_ID
 
-__all__ = ["MAX_CHARACTERS", "BiLstm", "BiLstmEncoder"]
+__all__ = ["BRACKETS", "MAX_CHARACTERS", "BiLstm", "BiLstmEncoder", "bracketed"]
 
 
 MAX_CHARACTERS = 512  # no bound of the network's: what one call should cost at most
+BRACKETS = 2  # ids beyond the vocabulary's: before the text and after it
+
+
+def bracketed(characters: Tensor, counts: Tensor, before: int) -> tuple[Tensor, Tensor]:
+    """Texts between the two brackets that a BERT-like encoder reads them in.
+
+    Args:
+        characters: Ids. shape: (batch, length)
+        counts: Valid characters of each text. shape: (batch,)
+        before: Id of the bracket before a text; that of the one after it is the next.
+
+    Returns:
+        Ids, and which of them are no padding. shape of each: (batch, length + 2)
+    """
+    ids = nn.functional.pad(characters, (1, 1), value=PADDING_ID)
+    place = torch.arange(ids.shape[1], device=ids.device)
+    end = counts[:, None] + 1
+    ids = torch.where(place == 0, before, ids)
+    return torch.where(place == end, before + 1, ids), place <= end
 
 
 class BiLstm(nn.Module):

@@ -26,6 +26,7 @@ from cnerta.models.config import TextConfig
 from cnerta.models.errors import ConfigError
 from cnerta.models.lexicon import NO_WORD, Lexicon
 from cnerta.models.normalisation import normalise
+from cnerta.models.text import BRACKETS, bracketed
 from cnerta.models.vocabulary import PADDING_ID, UNKNOWN_ID, Vocabulary
 from cnerta.models.words import WordEmbedding
 
@@ -37,7 +38,6 @@ __all__ = [
     "zen_lexicon",
 ]
 
-_BRACKETS = 2  # ids beyond the vocabulary's: before the text and after it
 _SHORTEST, _LONGEST = 2, 7  # n-grams as in the authors' pretraining
 _MASKED = -10_000.0
 _MOST = 2**31 - 1
@@ -150,9 +150,9 @@ class ZenEncoder(nn.Module):
         super().__init__()
         size = _decoded(architecture.encode(), "the configuration")
         self.width = size.hidden_size
-        self.max_characters = size.max_position_embeddings - _BRACKETS
+        self.max_characters = size.max_position_embeddings - BRACKETS
         self._before = len(vocabulary)
-        self.pieces = nn.Embedding(len(vocabulary) + _BRACKETS, self.width)
+        self.pieces = nn.Embedding(len(vocabulary) + BRACKETS, self.width)
         self.positions = nn.Embedding(size.max_position_embeddings, self.width)
         # Texts are one segment: of the published two embeddings the first is used.
         self.segment = nn.Parameter(torch.zeros(self.width))
@@ -177,14 +177,11 @@ class ZenEncoder(nn.Module):
         Returns:
             shape: (batch, length, width)
         """
-        ids = nn.functional.pad(characters, (1, 1), value=PADDING_ID)
+        ids, is_text = bracketed(characters, counts, self._before)
         place = torch.arange(ids.shape[1], device=ids.device)
-        end = counts[:, None] + 1
-        ids = torch.where(place == 0, self._before, ids)
-        ids = torch.where(place == end, self._before + 1, ids)
         x = self.pieces(ids) + self.positions(place) + self.segment
         x = self.embedding_dropout(self.pieces_norm(x))
-        masked = torch.where(place <= end, 0.0, _MASKED)[:, None, None, :]
+        masked = torch.where(is_text, 0.0, _MASKED)[:, None, None, :]
 
         starts, ends, words = matches.unbind(dim=2)
         y = self.embedding_dropout(self.ngrams_norm(self.ngrams(words) + self.ngram_segment))

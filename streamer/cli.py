@@ -20,11 +20,11 @@ from rich.logging import RichHandler
 from rich.table import Table
 from typer.core import TyperCommand
 
-from cnerta.models.errors import BundleError, CnertaError, InferenceError
+from cnerta.models.errors import CnertaError
 from cnerta.streamer.audio_source import AudioFile, AudioSource
 from cnerta.streamer.client import Connection, StreamOptions, WebSocketConnection, stream
-from cnerta.streamer.client_errors import ClientError, TranscriptError
-from cnerta.streamer.drawing import printable
+from cnerta.streamer.client_errors import TranscriptError, exit_status
+from cnerta.streamer.drawing import complain, printable
 from cnerta.streamer.glossary_file import read_glossary
 from cnerta.streamer.highlighting import Highlighter, HighlightRule
 from cnerta.streamer.keyboard import Key, pressed_keys
@@ -50,8 +50,6 @@ __all__ = ["app", "main"]
 
 log = logging.getLogger(__name__)
 
-EXIT_BUNDLE: Final = 8
-EXIT_INFERENCE: Final = 9
 EXIT_INTERRUPTED: Final = 128 + signal.SIGINT
 EXIT_BROKEN_PIPE: Final = 128 + 13  # SIGPIPE, which not every system defines
 
@@ -380,32 +378,14 @@ def cnerta_stream(
     except (KeyboardInterrupt, asyncio.CancelledError):
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except CnertaError as error:
-        complaints.print(
-            f"cnerta-stream: {printable(str(error))}",
-            style="bold red",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
-        raise typer.Exit(_exit_status(error)) from None
+        complain(complaints, error)
+        raise typer.Exit(exit_status(error)) from None
 
 
 def _drop_output() -> None:
     """Keep the interpreter from trying to write what is left once more at exit."""
     if sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _exit_status(error: CnertaError) -> int:
-    match error:
-        case ClientError():
-            return error.exit_status
-        case BundleError():
-            return EXIT_BUNDLE
-        case InferenceError():
-            return EXIT_INFERENCE
-        case _:
-            return 1
 
 
 def _check_options(

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from cnerta.models.errors import CnertaError
+from cnerta.models.errors import BundleError, CnertaError, InferenceError
 
 __all__ = [
     "AudioFileError",
@@ -39,6 +39,7 @@ __all__ = [
     "ServerUnreachableError",
     "SessionRefusedError",
     "TranscriptError",
+    "exit_status",
 ]
 
 
@@ -122,3 +123,16 @@ class OutputError(ClientError):
     """A caption file cannot be written, or an output is described wrongly."""
 
     exit_status = 10
+
+
+def exit_status(error: CnertaError) -> int:
+    """With what a command ends that failed like this."""
+    match error:
+        case ClientError():
+            return error.exit_status
+        case BundleError():
+            return 8
+        case InferenceError():
+            return 9
+        case _:
+            return 1

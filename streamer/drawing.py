@@ -16,6 +16,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from cnerta.models.errors import CnertaError
 from cnerta.streamer.keyboard import Key
 from cnerta.streamer.messages import Entity, SessionSummary
 from cnerta.streamer.timeline import SILENT_DBFS, Spoken, draw_timeline
@@ -23,6 +24,7 @@ from cnerta.streamer.view_state import Caption, ViewState, fitting
 
 __all__ = [
     "bracketed",
+    "complain",
     "draw_caption",
     "entity_line",
     "entity_name",
@@ -68,6 +70,17 @@ def printable(text: str) -> str:
     return "".join(
         character if character.isprintable() or character == " " else "\N{REPLACEMENT CHARACTER}"
         for character in text
+    )
+
+
+def complain(console: Console, error: CnertaError) -> None:
+    """Say why a command failed."""
+    console.print(
+        f"cnerta-stream: {printable(str(error))}",
+        style="bold red",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
     )
 
 

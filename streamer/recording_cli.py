@@ -12,9 +12,9 @@ import typer
 from rich.console import Console
 
 from cnerta.models.bundle import Bundle, default_bundle_path, find_bundle, load_bundle
-from cnerta.models.errors import BundleError, CnertaError, InferenceError
-from cnerta.streamer.client_errors import ClientError, RecordingError
-from cnerta.streamer.drawing import printable
+from cnerta.models.errors import CnertaError
+from cnerta.streamer.client_errors import RecordingError, exit_status
+from cnerta.streamer.drawing import complain, printable
 from cnerta.streamer.engine import Engine
 from cnerta.streamer.inspection import draw, inspect_recording, summarise
 from cnerta.streamer.recorded_protocol import bundle_sha256
@@ -25,8 +25,6 @@ from cnerta.streamer.view import JsonView, PlainView, Presenter
 __all__ = ["RECORDING_COMMANDS", "app"]
 
 RECORDING_COMMANDS: Final = ("replay", "inspect")
-EXIT_BUNDLE: Final = 8
-EXIT_INFERENCE: Final = 9
 EXIT_DIFFERS: Final = 12
 _MOST_DIFFERENCES: Final = 10
 _BUILT_IN: Final = (Path("fast"), Path("accurate"))
@@ -78,8 +76,8 @@ def replay(
             presenter = PlainView(Console(), paced=False)
         _run(played, factor, presenter)
     except CnertaError as error:
-        _complain(complaints, error)
-        raise typer.Exit(_exit_status(error)) from None
+        complain(complaints, error)
+        raise typer.Exit(exit_status(error)) from None
     for difference in played.differences[:_MOST_DIFFERENCES]:
         complaints.print(printable(str(difference)), markup=False, highlight=False, soft_wrap=True)
     if played.differences:
@@ -106,8 +104,8 @@ def inspect(
         if plot is not None:
             draw(found, plot)
     except CnertaError as error:
-        _complain(complaints, error)
-        raise typer.Exit(_exit_status(error)) from None
+        complain(complaints, error)
+        raise typer.Exit(exit_status(error)) from None
 
 
 def _speed(text: str) -> float | None:
@@ -168,25 +166,3 @@ def _answers(path: Path, *, recorded: bool, device: str) -> tuple[Bundle, Answer
 
     model = Model.load(path, device="cuda" if device.startswith("CUDA") else "cpu")
     return model.bundle, AskAgain(Engine(model))
-
-
-def _complain(complaints: Console, error: CnertaError) -> None:
-    complaints.print(
-        f"cnerta-stream: {printable(str(error))}",
-        style="bold red",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
-
-
-def _exit_status(error: CnertaError) -> int:
-    match error:
-        case ClientError():
-            return error.exit_status
-        case BundleError():
-            return EXIT_BUNDLE
-        case InferenceError():
-            return EXIT_INFERENCE
-        case _:
-            return 1

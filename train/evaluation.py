@@ -137,7 +137,7 @@ def torch_times(model: SpeechTagger, example: Example) -> Times | None:
     builder = BatchBuilder(model.vocabulary, model.scheme, AudioCache(), None, model.lexicon)
     seen = normalise_example(example)
     batch = builder.build([(seen,)], np.random.default_rng(0))
-    frames, counts = encode_batch(model, batch, model.config.acoustic.chunk_frames)
+    frames, counts = encode_batch(model, batch, model.config.acoustic.usual_chunk)
     output = model(batch.characters, batch.counts, frames, counts, batch.matches)
     (alignment,) = align(
         output.log_probabilities.float().cpu().numpy(),

@@ -17,6 +17,7 @@ from cnerta.models.errors import ConfigError
 from cnerta.models.inference import Device, Model
 from cnerta.models.labels import Span
 from cnerta.models.normalisation import normalise, whole_tokens
+from cnerta.models.tagger import SpeechTagger
 from cnerta.train.audio import AudioCache
 from cnerta.train.data import Example, normalise_example
 from cnerta.train.evaluation import (
@@ -136,11 +137,13 @@ def answers_of_checkpoints(
     spoken = [i for i, text in enumerate(normalised) if text.text]
     seen = [normalise_example(examples[i]) for i in spoken]
     names, nested = [], False
+    first: SpeechTagger | None = None
     votes: list[list[list[Span]]] = [[] for _ in examples]
     for path in paths:
         loaded = load_checkpoint(path)
         names.append(loaded.name)
         nested = nested or loaded.model.scheme.kind == "nested"
+        first = first or loaded.model
         model = loaded.model.to(place)
         answers = torch_predictions(model, seen, cache, use_audio=use_audio, device=place)
         for i, spans in zip(spoken, answers, strict=True):
@@ -149,6 +152,6 @@ def answers_of_checkpoints(
             ranges = [(*text.original_range(s.start, s.end), s.label) for s in whole]
             votes[i].append([Span(*r) for r in ranges])
     found = [majority(v) for v in votes]
-    first = load_checkpoint(paths[0]).model
-    align = partial(torch_times, first) if use_audio and listens(first.config) else None
+    assert first is not None, "at least one checkpoint"
+    align = partial(torch_times, first.cpu()) if use_audio and listens(first.config) else None
     return Answers(" + ".join(names), found, nested, use_audio, align)
