@@ -51,6 +51,7 @@ __all__ = [
     "homograph_tasks",
     "interleave",
     "marked_tasks",
+    "may_pause",
     "read_marked",
     "read_sentences",
     "remaining",
@@ -66,8 +67,15 @@ _BLEND_CHANCE = 0.4  # how often two speakers are mixed into one nobody else has
 _LEAD_MS = (60.0, 400.0)
 _TAIL_MS = (80.0, 400.0)
 _CHINESE = re.compile(r"[\u3400-\u9fff]+")
-# A pause before these would split them from the word they belong to.
-_CLINGING = frozenset("的了着过们地得吗呢吧里上中下内外后前时等者性率年月日号元个名次")
+# Where a pause may fall, by jieba's parts of speech (first letters). A segmenter errs most inside
+# names, between one noun and the next, and a pause there would teach that pauses mean nothing; so
+# only where a phrase surely ends (what that is worth: docs/training.md).
+_PARTICLES = frozenset("的了着过地得")
+_NOT_AFTER_PARTICLE = frozenset("uyqf")
+_NOT_AFTER = frozenset("dprmcf")
+_OPENS_PHRASE = frozenset("cdpr")
+_NOMINAL = frozenset("nsjtl")
+_VERBAL_NOUN = "vn"
 # How pauses fall in an ordinary sentence: hardly ever at once, likelier the longer the breath.
 _PAUSE_CHANCE = 0.04
 _PAUSE_CHANCE_PER_SYLLABLE = 0.05
@@ -247,6 +255,24 @@ def _pause(rng: random.Random, bounds: tuple[float, float]) -> float:
     return 0.0 if drawn < _SHORTEST_PAUSE_MS else round(drawn)
 
 
+def may_pause(word: tuple[str, str], upcoming: tuple[str, str]) -> bool:
+    """Whether a reader may pause between two words.
+
+    Args:
+        word: A word and its part of speech in jieba's notation.
+        upcoming: The next one.
+    """
+    (text, part), (next_text, next_part) = word, upcoming
+    if text in _PARTICLES:
+        return next_part[0] not in _NOT_AFTER_PARTICLE
+    if len(text) < 2 or part[0] in _NOT_AFTER:
+        return False
+    if next_part[0] in _OPENS_PHRASE:
+        return True
+    verb = next_part[0] == "v" and next_part != _VERBAL_NOUN and len(next_text) > 1
+    return verb and part[0] in _NOMINAL
+
+
 def _sentence_words(text: str, rng: random.Random) -> tuple[ProsodicWord, ...]:
     """Segments, looks up the readings and places pauses.
 
@@ -255,7 +281,9 @@ def _sentence_words(text: str, rng: random.Random) -> tuple[ProsodicWord, ...]:
     """
     jieba: Any = require("jieba", "jieba")
     jieba.setLogLevel(logging.WARNING)
-    segments: list[str] = jieba.lcut(text)
+    posseg: Any = require("jieba.posseg", "jieba")
+    tagged = [(pair.word, pair.flag) for pair in posseg.lcut(text)]
+    segments = [word for word, _ in tagged]
     # A character without a known reading stands for itself; the voice will refuse it.
     readings = lazy_pinyin(
         segments,
@@ -274,9 +302,8 @@ def _sentence_words(text: str, rng: random.Random) -> tuple[ProsodicWord, ...]:
         )
         position += len(segment)
         breath += len(segment)
-        upcoming = segments[index + 1] if index + 1 < len(segments) else ""
         pause = 0.0
-        if upcoming and upcoming not in _CLINGING:
+        if index + 1 < len(tagged) and may_pause(tagged[index], tagged[index + 1]):
             lateness = _PAUSE_CHANCE_PER_SYLLABLE * max(breath - _BREATH, 0)
             if rng.random() < fluency * (_PAUSE_CHANCE + lateness):
                 short = rng.random() < _SHORT_SHARE

@@ -30,6 +30,7 @@ from cnerta.train.synthesis import (
     homograph_tasks,
     interleave,
     marked_tasks,
+    may_pause,
     read_marked,
     read_sentences,
     sentence_tasks,
@@ -237,6 +238,34 @@ def test_sentences_are_read_without_looking_at_entities() -> None:
     assert other.entities == labelled.entities
     assert one.script.text == text
     assert all(s.reading[-1] in "12345" for s in one.script.syllables)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "may"),
+    [
+        ("有关部门/n", "和/c", True),
+        ("粮食产量/n", "明显/d", True),
+        ("的/uj", "报告/n", True),
+        ("市长/n", "出席/v", True),
+        ("公司/n", "将/d", True),
+        # Inside what may be one name or one compound, whatever the segmenter says of it.
+        ("人民/n", "广场/n", False),
+        ("北京/ns", "公安局/nt", False),
+        ("搜狐/nz", "体育/vn", False),
+        ("广场/n", "站/v", False),
+        ("三十八/m", "人/n", False),
+        # Inside a phrase.
+        ("已经/d", "公布/v", False),
+        ("在/p", "北京/ns", False),
+        ("参加/v", "比赛/n", False),
+        ("看/v", "了/ul", False),
+        ("的/uj", "时候/f", False),
+    ],
+)
+def test_where_a_sentence_may_pause(left: str, right: str, may: bool) -> None:
+    word, part = left.split("/")
+    upcoming, next_part = right.split("/")
+    assert may_pause((word, part), (upcoming, next_part)) == may
 
 
 def test_sentences_pause_sometimes() -> None:
