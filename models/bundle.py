@@ -5,6 +5,7 @@
     tagger.onnx     characters and frames -> emissions and masked CTC log-probabilities
     readings.onnx   frames and acoustic units -> scores; only of a model with pronunciations
     lexicon.txt     word, count and tags a line; only of a model that knows words
+    gazetteer.npz   fingerprints of words and their kinds; only of a model that knows kinds of words
     bundle.json     labels, vocabulary, frame geometry, CRF, provenance, scores, and the hashes of
                     the other files
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -23,6 +25,7 @@ import numpy as np
 from cnerta.models.calibration import Calibration
 from cnerta.models.decoding import CrfParameters
 from cnerta.models.errors import BundleError, ConfigError
+from cnerta.models.gazetteer import Gazetteer
 from cnerta.models.geometry import FrameGeometry
 from cnerta.models.labels import LabelKind, LabelScheme
 from cnerta.models.lexicon import Lexicon, load_lexicon, save_lexicon
@@ -33,24 +36,33 @@ __all__ = [
     "ACOUSTIC_FILE",
     "AUDIO_FIT_BOUND",
     "BLANK_PENALTY",
+    "GAZETTEER_FILE",
     "LEXICON_FILE",
     "READINGS_FILE",
     "SCHEMA_VERSION",
     "TAGGER_FILE",
     "Bundle",
+    "Hearing",
     "default_bundle_path",
     "find_bundle",
     "load_bundle",
     "write_bundle",
 ]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+# Before 3 every model was streaming and aligned, and none had a gazetteer.
+_READABLE = (2, 3)
 ACOUSTIC_FILE = "acoustic.onnx"
 TAGGER_FILE = "tagger.onnx"
 READINGS_FILE = "readings.onnx"
 LEXICON_FILE = "lexicon.txt"
+GAZETTEER_FILE = "gazetteer.npz"
 _MANIFEST = "bundle.json"
 _BUILT_IN = {"fast": "default_bundle", "accurate": "accurate_bundle"}
+
+Hearing = Literal["aligned", "unaligned", "nothing"]
+"""What a model makes of audio: it finds the text's place in it too; it listens, but nothing taught
+it where the text is (no CTC task); it is text alone."""
 
 # Calibrated on the built-in model (docs/model-card.md); a bundle may bring its own.
 AUDIO_FIT_BOUND = -4.0
@@ -76,7 +88,9 @@ class Bundle:
         scores: Figures measured at export, named ``<data>.<measure>``.
         has_readings: Whether it can tell how a character with several pronunciations was read.
         calibration: Of the confidences.
-        lexicon: Words the tagger is told of where they occur, if it has an input for them.
+        hearing: What it makes of audio.
+        lexicon: Words or kinds of words the tagger is told of where they occur, if it has an input
+            for them.
     """
 
     path: Path
@@ -93,7 +107,8 @@ class Bundle:
     scores: dict[str, float]
     has_readings: bool = False
     calibration: Calibration = field(default_factory=Calibration)
-    lexicon: Lexicon | None = None
+    hearing: Hearing = "aligned"
+    lexicon: Lexicon | Gazetteer | None = None
 
     @property
     def nested(self) -> bool:
@@ -134,6 +149,7 @@ class _Manifest(msgspec.Struct, forbid_unknown_fields=True):
     scores: dict[str, float]
     sha256: dict[str, str]
     calibration: Calibration = Calibration()
+    hearing: Hearing = "aligned"
 
 
 class _Version(msgspec.Struct):
@@ -170,7 +186,10 @@ def write_bundle(bundle: Bundle) -> None:
     files = [ACOUSTIC_FILE, TAGGER_FILE]
     if bundle.has_readings:
         files.append(READINGS_FILE)
-    if bundle.lexicon is not None:
+    if isinstance(bundle.lexicon, Gazetteer):
+        bundle.lexicon.save(bundle.path / GAZETTEER_FILE)
+        files.append(GAZETTEER_FILE)
+    elif bundle.lexicon is not None:
         save_lexicon(bundle.path / LEXICON_FILE, bundle.lexicon)
         files.append(LEXICON_FILE)
     manifest = _Manifest(
@@ -194,6 +213,7 @@ def write_bundle(bundle: Bundle) -> None:
         provenance=bundle.provenance,
         scores=bundle.scores,
         calibration=bundle.calibration,
+        hearing=bundle.hearing,
         sha256={name: _file_sha256(bundle.path / name) for name in files},
     )
     encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=0)
@@ -215,9 +235,10 @@ def load_bundle(path: Path) -> Bundle:
     content = (path / _MANIFEST).read_bytes()
     try:
         version = msgspec.json.decode(content, type=_Version).schema_version
-        if version != SCHEMA_VERSION:
+        if version not in _READABLE:
+            known = " or ".join(map(str, _READABLE))
             raise BundleError(
-                f"expected a bundle of schema version {SCHEMA_VERSION}, got {version} in {path}"
+                f"expected a bundle of schema version {known}, got {version} in {path}"
             )
         manifest = msgspec.json.decode(content, type=_Manifest)
         vocabulary = Vocabulary(
@@ -244,12 +265,14 @@ def load_bundle(path: Path) -> Bundle:
             f"expected text normalisation {' or '.join(sorted(KNOWN_NORMALISATIONS))} in {path}, "
             f"got {manifest.normalisation!r}"
         )
-    lexicon = None
-    if LEXICON_FILE in manifest.sha256:
-        try:
+    lexicon: Lexicon | Gazetteer | None = None
+    try:
+        if LEXICON_FILE in manifest.sha256:
             lexicon = load_lexicon(path / LEXICON_FILE)
-        except ConfigError as error:
-            raise BundleError(str(error)) from error
+        elif GAZETTEER_FILE in manifest.sha256:
+            lexicon = Gazetteer.load(path / GAZETTEER_FILE)
+    except ConfigError as error:
+        raise BundleError(str(error)) from error
     return Bundle(
         path=path,
         name=manifest.name,
@@ -270,4 +293,5 @@ def load_bundle(path: Path) -> Bundle:
         has_readings=READINGS_FILE in manifest.sha256,
         lexicon=lexicon,
         calibration=manifest.calibration,
+        hearing=manifest.hearing,
     )

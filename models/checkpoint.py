@@ -1,6 +1,6 @@
 """A model on disk: ``model.json`` (what it is) and ``model.safetensors`` (what it learned).
 
-With ``lexicon.txt`` beside them, if the model knows words.
+With ``lexicon.txt`` or ``gazetteer.npz`` beside them, if the model knows words.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from cnerta.models.config import LEXICON_ENCODERS, ModelConfig
 from cnerta.models.errors import CheckpointError, ConfigError
+from cnerta.models.gazetteer import Gazetteer
 from cnerta.models.labels import LabelKind, LabelScheme
-from cnerta.models.lexicon import load_lexicon, save_lexicon
+from cnerta.models.lexicon import Lexicon, load_lexicon, save_lexicon
 from cnerta.models.tagger import SpeechTagger
 from cnerta.models.vocabulary import Vocabulary
 
@@ -23,6 +24,7 @@ __all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
 _DESCRIPTION = "model.json"
 _WEIGHTS = "model.safetensors"
 _LEXICON = "lexicon.txt"
+_GAZETTEER = "gazetteer.npz"
 
 
 class _Description(msgspec.Struct, forbid_unknown_fields=True):
@@ -62,7 +64,11 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     partial = path / (_WEIGHTS + ".partial")
     save_file(weights, partial)
     partial.replace(path / _WEIGHTS)
-    if model.lexicon is not None:
+    if isinstance(model.lexicon, Gazetteer):
+        partial = path / (_GAZETTEER + ".partial")
+        model.lexicon.save(partial)
+        partial.replace(path / _GAZETTEER)
+    elif model.lexicon is not None:
         partial = path / (_LEXICON + ".partial")
         save_lexicon(partial, model.lexicon)
         partial.replace(path / _LEXICON)
@@ -94,8 +100,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
             tuple(description.characters), description.units, description.readings
         )
         scheme = LabelScheme(description.label_kind, description.tags)
-        known = description.config.text.encoder in LEXICON_ENCODERS
-        lexicon = load_lexicon(path / _LEXICON) if known else None
+        lexicon: Lexicon | Gazetteer | None = None
+        if description.config.text.encoder in LEXICON_ENCODERS:
+            lexicon = load_lexicon(path / _LEXICON)
+        elif description.config.gazetteer.lists:
+            lexicon = Gazetteer.load(path / _GAZETTEER)
         model = SpeechTagger(
             description.config, vocabulary, scheme, description.text_architecture, lexicon
         )

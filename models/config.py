@@ -14,6 +14,7 @@ __all__ = [
     "CtcConfig",
     "FusionConfig",
     "FusionKind",
+    "GazetteerConfig",
     "ModelConfig",
     "TextConfig",
     "TextKind",
@@ -110,6 +111,25 @@ class TextConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dropout: float = 0.5
 
 
+class GazetteerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Ours: what word lists know of the words in a text, see :mod:`cnerta.models.gazetteer`.
+
+    For text encoders that know no words themselves (``bilstm``, ``pretrained``).
+
+    Attributes:
+        lists: Word lists, as in ``model.text.lexicon``; none: no gazetteer. Only for training: a
+            model carries its own with it.
+        width: Size of what it tells of a character.
+        rare: Words that are no names and are counted fewer times than this are left out.
+        hide: Probability that in training a word is hidden, so that what no list has is found too.
+    """
+
+    lists: str = ""
+    width: int = 32
+    rare: int = 20
+    hide: float = 0.2
+
+
 class FusionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How speech reaches the tagger.
 
@@ -170,10 +190,11 @@ class CtcConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One model: text encoder x fusion x CTC, and its labels."""
+    """One model: text encoder (x gazetteer) x fusion x CTC, and its labels."""
 
     acoustic: AcousticConfig = AcousticConfig()
     text: TextConfig = TextConfig()
+    gazetteer: GazetteerConfig = GazetteerConfig()
     fusion: FusionConfig = FusionConfig()
     ctc: CtcConfig = CtcConfig()
     labels: LabelKind = "nested"

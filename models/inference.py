@@ -63,7 +63,8 @@ class Tagged:
 
     Attributes:
         spans: Entities in priority order.
-        alignment: Frames of each character; None without audio or with too little of it.
+        alignment: Frames of each character; None without audio, with too little of it, or of a
+            model that was not taught to align.
         readings: How characters with several pronunciations were read, if that was asked for.
     """
 
@@ -278,7 +279,9 @@ class Model:
             if row_hints:
                 emissions[i, :n] = self._decoder.with_hints(emissions[i, :n], row_hints)
         spans = self._decoder.decode(emissions, lengths)
-        alignments = align(log_probabilities, counts, ids, self.bundle.blank_penalty)
+        alignments: Sequence[Alignment | None] = [None] * len(texts)
+        if self.bundle.hearing == "aligned":
+            alignments = align(log_probabilities, counts, ids, self.bundle.blank_penalty)
         return [Tagged(s, a) for s, a in zip(spans, alignments, strict=True)]
 
     def read(self, text: str, frames: Floats, tagged: Tagged) -> Tagged:

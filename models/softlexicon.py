@@ -11,9 +11,9 @@ from cnerta.models.text import MAX_CHARACTERS, BiLstm
 from cnerta.models.vocabulary import PADDING_ID
 from cnerta.models.words import WordEmbedding
 
-__all__ = ["SoftLexiconEncoder", "word_sets"]
+__all__ = ["SETS", "SoftLexiconEncoder", "word_sets"]
 
-_SETS = 4
+SETS = 4
 
 
 def word_sets(matches: Tensor, length: int) -> Tensor:
@@ -58,7 +58,7 @@ class SoftLexiconEncoder(nn.Module):
         counts = torch.tensor([0, *lexicon.counts], dtype=torch.float32)
         self.register_buffer("weights", counts.clamp(min=1))
         self.dropout = nn.Dropout(config.dropout)
-        self.lstm = BiLstm(config.embedding + _SETS * self.words.width, config.hidden)
+        self.lstm = BiLstm(config.embedding + SETS * self.words.width, config.hidden)
         self.width = config.hidden
         self.max_characters = MAX_CHARACTERS
 
@@ -83,7 +83,7 @@ class SoftLexiconEncoder(nn.Module):
         total = sets @ (counts[:, None, :, None] * self.words(words)[:, None])
         total = total + empty[..., None] * nothing
         weight = (sets @ counts[:, None, :, None])[..., 0] + empty
-        mean: Tensor = total * (_SETS / weight.sum(dim=1))[:, None, :, None]
+        mean: Tensor = total * (SETS / weight.sum(dim=1))[:, None, :, None]
         return mean.transpose(1, 2).flatten(2)
 
     def forward(self, characters: Tensor, counts: Tensor, matches: Tensor) -> Tensor:

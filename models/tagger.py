@@ -14,12 +14,14 @@ from cnerta.models.crf import ConstrainedCrf
 from cnerta.models.ctc import CtcHead, ctc_loss
 from cnerta.models.errors import ConfigError
 from cnerta.models.fusion import build_fusion, posterior_features
+from cnerta.models.gazetteer import Gazetteer
 from cnerta.models.labels import LabelScheme
 from cnerta.models.lattice import LatticeEncoder
 from cnerta.models.lexicon import Lexicon
 from cnerta.models.softlexicon import SoftLexiconEncoder
 from cnerta.models.text import BiLstm, BiLstmEncoder
 from cnerta.models.vocabulary import Vocabulary
+from cnerta.models.word_kinds import WordKinds
 from cnerta.models.zen import ZenEncoder
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ class SpeechTagger(nn.Module):
         vocabulary: Vocabulary,
         scheme: LabelScheme,
         text_architecture: str = "",
-        lexicon: Lexicon | None = None,
+        lexicon: Lexicon | Gazetteer | None = None,
     ) -> None:
         """Build with random weights.
 
@@ -62,10 +64,11 @@ class SpeechTagger(nn.Module):
             text_architecture: Of a pretrained text encoder, see
                 :func:`cnerta.models.pretrained.pretrained_architecture` and
                 :func:`cnerta.models.zen.zen_architecture`.
-            lexicon: Words, for a text encoder that knows words.
+            lexicon: Words, for a text encoder that knows words, or the gazetteer of a model that
+                has one.
 
         Raises:
-            ConfigError: The text encoder knows words and there is no lexicon, or the reverse.
+            ConfigError: The model needs one of them and there is none, or the reverse.
         """
         super().__init__()
         self.lexicon = lexicon
@@ -73,7 +76,9 @@ class SpeechTagger(nn.Module):
         self.config = config
         self.vocabulary = vocabulary
         self.scheme = scheme
-        self.text = _text_encoder(config.text, vocabulary, text_architecture, lexicon)
+        words = lexicon if isinstance(lexicon, Lexicon) else None
+        self.text = _text_encoder(config.text, vocabulary, text_architecture, words)
+        self.word_kinds = _word_kinds(config, lexicon)
         self.acoustic = AcousticEncoder(config.acoustic)
         tied = config.ctc.units == "pronunciations"
         self.ctc = CtcHead(vocabulary, config.acoustic.width, tied=tied)
@@ -82,6 +87,7 @@ class SpeechTagger(nn.Module):
         if self.fusion is not None:
             width += self.fusion.width
         width += config.fusion.posterior_features
+        width += self.word_kinds.width if self.word_kinds else 0
         self.context: BiLstm | None = None
         if config.fusion.context:
             self.context = BiLstm(width, config.fusion.context)
@@ -105,15 +111,16 @@ class SpeechTagger(nn.Module):
             counts: Valid characters. shape: (batch,)
             frames: Acoustic frames; at least one, which may be padding. shape: (batch, time, width)
             frame_counts: Valid frames, 0 where there is no audio. shape: (batch,)
-            matches: Words of the lexicon in each text, see :mod:`cnerta.models.lexicon`; a model
-                without a lexicon does not look at them. shape: (batch, matches, 3)
+            matches: Words of the lexicon or gazetteer in each text, see
+                :mod:`cnerta.models.lexicon`; a model without does not look at them.
+                shape: (batch, matches, 3)
         """
         log_probabilities = self.ctc(frames, characters)
-        if self.lexicon is None:
-            encoded = self.text(characters, counts)
-        else:
-            assert matches is not None, "a model with a lexicon is given its words"
+        assert self.lexicon is None or matches is not None, "who knows words is given them"
+        if isinstance(self.lexicon, Lexicon):
             encoded = self.text(characters, counts, matches)
+        else:
+            encoded = self.text(characters, counts)
         if self.fusion is not None:
             # The CTC task trains the guidance; the entity loss must not bend it.
             fused = self.fusion(encoded, counts, frames, frame_counts, log_probabilities.detach())
@@ -123,6 +130,9 @@ class SpeechTagger(nn.Module):
                 log_probabilities, frame_counts, self.config.fusion.posterior_features
             )
             encoded = torch.cat([encoded, features], dim=2)
+        if self.word_kinds is not None:
+            # Last, so that a trained model can be given a gazetteer (cnerta.train.building).
+            encoded = torch.cat([encoded, self.word_kinds(matches, characters.shape[1])], dim=2)
         if self.context is not None:
             encoded = self.context(self.dropout(encoded), counts)
         return TaggerOutput(self.emissions(self.dropout(encoded)), log_probabilities)
@@ -145,6 +155,14 @@ class SpeechTagger(nn.Module):
         targets = 1 + same.int().argmax(dim=2)
         losses = ctc_loss(output.log_probabilities.float(), targets, frame_counts, counts)
         return (losses / counts.clamp(min=1) * heard).sum() / heard.sum().clamp(min=1)
+
+
+def _word_kinds(config: ModelConfig, lexicon: Lexicon | Gazetteer | None) -> WordKinds | None:
+    gazetteer = lexicon if isinstance(lexicon, Gazetteer) else None
+    if (gazetteer is not None) != bool(config.gazetteer.lists):
+        wanted = "no gazetteer" if gazetteer else "a gazetteer (model.gazetteer.lists)"
+        raise ConfigError(f"expected {wanted} for this model")
+    return WordKinds(config.gazetteer, gazetteer) if gazetteer else None
 
 
 def _text_encoder(

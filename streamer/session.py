@@ -603,7 +603,8 @@ class Session:
         start = max(start, self._hearing.first)
         levels = self._hearing.levels(start, end)
         # Each character needs a frame of its own, else this audio cannot be of this text.
-        if revision.hears == "nothing" or len(levels) < len(text):
+        deaf = "nothing" in (revision.hears, self._bundle.hearing)
+        if deaf or len(levels) < len(text):
             return TagWork((text,), (none,), start, wants_readings=wants_readings)
         first, last = start, start + len(levels)
         if revision.hears == "unclaimed" or not _has_times(revision.message):
@@ -656,8 +657,9 @@ class Session:
     # --- answers ----------------------------------------------------------------------------------
 
     def _fits(self, heard: _Heard) -> bool:
-        """Whether the audio is of the text (rule 6)."""
-        return heard.score >= self._bundle.audio_fit_bound
+        """Whether the audio is of the text (rule 6), as far as the model can tell."""
+        can_tell = self._bundle.hearing == "aligned"
+        return not can_tell or heard.score >= self._bundle.audio_fit_bound
 
     def _may_be_elsewhere(self, heard: _Heard) -> bool:
         """Whether a final's audio may lie outside its given times, where it was looked for.
@@ -712,10 +714,10 @@ class Session:
     def _answer(self, heard: _Heard) -> Answer:
         """Put a result on the stream's clock and its pieces together."""
         work, alignment = heard.work, heard.alignment
+        heard_ms = work.end_frame * self._geometry.frame_ms if work.has_audio else None
         if alignment is not None:
             exact = character_times(alignment, work.first_frame, work.levels, self._geometry)
             times = tuple((start, end) for start, end in np.rint(exact).astype(int).tolist())
-            heard_ms = work.end_frame * self._geometry.frame_ms
             (tagged,) = heard.results
             readings = tagged.readings if work.wants_readings else None
             found = whole_tokens(tagged.spans, heard.revision.text)
@@ -729,7 +731,7 @@ class Session:
         times = spread_times(*self._times(heard.revision.message), len(heard.revision.text.text))
         source: TimeSource = "transcript" if times else "none"
         none = () if work.wants_readings else None
-        return Answer(found, times, source, None, none, work.names)
+        return Answer(found, times, source, heard_ms, none, work.names)
 
     def _close(self, utterance: _Utterance, heard: _Heard, answer: Answer) -> None:
         """Forget an utterance whose final was answered, and the audio that was its own."""

@@ -6,6 +6,8 @@ only some compositions are exported here; with CNERTA_ALL=1 in the environment a
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import json
 import os
 import shutil
@@ -27,6 +29,11 @@ from cnerta.models.checkpoint import load_checkpoint  # noqa: E402
 from cnerta.models.decoding import CrfDecoder  # noqa: E402
 from cnerta.models.inference import Model  # noqa: E402
 from cnerta.models.lexicon import pad_matches  # noqa: E402
+from cnerta.streamer.audio_source import AudioFile  # noqa: E402
+from cnerta.streamer.client import stream  # noqa: E402
+from cnerta.streamer.local import LocalConnection  # noqa: E402
+from cnerta.streamer.messages import ServerMessage, UtteranceFinal  # noqa: E402
+from cnerta.streamer.sources import TimedLine, TimedTranscript  # noqa: E402
 from cnerta.train.loop import Trainer  # noqa: E402
 from cnerta.train.recipe import Recipe, Source, load_recipe, recipe_names  # noqa: E402
 
@@ -43,7 +50,8 @@ READINGS = {
     "南": "nan2", "京": "jing1", "市": "shi4", "长": "chang2", "江": "jiang1", "大": "da4",
     "桥": "qiao2", "说": "shuo1",
 }  # fmt: skip
-EXPORTED = {"zen-mmi", "lattice-m3t", "macbert-posterior"}
+# One of each kind of hearing: unaligned, aligned, aligned, none.
+EXPORTED = {"zen-mmi", "lattice-m3t", "macbert-posterior", "bilstm-crf"}
 
 
 @pytest.fixture(scope="module")
@@ -218,3 +226,27 @@ def test_a_recipe_trains_exports_and_answers(
     decoder = CrfDecoder(model.scheme, model.crf.parameters_as_values())
     expected = decoder.decode(output.emissions.numpy(), counts.tolist())
     assert [[s.span for s in a.spans] for a in found] == [[s.span for s in e] for e in expected]
+    check_session(served, next(data.rglob("*W0000.wav")))
+
+
+def check_session(served: Model, recording: Path) -> None:
+    """A session with the model says of a recording what the model says of it."""
+    text = TEXTS[0]
+    hearing = served.bundle.hearing
+    frames = served.encode_recording(soundfile.read(recording, dtype="float32")[0])
+    (expected,) = served.tag([text], [frames[:0] if hearing == "nothing" else frames])
+
+    async def answers() -> list[ServerMessage]:
+        # Random weights align anywhere; whether audio fits is tested elsewhere.
+        fitting = dataclasses.replace(served.bundle, audio_fit_bound=-1e9)
+        served.bundle = fitting
+        line = TimedLine(text=text, start_ms=0, end_ms=100 * len(text))
+        async with LocalConnection(served) as connection:
+            source = AudioFile(recording, paced=False)
+            return [m async for m in stream(connection, source, TimedTranscript([line]))]
+
+    (final,) = [m for m in asyncio.run(answers()) if isinstance(m, UtteranceFinal)]
+    assert final.audio_used == (hearing != "nothing")
+    assert final.time_source == ("alignment" if hearing == "aligned" else "transcript")
+    found = {(e.start, e.end, e.label) for e in final.entities}
+    assert found == {(s.start, s.end, s.label) for s in expected.spans}

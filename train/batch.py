@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cnerta.models.ctc import BLANK
+from cnerta.models.gazetteer import Gazetteer
 from cnerta.models.geometry import CARRY_SAMPLES, HOP_SAMPLES, SAMPLE_RATE
 from cnerta.models.labels import LabelScheme
 from cnerta.models.lexicon import Lexicon, pad_matches
@@ -44,8 +45,9 @@ class Batch:
         unit_counts: Valid units. shape: (batch,)
         frame_units: Column each frame speaks, BLANK in pauses, UNKNOWN_FRAME where times are not
             known. shape: (batch, frames)
-        matches: Words of the lexicon in each text, see :mod:`cnerta.models.lexicon`; padding only
-            for a model without one. shape: (batch, matches, 3)
+        matches: Words of the lexicon or gazetteer in each text, see
+            :mod:`cnerta.models.lexicon`; padding only for a model without one.
+            shape: (batch, matches, 3)
     """
 
     characters: Tensor
@@ -126,7 +128,7 @@ class BatchBuilder:
         scheme: Label scheme of the model.
         cache: Recordings.
         augmentation: None for evaluation.
-        lexicon: Of the model, if it has one.
+        lexicon: Lexicon or gazetteer of the model, if it has one.
     """
 
     def __init__(
@@ -135,7 +137,7 @@ class BatchBuilder:
         scheme: LabelScheme,
         cache: AudioCache,
         augmentation: Augmentation | None,
-        lexicon: Lexicon | None = None,
+        lexicon: Lexicon | Gazetteer | None = None,
     ) -> None:
         self.vocabulary = vocabulary
         self.scheme = scheme

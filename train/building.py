@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from cnerta.models.config import LEXICON_ENCODERS, ModelConfig
+from cnerta.models.config import LEXICON_ENCODERS, GazetteerConfig, ModelConfig
 from cnerta.models.errors import CheckpointError, ConfigError, DataError
+from cnerta.models.gazetteer import Gazetteer
 from cnerta.models.labels import LabelScheme
 from cnerta.models.lexicon import Lexicon, read_lexicon
 from cnerta.models.pretrained import (
@@ -38,7 +39,7 @@ from cnerta.train.lexicon import lexicon_paths, start_from_vectors
 from cnerta.train.pronunciations import character_readings
 from cnerta.train.recipe import Recipe
 
-__all__ = ["new_model", "take_acoustic"]
+__all__ = ["new_model", "take_acoustic", "with_gazetteer"]
 
 logger = logging.getLogger(__name__)
 
@@ -88,14 +89,22 @@ def new_model(
         scheme = LabelScheme.flat(s.label for spans, _ in pairs for s in spans)
     else:
         scheme = LabelScheme.nested(pairs, recipe.min_tag_count)
-    lexicon = None
+    lexicon: Lexicon | Gazetteer | None = None
     if text.encoder in LEXICON_ENCODERS:
         if text.encoder == "zen":
             lexicon = zen_lexicon(pretrained).counted(texts)
         else:
-            lexicon = read_lexicon(lexicon_paths(text, data_root)).counted(texts)
+            paths = lexicon_paths(text.lexicon or text.word_embeddings, data_root)
+            lexicon = read_lexicon(paths).counted(texts)
         found = sum(map(bool, lexicon.counts))
         logger.info("%d words, %d of them in training texts", len(lexicon), found)
+    if recipe.model.gazetteer.lists:
+        if lexicon is not None:
+            raise ConfigError(
+                f"expected no model.gazetteer.lists beside the text encoder {text.encoder!r}, "
+                "which knows words itself, got some"
+            )
+        lexicon = _gazetteer(recipe.model.gazetteer, data_root)
     model = _build_model(recipe.model, vocabulary, scheme, pretrained, lexicon)
     start_from_vectors(model, data_root)
     _set_statistics(model, training, recipe.seed, cache)
@@ -131,6 +140,42 @@ def _set_statistics(
     bank.deviation.copy_(joined.std(dim=0).clamp(min=1e-3))
 
 
+def _gazetteer(config: GazetteerConfig, data_root: Path) -> Gazetteer:
+    gazetteer = Gazetteer.of(read_lexicon(lexicon_paths(config.lists, data_root)), config.rare)
+    logger.info("gazetteer: %d words, %d kinds", gazetteer.words, len(gazetteer.kinds))
+    return gazetteer
+
+
+def with_gazetteer(model: SpeechTagger, config: GazetteerConfig, data_root: Path) -> SpeechTagger:
+    """Give a trained model a gazetteer; it answers as before until it is trained further.
+
+    Args:
+        model: Without one, and with a text encoder that knows no words.
+        config: The gazetteer's settings.
+        data_root: Folder that its lists may be below.
+
+    Raises:
+        ConfigError: A list cannot be read.
+    """
+    gazetteer = _gazetteer(config, data_root)
+    grown = SpeechTagger(
+        msgspec.structs.replace(model.config, gazetteer=config),
+        model.vocabulary,
+        model.scheme,
+        model.text_architecture,
+        gazetteer,
+    )
+    weights = grown.state_dict()
+    for name, known in model.state_dict().items():
+        new = weights[name]
+        if new.shape == known.shape:
+            new.copy_(known)
+        else:  # what reads the gazetteer, in its last columns
+            new.zero_()
+            new[:, : known.shape[1]] = known
+    return grown
+
+
 def take_acoustic(model: SpeechTagger, other: SpeechTagger) -> None:
     """Copy the acoustic encoder and the CTC head of another model.
 
@@ -157,18 +202,19 @@ def _build_model(
     vocabulary: Vocabulary,
     scheme: LabelScheme,
     checkpoint: str,
-    lexicon: Lexicon | None,
+    lexicon: Lexicon | Gazetteer | None,
 ) -> SpeechTagger:
     """A new model, its text encoder started from a checkpoint if there is one."""
     if config.text.encoder == "zen":
         architecture = zen_architecture(checkpoint)
         model = SpeechTagger(config, vocabulary, scheme, architecture, lexicon)
         assert isinstance(model.text, ZenEncoder), "as configured"
-        assert lexicon is not None, "a ZEN has one"
+        assert isinstance(lexicon, Lexicon), "a ZEN has one"
         load_zen(model.text, checkpoint, vocabulary, lexicon)
         return model
     if config.text.encoder == "pretrained":
-        model = SpeechTagger(config, vocabulary, scheme, pretrained_architecture(checkpoint))
+        architecture = pretrained_architecture(checkpoint)
+        model = SpeechTagger(config, vocabulary, scheme, architecture, lexicon)
         assert isinstance(model.text, PretrainedEncoder), "as configured"
         load_pretrained(model.text, checkpoint, vocabulary)
         return model

@@ -120,7 +120,8 @@ def bundle_times(model: Model, example: Example) -> Times | None:
     """When a bundle hears each normalised character of a spoken example.
 
     Returns:
-        Start and end in ms; None if the recording is too short for the text. shape: (length, 2)
+        Start and end in ms; None if the recording is too short for the text, or of a model that no
+        CTC task taught to align. shape: (length, 2)
     """
     assert example.audio is not None, "only what is spoken has times"
     samples = read_audio(example.audio)
@@ -133,6 +134,8 @@ def bundle_times(model: Model, example: Example) -> Times | None:
 def torch_times(model: SpeechTagger, example: Example) -> Times | None:
     """The same of a torch model on the CPU."""
     assert example.audio is not None, "only what is spoken has times"
+    if not model.config.ctc.weight:
+        return None
     model.eval()
     builder = BatchBuilder(model.vocabulary, model.scheme, AudioCache(), None, model.lexicon)
     seen = normalise_example(example)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from cnerta.models.config import TextConfig
 from cnerta.models.errors import ConfigError
 from cnerta.models.lattice import LatticeEncoder
+from cnerta.models.lexicon import Lexicon
 from cnerta.models.softlexicon import SoftLexiconEncoder
 from cnerta.models.tagger import SpeechTagger
 from cnerta.models.text import BiLstmEncoder
@@ -20,26 +20,25 @@ __all__ = ["lexicon_paths", "start_from_vectors"]
 _JIEBA = "jieba"
 
 
-def lexicon_paths(config: TextConfig, data_root: Path) -> list[Path]:
-    """The files of ``model.text.lexicon``, or else that of ``model.text.word_embeddings``.
+def lexicon_paths(names: str, data_root: Path) -> list[Path]:
+    """The files that a setting names.
 
     Args:
-        config: Names files below the data root, files as they are, or ``jieba`` for the dictionary
-            of the package of that name.
+        names: Files below the data root, files as they are, or ``jieba`` for the dictionary of the
+            package of that name; parted by commas.
         data_root: Folder that a recipe's paths are relative to.
 
     Raises:
         ConfigError: Nothing is named, or there is no such file.
     """
     paths = []
-    names = config.lexicon or config.word_embeddings
     for name in filter(None, map(str.strip, names.split(","))):
         path = _jieba_dictionary() if name == _JIEBA else data_root / name
         if not path.is_file():
-            raise ConfigError(f"expected a word list in model.text.lexicon, got no file {path}")
+            raise ConfigError(f"expected a word list, got no file {path}")
         paths.append(path)
     if not paths:
-        raise ConfigError("expected word lists in model.text.lexicon, got none")
+        raise ConfigError("expected word lists (model.text.lexicon), got none")
     return paths
 
 
@@ -63,10 +62,11 @@ def start_from_vectors(model: SpeechTagger, data_root: Path) -> None:
         found, vectors = read_vectors(data_root / config.embeddings, rows, config.embedding)
         text.embedding.weight[torch.from_numpy(found)] = torch.from_numpy(vectors)
     if config.word_embeddings:
-        if model.lexicon is None or not isinstance(text, LatticeEncoder | SoftLexiconEncoder):
+        if not isinstance(text, LatticeEncoder | SoftLexiconEncoder):
             raise ConfigError(
                 f"expected no model.text.word_embeddings for {config.encoder}, which takes none"
             )
+        assert isinstance(model.lexicon, Lexicon), "such an encoder has one"
         rows = {word: i for i, word in enumerate(model.lexicon.words, 1)}
         found, vectors = read_vectors(
             data_root / config.word_embeddings, rows, config.word_embedding

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pytest
 
 from cnerta.models.alignment import Alignment
-from cnerta.models.bundle import Bundle
+from cnerta.models.bundle import Bundle, Hearing
 from cnerta.models.decoding import CrfParameters, ScoredSpan, SpanHint
 from cnerta.models.geometry import FrameGeometry
 from cnerta.models.inference import AcousticState, Tagged
@@ -80,7 +80,12 @@ class FakeModel:
     """Finds the lexicon's words, all of them, nested or not."""
 
     def __init__(
-        self, *, fit_bound: float = -5.0, max_characters: int = 100, streaming: bool = True
+        self,
+        *,
+        fit_bound: float = -5.0,
+        max_characters: int = 100,
+        streaming: bool = True,
+        hearing: Hearing = "aligned",
     ) -> None:
         types = ["PER", "LOC", "ORG"]
         scheme = LabelScheme.nested([([Span(0, 2, t)], 2) for t in types])
@@ -100,6 +105,7 @@ class FakeModel:
             normalisation="bare",
             provenance={},
             scores={},
+            hearing=hearing,
         )
         self.device = "fake"
         self.lexicon = dict(LEXICON)
@@ -166,7 +172,7 @@ class FakeModel:
         return tuple(sorted(found, key=lambda s: (s.start, -s.end, s.label)))
 
     def _align(self, text: str, frames: Floats) -> Alignment | None:
-        if len(frames) < len(text) or not text:
+        if len(frames) < len(text) or not text or self.bundle.hearing != "aligned":
             return None
         starts, ends, at = [], [], 0
         for character in text:

@@ -270,6 +270,35 @@ def test_audio_that_does_not_fit_is_not_used(drive: Drive, kit: SimpleNamespace)
     assert driver.transcript("她去上海", 1, utterance="u2", final=True).run()[-1].audio_used
 
 
+@pytest.mark.parametrize("spoken", ["他在北京", "今天天气"])
+def test_a_model_that_cannot_align_listens_without_judging(
+    kit: SimpleNamespace, spoken: str
+) -> None:
+    driver = kit.Driver(kit.FakeModel(hearing="unaligned"), SessionStart())
+    driver.audio(kit.speak(spoken))
+    final = driver.transcript("他在北京", 1, final=True, start_ms=0, end_ms=640).run()[-1]
+    assert driver.model.tag_calls == [("他在北京", 16)]
+    assert final.audio_used
+    assert [e.text for e in final.entities] == ["北京"]
+    assert final.time_source == "transcript"
+    assert final.characters == [(0, 160), (160, 320), (320, 480), (480, 640)]
+    # The next utterance begins where this one ended by the transcript.
+    driver.audio(kit.speak("她去上海"))
+    later = driver.transcript("她去上海", 1, utterance="u2", final=True).run()[-1]
+    assert driver.model.tag_calls[1:] == [("她去上海", 16)]
+    assert (later.audio_used, later.time_source, later.characters) == (True, "none", [])
+
+
+def test_a_model_of_text_alone_is_given_no_audio(kit: SimpleNamespace) -> None:
+    driver = kit.Driver(kit.FakeModel(hearing="nothing"), SessionStart()).audio(
+        kit.speak("他在北京")
+    )
+    final = driver.transcript("他在北京", 1, final=True, start_ms=0, end_ms=640).run()[-1]
+    assert driver.model.tag_calls == [("他在北京", 0)]
+    assert [e.text for e in final.entities] == ["北京"]
+    assert (final.audio_used, final.time_source) == (False, "transcript")
+
+
 def test_an_interim_that_does_not_fit_is_answered_from_text(
     drive: Drive, kit: SimpleNamespace
 ) -> None:
