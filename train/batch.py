@@ -18,6 +18,7 @@ from cnerta.models.lexicon import Lexicon, pad_matches
 from cnerta.models.vocabulary import PADDING_ID, UNKNOWN_ID, Vocabulary
 from cnerta.train.audio import AudioCache, change_speed
 from cnerta.train.data import Example
+from cnerta.train.degrade import degrade
 from cnerta.train.flat_start import isolated_times
 from cnerta.train.pronunciations import sentence_readings
 from cnerta.train.recipe import Augmentation, Source, Stage
@@ -226,7 +227,10 @@ class BatchBuilder:
             columns += own
             pieces += [samples, np.zeros(pause * SAMPLE_RATE // 1000, np.float32)]
             offset = 1000 * sum(map(len, pieces)) / SAMPLE_RATE
-        joined = np.clip(np.concatenate(pieces) * gain, -1.0, 1.0).astype(np.float32)
+        joined = np.concatenate(pieces)
+        if self.augmentation:
+            joined = degrade(joined, self.augmentation, generator)
+        joined = np.clip(joined * gain, -1.0, 1.0).astype(np.float32)
         frames = -(-len(joined) // HOP_SAMPLES)
         frame_units = np.full(frames, UNKNOWN_FRAME, np.int64)
         # A frame speaks for the centre of what it sees (see geometry.frame_start_ms).

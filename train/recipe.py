@@ -109,6 +109,9 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     skip_nonfinite: int = 0
 
 
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
 class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What happens to training audio.
 
@@ -119,6 +122,11 @@ class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         frequency_masks: Masks in frequency.
         frequency_mask_bins: Widest of them, in mel bins.
         gain_db: Loudness is changed by up to this much, either way.
+        room: How often a recording is put into a room, 0 to 1.
+        room_seconds: The room's reverberation time, from and to.
+        noise: How often noise is added.
+        noise_db: The recording's level over that of the noise, from and to.
+        telephone: How often it goes over a telephone.
     """
 
     speeds: tuple[float, ...] = (0.9, 1.0, 1.1)
@@ -127,6 +135,11 @@ class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     frequency_masks: int = 2
     frequency_mask_bins: int = 10
     gain_db: float = 6.0
+    room: Share = 0.0
+    room_seconds: tuple[float, float] = (0.15, 0.7)
+    noise: Share = 0.0
+    noise_db: tuple[float, float] = (5.0, 30.0)
+    telephone: Share = 0.0
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
