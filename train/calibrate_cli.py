@@ -21,6 +21,7 @@ from cnerta.train.calibration import (
     fit_calibration,
     reliability,
 )
+from cnerta.train.complaints import fail
 from cnerta.train.data import Example, read_examples
 from cnerta.train.evaluation import bundle_answers
 
@@ -55,9 +56,7 @@ def calibrate(
             raise DataError(f"expected entities to be found in {data}, got none")
         write_bundle(replace(model.bundle, calibration=fitted))
     except (CnertaError, OSError) as error:
-        complaint = f"{type(error).__name__}: {error}"
-        console.print(complaint, style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(1) from error
+        fail(error)
     corrected = [fitted(c) for c in confidences]
     before, after = (expected_calibration_error(c, right) for c in (confidences, corrected))
     console.print(

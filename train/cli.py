@@ -13,7 +13,9 @@ from rich.logging import RichHandler
 from typer.core import TyperGroup
 
 from cnerta.models.errors import CnertaError
+from cnerta.train.average_cli import average
 from cnerta.train.calibrate_cli import calibrate
+from cnerta.train.complaints import fail
 from cnerta.train.recipe import load_recipe, recipe_names
 from cnerta.train.statistics_cli import check, statistics
 from cnerta.train.synthesise_cli import synthesise
@@ -40,6 +42,7 @@ app = typer.Typer(
 )
 app.command(name="synthesise")(synthesise)
 app.command(name="calibrate")(calibrate)
+app.command(name="average")(average)
 app.command(name="statistics")(statistics)
 app.command(name="check")(check)
 app.command(name="table")(table)
@@ -129,9 +132,7 @@ def train(
             cache=cache,
         ).run()
     except CnertaError as error:
-        complaint = f"{type(error).__name__}: {error}"
-        Console(stderr=True).print(complaint, style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(1) from error
+        fail(error)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     if is_first:

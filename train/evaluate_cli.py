@@ -16,6 +16,7 @@ from cnerta.models.errors import CnertaError, ConfigError, DataError
 from cnerta.models.inference import Device
 from cnerta.train.alignment_plots import draw_alignments
 from cnerta.train.breakdown import KnownEntities, known_entities
+from cnerta.train.complaints import fail
 from cnerta.train.data import Example, read_examples
 from cnerta.train.metrics import (
     EntityScores,
@@ -158,9 +159,7 @@ def evaluate(
                 theirs = other.predictions if other else ()
                 draw_alignments(report / "alignments", alignments, answers, examples, theirs)
     except (CnertaError, OSError) as error:
-        complaint = f"{type(error).__name__}: {error}"
-        errors.print(complaint, style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(1) from error
+        fail(error)
     if missing:
         errors.print(f"{missing} of {len(examples)} rows have no entities: not scored")
         return

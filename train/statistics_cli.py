@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cnerta.models.errors import CnertaError, DataError
+from cnerta.train.complaints import fail
 from cnerta.train.data import Example, read_examples, read_source
 from cnerta.train.recipe import Recipe, load_recipe
 from cnerta.train.recordings import recording_seconds
@@ -62,7 +63,7 @@ def statistics(
             corpora["all"] = [e for examples in corpora.values() for e in examples]
         found = {n: corpus_statistics(examples, seconds) for n, examples in corpora.items()}
     except (CnertaError, OSError) as error:
-        _fail(error)
+        fail(error)
     if as_json:
         typer.echo(msgspec.json.encode(found).decode())
     else:
@@ -88,7 +89,7 @@ def check(
             (a, b, find_overlap(corpora[a], corpora[b])) for a, b in _pairs(list(corpora), recipe)
         ]
     except (CnertaError, OSError) as error:
-        _fail(error)
+        fail(error)
     if as_json:
         rows = [{"first": a, "second": b, "overlap": overlap} for a, b, overlap in found]
         typer.echo(msgspec.json.encode(rows).decode())
@@ -96,12 +97,6 @@ def check(
         _print_overlaps(found)
     if any(overlap.texts or overlap.recordings for _, _, overlap in found):
         raise typer.Exit(1)
-
-
-def _fail(error: Exception) -> Any:
-    complaint = f"{type(error).__name__}: {error}"
-    Console(stderr=True).print(complaint, style="red", markup=False, soft_wrap=True)
-    raise typer.Exit(1) from error
 
 
 def _read(

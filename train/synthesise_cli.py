@@ -23,6 +23,7 @@ from rich.progress import (
 )
 
 from cnerta.models.errors import CnertaError, DataError
+from cnerta.train.complaints import fail
 from cnerta.train.espeak import EspeakVoice
 from cnerta.train.homographs import homograph_pairs
 from cnerta.train.kokoro import KokoroVoice
@@ -123,8 +124,7 @@ def synthesise(
         # One process can use the voice that is loaded; workers load their own.
         _run(tasks, out, build if jobs > 1 else lambda: reader, jobs, console)
     except CnertaError as error:
-        console.print(f"[red]{type(error).__name__}[/red]: {error}", highlight=False)
-        raise typer.Exit(1) from error
+        fail(error)
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from here")
         raise typer.Exit(130) from None

@@ -14,6 +14,7 @@ from rich.logging import RichHandler
 
 from cnerta.models.errors import CnertaError, ConfigError
 from cnerta.train.cases import cases_document, find_cases
+from cnerta.train.complaints import fail
 from cnerta.train.grid import (
     Grid,
     Run,
@@ -133,9 +134,7 @@ def table(
         (out / "table.md").write_text(report, encoding="utf-8")
         (out / "table.csv").write_text(csv_table(sections), encoding="utf-8")
     except (CnertaError, OSError) as error:
-        complaint = f"{type(error).__name__}: {error}"
-        console.print(complaint, style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(1) from error
+        fail(error)
     typer.echo(report)
     if any(run.record.status == "failed" or run.record.message for run in runs):
         raise typer.Exit(1)
