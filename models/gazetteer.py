@@ -32,6 +32,7 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 # The finaliser of splitmix64: (shift, multiplier), then a last shift.
 _ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 _LAST_SHIFT = 31
+_NO_RUN = 1 << _BITS  # no fingerprint is as large
 
 _MOST_COMBINATIONS = 255
 
@@ -123,7 +124,7 @@ class Gazetteer:
         found: dict[int, int] = {}
         for of_length in entries.values():
             codes = np.array([[ord(c) for c in word] for word, _ in of_length], np.uint64)
-            own = _fingerprints(codes)[-1][:, 0].tolist()
+            own = _fingerprints(codes)[:, -1, LONGEST_ENTRY - codes.shape[1]].tolist()
             found.update(zip(own, (row for _, row in of_length), strict=True))
         order = sorted(found)
         names = sorted({kind for kinds in rows for kind in kinds})
@@ -150,18 +151,13 @@ class Gazetteer:
         if len(text) < SHORTEST_ENTRY:
             return np.zeros((0, 3), np.int64)
         codes = np.frombuffer(text.encode("utf-32-le"), np.uint32).astype(np.uint64)
-        wanted = [f[0] for f in _fingerprints(codes[None])]
-        lengths = np.repeat(
-            np.arange(SHORTEST_ENTRY, LONGEST_ENTRY + 1)[: len(wanted)], [len(w) for w in wanted]
-        )
-        starts = np.concatenate([np.arange(len(w)) for w in wanted])
-        every = np.concatenate(wanted)
-        at = np.searchsorted(self._fingerprints, every).clip(max=self.words - 1)
-        known = np.flatnonzero(self._fingerprints[at] == every)
-        starts, ends = starts[known], starts[known] + lengths[known]
-        order = np.lexsort((starts, ends))
-        columns = (starts, ends, self._combinations[at[known]].astype(np.int64))
-        return np.stack(columns, axis=1)[order]
+        wanted = _fingerprints(codes[None])[0]
+        at = np.searchsorted(self._fingerprints, wanted).clip(max=self.words - 1)
+        last, shorter = np.nonzero(self._fingerprints[at] == wanted)
+        ends = last + 1
+        starts = ends - (LONGEST_ENTRY - shorter)
+        found = self._combinations[at[last, shorter]].astype(np.int64)
+        return np.stack([starts, ends, found], axis=1)
 
     def save(self, path: Path) -> None:
         """Write it as one file of compressed arrays."""
@@ -220,8 +216,8 @@ def _is_name(kind: str) -> bool:
     return len(kind) > 1
 
 
-def _fingerprints(codes: _Ids) -> list[_Ids]:
-    """Fingerprints of every run of characters, by length, from the shortest entry's.
+def _fingerprints(codes: _Ids) -> _Ids:
+    """Fingerprints of every run of characters that may be an entry.
 
     A sum over the characters' codes times powers of an odd number, mixed. It is the same for equal
     runs anywhere.
@@ -230,18 +226,20 @@ def _fingerprints(codes: _Ids) -> list[_Ids]:
         codes: Code points. shape: (texts, length)
 
     Returns:
-        Of each length up to that of the text. shape of each: (texts, length - n + 1)
+        By the run's last character, longest first; ``_NO_RUN`` where a run would begin before the
+        text. shape: (texts, length, LONGEST_ENTRY - SHORTEST_ENTRY + 1)
     """
-    made = []
-    sums = codes
-    for n in range(2, min(LONGEST_ENTRY, codes.shape[1]) + 1):
-        sums = sums[:, :-1] * _MULTIPLIER + codes[:, n - 1 :]
-        if n >= SHORTEST_ENTRY:
-            made.append(_mixed(sums))
-    return made
-
-
-def _mixed(sums: _Ids) -> _Ids:
+    texts, length = codes.shape
+    sums = np.zeros((texts, length, LONGEST_ENTRY - SHORTEST_ENTRY + 1), np.uint64)
+    of_length = codes
+    for n in range(2, min(LONGEST_ENTRY, length) + 1):
+        of_length = of_length[:, :-1] * _MULTIPLIER + codes[:, n - 1 :]
+        sums[:, n - 1 :, LONGEST_ENTRY - n] = of_length
     for shift, factor in _ROUNDS:
-        sums = (sums ^ (sums >> np.uint64(shift))) * np.uint64(factor)
-    return (sums ^ (sums >> np.uint64(_LAST_SHIFT))) >> np.uint64(64 - _BITS)
+        sums ^= sums >> np.uint64(shift)
+        sums *= np.uint64(factor)
+    sums ^= sums >> np.uint64(_LAST_SHIFT)
+    sums >>= np.uint64(64 - _BITS)
+    for n in range(SHORTEST_ENTRY, LONGEST_ENTRY + 1):
+        sums[:, : n - 1, LONGEST_ENTRY - n] = _NO_RUN
+    return sums
