@@ -83,15 +83,17 @@ ACCURATE_ARGS ?=
 bin := $(dev_venv)/bin
 voices_ready := $(dev_venv)/.ready-voices
 originals := $(addprefix $(DATA)/,e5small-zh/config.json text/cnerta_train80.json text/cnerta_dev20.json \
-	text/aishell_ner_clean.jsonl words_cmn/18k-abr aishell_sample/manifest.jsonl magichub/manifest.jsonl) \
+	text/aishell_ner_clean.jsonl words_cmn/18k-abr aishell_sample/manifest.jsonl magichub/manifest.jsonl \
+	lexicon/THUOCL_diming.txt lexicon/THUOCL_lishimingren.txt) \
 	$(KOKORO) $(KOKORO_VOICES)
 speak = $(bin)/cnerta-train synthesise --model $(KOKORO) --voices-dir $(KOKORO_VOICES) --jobs $(JOBS) --out $(@D)
-spoken := $(addprefix $(DATA)/spoken/,cnerta_train80/.done cnerta_dev20/.done homographs_train/.done homographs_dev/.done)
+spoken := $(addprefix $(DATA)/spoken/,cnerta_train80/.done cnerta_dev20/.done voted/.done homographs_train/.done homographs_dev/.done)
+lists := $(addprefix $(DATA)/lexicon/,THUOCL_diming.txt THUOCL_lishimingren.txt)
 voted := $(DATA)/text/voted.jsonl $(DATA)/aishell_sample/voted.jsonl
 teacher := $(RUNS)/cnerta-teacher/best-1-gold
 fast := $(RUNS)/cnerta-fast/best-6-settle
 listened := $(RUNS)/cnerta-fast/best-1-listen
-accurate := $(RUNS)/cnerta-accurate/best-1-both
+accurate := $(RUNS)/cnerta-accurate/best-2-settle
 bundles := $(RUNS)/bundles
 
 .PHONY: model
@@ -110,6 +112,14 @@ $(DATA)/spoken/cnerta_train80/.done: $(DATA)/text/cnerta_train80.json $(KOKORO) 
 
 $(DATA)/spoken/cnerta_dev20/.done: $(DATA)/text/cnerta_dev20.json $(KOKORO) $(KOKORO_VOICES) | $(voices_ready)
 	$(speak) --text $< --split dev $(SPEAK_ARGS)
+	@touch $@
+
+# Every twentieth of the sentences in which the teacher finds something.
+$(DATA)/text/voted_named.jsonl: $(DATA)/text/voted.jsonl
+	grep -v '"entities":\[\]' $< | awk 'NR % 20 == 1' > $@
+
+$(DATA)/spoken/voted/.done: $(DATA)/text/voted_named.jsonl $(KOKORO) $(KOKORO_VOICES) | $(voices_ready)
+	$(speak) --text $< $(SPEAK_ARGS)
 	@touch $@
 
 $(DATA)/spoken/homographs_train/.done: $(KOKORO) $(KOKORO_VOICES) | $(voices_ready)
@@ -134,7 +144,7 @@ $(DATA)/aishell_sample/voted.jsonl: $(DATA)/aishell_sample/one_speaker.jsonl
 $(voted): $(teacher)/.done
 	$(bin)/cnerta-evaluate --checkpoint $(<D) --text-only --data $(filter %.jsonl,$^) --predictions $@
 
-$(fast)/.done: $(spoken) $(voted) $(DATA)/words_cmn/18k-abr $(DATA)/magichub/manifest.jsonl
+$(fast)/.done: $(spoken) $(voted) $(lists) $(DATA)/words_cmn/18k-abr $(DATA)/magichub/manifest.jsonl
 	$(bin)/cnerta-train fast --data-root $(DATA) --out $(RUNS)/cnerta-fast $(TRAIN_ARGS) $(FAST_ARGS)
 	@touch $@
 

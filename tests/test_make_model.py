@@ -18,6 +18,8 @@ ORIGINALS = (
     "words_cmn/18k-abr/hsk/cmn-word.mp3",
     "aishell_sample/manifest.jsonl",
     "magichub/manifest.jsonl",
+    "lexicon/THUOCL_diming.txt",
+    "lexicon/THUOCL_lishimingren.txt",
     "kokoro/kokoro.onnx",
     "kokoro/voices/zf_voice.bin",
 )
@@ -59,11 +61,12 @@ def test_each_step_comes_after_what_it_learns_from(data: Path) -> None:
         "synthesise",
         "cnerta-train teacher",
         "text/voted.jsonl",
+        "--text {data}/text/voted_named.jsonl",
         "cnerta-train fast",
         "cnerta-export",
         "cnerta-train calibrate",
     ]
-    places = [plan.stdout.index(step) for step in steps]
+    places = [plan.stdout.index(step.format(data=data)) for step in steps]
     assert places == sorted(places)
     assert plan.stdout.index("cnerta-train fast") < plan.stdout.index("cnerta-train accurate")
     assert plan.stdout.count("cnerta-export") == 2
