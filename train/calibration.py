@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from cnerta.models.calibration import Calibration, log_odds
 
@@ -15,6 +16,9 @@ _BINS = 10
 _STEPS = 50
 # A little pull towards no change, so that a handful of entities that are all right has a solution.
 _PULL = 1e-3
+_SMALLEST_STEP = 1e-9
+
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +66,24 @@ def fit_calibration(confidences: Sequence[float], right: Sequence[bool]) -> Cali
     hits = np.asarray(right, float)
     inputs = np.stack([odds, np.ones_like(odds)], axis=1)
     prior = np.array([1.0, 0.0])
+
+    def cost(parameters: Floats) -> float:
+        score = inputs @ parameters
+        unlikely = np.logaddexp(0.0, np.where(hits == 1, -score, score)).sum()
+        return float(unlikely + _PULL / 2 * np.sum((parameters - prior) ** 2))
+
     parameters = prior.copy()
     for _ in range(_STEPS):
-        probability = 1 / (1 + np.exp(-(inputs @ parameters)))
+        probability = np.exp(-np.logaddexp(0.0, -(inputs @ parameters)))
         gradient = inputs.T @ (probability - hits) + _PULL * (parameters - prior)
         weight = probability * (1 - probability)
         curvature = (inputs * weight[:, None]).T @ inputs + _PULL * np.eye(2)
         step = np.linalg.solve(curvature, gradient)
+        # Where the model is sure of everything the curvature is tiny and a whole step leads far
+        # beyond the minimum, from where there is no way back.
+        while cost(parameters - step) > cost(parameters) and np.abs(step).max() > _SMALLEST_STEP:
+            step = step / 2
         parameters = parameters - step
-        if np.abs(step).max() < 1e-9:
+        if np.abs(step).max() < _SMALLEST_STEP:
             break
     return Calibration(float(parameters[0]), float(parameters[1]))

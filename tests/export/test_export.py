@@ -158,7 +158,7 @@ def test_a_truncated_graph_is_refused(damaged: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: m.update(schema_version=99), "schema version 2, got 99"),
+        (lambda m: m.update(schema_version=99), "schema version 2 or 3, got 99"),
         (lambda m: m.pop("crf"), "crf"),
         (lambda m: m.update(surprise=1), "surprise"),
         (lambda m: m["labels"].update(tags=["B-X"]), "first tag"),

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 pytest.importorskip("torch")
@@ -57,6 +59,42 @@ def test_few_entities_that_are_all_right_have_a_solution() -> None:
     fitted = fit_calibration([0.6, 0.7], [True, True])
     assert np.isfinite([fitted.scale, fitted.shift]).all()
     assert fitted(0.6) > 0.6
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0.0, 1.0), st.booleans()),
+        min_size=1,
+        max_size=60,
+    ),
+    st.integers(1, 20),
+)
+def test_no_other_calibration_is_likelier(outcomes: list[tuple[float, bool]], times: int) -> None:
+    confidences, right = map(list, zip(*(outcomes * times), strict=True))
+    fitted = fit_calibration(confidences, right)
+    odds = np.array([log_odds(c) for c in confidences])
+
+    def cost(scale: float, shift: float) -> float:
+        score = np.where(right, 1, -1) * (scale * odds + shift)
+        pull = 5e-4 * ((scale - 1) ** 2 + shift**2)
+        return float(np.logaddexp(0, -score).sum() + pull)
+
+    best = cost(fitted.scale, fitted.shift)
+    for scale, shift in ((1.0, 0.0), (0.5, 0.0), (1.0, -1.0), (2.0, 1.0)):
+        assert best <= cost(scale, shift) + 1e-6
+    for step in (-1e-2, 1e-2):
+        assert best <= cost(fitted.scale + step, fitted.shift) + 1e-6
+        assert best <= cost(fitted.scale, fitted.shift + step) + 1e-6
+
+
+def test_a_model_that_is_sure_and_often_right_is_not_run_away_from() -> None:
+    # Whole Newton steps end at a scale of millions here.
+    generator = np.random.default_rng(0)
+    sure = (1 - generator.exponential(1e-6, 300)).clip(0, 1).tolist()
+    confidences = [*sure, 0.5, 0.4, 0.3]
+    fitted = fit_calibration(confidences, [True] * 290 + [False] * 10 + [True, False, True])
+    assert 0 < fitted.scale < 2
+    assert abs(fitted.shift) < 5
 
 
 def test_the_command_changes_confidences_and_nothing_else(

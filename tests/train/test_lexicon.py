@@ -9,7 +9,6 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from cnerta.models.checkpoint import load_checkpoint  # noqa: E402
-from cnerta.models.config import TextConfig  # noqa: E402
 from cnerta.models.errors import ConfigError  # noqa: E402
 from cnerta.models.labels import LabelScheme, Span  # noqa: E402
 from cnerta.models.lexicon import read_lexicon, read_word_list  # noqa: E402
@@ -124,16 +123,15 @@ def test_a_word_with_a_hidden_character_is_hidden(data: Path) -> None:
 
 def test_word_lists_are_found_where_they_are_named(data: Path, tmp_path: Path) -> None:
     (elsewhere := tmp_path / "absolute.txt").write_text("江\n", encoding="utf-8")
-    config = TextConfig(lexicon=f"words.vec, jieba,{elsewhere}")
-    paths = lexicon_paths(config, data)
+    paths = lexicon_paths(f"words.vec, jieba,{elsewhere}", data)
     assert paths[0] == data / "words.vec"
     assert paths[2] == elsewhere
     # The package's own dictionary, with parts of speech.
     assert next(read_word_list(paths[1]))[2]
     with pytest.raises(ConfigError, match=r"got no file .*gone"):
-        lexicon_paths(TextConfig(lexicon="gone.txt"), data)
-    with pytest.raises(ConfigError, match=r"word lists in model\.text\.lexicon, got none"):
-        lexicon_paths(TextConfig(), data)
+        lexicon_paths("gone.txt", data)
+    with pytest.raises(ConfigError, match=r"word lists \(model\.text\.lexicon\), got none"):
+        lexicon_paths("", data)
 
 
 @pytest.mark.parametrize(
