@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes is the machine's business.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 TINY_TEXT = "今天在南京市长江大桥上看到了北京大学的江大桥市长，李明说：很好。"
 

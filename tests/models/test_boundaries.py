@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cnerta.models.alignment import Alignment, align
@@ -93,7 +93,6 @@ def test_without_a_difference_in_level_the_frames_count(levels: np.ndarray[Any, 
     assert times.tolist() == expected
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_times_never_fall_and_stay_inside(data: st.DataObject) -> None:
     frames = data.draw(st.integers(1, 60))

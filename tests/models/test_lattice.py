@@ -198,7 +198,7 @@ def test_a_match_beyond_what_the_lexicon_has_is_ignored() -> None:
     torch.testing.assert_close(found[..., :5], expected[..., :5])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.text("ab", min_size=1, max_size=4), unique=True, max_size=12))
 def test_how_many_words_meet_is_known_from_the_lexicon(words: list[str]) -> None:
     lexicon = Lexicon(tuple(words), (1,) * len(words))

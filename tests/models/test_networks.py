@@ -40,7 +40,7 @@ def test_filter_bank_against_kaldi(mel_bins: int) -> None:
         assert float((found - expected).abs().mean()) < 1e-3
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.integers(1, 12), st.integers(1, 40), st.integers(0, 1000))
 def test_chunks_equal_the_masked_whole(chunk: int, frames: int, seed: int) -> None:
     torch.manual_seed(seed)

@@ -50,7 +50,7 @@ def test_channels_are_mixed_down_by_their_mean() -> None:
     np.testing.assert_allclose(mixed * 32768, [2000, 0])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.sampled_from(["pcm_s16le", "pcm_f32le", "mulaw", "alaw"]),
     st.sampled_from([8_000, 11_025, 16_000, 44_100, 48_000]),

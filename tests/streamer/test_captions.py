@@ -164,7 +164,7 @@ def _cost(text: str, cues: list[list[tuple[int, int]]], spans: list[tuple[int, i
     return total
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.text("他的，。中（）", min_size=1, max_size=8),
     st.lists(st.tuples(st.integers(0, 6), st.integers(1, 4)), max_size=2),
@@ -229,7 +229,7 @@ def visible(text: str) -> str:
     return "".join(clean(text).split())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(utterances(), max_size=5))
 def test_cues_come_in_order_and_hold_everything(messages: list[UtteranceFinal]) -> None:
     track = CueTrack()
@@ -264,7 +264,7 @@ def test_entities_that_fit_a_line_are_never_broken(text: str, data: st.DataObjec
     assert not [span for span in spans for place in breaks if span[0] < place < span[1]]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(utterances(), max_size=4))
 def test_webvtt_read_back(messages: list[UtteranceFinal]) -> None:
     track, vtt = CueTrack(), WebVtt()
@@ -321,7 +321,7 @@ def srt_twins(text: str) -> str:
     return text.translate({ord("＜"): "<", ord("｛"): "{", ord("＼"): "\\", ord("＞"): ">"})
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(utterances(LETTERS.replace("0", "").replace("9", "")), max_size=4))
 def test_srt_read_back(messages: list[UtteranceFinal]) -> None:
     # Without digits, since pysubs2 takes a last line that is a number for that of the next cue.
@@ -339,7 +339,7 @@ def test_srt_read_back(messages: list[UtteranceFinal]) -> None:
         assert numbers == [str(number) for number in range(1, len(cues) + 1)]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(utterances(), max_size=4))
 def test_ttml_read_back(messages: list[UtteranceFinal]) -> None:
     track, ttml = CueTrack(), TimedText()
@@ -364,7 +364,7 @@ def seconds(at_ms: int) -> str:
     return f"{whole // 3_600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d}.{rest:03d}"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(utterances(), max_size=4))
 def test_metadata_read_back(messages: list[UtteranceFinal]) -> None:
     track, metadata = CueTrack(), MetadataTrack()
@@ -384,7 +384,7 @@ def test_metadata_read_back(messages: list[UtteranceFinal]) -> None:
         ]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(utterances(), max_size=4))
 def test_entity_list_has_ten_columns(messages: list[UtteranceFinal]) -> None:
     listing = EntityList("my talk")

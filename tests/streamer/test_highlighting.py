@@ -69,7 +69,7 @@ def test_what_an_open_utterance_shows_it_keeps_showing() -> None:
     assert choose(highlighter, "u1", surer, OTHER) == {OTHER.id}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.floats(0, 0.99),
     st.lists(

@@ -51,7 +51,6 @@ DEMO = Path(__file__).parents[2] / "streamer" / "demo"
 BRIDGE = "各位观众今天我们来认识一下南京市长江大桥"
 relaxed = settings(
     max_examples=150,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 

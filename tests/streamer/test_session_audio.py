@@ -164,9 +164,7 @@ def test_text_that_was_not_spoken_measures_nothing(conversation: Conversation) -
     assert conversation.is_right(conversation.say(0))
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(-5_000, 5_000), st.lists(st.integers(0, 300), min_size=6, max_size=6))
 def test_any_constant_skew_leaves_every_final_right(
     kit: SimpleNamespace, skew_ms: int, paddings: list[int]
@@ -206,9 +204,7 @@ def test_silence_between_utterances_is_left_to_nobody(drive: Drive, kit: SimpleN
     assert driver.model.tag_calls[-1][1] <= 16 + 2 * 15
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.integers(333, 40_000), min_size=1, max_size=8),
     st.lists(st.integers(0, 120), min_size=4, max_size=4),
@@ -264,9 +260,7 @@ def test_the_same_audio_may_be_transcribed_twice_with_times(
     assert driver.finals["a"].characters == driver.finals["b"].characters
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.permutations(range(5)), st.booleans())
 def test_finals_with_times_may_come_in_any_order(
     kit: SimpleNamespace, order: list[int], at_once: bool

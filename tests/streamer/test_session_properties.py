@@ -198,7 +198,6 @@ def lies_in(entity: Entity, text: str) -> bool:
 
 @settings(
     max_examples=1000,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.lists(steps, max_size=30), st.booleans())
@@ -385,7 +384,6 @@ def test_the_rules_hold_whatever_comes(
 
 @settings(
     max_examples=100,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.lists(texts, min_size=1, max_size=10), st.booleans())
@@ -401,9 +399,7 @@ def test_folding_the_deltas_always_gives_the_latest_answer(
         assert described(known, text) == latest_answer(model, text, Update(None, nested))
 
 
-@settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_an_entity_keeps_its_id_while_text_grows_around_it(
     kit: SimpleNamespace, data: st.DataObject
@@ -422,9 +418,7 @@ def test_an_entity_keeps_its_id_while_text_grows_around_it(
     assert not [m for m in driver.events if isinstance(m, EntityRetract)]
 
 
-@settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from(["2024年", "12:30:05", "3.5%", "¥1,234.5万", "2024-03-05", "138-1234-5678"]),
     st.text("他在去来的了是", max_size=3),
@@ -444,9 +438,7 @@ def test_a_number_that_grows_disturbs_no_entity_beside_it(
     assert [m.entity.status for m in first] == ["tentative", "stable"], "told twice: new, stable"
 
 
-@settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.tuples(
