@@ -24,11 +24,9 @@ from cnerta.models.bundle import (
     READINGS_FILE,
     TAGGER_FILE,
     Bundle,
-    Hearing,
     write_bundle,
 )
 from cnerta.models.checkpoint import Checkpoint
-from cnerta.models.config import ModelConfig
 from cnerta.models.normalisation import NORMALISATION
 from cnerta.models.tagger import SpeechTagger
 
@@ -128,18 +126,11 @@ def export_bundle(
         provenance=checkpoint.provenance,
         scores=checkpoint.scores,
         has_readings=has_readings,
-        hearing=_hearing(model.config),
+        hearing=model.config.hearing,
         lexicon=model.lexicon,
     )
     write_bundle(bundle)
     return Export(bundle, acoustic_difference, tagger_difference, agreement)
-
-
-def _hearing(config: ModelConfig) -> Hearing:
-    """What a model makes of audio, by what it was taught."""
-    if config.ctc.weight:
-        return "aligned"
-    return "nothing" if config.fusion.kind == "none" else "unaligned"
 
 
 def write_readings(model: SpeechTagger, out: Path, generator: torch.Generator) -> float:

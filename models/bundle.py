@@ -17,12 +17,12 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 import numpy as np
 
 from cnerta.models.calibration import Calibration
+from cnerta.models.config import Hearing
 from cnerta.models.decoding import CrfParameters
 from cnerta.models.errors import BundleError, ConfigError
 from cnerta.models.gazetteer import Gazetteer
@@ -42,7 +42,6 @@ __all__ = [
     "SCHEMA_VERSION",
     "TAGGER_FILE",
     "Bundle",
-    "Hearing",
     "default_bundle_path",
     "find_bundle",
     "load_bundle",
@@ -59,10 +58,6 @@ LEXICON_FILE = "lexicon.txt"
 GAZETTEER_FILE = "gazetteer.npz"
 _MANIFEST = "bundle.json"
 _BUILT_IN = {"fast": "default_bundle", "accurate": "accurate_bundle"}
-
-Hearing = Literal["aligned", "unaligned", "nothing"]
-"""What a model makes of audio: it finds the text's place in it too; it listens, but nothing taught
-it where the text is (no CTC task); it is text alone."""
 
 # Calibrated on the built-in model (docs/model-card.md); a bundle may bring its own.
 AUDIO_FIT_BOUND = -4.0

@@ -15,6 +15,7 @@ __all__ = [
     "FusionConfig",
     "FusionKind",
     "GazetteerConfig",
+    "Hearing",
     "ModelConfig",
     "TextConfig",
     "TextKind",
@@ -24,6 +25,9 @@ __all__ = [
 FusionKind = Literal["none", "cma", "mmi", "aligned"]
 TextKind = Literal["bilstm", "lattice", "softlexicon", "pretrained", "zen"]
 UnitKind = Literal["characters", "pronunciations"]
+Hearing = Literal["aligned", "unaligned", "nothing"]
+"""What a model makes of audio: it finds the text's place in it too; it listens, but nothing taught
+it where the text is (no CTC task); it is text alone."""
 LEXICON_ENCODERS: frozenset[TextKind] = frozenset({"lattice", "softlexicon", "zen"})
 """Text encoders that are told which words of a lexicon occur in the text."""
 
@@ -198,3 +202,10 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fusion: FusionConfig = FusionConfig()
     ctc: CtcConfig = CtcConfig()
     labels: LabelKind = "nested"
+
+    @property
+    def hearing(self) -> Hearing:
+        """What the model makes of audio, by what it is taught."""
+        if self.ctc.weight:
+            return "aligned"
+        return "nothing" if self.fusion.kind == "none" else "unaligned"

@@ -34,15 +34,16 @@ def average_checkpoints(paths: Sequence[Path]) -> Checkpoint:
     """
     if len(paths) < 2:
         raise CheckpointError(f"expected at least two checkpoints, got {len(paths)}")
-    first, *others = (load_checkpoint(path) for path in paths)
+    first = load_checkpoint(paths[0])
     weights = {n: w.double() for n, w in first.model.state_dict().items()}
-    for path, other in zip(paths[1:], others, strict=True):
-        if _composition(other.model) != _composition(first.model):
+    for path in paths[1:]:
+        other = load_checkpoint(path).model
+        if _composition(other) != _composition(first.model):
             raise CheckpointError(
                 f"expected a model of the same composition, characters, units and labels as "
                 f"{paths[0]}, got another in {path}"
             )
-        for name, weight in other.model.state_dict().items():
+        for name, weight in other.state_dict().items():
             weights[name] += weight
     for name, weight in first.model.state_dict().items():
         mean = weights[name] / len(paths)

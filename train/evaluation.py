@@ -134,7 +134,7 @@ def bundle_times(model: Model, example: Example) -> Times | None:
 def torch_times(model: SpeechTagger, example: Example) -> Times | None:
     """The same of a torch model on the CPU."""
     assert example.audio is not None, "only what is spoken has times"
-    if not model.config.ctc.weight:
+    if model.config.hearing != "aligned":
         return None
     model.eval()
     builder = BatchBuilder(model.vocabulary, model.scheme, AudioCache(), None, model.lexicon)

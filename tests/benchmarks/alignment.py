@@ -38,6 +38,7 @@ from cnerta.models.inference import Model
 from cnerta.models.normalisation import normalise
 from cnerta.train.audio import AudioCache
 from cnerta.train.data import Example, read_source
+from cnerta.train.degrade import add_noise
 from cnerta.train.flat_start import loud_extent
 from cnerta.train.recipe import Source
 
@@ -144,12 +145,8 @@ def with_noise(
     samples: npt.NDArray[np.float32], below_db: float, generator: np.random.Generator
 ) -> npt.NDArray[np.float32]:
     """Add pink noise, so much below the mean power of what is not silent."""
-    spectrum = np.fft.rfft(generator.normal(size=len(samples)))
-    spectrum /= np.sqrt(np.maximum(1, np.arange(len(spectrum))))
-    noise = np.fft.irfft(spectrum, len(samples))
-    speech = np.sqrt(np.mean(samples[samples != 0] ** 2))
-    noise *= speech * 10 ** (-below_db / 20) / np.sqrt(np.mean(noise**2))
-    return (samples + noise).astype(np.float32)
+    silence_db = 10 * float(np.log10(np.mean(samples != 0)))
+    return add_noise(samples, below_db + silence_db, 1.0, generator)
 
 
 def word_errors(model: Model, folder: Path, utterances: int) -> Iterator[dict[str, Any]]:

@@ -17,7 +17,8 @@ import numpy.typing as npt
 import pytest
 
 from cnerta.models.alignment import Alignment
-from cnerta.models.bundle import Bundle, Hearing
+from cnerta.models.bundle import Bundle
+from cnerta.models.config import Hearing
 from cnerta.models.decoding import CrfParameters, ScoredSpan, SpanHint
 from cnerta.models.geometry import FrameGeometry
 from cnerta.models.inference import AcousticState, Tagged
