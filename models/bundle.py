@@ -25,19 +25,22 @@ from cnerta.models.calibration import Calibration
 from cnerta.models.config import Hearing
 from cnerta.models.decoding import CrfParameters
 from cnerta.models.errors import BundleError, ConfigError
-from cnerta.models.gazetteer import Gazetteer
 from cnerta.models.geometry import FrameGeometry
 from cnerta.models.labels import LabelKind, LabelScheme
-from cnerta.models.lexicon import Lexicon, load_lexicon, save_lexicon
 from cnerta.models.normalisation import KNOWN_NORMALISATIONS
 from cnerta.models.vocabulary import Vocabulary
+from cnerta.models.word_files import (
+    GAZETTEER_FILE,
+    LEXICON_FILE,
+    Words,
+    load_words,
+    save_words,
+)
 
 __all__ = [
     "ACOUSTIC_FILE",
     "AUDIO_FIT_BOUND",
     "BLANK_PENALTY",
-    "GAZETTEER_FILE",
-    "LEXICON_FILE",
     "READINGS_FILE",
     "SCHEMA_VERSION",
     "TAGGER_FILE",
@@ -54,8 +57,6 @@ _READABLE = (2, 3)
 ACOUSTIC_FILE = "acoustic.onnx"
 TAGGER_FILE = "tagger.onnx"
 READINGS_FILE = "readings.onnx"
-LEXICON_FILE = "lexicon.txt"
-GAZETTEER_FILE = "gazetteer.npz"
 _MANIFEST = "bundle.json"
 _BUILT_IN = {"fast": "default_bundle", "accurate": "accurate_bundle"}
 
@@ -103,7 +104,7 @@ class Bundle:
     has_readings: bool = False
     calibration: Calibration = field(default_factory=Calibration)
     hearing: Hearing = "aligned"
-    lexicon: Lexicon | Gazetteer | None = None
+    lexicon: Words | None = None
 
     @property
     def nested(self) -> bool:
@@ -181,12 +182,8 @@ def write_bundle(bundle: Bundle) -> None:
     files = [ACOUSTIC_FILE, TAGGER_FILE]
     if bundle.has_readings:
         files.append(READINGS_FILE)
-    if isinstance(bundle.lexicon, Gazetteer):
-        bundle.lexicon.save(bundle.path / GAZETTEER_FILE)
-        files.append(GAZETTEER_FILE)
-    elif bundle.lexicon is not None:
-        save_lexicon(bundle.path / LEXICON_FILE, bundle.lexicon)
-        files.append(LEXICON_FILE)
+    if bundle.lexicon is not None:
+        files.append(save_words(bundle.path, bundle.lexicon))
     manifest = _Manifest(
         schema_version=SCHEMA_VERSION,
         name=bundle.name,
@@ -260,14 +257,13 @@ def load_bundle(path: Path) -> Bundle:
             f"expected text normalisation {' or '.join(sorted(KNOWN_NORMALISATIONS))} in {path}, "
             f"got {manifest.normalisation!r}"
         )
-    lexicon: Lexicon | Gazetteer | None = None
-    try:
-        if LEXICON_FILE in manifest.sha256:
-            lexicon = load_lexicon(path / LEXICON_FILE)
-        elif GAZETTEER_FILE in manifest.sha256:
-            lexicon = Gazetteer.load(path / GAZETTEER_FILE)
-    except ConfigError as error:
-        raise BundleError(str(error)) from error
+    lexicon = None
+    for name in (LEXICON_FILE, GAZETTEER_FILE):
+        if name in manifest.sha256:
+            try:
+                lexicon = load_words(path / name)
+            except ConfigError as error:
+                raise BundleError(str(error)) from error
     return Bundle(
         path=path,
         name=manifest.name,

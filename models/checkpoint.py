@@ -13,18 +13,15 @@ from safetensors.torch import load_file, save_file
 
 from cnerta.models.config import LEXICON_ENCODERS, ModelConfig
 from cnerta.models.errors import CheckpointError, ConfigError
-from cnerta.models.gazetteer import Gazetteer
 from cnerta.models.labels import LabelKind, LabelScheme
-from cnerta.models.lexicon import Lexicon, load_lexicon, save_lexicon
 from cnerta.models.tagger import SpeechTagger
 from cnerta.models.vocabulary import Vocabulary
+from cnerta.models.word_files import GAZETTEER_FILE, LEXICON_FILE, load_words, save_words
 
 __all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
 
 _DESCRIPTION = "model.json"
 _WEIGHTS = "model.safetensors"
-_LEXICON = "lexicon.txt"
-_GAZETTEER = "gazetteer.npz"
 
 
 class _Description(msgspec.Struct, forbid_unknown_fields=True):
@@ -64,14 +61,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     partial = path / (_WEIGHTS + ".partial")
     save_file(weights, partial)
     partial.replace(path / _WEIGHTS)
-    if isinstance(model.lexicon, Gazetteer):
-        partial = path / (_GAZETTEER + ".partial")
-        model.lexicon.save(partial)
-        partial.replace(path / _GAZETTEER)
-    elif model.lexicon is not None:
-        partial = path / (_LEXICON + ".partial")
-        save_lexicon(partial, model.lexicon)
-        partial.replace(path / _LEXICON)
+    if model.lexicon is not None:
+        save_words(path, model.lexicon)
     description = _Description(
         name=checkpoint.name,
         config=model.config,
@@ -100,11 +91,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
             tuple(description.characters), description.units, description.readings
         )
         scheme = LabelScheme(description.label_kind, description.tags)
-        lexicon: Lexicon | Gazetteer | None = None
+        lexicon = None
         if description.config.text.encoder in LEXICON_ENCODERS:
-            lexicon = load_lexicon(path / _LEXICON)
+            lexicon = load_words(path / LEXICON_FILE)
         elif description.config.gazetteer.lists:
-            lexicon = Gazetteer.load(path / _GAZETTEER)
+            lexicon = load_words(path / GAZETTEER_FILE)
         model = SpeechTagger(
             description.config, vocabulary, scheme, description.text_architecture, lexicon
         )

@@ -21,6 +21,7 @@ from cnerta.models.lexicon import Lexicon
 from cnerta.models.softlexicon import SoftLexiconEncoder
 from cnerta.models.text import BiLstm, BiLstmEncoder
 from cnerta.models.vocabulary import Vocabulary
+from cnerta.models.word_files import Words
 from cnerta.models.word_kinds import WordKinds
 from cnerta.models.zen import ZenEncoder
 
@@ -53,7 +54,7 @@ class SpeechTagger(nn.Module):
         vocabulary: Vocabulary,
         scheme: LabelScheme,
         text_architecture: str = "",
-        lexicon: Lexicon | Gazetteer | None = None,
+        lexicon: Words | None = None,
     ) -> None:
         """Build with random weights.
 
@@ -157,7 +158,7 @@ class SpeechTagger(nn.Module):
         return (losses / counts.clamp(min=1) * heard).sum() / heard.sum().clamp(min=1)
 
 
-def _word_kinds(config: ModelConfig, lexicon: Lexicon | Gazetteer | None) -> WordKinds | None:
+def _word_kinds(config: ModelConfig, lexicon: Words | None) -> WordKinds | None:
     gazetteer = lexicon if isinstance(lexicon, Gazetteer) else None
     if (gazetteer is not None) != bool(config.gazetteer.lists):
         wanted = "no gazetteer" if gazetteer else "a gazetteer (model.gazetteer.lists)"

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from cnerta.models.ctc import BLANK
-from cnerta.models.gazetteer import Gazetteer
 from cnerta.models.geometry import CARRY_SAMPLES, HOP_SAMPLES, SAMPLE_RATE
 from cnerta.models.labels import LabelScheme
-from cnerta.models.lexicon import Lexicon, pad_matches
+from cnerta.models.lexicon import pad_matches
 from cnerta.models.vocabulary import PADDING_ID, UNKNOWN_ID, Vocabulary
+from cnerta.models.word_files import Words
 from cnerta.train.audio import AudioCache, change_speed
 from cnerta.train.data import Example
 from cnerta.train.degrade import degrade
@@ -138,7 +138,7 @@ class BatchBuilder:
         scheme: LabelScheme,
         cache: AudioCache,
         augmentation: Augmentation | None,
-        lexicon: Lexicon | Gazetteer | None = None,
+        lexicon: Words | None = None,
     ) -> None:
         self.vocabulary = vocabulary
         self.scheme = scheme

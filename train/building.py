@@ -26,6 +26,7 @@ from cnerta.models.pretrained import (
 from cnerta.models.tagger import SpeechTagger
 from cnerta.models.vectors import vector_characters
 from cnerta.models.vocabulary import Vocabulary
+from cnerta.models.word_files import Words
 from cnerta.models.zen import (
     ZenEncoder,
     load_zen,
@@ -89,7 +90,7 @@ def new_model(
         scheme = LabelScheme.flat(s.label for spans, _ in pairs for s in spans)
     else:
         scheme = LabelScheme.nested(pairs, recipe.min_tag_count)
-    lexicon: Lexicon | Gazetteer | None = None
+    lexicon: Words | None = None
     if text.encoder in LEXICON_ENCODERS:
         if text.encoder == "zen":
             lexicon = zen_lexicon(pretrained).counted(texts)
@@ -202,7 +203,7 @@ def _build_model(
     vocabulary: Vocabulary,
     scheme: LabelScheme,
     checkpoint: str,
-    lexicon: Lexicon | Gazetteer | None,
+    lexicon: Words | None,
 ) -> SpeechTagger:
     """A new model, its text encoder started from a checkpoint if there is one."""
     if config.text.encoder == "zen":

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 from cnerta.export.graphs import TaggerGraph  # noqa: E402
 from cnerta.export.parity import check_parity  # noqa: E402
 from cnerta.export.write import export_bundle  # noqa: E402
-from cnerta.models.bundle import LEXICON_FILE, TAGGER_FILE, load_bundle  # noqa: E402
+from cnerta.models.bundle import TAGGER_FILE, load_bundle  # noqa: E402
 from cnerta.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint  # noqa: E402
 from cnerta.models.config import (  # noqa: E402
     AcousticConfig,
@@ -26,6 +26,7 @@ from cnerta.models.lexicon import Lexicon, pad_matches  # noqa: E402
 from cnerta.models.softlexicon import SoftLexiconEncoder  # noqa: E402
 from cnerta.models.tagger import SpeechTagger  # noqa: E402
 from cnerta.models.vocabulary import Vocabulary  # noqa: E402
+from cnerta.models.word_files import LEXICON_FILE  # noqa: E402
 from cnerta.models.words import WordEmbedding  # noqa: E402
 
 TEXTS = ["南京市长江大桥", "江", "大桥的市长", "的的"]

@@ -11,12 +11,13 @@ torch = pytest.importorskip("torch")
 from cnerta.export.graphs import TaggerGraph  # noqa: E402
 from cnerta.export.parity import check_parity  # noqa: E402
 from cnerta.export.write import export_bundle  # noqa: E402
-from cnerta.models.bundle import GAZETTEER_FILE, TAGGER_FILE, load_bundle  # noqa: E402
+from cnerta.models.bundle import TAGGER_FILE, load_bundle  # noqa: E402
 from cnerta.models.checkpoint import load_checkpoint  # noqa: E402
 from cnerta.models.errors import BundleError, CheckpointError, CnertaError, ConfigError  # noqa: E402
 from cnerta.models.gazetteer import Gazetteer  # noqa: E402
 from cnerta.models.inference import Model  # noqa: E402
 from cnerta.models.labels import Span  # noqa: E402
+from cnerta.models.word_files import GAZETTEER_FILE  # noqa: E402
 from cnerta.train.audio import AudioCache  # noqa: E402
 from cnerta.train.data import Example  # noqa: E402
 from cnerta.train.evaluation import torch_predictions  # noqa: E402
