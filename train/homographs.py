@@ -181,7 +181,14 @@ _CITIES = _listed(
     南京 武汉 重庆 广州 杭州 苏州 无锡 成都 九江 安庆 芜湖 郑州 宜昌 黄石 岳阳 西安 镇江 扬州 南通
     济南 泰州 合肥 南昌 贵阳 铜陵 泸州 宜宾 昆明 荆州 鄂州 黄冈 太原 常州 绍兴 宁波 大连 嘉兴 温州
     厦门 沈阳 泉州 福州 青岛 兰州 烟台 威海 洛阳 银川 开封 徐州 桂林 石家庄 柳州 南宁 深圳 西宁
-    珠海 东莞 佛山 海口 唐山 保定 邯郸 大同 吉林 丹东 锦州 哈尔滨 赣州 遵义 绵阳 包头
+    珠海 东莞 佛山 海口 唐山 保定 邯郸 大同 吉林 丹东 锦州 哈尔滨 赣州 遵义 绵阳 包头 天津 上海
+    淮安 盐城 宿迁 淮南 蚌埠 宣城 滁州 阜阳 舟山 台州 金华 丽水 湖州 漳州 南平 宁德 上饶 景德镇
+    鹰潭 抚州 潍坊 济宁 泰安 德州 聊城 菏泽 平顶山 鹤壁 许昌 漯河 商丘 信阳 周口 驻马店 十堰 襄阳
+    荆门 孝感 咸宁 株洲 湘潭 衡阳 邵阳 常德 张家界 益阳 永州 韶关 茂名 肇庆 惠州 梅州 阳江 揭阳
+    梧州 北海 钦州 贵港 百色 贺州 来宾 三亚 攀枝花 广元 遂宁 内江 乐山 南充 眉山 达州 雅安 曲靖
+    玉溪 保山 丽江 拉萨 铜川 宝鸡 渭南 汉中 榆林 安康 商洛 武威 张掖 酒泉 乌鲁木齐 赤峰 通辽 邢台
+    张家口 承德 沧州 廊坊 衡水 阳泉 朔州 运城 忻州 鞍山 抚顺 营口 阜新 盘锦 铁岭 葫芦岛 松原
+    齐齐哈尔 大庆 伊春 佳木斯 牡丹江 绥化
     """
 )
 _PROVINCES = _listed(
@@ -193,13 +200,17 @@ _PROVINCES = _listed(
 _COUNTIES = _listed(
     """
     兴国 太和 永丰 安远 望江 怀宁 桐庐 德清 海盐 定远 金寨 霍山 清流 大余 宁都 上犹 信丰 巫山 云阳
-    石柱 富顺 泸定
+    石柱 富顺 泸定 宜丰 遂川 万安 会昌 于都 崇义 全南 寻乌 上高 奉新 铜鼓 庐江 肥西 肥东 繁昌 南陵
+    绩溪 旌德 祁门 石台 东至 枞阳 岳西 涡阳 利辛 颍上 凤台 霍邱 舒城 来安 全椒 新昌 淳安 浦江 磐安
+    开化 常山 青田 缙云 松阳 云和 仙居
     """
 )
 _DISTRICTS = _listed(
     """
     鼓楼 海淀 天河 越秀 江岸 武昌 浦东 宝山 江宁 雨花 徐汇 南山 宝安 锦江 武侯 雁塔 碑林 历下 市中
-    拱墅 滨江
+    拱墅 滨江 秦淮 建邺 栖霞 六合 溧水 高淳 静安 普陀 虹口 杨浦 闵行 嘉定 青浦 奉贤 石景山 房山
+    顺义 昌平 大兴 怀柔 平谷 密云 荔湾 番禺 花都 增城 福田 盐田 汉阳 东西湖 青羊 成华 新都 双流
+    郫都 莲湖 灞桥 阎良 临潼 高陵 崂山 城阳 上城 萧山 余杭
     """
 )
 
@@ -211,6 +222,15 @@ _CHANG = (
     ("康", False), ("寿", True), ("青", False), ("水", True),
     ("向", False), ("武", True), ("荣", False), ("葛", True),
     ("云", False), ("明", False), ("胜", False), ("岭", True),
+    ("兴", True), ("治", True), ("泰", True), ("顺", True),
+    ("垣", True), ("清", True), ("洲", True), ("岛", True),
+    ("城", True), ("虹", False), ("庆", False), ("新", False),
+    ("福", False), ("辉", False), ("风", False), ("智", False),
+    ("源", False), ("通", False), ("星", False), ("柳", False),
+    ("滩", False), ("发", False), ("裕", False), ("征", False),
+    ("塘", False), ("溪", False), ("竹", False), ("益", False),
+    ("天", False), ("信", False), ("德", False), ("美", False),
+    ("永", False), ("旺", False), ("昌", False), ("利", False),
 )  # fmt: skip
 # How these surnames are read as surnames and inside the place name, where pypinyin would not know.
 _SURNAME_READINGS = {"乐": "yue4", "葛": "ge3"}
@@ -221,7 +241,8 @@ _NAME_READINGS = {"宁都": "ning2 du1", "曾": "zeng1"}
 _TAILS = _listed(
     """
     大桥 路 公园 河 北路 东路 山 湖 新村 大道 南路 小桥 江 村 中路 二桥 西湖 花园 古镇 桥 西路 岭
-    三桥 海
+    三桥 海 大街 水库 东街 西街 湾 岛 坡 港 码头 老街 步行街 植物园 森林公园 峡谷 隧道 东湖 南湖
+    北湖 铁桥 石桥 一路 二路 南街 北街 西山 东山 铁路 运河 半岛 农场 林场 新城 寺 古城
     """
 )
 # What an area is called, and the areas called so; cities twice, they are the commonest.
@@ -232,9 +253,24 @@ _OFFICES = (
     ("县", _COUNTIES),
     ("市", _CITIES),
 )
-_TEAMS = _listed("中国 日本 韩国 巴西 德国 法国 意大利 荷兰 英国 美国 俄罗斯 泰国")
-_FACTORIES = _listed("化肥 造船 机床 纺织 玻璃 水泥 轴承 电缆 农药 啤酒 灯泡 卷烟")
-_SCHOOLS = _listed("体 农 艺 商 警 技 党 干 卫 戏 航 舞")
+_TEAMS = _listed(
+    """
+    中国 日本 韩国 巴西 德国 法国 意大利 荷兰 英国 美国 俄罗斯 泰国 瑞典 瑞士 挪威 丹麦 芬兰 波兰
+    西班牙 希腊 土耳其 伊朗 伊拉克 印度 越南 朝鲜 缅甸 老挝 埃及 南非 阿根廷 古巴 墨西哥 新西兰
+    乌克兰 捷克 匈牙利 上海 天津 广东 山东 辽宁 江苏
+    """
+)
+_FACTORIES = _listed(
+    """
+    化肥 造船 机床 纺织 玻璃 水泥 轴承 电缆 农药 啤酒 灯泡 卷烟 制药 食品 服装 家具 水泵 阀门 仪表
+    肥皂 自行车 锅炉 搪瓷 火柴 酱油 钢琴 陶瓷 轮胎
+    """
+)
+_SCHOOLS = _listed(
+    """
+    体 农 艺 商 警 技 党 干 卫 戏 航 舞 师 医 工 军 美 林 水 武 聋 盲
+    """
+)
 # (what it is, how that is said, its label, whose it is, which kinds there are)
 _CHIEFS: tuple[tuple[str, str, str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("队", "dui4", "ORG", _TEAMS, ()),
@@ -246,18 +282,49 @@ _CHIEFS: tuple[tuple[str, str, str, tuple[str, ...], tuple[str, ...]], ...] = (
 # (a verb that is also a surname, the verb's pronunciation, the surname's, objects that are also
 # given names)
 _NAMED_VERBS = (
-    ("曾", "ceng2", "zeng1", "建桥 修路 造林 远航 立功 开山 办学 庆生 建业 拓荒 治沙 筑城"),
-    ("查", "cha2", "zha1", "明 清 实 封 核 税 账 档 酒驾 真伪 漏 水源"),
-    ("解", "jie3", "xie4", "放 冻 围 困 密 禁 忧 难 燃眉 封 题 毒"),
-    ("盖", "gai4", "ge3", "新楼 高楼 学堂 大桥 新房 古城 凉亭 钟楼 农庄 小楼 粮仓 花房"),
-    ("应", "ying4", "ying1", "战 征 聘 邀 诉 考 变 急 答 援 训 募"),
-    ("任", "ren4", "ren2", "教 职 课 免 用 期 务 命 满 重道远 选 事"),
+    (
+        "曾",
+        "ceng2",
+        "zeng1",
+        "建桥 修路 造林 远航 立功 开山 办学 庆生 建业 拓荒 治沙 筑城 参军 抗洪 救人 登山 迎春 "
+        "植树 获奖 夺冠 建校 建厂 建塔 护林 开矿 养鱼 种树 画虎",
+    ),
+    (
+        "查",
+        "cha2",
+        "zha1",
+        "明 清 实 封 核 税 账 档 酒驾 真伪 漏 水源 案 房 验 处 办 获 证 水表 病因 线索",
+    ),
+    ("解", "jie3", "xie4", "放 冻 围 困 密 禁 忧 难 燃眉 封 题 毒 说 读 析 答 除 决 剖 开 放军"),
+    (
+        "盖",
+        "gai4",
+        "ge3",
+        "新楼 高楼 学堂 大桥 新房 古城 凉亭 钟楼 农庄 小楼 粮仓 花房 楼 房 桥 新屋 小屋 校舍 "
+        "新居 木屋",
+    ),
+    ("应", "ying4", "ying1", "战 征 聘 邀 诉 考 变 急 答 援 训 募 用 试 时 景 声 酬 验 诺"),
+    (
+        "任",
+        "ren4",
+        "ren2",
+        "教 职 课 免 用 期 务 命 满 重道远 选 事 意 性 重 教官 期满 他 人 班长 院长 总管",
+    ),
+    ("种", "zhong4", "chong2", "树 花 菜 瓜 豆 竹 麦 薯 草"),
+    ("过", "guo4", "guo1", "江 河 年 节 海 冬 桥 关 山 境 夜"),
+    ("召", "zhao4", "shao4", "开 集 回 见 唤"),
+    ("占", "zhan4", "zhan1", "线 先 领 地 位"),
+    ("纪", "ji4", "ji3", "念 实 录 年"),
+    ("折", "zhe2", "she2", "返 价 扣 叠"),
+    ("洗", "xi3", "xian3", "车 脸 钱 尘"),
 )
 
 _TOPICS_UNIVERSITY = _listed(
     """
     活动 创业 社团 代表 运动会 艺术节 辩论赛 公寓 记者 球队 歌手 合唱团 就业 论坛 志愿者 诗会 画展
-    车队 剧团 棋手
+    车队 剧团 棋手 公益 食堂 毕业 竞赛 交流 报告会 联谊 演讲 舞会 话剧 电影节 文化节 读书会 英语
+    作品 作文 书画 摄影 实习 贷款 医保 联合会 代表团 演唱会 晚会 聚会 调查 问卷 家长 兼职 夏令营
+    登山 导师 旅行 采访 日记 服装 杂志 频道 电台 广播 合作社 体检 心理
     """
 )
 # (after 某某大学生: a topic that also reads 生物, 生活, ... ) as (大学|..., 大学生|...)
@@ -269,18 +336,28 @@ _TOPICS_OVERLAP = (
 )
 _LEVELS = _listed("大学 中学 小学 大学")
 
-_STATES = _listed("中国 韩国 德国 法国 泰国 日本 英国 美国")
+_STATES = _listed(
+    """
+    中国 韩国 德国 法国 泰国 日本 英国 美国 瑞典 瑞士 挪威 丹麦 芬兰 波兰 西班牙 印度 越南 朝鲜
+    缅甸 埃及 南非 巴西 古巴 荷兰 伊朗 意大利
+    """
+)
 # Industries whose name with a place before it is also a company, and what either may have.
 _INDUSTRIES = _listed(
     """
     移动 石油 电信 银行 铁路 邮政 航空 证券 黄金 保险 汽车 钢铁 啤酒 电力 石化 机场 地铁 港口 烟草
-    电影 建筑 燃气 医药 电气
+    电影 建筑 燃气 医药 电气 食品 纺织 服装 玻璃 粮食 船舶 电器 家电 家具 电子 通讯 软件 传媒 影视
+    动漫 旅游 酒店 航运 海运 水务 热力 核电 风电 水电 橡胶 造纸 制药 农药 种业 乳业 粮油 牧业 渔业
+    农业 园林 地产 建材 信托 重工 机床 轴承 仪表 电缆 半导体 芯片 航天 联通 茶叶 白酒 水产 客车
+    自行车 高铁 铝业 盐业 矿业 天然气 自来水 环保 出版 电视 足球
     """
 )
 _ASSETS = _listed(
     """
     业务 价格 市场 行情 产量 销量 设备 网络 技术 利润 股票 工人 历史 广告 工程 项目 产品 数据 标准
-    人才
+    人才 生意 股份 规模 基地 品牌 质量 排名 合同 订单 客户 用户 出口 进口 收入 投资 股价 消费 资产
+    服务 计划 展会 改革 效率 价值 信息 需求 供应 合作 人员 资金 专利 设计 经验 趋势 事故 纠纷 文化
+    危机 债务 样品 门店 车队
     """
 )
 # After 民: 民办|学校 is one word and its noun, 市民|办学校 what citizens do.
@@ -291,21 +368,53 @@ _CITIZEN_DEEDS = _listed(
 )
 _SITES = _listed(
     """
-    广场 机场 大桥 车站 码头 公园 大厦 体育馆 博物馆 图书馆 医院 银行 饭店 剧院 动物园 电视台
+    广场 机场 大桥 车站 码头 公园 大厦 体育馆 博物馆 图书馆 医院 银行 饭店 剧院 动物园 电视台 影院
+    大剧院 音乐厅 美术馆 科技馆 展览馆 体育场 体育中心 游乐园 植物园 海洋馆 书店 书城 商场 商城
+    火车站 汽车站 高铁站 港口 电视塔 城墙 教堂 宾馆 酒店 学院 法院 海关 邮局 电台 日报 晚报 研究院
+    画院 话剧团 歌舞团 交响乐团 足球队 商会 钢厂 电厂 水库 隧道
     """
 )
-_SITE_LABELS = dict.fromkeys(_listed("医院 银行 饭店 电视台"), "ORG")
-_PEOPLES_LABELS = dict.fromkeys(_listed("公园 广场 大桥 会堂"), "LOC")
-_PEOPLES = _listed("银行 医院 公园 广场 政府 剧院 法院 大桥 日报 会堂 电台 出版社")
-_ROADS = _listed("东路 西路 南路 北路 中路 大道 大街 东街 西街 新村 老街 环路")
+_SITE_LABELS = dict.fromkeys(
+    _listed(
+        "医院 银行 饭店 电视台 大剧院 书店 商场 商城 宾馆 酒店 学院 法院 海关 邮局 电台 日报 "
+        "晚报 研究院"
+        "画院 话剧团 歌舞团 交响乐团 足球队 商会 钢厂 电厂 影院"
+    ),
+    "ORG",
+)
+_PEOPLES_LABELS = dict.fromkeys(
+    _listed(
+        "公园 广场 大桥 会堂 会场 体育场 体育馆 东路 西路 北路 大街 商场 大道 桥 礼堂 大礼堂 博物馆"
+    ),
+    "LOC",
+)
+_PEOPLES = _listed(
+    """
+    银行 医院 公园 广场 政府 剧院 法院 大桥 日报 会堂 电台 出版社 检察院 广播 出版 会场 电影院
+    体育场 体育馆 画报 图书馆 东路 西路 北路 大街 商场 大道 桥 晚报 礼堂 大礼堂 博物馆
+    """
+)
+_ROADS = _listed(
+    """
+    东路 西路 南路 北路 中路 大道 大街 东街 西街 新村 老街 环路 一路 二路 三路 四路 东大街 西大街
+    南大街 北大街 南街 北街 中街 小路 高架 隧道 步行街 新街 新路 后街 前街 东大道 西大道 北大道
+    公路
+    """
+)
 
 _SURNAMES = _listed(
     """
     王 李 张 刘 陈 杨 赵 黄 周 吴 徐 孙 马 胡 郭 何 高 罗 郑 梁 谢 宋 唐 许 韩 冯 邓 曹 彭 曾 萧
-    田 董 袁 潘 于 蒋 蔡 余 杜
+    田 董 袁 潘 于 蒋 蔡 余 杜 沈 姜 范 廖 邹 熊 陆 郝 孔 崔 康 秦 江 邵 孟 龙 雷 钱 汤 黎 易 武
+    贺 庞 施 陶 洪 颜 严 牛 章 鲁 伍 韦 申 毕 焦 柳 辛 谷 祁 耿 苗 童 欧 项 阮
     """
 )
-_GIVEN_FIRST = _listed("立 志 建 小 晓 永 文 国 海 春 俊 德 家 少 玉 景 学 振 书 云")
+_GIVEN_FIRST = _listed(
+    """
+    立 志 建 小 晓 永 文 国 海 春 俊 德 家 少 玉 景 学 振 书 云 天 洪 光 宗 世 正 嘉 浩 宇 梓 思
+    诗 淑 庆 耀 荣 兴 广 伟 卫 宝 秋 冬 星 启 克 继 绍 怀 汉 鸿 锦 静 如 梦 芳 瑞 福 智 信 忠 孝
+    """
+)
 # (second given character, nouns that start with it and lose it): 立新|书, 立|新书
 _GIVEN_NOUNS = (
     ("新", "书 车 歌 家 房 店 画"), ("国", "画 歌 旗 酒 宝 学"), ("红", "旗 茶 花 酒 毯 包"),
@@ -320,6 +429,9 @@ _GIVEN_NOUNS = (
 _HE_PLACES = (
     ("平", False), ("田", True), ("龙", True), ("安", False),
     ("顺", True), ("丰", False), ("林", False), ("康", False),
+    ("静", True), ("政", True), ("美", False), ("兴", False),
+    ("泰", False), ("信", False), ("义", False), ("庆", False),
+    ("源", False), ("昌", False), ("通", False), ("瑞", False),
 )  # fmt: skip
 
 # Sentences in which both readings make sense. {} is a noun phrase, person or place or thing.
@@ -470,7 +582,8 @@ def _chief(rng: random.Random, split: Split) -> _Phrase:
 
 def _named_verb(rng: random.Random, split: Split) -> _Phrase:
     """南京/曾建桥: once (céng) built a bridge, or a person called Zēng Jiànqiáo."""
-    character, verb, surname, given = rng.choice(_NAMED_VERBS)
+    known = [entry for entry in _NAMED_VERBS if _share(entry[3].split(), split)]
+    character, verb, surname, given = rng.choice(known)
     city = rng.choice(_share(_CITIES, split))
     name = rng.choice(_share(given.split(), split))
     rest = _said(name)
