@@ -15,6 +15,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from cnerta.models.acoustic import AcousticEncoder
 from cnerta.models.ctc import score_units
 from cnerta.models.geometry import HOP_SAMPLES, cache_inputs
 from cnerta.models.lexicon import pad_matches
@@ -51,6 +52,7 @@ class AcousticGraph(nn.Module):
 
     def __init__(self, model: SpeechTagger) -> None:
         super().__init__()
+        assert isinstance(model.acoustic, AcousticEncoder), "a pretrained one does not stream"
         self.encoder = model.acoustic
         # An input for each layer's keys and values: taking them out of one tensor would copy them.
         cache = cache_inputs(self.encoder.geometry.layers)

@@ -157,7 +157,13 @@ class _Layer(nn.Module):
 
 
 class AcousticEncoder(nn.Module):
-    """From samples to frames, 25 a second."""
+    """From samples to frames, 25 a second.
+
+    Attributes:
+        spectral: Features are energies over time and frequency, which SpecAugment masks.
+    """
+
+    spectral = True
 
     def __init__(self, config: AcousticConfig) -> None:
         super().__init__()

@@ -35,6 +35,7 @@ class _Description(msgspec.Struct, forbid_unknown_fields=True):
     provenance: dict[str, str]
     scores: dict[str, float]
     text_architecture: str = ""
+    acoustic_architecture: str = ""
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -74,6 +75,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         provenance=checkpoint.provenance,
         scores=checkpoint.scores,
         text_architecture=model.text_architecture,
+        acoustic_architecture=model.acoustic_architecture,
     )
     (path / _DESCRIPTION).write_bytes(msgspec.json.format(msgspec.json.encode(description)))
 
@@ -97,7 +99,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
         elif description.config.gazetteer.lists:
             lexicon = load_words(path / GAZETTEER_FILE)
         model = SpeechTagger(
-            description.config, vocabulary, scheme, description.text_architecture, lexicon
+            description.config,
+            vocabulary,
+            scheme,
+            description.text_architecture,
+            lexicon,
+            description.acoustic_architecture,
         )
         model.load_state_dict(load_file(path / _WEIGHTS))
     except OSError as error:

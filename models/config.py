@@ -11,6 +11,7 @@ from cnerta.models.labels import LabelKind
 __all__ = [
     "LEXICON_ENCODERS",
     "AcousticConfig",
+    "AcousticKind",
     "CtcConfig",
     "FusionConfig",
     "FusionKind",
@@ -23,6 +24,7 @@ __all__ = [
 ]
 
 FusionKind = Literal["none", "cma", "mmi", "aligned"]
+AcousticKind = Literal["transformer", "pretrained"]
 TextKind = Literal["bilstm", "lattice", "softlexicon", "pretrained", "zen"]
 UnitKind = Literal["characters", "pronunciations"]
 Hearing = Literal["aligned", "unaligned", "nothing"]
@@ -50,6 +52,11 @@ class AcousticConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         streaming: Encode in chunks, as speech comes in. If not, every frame attends to the whole
             utterance, as in the paper: it can be encoded only once it is there, and is encoded
             again whenever more of it has come. The chunk settings then mean nothing.
+        encoder: ``transformer``, or ours: ``pretrained`` (Whisper's, wav2vec 2.0's or HuBERT's; see
+            :mod:`cnerta.models.pretrained_acoustic`), of which only ``width`` and ``dropout`` can
+            be set, and which cannot stream.
+        checkpoint: For ``pretrained``: the weights to start from, a folder (below the data root, or
+            as it is) or a name on the Hugging Face hub.
     """
 
     mel_bins: int = 80
@@ -64,6 +71,8 @@ class AcousticConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     min_chunk: int = 4
     max_chunk: int = 24
     streaming: bool = True
+    encoder: AcousticKind = "transformer"
+    checkpoint: str = ""
 
     @property
     def usual_chunk(self) -> int | None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from cnerta.models.geometry import SAMPLE_RATE
 
-__all__ = ["SHIFT_SAMPLES", "WINDOW_SAMPLES", "FilterBank"]
+__all__ = ["SHIFT_SAMPLES", "WINDOW_SAMPLES", "FilterBank", "windows"]
 
 WINDOW_SAMPLES = 400
 SHIFT_SAMPLES = 160
@@ -95,9 +95,9 @@ class FilterBank(nn.Module):
         Returns:
             shape: (batch, windows, mel_bins), windows = (samples - 400) // 160 + 1
         """
-        windows = _windows(samples)
-        mean = windows.mean(dim=2, keepdim=True)
-        emphasised = windows[:, :, 1:] - _PRE_EMPHASIS * windows[:, :, :-1]
+        cut = windows(samples)
+        mean = cut.mean(dim=2, keepdim=True)
+        emphasised = cut[:, :, 1:] - _PRE_EMPHASIS * cut[:, :, :-1]
         emphasised = emphasised - (1 - _PRE_EMPHASIS) * mean
         # Samples 1 to 199 and, from the end, their mirror images 398 to 200.
         half = WINDOW_SAMPLES // 2 - 1
@@ -106,14 +106,14 @@ class FilterBank(nn.Module):
         imaginary = (front - back).flatten(0, 1) @ self.sines
         power = real * real + imaginary * imaginary  # shape: (batch * windows, 256)
         energies = (power @ self.mel).clamp(min=_ENERGY_FLOOR).log()
-        return energies.view(windows.shape[0], -1, self.mel.shape[1])
+        return energies.view(cut.shape[0], -1, self.mel.shape[1])
 
     def forward(self, samples: Tensor) -> Tensor:
         """Normalised log mel energies. shapes as :meth:`energies`."""
         return (self.energies(samples) - self.mean) / self.deviation
 
 
-def _windows(samples: Tensor) -> Tensor:
+def windows(samples: Tensor) -> Tensor:
     """Overlapping windows. shape: (batch, samples) -> (batch, windows, 400).
 
     Put together from blocks of one shift, two and a half a window: that copies long rows, where

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cnerta.models.acoustic import AcousticEncoder
-from cnerta.models.config import LEXICON_ENCODERS, ModelConfig, TextConfig
+from cnerta.models.config import LEXICON_ENCODERS, AcousticConfig, ModelConfig, TextConfig
 from cnerta.models.crf import ConstrainedCrf
 from cnerta.models.ctc import CtcHead, ctc_loss
 from cnerta.models.errors import ConfigError
@@ -27,6 +27,7 @@ from cnerta.models.zen import ZenEncoder
 
 if TYPE_CHECKING:
     from cnerta.models.pretrained import PretrainedEncoder
+    from cnerta.models.pretrained_acoustic import PretrainedAcousticEncoder
 
 __all__ = ["SpeechTagger", "TaggerOutput"]
 
@@ -55,6 +56,7 @@ class SpeechTagger(nn.Module):
         scheme: LabelScheme,
         text_architecture: str = "",
         lexicon: Words | None = None,
+        acoustic_architecture: str = "",
     ) -> None:
         """Build with random weights.
 
@@ -67,6 +69,8 @@ class SpeechTagger(nn.Module):
                 :func:`cnerta.models.zen.zen_architecture`.
             lexicon: Words, for a text encoder that knows words, or the gazetteer of a model that
                 has one.
+            acoustic_architecture: Of a pretrained acoustic encoder, see
+                :func:`cnerta.models.pretrained_acoustic.acoustic_architecture`.
 
         Raises:
             ConfigError: The model needs one of them and there is none, or the reverse.
@@ -74,13 +78,14 @@ class SpeechTagger(nn.Module):
         super().__init__()
         self.lexicon = lexicon
         self.text_architecture = text_architecture
+        self.acoustic_architecture = acoustic_architecture
         self.config = config
         self.vocabulary = vocabulary
         self.scheme = scheme
         words = lexicon if isinstance(lexicon, Lexicon) else None
         self.text = _text_encoder(config.text, vocabulary, text_architecture, words)
         self.word_kinds = _word_kinds(config, lexicon)
-        self.acoustic = AcousticEncoder(config.acoustic)
+        self.acoustic = _acoustic_encoder(config.acoustic, acoustic_architecture)
         tied = config.ctc.units == "pronunciations"
         self.ctc = CtcHead(vocabulary, config.acoustic.width, tied=tied)
         width = self.text.width
@@ -164,6 +169,17 @@ def _word_kinds(config: ModelConfig, lexicon: Words | None) -> WordKinds | None:
         wanted = "no gazetteer" if gazetteer else "a gazetteer (model.gazetteer.lists)"
         raise ConfigError(f"expected {wanted} for this model")
     return WordKinds(config.gazetteer, gazetteer) if gazetteer else None
+
+
+def _acoustic_encoder(
+    config: AcousticConfig, architecture: str
+) -> AcousticEncoder | PretrainedAcousticEncoder:
+    if config.encoder == "pretrained":
+        # Only these models need the library, which takes seconds to import.
+        from cnerta.models.pretrained_acoustic import PretrainedAcousticEncoder
+
+        return PretrainedAcousticEncoder(config, architecture)
+    return AcousticEncoder(config)
 
 
 def _text_encoder(

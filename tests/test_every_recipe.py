@@ -25,6 +25,7 @@ from torch import nn  # noqa: E402
 
 from cnerta.export import write  # noqa: E402
 from cnerta.export.graphs import AcousticGraph, UtteranceGraph, write_graph  # noqa: E402
+from cnerta.models.acoustic import AcousticEncoder  # noqa: E402
 from cnerta.models.checkpoint import load_checkpoint  # noqa: E402
 from cnerta.models.decoding import CrfDecoder  # noqa: E402
 from cnerta.models.inference import Model  # noqa: E402
@@ -37,7 +38,7 @@ from cnerta.streamer.sources import TimedLine, TimedTranscript  # noqa: E402
 from cnerta.train.loop import Trainer  # noqa: E402
 from cnerta.train.recipe import Recipe, Source, load_recipe, recipe_names  # noqa: E402
 
-from .models import zen_checkpoint  # noqa: E402
+from .models import acoustic_checkpoint, zen_checkpoint  # noqa: E402
 
 TEXTS = ["南京市长江大桥", "江大桥市长", "长江", "南京市长说"]
 ENTITIES = [
@@ -83,6 +84,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "words.txt").write_text(words, encoding="utf-8")
     write_bert(folder / "bert")
     zen_checkpoint.write(folder / "zen", zen_checkpoint.published())
+    for kind in ("whisper", "hubert"):
+        acoustic_checkpoint.write(folder / kind, kind)
     return folder
 
 
@@ -108,6 +111,7 @@ def shrunken(name: str) -> Recipe:
         recipe.model.acoustic,
         mel_bins=40, conv_channels=2, width=8, layers=1, heads=2, feed_forward=8,
         left_frames=8, chunk_frames=4,
+        checkpoint=name.removesuffix("-m3t") if recipe.model.acoustic.checkpoint else "",
     )  # fmt: skip
     text, fusion = recipe.model.text, recipe.model.fusion
     text = replace(
@@ -144,15 +148,16 @@ def small_source(source: Source) -> Source:
 
 @pytest.fixture(scope="module")
 def exporter(tmp_path_factory: pytest.TempPathFactory) -> pytest.MonkeyPatch:
-    """Exports each kind of acoustic graph once.
+    """Exports each kind of acoustic graph once, but for those of pretrained encoders.
 
-    All models of this file are given the same acoustic weights, so that one file is right for all:
-    the exporter's own check against torch runs for each of them nevertheless.
+    All other models of this file are given the same acoustic weights, so that one file is right for
+    all: the exporter's own check against torch runs for each of them nevertheless.
     """
     folder = tmp_path_factory.mktemp("graphs")
 
     def once(graph: nn.Module, example: tuple[torch.Tensor, ...], path: Path) -> None:
-        if not isinstance(graph, AcousticGraph | UtteranceGraph):
+        shared = isinstance(graph, AcousticGraph | UtteranceGraph)
+        if not shared or not isinstance(graph.encoder, AcousticEncoder):
             write_graph(graph, example, path)
             return
         kept = folder / type(graph).__name__
@@ -204,8 +209,9 @@ def test_a_recipe_trains_exports_and_answers(
     if name not in EXPORTED and "CNERTA_ALL" not in os.environ:
         return
     model = checkpoint.model
-    acoustic_weights.update(acoustic_weights or model.acoustic.state_dict())
-    model.acoustic.load_state_dict(acoustic_weights)
+    if isinstance(model.acoustic, AcousticEncoder):
+        acoustic_weights.update(acoustic_weights or model.acoustic.state_dict())
+        model.acoustic.load_state_dict(acoustic_weights)
     written = write.export_bundle(checkpoint, tmp_path / "bundle")
     assert max(written.acoustic_difference, written.tagger_difference) <= 1e-4
     served = Model.load(tmp_path / "bundle", device="cpu")

@@ -55,4 +55,5 @@ def average_checkpoints(paths: Sequence[Path]) -> Checkpoint:
 def _composition(model: SpeechTagger) -> tuple[object, ...]:
     vocabulary = model.vocabulary
     tags = (model.scheme.kind, model.scheme.tags)
-    return (model.config, vocabulary.sha256, tags, model.text_architecture)
+    architectures = (model.text_architecture, model.acoustic_architecture)
+    return (model.config, vocabulary.sha256, tags, architectures)

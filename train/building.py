@@ -11,7 +11,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from cnerta.models.config import LEXICON_ENCODERS, GazetteerConfig, ModelConfig
+from cnerta.models.acoustic import AcousticEncoder
+from cnerta.models.config import (
+    LEXICON_ENCODERS,
+    AcousticConfig,
+    GazetteerConfig,
+    ModelConfig,
+)
 from cnerta.models.errors import CheckpointError, ConfigError, DataError
 from cnerta.models.gazetteer import Gazetteer
 from cnerta.models.labels import LabelScheme
@@ -22,6 +28,11 @@ from cnerta.models.pretrained import (
     pretrained_architecture,
     pretrained_characters,
     principal_embeddings,
+)
+from cnerta.models.pretrained_acoustic import (
+    PretrainedAcousticEncoder,
+    acoustic_architecture,
+    load_acoustic,
 )
 from cnerta.models.tagger import SpeechTagger
 from cnerta.models.vectors import vector_characters
@@ -106,7 +117,8 @@ def new_model(
                 "which knows words itself, got some"
             )
         lexicon = _gazetteer(recipe.model.gazetteer, data_root)
-    model = _build_model(recipe.model, vocabulary, scheme, pretrained, lexicon)
+    acoustic = _acoustic_checkpoint(recipe.model.acoustic, data_root)
+    model = _build_model(recipe.model, vocabulary, scheme, pretrained, lexicon, acoustic)
     start_from_vectors(model, data_root)
     _set_statistics(model, training, recipe.seed, cache)
     parameters = sum(p.numel() for p in model.parameters())
@@ -125,6 +137,8 @@ def _set_statistics(
     model: SpeechTagger, examples: Sequence[Example], seed: int, cache: AudioCache
 ) -> None:
     """Mean and deviation of the filter bank over a sample of the recordings."""
+    if not isinstance(model.acoustic, AcousticEncoder):
+        return  # a pretrained one has its own
     spoken = [e for e in examples if e.audio is not None]
     if not spoken:
         return
@@ -165,6 +179,7 @@ def with_gazetteer(model: SpeechTagger, config: GazetteerConfig, data_root: Path
         model.scheme,
         model.text_architecture,
         gazetteer,
+        model.acoustic_architecture,
     )
     weights = grown.state_dict()
     for name, known in model.state_dict().items():
@@ -186,7 +201,8 @@ def take_acoustic(model: SpeechTagger, other: SpeechTagger) -> None:
     ours, theirs = model.config, other.config
     # The same weights run in chunks and with full context.
     sizes = msgspec.structs.replace(theirs.acoustic, streaming=ours.acoustic.streaming)
-    if ours.acoustic != sizes or ours.ctc.units != theirs.ctc.units:
+    same = ours.acoustic == sizes and model.acoustic_architecture == other.acoustic_architecture
+    if not same or ours.ctc.units != theirs.ctc.units:
         raise CheckpointError("expected an acoustic encoder of the same sizes, got another")
     model.acoustic.load_state_dict(other.acoustic.state_dict())
     model.ctc.take(other.ctc, model.vocabulary.units, other.vocabulary.units)
@@ -198,28 +214,60 @@ def _checkpoint_source(name: str, data_root: Path) -> str:
     return str(below) if name and below.is_dir() else name
 
 
+def _acoustic_checkpoint(config: AcousticConfig, data_root: Path) -> str:
+    """Where the pretrained acoustic encoder is; empty for one that starts from nothing.
+
+    Raises:
+        ConfigError: There should be one and none is named, or the reverse.
+    """
+    if (config.encoder == "pretrained") != bool(config.checkpoint):
+        wanted = "a folder or hub name" if config.encoder == "pretrained" else "none"
+        raise ConfigError(
+            f"expected model.acoustic.checkpoint to be {wanted} with the acoustic encoder "
+            f"{config.encoder!r}, got {config.checkpoint!r}"
+        )
+    return _checkpoint_source(config.checkpoint, data_root)
+
+
 def _build_model(
     config: ModelConfig,
     vocabulary: Vocabulary,
     scheme: LabelScheme,
     checkpoint: str,
     lexicon: Words | None,
+    acoustic_checkpoint: str,
+) -> SpeechTagger:
+    """A new model, its encoders started from checkpoints if there are any."""
+    hears = acoustic_architecture(acoustic_checkpoint) if acoustic_checkpoint else ""
+    model = _build_from_text(config, vocabulary, scheme, checkpoint, lexicon, hears)
+    if isinstance(model.acoustic, PretrainedAcousticEncoder):
+        load_acoustic(model.acoustic, acoustic_checkpoint)
+    return model
+
+
+def _build_from_text(
+    config: ModelConfig,
+    vocabulary: Vocabulary,
+    scheme: LabelScheme,
+    checkpoint: str,
+    lexicon: Words | None,
+    hears: str,
 ) -> SpeechTagger:
     """A new model, its text encoder started from a checkpoint if there is one."""
     if config.text.encoder == "zen":
         architecture = zen_architecture(checkpoint)
-        model = SpeechTagger(config, vocabulary, scheme, architecture, lexicon)
+        model = SpeechTagger(config, vocabulary, scheme, architecture, lexicon, hears)
         assert isinstance(model.text, ZenEncoder), "as configured"
         assert isinstance(lexicon, Lexicon), "a ZEN has one"
         load_zen(model.text, checkpoint, vocabulary, lexicon)
         return model
     if config.text.encoder == "pretrained":
         architecture = pretrained_architecture(checkpoint)
-        model = SpeechTagger(config, vocabulary, scheme, architecture, lexicon)
+        model = SpeechTagger(config, vocabulary, scheme, architecture, lexicon, hears)
         assert isinstance(model.text, PretrainedEncoder), "as configured"
         load_pretrained(model.text, checkpoint, vocabulary)
         return model
-    model = SpeechTagger(config, vocabulary, scheme, lexicon=lexicon)
+    model = SpeechTagger(config, vocabulary, scheme, "", lexicon, hears)
     if checkpoint:
         assert not isinstance(model.text, PretrainedEncoder | ZenEncoder), "as configured"
         rows = principal_embeddings(checkpoint, vocabulary, config.text.embedding)

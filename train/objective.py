@@ -88,7 +88,7 @@ def encode_batch(
     # Energies span more than half precision can tell apart, and serving computes them in single.
     with torch.autocast(batch.samples.device.type, enabled=False):
         features = model.acoustic.features(batch.samples)
-    if augmentation is not None:
+    if augmentation is not None and model.acoustic.spectral:
         features = spec_augment(features, augmentation)
     return model.acoustic.encode(features, counts, chunk), counts
 

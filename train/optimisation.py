@@ -32,6 +32,7 @@ __all__ = ["NotFiniteError", "Optimisation", "OutOfMemoryError", "learning_rate"
 logger = logging.getLogger(__name__)
 
 _TEXT = "text."
+_ACOUSTIC = "acoustic."
 _NAMED = 5
 # Below this the scaler has nothing left to lower: the gradients themselves are not finite.
 _LEAST_SCALE = 1.0
@@ -225,13 +226,15 @@ def _parameter_groups(
     stage: Stage, trained: Mapping[str, torch.nn.Parameter]
 ) -> list[dict[str, Any]]:
     """Parameters with their share of the stage's learning rate."""
-    share = stage.text_learning_rate / stage.learning_rate if stage.text_learning_rate else 1.0
-    groups = []
-    for is_text in (False, True):
-        members = [p for n, p in trained.items() if n.startswith(_TEXT) == is_text]
-        if members:
-            groups.append({"params": members, "share": share if is_text else 1.0})
-    return groups
+    rates = {_TEXT: stage.text_learning_rate, _ACOUSTIC: stage.acoustic_learning_rate, "": 0.0}
+    members: dict[str, list[torch.nn.Parameter]] = {prefix: [] for prefix in rates}
+    for name, parameter in trained.items():
+        members[next(prefix for prefix in rates if name.startswith(prefix))].append(parameter)
+    return [
+        {"params": members[prefix], "share": rate / stage.learning_rate if rate else 1.0}
+        for prefix, rate in rates.items()
+        if members[prefix]
+    ]
 
 
 def _name(clip: Clip) -> str:

@@ -75,6 +75,8 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         batch_seconds: Audio of a batch, at most.
         learning_rate: Peak rate of Adam.
         text_learning_rate: Peak rate of a pretrained text encoder; 0: ``learning_rate``.
+        acoustic_learning_rate: Peak rate of the acoustic encoder, which a pretrained one wants
+            lower; 0: ``learning_rate``.
         warmup_steps: Steps to the peak.
         decay: Linear decay to this share of the peak over the stage.
         freeze_acoustic: Do not train the acoustic encoder and the CTC head.
@@ -97,6 +99,7 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     batch_seconds: float = 120.0
     learning_rate: float = 1e-3
     text_learning_rate: float = 0.0
+    acoustic_learning_rate: float = 0.0
     warmup_steps: int = 100
     decay: float = 0.05
     freeze_acoustic: bool = False

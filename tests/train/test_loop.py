@@ -193,3 +193,17 @@ def test_a_loss_that_is_not_finite_is_said(data: Path, tmp_path: Path) -> None:
 def test_an_acoustic_stage_needs_recordings(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected recordings"):
         Trainer(recipe(data, "data.tones.speech=false"), data, tmp_path / "run", cpu=True).run()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("model.acoustic.encoder=pretrained", "model.acoustic.streaming=false"),
+        ("model.acoustic.checkpoint=somewhere",),
+    ],
+)
+def test_a_pretrained_acoustic_encoder_and_its_checkpoint_go_together(
+    settings: tuple[str, ...], data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"expected model\.acoustic\.checkpoint to be"):
+        Trainer(recipe(data, *settings), data, tmp_path, cpu=True)

@@ -273,3 +273,22 @@ def test_a_run_that_goes_on_with_other_data_says_so(
     (data / "tones.jsonl").write_text("".join(rows[1:]))
     Trainer(recipe(data), data, tmp_path / "run", cpu=True)
     assert "data has changed since the run was started last: tones" in caplog.text
+
+
+def test_encoders_have_rates_of_their_own(data: Path, tmp_path: Path) -> None:
+    rates = {"learning_rate": 1e-3, "text_learning_rate": 1e-5, "acoustic_learning_rate": 1e-4}
+    overrides = [f"stages.1.{name}={rate}" for name, rate in rates.items()]
+    one = OneStep(data, tmp_path / "run", 1, *overrides)
+    before = {n: p.detach().clone() for n, p in one.model.named_parameters()}
+    examples = read_source(Source(format="manifest", path="tones.jsonl"), data)
+    one.optimisation.train()
+    one.optimisation.step([one.part([(e,) for e in examples[:6]])], rates["learning_rate"])
+    moved: dict[str, float] = {}
+    for name, parameter in one.model.named_parameters():
+        part = name.split(".")[0]
+        by = float((parameter.detach() - before[name]).abs().max())
+        moved[part] = max(moved.get(part, 0.0), by)
+    # Adam's first step is the rate itself.
+    assert moved["text"] == pytest.approx(1e-5, rel=0.1)
+    assert moved["acoustic"] == pytest.approx(1e-4, rel=0.1)
+    assert moved["emissions"] == pytest.approx(1e-3, rel=0.1)
