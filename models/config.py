@@ -166,6 +166,9 @@ class FusionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             CTC probability of each character at each of the first so many frames. Later frames are
             not seen in this way. 366 in the release: the longest of its recordings, 14.6 s. 0 for
             none.
+        prosody: Ours: weight of an auxiliary task, in which the fused representation tells how
+            strong a boundary the speaker made after each character, where the data have prosody
+            marks; 0 for none.
     """
 
     kind: FusionKind = "cma"
@@ -177,6 +180,7 @@ class FusionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pause_context: int = 0
     context: int = 0
     posterior_features: int = 0
+    prosody: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what would be silently ignored or cannot be built."""

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from cnerta.models.pretrained import PretrainedEncoder
     from cnerta.models.pretrained_acoustic import PretrainedAcousticEncoder
 
-__all__ = ["SpeechTagger", "TaggerOutput"]
+__all__ = ["BREAK_LEVELS", "SpeechTagger", "TaggerOutput"]
+
+BREAK_LEVELS = 5
+"""None, prosodic word, prosodic phrase, intonation phrase, utterance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +43,13 @@ class TaggerOutput:
         emissions: CRF emission scores. shape: (batch, length, tags)
         log_probabilities: Masked CTC, column 0 the blank, column 1 + u the character u.
             shape: (batch, time, 1 + length)
+        breaks: Scores of how strong a boundary is heard after each character; None for a model that
+            was not told to. Only for training. shape: (batch, length, 5)
     """
 
     emissions: Tensor
     log_probabilities: Tensor
+    breaks: Tensor | None = None
 
 
 class SpeechTagger(nn.Module):
@@ -92,6 +98,9 @@ class SpeechTagger(nn.Module):
         self.fusion = build_fusion(config.fusion, width, config.acoustic.width)
         if self.fusion is not None:
             width += self.fusion.width
+        self.breaks: nn.Linear | None = None
+        if self.fusion is not None and config.fusion.prosody:
+            self.breaks = nn.Linear(self.fusion.width, BREAK_LEVELS)
         width += config.fusion.posterior_features
         width += self.word_kinds.width if self.word_kinds else 0
         self.context: BiLstm | None = None
@@ -127,10 +136,12 @@ class SpeechTagger(nn.Module):
             encoded = self.text(characters, counts, matches)
         else:
             encoded = self.text(characters, counts)
+        breaks = None
         if self.fusion is not None:
             # The CTC task trains the guidance; the entity loss must not bend it.
             fused = self.fusion(encoded, counts, frames, frame_counts, log_probabilities.detach())
             encoded = torch.cat([encoded, fused], dim=2)
+            breaks = self.breaks(fused) if self.breaks is not None else None
         if self.config.fusion.posterior_features:
             features = posterior_features(
                 log_probabilities, frame_counts, self.config.fusion.posterior_features
@@ -141,7 +152,7 @@ class SpeechTagger(nn.Module):
             encoded = torch.cat([encoded, self.word_kinds(matches, characters.shape[1])], dim=2)
         if self.context is not None:
             encoded = self.context(self.dropout(encoded), counts)
-        return TaggerOutput(self.emissions(self.dropout(encoded)), log_probabilities)
+        return TaggerOutput(self.emissions(self.dropout(encoded)), log_probabilities, breaks)
 
     def entity_loss(self, output: TaggerOutput, tags: Tensor, counts: Tensor) -> Tensor:
         """CRF negative log-likelihood, mean over sentences (equation 2)."""

@@ -26,6 +26,7 @@ from cnerta.train.recipe import Augmentation, Source, Stage
 __all__ = ["Batch", "BatchBuilder", "Clip", "plan_epoch"]
 
 UNKNOWN_FRAME = -1
+UNKNOWN_BREAK = -1
 _JOIN_PAUSE_MS = (0, 250)
 
 Clip = tuple[Example, ...]
@@ -46,6 +47,8 @@ class Batch:
         unit_counts: Valid units. shape: (batch,)
         frame_units: Column each frame speaks, BLANK in pauses, UNKNOWN_FRAME where times are not
             known. shape: (batch, frames)
+        breaks: Boundary heard after each character, 0 to 4, UNKNOWN_BREAK where it is not known.
+            shape: (batch, length)
         matches: Words of the lexicon or gazetteer in each text, see
             :mod:`cnerta.models.lexicon`; padding only for a model without one.
             shape: (batch, matches, 3)
@@ -59,6 +62,7 @@ class Batch:
     units: Tensor
     unit_counts: Tensor
     frame_units: Tensor
+    breaks: Tensor
     matches: Tensor
 
     def to(self, device: torch.device) -> Batch:
@@ -178,6 +182,7 @@ class BatchBuilder:
             units=_pad([u.units for u in made], BLANK),
             unit_counts=torch.tensor([len(u.units) for u in made]),
             frame_units=_pad([u.frame_units for u in made], UNKNOWN_FRAME, frames),
+            breaks=_pad([u.breaks for u in made], UNKNOWN_BREAK),
             matches=torch.from_numpy(pad_matches([u.matches for u in made])),
         )
 
@@ -201,9 +206,11 @@ class BatchBuilder:
         tags = np.array(self.scheme.encode(known, len(text)), np.int64)
         empty = np.zeros(0, np.int64)
         if clip[0].audio is None or generator.random() < drop_audio:
-            return _Utterance(characters, tags, np.zeros(0, np.float32), empty, empty, matches)
+            silence = np.zeros(0, np.float32)
+            return _Utterance(characters, tags, silence, empty, empty, empty, matches)
         samples, units, frame_units = self._speech(clip, generator)
-        return _Utterance(characters, tags, samples, units, frame_units, matches)
+        breaks = np.array(clip[0].breaks or () if len(clip) == 1 else (), np.int64)
+        return _Utterance(characters, tags, samples, units, frame_units, breaks, matches)
 
     def _speech(
         self, clip: Clip, generator: np.random.Generator
@@ -288,6 +295,7 @@ class _Utterance:
     samples: npt.NDArray[np.float32]
     units: npt.NDArray[np.int64]
     frame_units: npt.NDArray[np.int64]
+    breaks: npt.NDArray[np.int64]
     matches: npt.NDArray[np.int64]
 
 

@@ -51,7 +51,7 @@ from cnerta.train.lexicon import lexicon_paths, start_from_vectors
 from cnerta.train.pronunciations import character_readings
 from cnerta.train.recipe import Recipe
 
-__all__ = ["new_model", "take_acoustic", "with_gazetteer"]
+__all__ = ["new_model", "take_acoustic", "with_gazetteer", "with_prosody"]
 
 logger = logging.getLogger(__name__)
 
@@ -173,14 +173,7 @@ def with_gazetteer(model: SpeechTagger, config: GazetteerConfig, data_root: Path
         ConfigError: A list cannot be read.
     """
     gazetteer = _gazetteer(config, data_root)
-    grown = SpeechTagger(
-        msgspec.structs.replace(model.config, gazetteer=config),
-        model.vocabulary,
-        model.scheme,
-        model.text_architecture,
-        gazetteer,
-        model.acoustic_architecture,
-    )
+    grown = _like(model, msgspec.structs.replace(model.config, gazetteer=config), gazetteer)
     weights = grown.state_dict()
     for name, known in model.state_dict().items():
         new = weights[name]
@@ -190,6 +183,32 @@ def with_gazetteer(model: SpeechTagger, config: GazetteerConfig, data_root: Path
             new.zero_()
             new[:, : known.shape[1]] = known
     return grown
+
+
+def with_prosody(model: SpeechTagger, weight: float) -> SpeechTagger:
+    """Set the weight of a trained model's prosody task, which it may not have had or may not keep.
+
+    Args:
+        model: The model.
+        weight: See :class:`cnerta.models.config.FusionConfig`.
+    """
+    fusion = msgspec.structs.replace(model.config.fusion, prosody=weight)
+    grown = _like(model, msgspec.structs.replace(model.config, fusion=fusion), model.lexicon)
+    known = model.state_dict()
+    grown.load_state_dict({n: known.get(n, new) for n, new in grown.state_dict().items()})
+    return grown
+
+
+def _like(model: SpeechTagger, config: ModelConfig, lexicon: Words | None) -> SpeechTagger:
+    """A model with random weights that is like another but for its settings and words."""
+    return SpeechTagger(
+        config,
+        model.vocabulary,
+        model.scheme,
+        model.text_architecture,
+        lexicon,
+        model.acoustic_architecture,
+    )
 
 
 def take_acoustic(model: SpeechTagger, other: SpeechTagger) -> None:

@@ -8,7 +8,8 @@ Four formats, see :class:`cnerta.train.recipe.Source`:
   compared with what was said.
 * AISHELL-NER: lines of a name and a text with brackets around entities, recordings as for CNERTA.
 * manifest: JSON lines ``{"audio", "text", "entities"}``, audio relative to the file, optionally
-  ``characters`` (times in ms) and ``readings`` (pinyin of each character).
+  ``characters`` (times in ms), ``readings`` (pinyin of each character) and ``prosody`` (the text
+  with its boundaries marked, see :mod:`cnerta.train.prosody`).
 * words: a folder of single recordings named ``cmn-<hanzi or pinyin>.<ext>``.
 """
 
@@ -27,6 +28,7 @@ from cnerta.models.errors import DataError
 from cnerta.models.labels import Span
 from cnerta.models.normalisation import NormalisedText, normalise
 from cnerta.train.aishell import Transcripts, find_transcripts, read_bracketed
+from cnerta.train.prosody import break_levels
 from cnerta.train.recipe import Source
 from cnerta.train.recordings import archive_of, find_recordings, speaker_of
 
@@ -47,6 +49,7 @@ class Example:
         audio: Recording; None for text only.
         times_ms: Start and end of each character; None where unknown.
         readings: Pinyin of each character, tone digit last; None where unknown.
+        breaks: How strong a boundary is heard after each character, 0 to 4; None where unknown.
         isolated: The recording holds this one word and silence around it, so its loud part tells
             roughly where the characters are (see :func:`cnerta.train.flat_start.isolated_times`).
         name: The recording's, whether it is used or not; empty where there is none.
@@ -58,6 +61,7 @@ class Example:
     audio: Path | None = None
     times_ms: tuple[tuple[float, float], ...] | None = None
     readings: tuple[str, ...] | None = None
+    breaks: tuple[int, ...] | None = None
     isolated: bool = False
     name: str = ""
     speaker: str = ""
@@ -92,7 +96,7 @@ def read_source(source: Source, data_root: Path, *, cache: Path | None = None) -
     if source.limit:
         examples = examples[: source.limit]
     if not source.speech:
-        examples = [replace(e, audio=None, times_ms=None) for e in examples]
+        examples = [replace(e, audio=None, times_ms=None, breaks=None) for e in examples]
     if not examples:
         raise DataError(f"expected at least one example in {path}, got none")
     return examples
@@ -174,6 +178,7 @@ def normalise_example(example: Example) -> Example:
         spans=spans,
         times_ms=None if times is None else _spread(times, normalised),
         readings=None if readings is None else tuple(readings[i] for i in kept),
+        breaks=None if example.breaks is None else _last_of_each(example.breaks, normalised),
     )
 
 
@@ -189,6 +194,16 @@ def _spread(
         edges = [begin + i * (stop - begin) / count for i in range(count)] + [stop]
         spread += pairwise(edges)
     return tuple(spread)
+
+
+def _last_of_each(breaks: Sequence[int], text: NormalisedText) -> tuple[int, ...]:
+    """The boundary after each normalised character: inside a token there is none."""
+    levels = []
+    for i in range(len(text.text)):
+        start, end = text.original_range(i, i + 1)
+        ends = text.normalised_range(start, end)[1] == i + 1
+        levels.append(breaks[end - 1] if ends else 0)
+    return tuple(levels)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -223,12 +238,14 @@ def _example(row: dict[str, Any], entity_field: str) -> Example:
     for name, values in (("characters", times), ("readings", readings)):
         if values is not None and len(values) != len(text):
             raise DataError(f"expected {len(text)} {name}, got {len(values)}")
+    prosody = row.get("prosody")
     name = Path(row.get("audio") or "").stem
     return Example(
         text=text,
         spans=spans,
         times_ms=None if times is None else tuple((float(s), float(e)) for s, e in times),
         readings=None if readings is None else tuple(map(str, readings)),
+        breaks=None if prosody is None else break_levels(text, str(prosody)),
         name=name,
         # What a voice reads is often named after the recording whose text it reads.
         speaker=str(row.get("voice") or row.get("speaker") or speaker_of(name)),

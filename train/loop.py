@@ -34,7 +34,7 @@ from cnerta.models.tagger import SpeechTagger
 from cnerta.models.zen import ZenEncoder
 from cnerta.train.audio import AudioCache
 from cnerta.train.batch import BatchBuilder, Clip, plan_epoch
-from cnerta.train.building import new_model, take_acoustic, with_gazetteer
+from cnerta.train.building import new_model, take_acoustic, with_gazetteer, with_prosody
 from cnerta.train.data import Example, read_source
 from cnerta.train.environment import ENVIRONMENT, RECIPE, describe_start, record_start
 from cnerta.train.evaluation import torch_predictions, unit_errors
@@ -185,6 +185,9 @@ class Trainer:
             model = load_checkpoint(init).model
             if self.recipe.model.gazetteer.lists and model.lexicon is None:
                 model = with_gazetteer(model, self.recipe.model.gazetteer, self.data_root)
+            prosody = self.recipe.model.fusion.prosody
+            if prosody != model.config.fusion.prosody:
+                model = with_prosody(model, prosody)
         else:
             training = self._examples(sorted({n for s in self.recipe.stages for n in s.train}))
             model = new_model(self.recipe, self.data_root, training, self.cache)

@@ -11,7 +11,7 @@ from cnerta.models.ctc import BLANK, ctc_loss
 from cnerta.models.geometry import HOP_SAMPLES
 from cnerta.models.tagger import SpeechTagger
 from cnerta.train.augment import spec_augment
-from cnerta.train.batch import UNKNOWN_FRAME, Batch
+from cnerta.train.batch import UNKNOWN_BREAK, UNKNOWN_FRAME, Batch
 from cnerta.train.recipe import Augmentation, Stage
 
 __all__ = ["Amounts", "Objective", "Shares", "encode_batch"]
@@ -29,12 +29,14 @@ class Shares:
         heard: Of those with audio.
         units: Of the spoken units.
         timed: Of the frames whose unit is known, pauses counting half.
+        marked: Of the characters whose boundary is known.
     """
 
     sentences: float = 1.0
     heard: float = 1.0
     units: float = 1.0
     timed: float = 1.0
+    marked: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Amounts:
     heard: float
     units: float
     timed: float
+    marked: float
 
     @classmethod
     def of(cls, batch: Batch) -> Amounts:
@@ -56,11 +59,12 @@ class Amounts:
             heard=int((batch.sample_counts > 0).sum()),
             units=int(batch.unit_counts.sum()),
             timed=int(known.sum()) - (1 - _PAUSE_WEIGHT) * pauses,
+            marked=int((batch.breaks != UNKNOWN_BREAK).sum()),
         )
 
-    def values(self) -> tuple[float, float, float, float]:
-        """The four numbers."""
-        return (self.sentences, self.heard, self.units, self.timed)
+    def values(self) -> tuple[float, ...]:
+        """The numbers, in order."""
+        return (self.sentences, self.heard, self.units, self.timed, self.marked)
 
     def shares(self, total: Amounts) -> Shares:
         """Shares of a batch with these amounts in a step with ``total``."""
@@ -124,6 +128,10 @@ class Objective(nn.Module):
         if weight and heard and not frozen:
             ctc = self.model.masked_ctc_loss(output, batch.characters, batch.counts, frame_counts)
             loss = loss + weight * shares.heard * ctc
+        marked = batch.breaks != UNKNOWN_BREAK
+        if output.breaks is not None and bool(marked.any()):
+            own = nn.functional.cross_entropy(output.breaks[marked], batch.breaks[marked])
+            loss = loss + self.model.config.fusion.prosody * shares.marked * own
         if self.stage.acoustic_weight and heard:
             own = self._acoustic_loss(frames, frame_counts, batch, shares)
             loss = loss + self.stage.acoustic_weight * own

@@ -10,6 +10,7 @@ process may have no part of a step at all.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -139,7 +140,9 @@ class Optimisation:
 
     def _total(self, own: Sequence[Amounts]) -> Amounts:
         """Amounts of the step in all processes."""
-        mine = torch.tensor([a.values() for a in own], dtype=torch.float64).reshape(-1, 4).sum(0)
+        count = len(dataclasses.fields(Amounts))
+        rows = torch.tensor([a.values() for a in own], dtype=torch.float64)
+        mine = rows.reshape(-1, count).sum(0)  # also of no rows
         # Whole and half numbers: exact in single precision, which is all that some devices have.
         mine = mine.float().to(self.accelerator.device)
         return Amounts(*self.accelerator.reduce(mine, "sum").tolist())

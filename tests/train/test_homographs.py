@@ -14,7 +14,7 @@ DEV = homograph_pairs(200, split="dev")
 BOTH = TRAIN + DEV
 
 # Characters whose pronunciation may decide; everything else must sound the same in both readings.
-DECISIVE_CHARACTERS = set("长乐曾查解盖应任")
+DECISIVE_CHARACTERS = set("长乐曾查解盖应任种过召占纪折洗")
 
 
 def boundaries(pair: HomographPair) -> tuple[set[int], set[int]]:
