@@ -123,7 +123,7 @@ $(DATA)/spoken/voted/.done: $(DATA)/text/voted_named.jsonl $(KOKORO) $(KOKORO_VO
 	@touch $@
 
 $(DATA)/spoken/homographs_train/.done: $(KOKORO) $(KOKORO_VOICES) | $(voices_ready)
-	$(speak) --homographs 550 --split train $(SPEAK_ARGS)
+	$(speak) --homographs 1100 --split train $(SPEAK_ARGS)
 	@touch $@
 
 $(DATA)/spoken/homographs_dev/.done: $(KOKORO) $(KOKORO_VOICES) | $(voices_ready)
