@@ -215,22 +215,23 @@ _DISTRICTS = _listed(
 )
 
 # (after 长, a place by itself): 长江 and 江, 长安 and 安: the second character is a surname.
+# Left out is what dictionaries list as a place though few would see one in it, or the reverse:
+# 长龙, 长水.
 _CHANG = (
-    ("江", True), ("白", False), ("乐", True), ("安", True),
-    ("宁", True), ("沙", True), ("丰", True), ("龙", False),
-    ("阳", True), ("林", False), ("海", True), ("平", True),
-    ("康", False), ("寿", True), ("青", False), ("水", True),
-    ("向", False), ("武", True), ("荣", False), ("葛", True),
-    ("云", False), ("明", False), ("胜", False), ("岭", True),
+    ("江", True), ("乐", True), ("安", True), ("宁", True),
+    ("沙", True), ("丰", True), ("阳", True), ("林", False),
+    ("海", True), ("平", True), ("康", False), ("寿", True),
+    ("青", False), ("向", False), ("武", True), ("荣", False),
+    ("葛", True), ("云", False), ("明", False), ("岭", True),
     ("兴", True), ("治", True), ("泰", True), ("顺", True),
     ("垣", True), ("清", True), ("洲", True), ("岛", True),
-    ("城", True), ("虹", False), ("庆", False), ("新", False),
-    ("福", False), ("辉", False), ("风", False), ("智", False),
-    ("源", False), ("通", False), ("星", False), ("柳", False),
-    ("滩", False), ("发", False), ("裕", False), ("征", False),
-    ("塘", False), ("溪", False), ("竹", False), ("益", False),
-    ("天", False), ("信", False), ("德", False), ("美", False),
-    ("永", False), ("旺", False), ("昌", False), ("利", False),
+    ("城", True), ("虹", False), ("新", False), ("福", False),
+    ("辉", False), ("风", False), ("智", False), ("源", False),
+    ("通", False), ("星", False), ("柳", False), ("发", False),
+    ("裕", False), ("征", False), ("塘", False), ("溪", False),
+    ("竹", False), ("益", False), ("信", False), ("德", False),
+    ("美", False), ("永", False), ("旺", False), ("昌", False),
+    ("利", False),
 )  # fmt: skip
 # How these surnames are read as surnames and inside the place name, where pypinyin would not know.
 _SURNAME_READINGS = {"乐": "yue4", "葛": "ge3"}
