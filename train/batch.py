@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cnerta.models.ctc import BLANK
+from cnerta.models.gazetteer import Gazetteer
 from cnerta.models.geometry import CARRY_SAMPLES, HOP_SAMPLES, SAMPLE_RATE
 from cnerta.models.labels import LabelScheme
 from cnerta.models.lexicon import pad_matches
@@ -28,6 +29,7 @@ __all__ = ["Batch", "BatchBuilder", "Clip", "plan_epoch"]
 UNKNOWN_FRAME = -1
 UNKNOWN_BREAK = -1
 _JOIN_PAUSE_MS = (0, 250)
+_HIDE_WORDS = 0.5  # share of utterances
 
 Clip = tuple[Example, ...]
 """Examples to be joined to one utterance; usually one."""
@@ -167,7 +169,8 @@ class BatchBuilder:
             generator: Decides augmentation.
             drop_audio: Probability of leaving an utterance's audio out.
             drop_characters: Probability of hiding a character from the text encoder, and with it
-                the words that it is part of.
+                the words that it is part of. A gazetteer, which knows what a word is but not which,
+                keeps them in half of the utterances: there it pays to ask it.
             rows: The utterances to build; what is drawn for one does not depend on the others.
         """
         drawn = list(zip(clips, generator.spawn(len(clips)), strict=True))[rows]
@@ -199,8 +202,9 @@ class BatchBuilder:
         if drop_characters:
             hidden = generator.random(len(characters)) < drop_characters
             characters = np.where(hidden, UNKNOWN_ID, characters)
-            before = np.concatenate([[0], np.cumsum(hidden)])
-            matches = matches[before[matches[:, 0]] == before[matches[:, 1]]]
+            if not isinstance(self.lexicon, Gazetteer) or generator.random() < _HIDE_WORDS:
+                before = np.concatenate([[0], np.cumsum(hidden)])
+                matches = matches[before[matches[:, 0]] == before[matches[:, 1]]]
         spans = clip[0].spans or () if len(clip) == 1 else ()
         known = [s for s in spans if s.label in self.scheme.types]
         tags = np.array(self.scheme.encode(known, len(text)), np.int64)

@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 
 from cnerta.models.checkpoint import load_checkpoint  # noqa: E402
 from cnerta.models.errors import ConfigError  # noqa: E402
+from cnerta.models.gazetteer import Gazetteer  # noqa: E402
 from cnerta.models.labels import LabelScheme, Span  # noqa: E402
 from cnerta.models.lexicon import read_lexicon, read_word_list  # noqa: E402
 from cnerta.models.softlexicon import SoftLexiconEncoder  # noqa: E402
@@ -119,6 +120,21 @@ def test_a_word_with_a_hidden_character_is_hidden(data: Path) -> None:
         assert found == [(i, i + 2, i + 1) for i in range(3) if not any(hidden[i : i + 2])]
         seen.add(len(found))
     assert seen == {0, 1, 2, 3}
+
+
+def test_a_gazetteer_keeps_half_of_what_it_knows_of_hidden_characters(data: Path) -> None:
+    lexicon = read_lexicon([data / "words.vec"])
+    vocabulary = Vocabulary.build("甲乙丙丁")
+    gazetteer = Gazetteer.of(lexicon)
+    builder = BatchBuilder(vocabulary, LabelScheme.flat(["LOC"]), AudioCache(), None, gazetteer)
+    clip = (Example("甲乙丙丁", ()),)
+    kept = []
+    for seed in range(100):
+        batch = builder.build([clip], np.random.default_rng(seed), drop_characters=0.999)
+        assert batch.characters[0].tolist() == [UNKNOWN_ID] * 4
+        kept.append(int((batch.matches[0, :, 2] > 0).sum()))
+    assert set(kept) == {0, 3}
+    assert 30 < kept.count(3) < 70
 
 
 def test_word_lists_are_found_where_they_are_named(data: Path, tmp_path: Path) -> None:
