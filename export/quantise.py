@@ -1,10 +1,11 @@
 """Weights of 8 bits: a smaller graph, quicker where it is large, and not quite the same answers.
 
-Dynamic quantisation: weights are integers with a scale for each output, activations are quantised
-as they come. The filter bank stays as it is: its numbers span many powers of ten, and what rounding
-takes from the quiet bands the logarithm blows up. The layers that bring a pretrained text encoder's
-feed-forward blocks back to its width get 8-bit weights only: a few of their inputs are so large
-that beside them the others round to nothing.
+Weights are integers with a scale, activations are quantised as they come. With a pretrained text
+encoder both have a scale for each block of 128 numbers (MatMulNBits): a few of the numbers inside
+such encoders are so large that, with a scale for all, the others round to nothing. Elsewhere a
+scale for each output, and one for all activations, is enough and quicker. The filter bank stays as
+it is: its numbers span many powers of ten, and what rounding takes from the quiet bands the
+logarithm blows up.
 """
 
 from __future__ import annotations
@@ -17,7 +18,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic
+from onnxruntime.quantization.matmul_nbits_quantizer import (
+    DefaultWeightOnlyQuantConfig,
+    MatMulNBitsQuantizer,
+)
 from torch import Tensor
 
 from cnerta.export.graphs import TaggerGraph
@@ -25,7 +30,10 @@ from cnerta.export.parity import run_both
 
 __all__ = ["Int8", "quantise_graph", "tag_agreement"]
 
-_OPERATORS = ["MatMul", "Gather", "LSTM"]
+_EMBEDDINGS = ["Gather"]
+_PRODUCTS = ["MatMul", "LSTM"]
+_BLOCK = 128
+_ACTIVATIONS_IN_8_BITS = 4  # what the runtime calls this level of accuracy
 _KEPT = "filter_bank"
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _TEXT_ENCODER = "model.text.encoder"
@@ -42,71 +50,52 @@ class Int8(StrEnum):
 
 def quantise_graph(path: Path) -> None:
     """Give a graph 8-bit weights, in place."""
-    graph = onnx.load(path, load_external_data=False).graph
-    kept = [node.name for node in graph.node if _KEPT in _scope(node)]
-    narrowing = _narrowing(graph)
+    model = onnx.load(path)
+    reads = any(_TEXT_ENCODER in _scope(node) for node in model.graph.node)
+    kept = [node.name for node in model.graph.node if _KEPT in _scope(node)]
     root = logging.getLogger()
     level = root.level
-    # It advises preprocessing, which the exporter has done already.
+    # They advise preprocessing, which the exporter has done already, and tell of every product.
     root.setLevel(logging.ERROR)
     try:
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            written = Path(folder) / path.name
+            source, written = path, Path(folder) / path.name
+            if reads:
+                source = Path(folder) / "in_blocks.onnx"
+                onnx.save(_in_blocks(model, kept), source)
             quantize_dynamic(
-                path,
+                source,
                 written,
-                op_types_to_quantize=_OPERATORS,
+                op_types_to_quantize=_EMBEDDINGS if reads else [*_EMBEDDINGS, *_PRODUCTS],
                 per_channel=True,
                 weight_type=QuantType.QInt8,
-                nodes_to_exclude=[*kept, *narrowing],
+                nodes_to_exclude=kept,
                 extra_options={"MatMulConstBOnly": True},
             )
-            if narrowing:
-                _store_weights_in_8_bits(written, narrowing)
             written.replace(path)
     finally:
         root.setLevel(level)
 
 
+def _in_blocks(model: onnx.ModelProto, kept: Sequence[str]) -> onnx.ModelProto:
+    """The products with constants, with 8-bit weights that have a scale for each block."""
+    config = DefaultWeightOnlyQuantConfig(
+        block_size=_BLOCK,
+        is_symmetric=True,
+        accuracy_level=_ACTIVATIONS_IN_8_BITS,
+        quant_format=QuantFormat.QOperator,
+        op_types_to_quantize=("MatMul",),
+        bits=8,
+    )
+    quantizer = MatMulNBitsQuantizer(model, nodes_to_exclude=list(kept), algo_config=config)
+    quantizer.process()
+    quantised: onnx.ModelProto = quantizer.model.model
+    return quantised
+
+
 def _scope(node: onnx.NodeProto) -> str:
     """Where in the model a node comes from."""
     return next((p.value for p in node.metadata_props if p.key == _SCOPES), "")
-
-
-def _narrowing(graph: onnx.GraphProto) -> list[str]:
-    """Names of a pretrained text encoder's products with fewer outputs than inputs."""
-    shapes = {weight.name: weight.dims for weight in graph.initializer}
-    found = []
-    for node in graph.node:
-        if node.op_type == "MatMul" and _TEXT_ENCODER in _scope(node):
-            shape = shapes.get(node.input[1], ())
-            if len(shape) == 2 and shape[0] > shape[1]:
-                found.append(node.name)
-    return found
-
-
-def _store_weights_in_8_bits(path: Path, names: Sequence[str]) -> None:
-    """Have products compute in float, with weights kept as integers and a scale a column."""
-    model = onnx.load(path)
-    graph = model.graph
-    weights = {weight.name: weight for weight in graph.initializer}
-    nodes = []
-    for node in graph.node:
-        if node.name in names:
-            own = weights[node.input[1]]
-            values = onnx.numpy_helper.to_array(own)
-            scale = np.maximum(np.abs(values).max(axis=0), 1e-12) / np.float32(127)
-            integers = np.round(values / scale).astype(np.int8)
-            stored = [f"{own.name}_int8", f"{own.name}_scale"]
-            for name, array in zip(stored, (integers, scale), strict=True):
-                graph.initializer.append(onnx.numpy_helper.from_array(array, name))
-            graph.initializer.remove(own)
-            node.input[1] = f"{own.name}_float"
-            nodes.append(onnx.helper.make_node("DequantizeLinear", stored, [node.input[1]], axis=1))
-        nodes.append(node)
-    del graph.node[:]
-    graph.node.extend(nodes)
-    onnx.save(model, path)
 
 
 def tag_agreement(graph: TaggerGraph, path: Path, examples: Sequence[tuple[Tensor, ...]]) -> float:

@@ -129,9 +129,6 @@ class Model:
         options.inter_op_num_threads = 1
         # Spinning threads win microseconds and take a core from everybody else.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Products with 8-bit weights that are to compute in float (cnerta.export.quantise) do so;
-        # else recent runtimes round their inputs to 8 bits all the same.
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
         options.log_severity_level = 3
         try:
             names = (ACOUSTIC_FILE, TAGGER_FILE, READINGS_FILE)[: 3 if bundle.has_readings else 2]

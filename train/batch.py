@@ -176,6 +176,7 @@ class BatchBuilder:
         drawn = list(zip(clips, generator.spawn(len(clips)), strict=True))[rows]
         made = [self._utterance(c, own, drop_audio, drop_characters) for c, own in drawn]
         frames = max(1, *(-(-len(u.samples) // HOP_SAMPLES) for u in made))
+        length = max(len(u.characters) for u in made)
         return Batch(
             characters=_pad([u.characters for u in made], PADDING_ID),
             counts=torch.tensor([len(u.characters) for u in made]),
@@ -185,7 +186,7 @@ class BatchBuilder:
             units=_pad([u.units for u in made], BLANK),
             unit_counts=torch.tensor([len(u.units) for u in made]),
             frame_units=_pad([u.frame_units for u in made], UNKNOWN_FRAME, frames),
-            breaks=_pad([u.breaks for u in made], UNKNOWN_BREAK),
+            breaks=_pad([u.breaks for u in made], UNKNOWN_BREAK, length),
             matches=torch.from_numpy(pad_matches([u.matches for u in made])),
         )
 

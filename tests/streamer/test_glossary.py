@@ -215,7 +215,7 @@ def test_a_glossary_file_that_is_none(tmp_path: Path, content: bytes | None, exp
 
 def test_the_model_that_comes_along_finds_a_misspelt_name() -> None:
     model = Model.load(default_bundle_path(), device="cpu")
-    text = "他来自常葛的农村"
+    text = "我刚从长各回来"
     silence = np.zeros((0, model.bundle.geometry.width), np.float32)
     glossary = Glossary([GlossaryName("长葛", "LOC")], model.bundle.vocabulary)
     hints = [glossary.hint(m) for m in glossary.find(text)]

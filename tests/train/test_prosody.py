@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,14 @@ def test_boundaries_are_learnt_and_the_task_can_be_dropped(data: Path, tmp_path:
     right = (output.breaks.argmax(dim=2) == batch.breaks)[known].float().mean()
     assert right > 0.95
     assert (batch.breaks[known] == 2).any()
+
+    # Longer sentences without marks stand beside it as well.
+    short = next(i for i, e in enumerate(examples) if e.breaks is not None)
+    longer = replace(examples[short], text=examples[short].text * 2, breaks=None, times_ms=None)
+    longer = replace(longer, readings=None, spans=())
+    mixed = builder.build([(examples[short],), (longer,)], np.random.default_rng(0))
+    assert mixed.breaks.shape == mixed.characters.shape
+    assert (mixed.breaks[1] == UNKNOWN_BREAK).all()
 
     # An unheard sentence has no boundaries to learn.
     silent = builder.build([(e,) for e in examples], np.random.default_rng(0), drop_audio=1.0)
