@@ -173,7 +173,8 @@ def evaluate(
         if homographs.texts:
             Console().print(
                 f"{homographs.texts} texts with several readings: all readings right "
-                f"{homographs.right}, told apart {homographs.told_apart}"
+                f"{homographs.right}, their outermost entities {homographs.outermost_right}, "
+                f"told apart {homographs.told_apart}"
             )
 
 

@@ -125,11 +125,13 @@ class HomographScores:
         texts: How many.
         right: Those whose readings all have exactly the gold entities. What answers from the text
             alone has none: it says the same of each reading.
+        outermost_right: Those of which the same is so of the outermost entities.
         told_apart: Those whose readings do not all get the same answer.
     """
 
     texts: int
     right: int
+    outermost_right: int
     told_apart: int
 
 
@@ -148,6 +150,7 @@ def score_homographs(
     return HomographScores(
         texts=len(homographs),
         right=sum(all(g == p for g, p in r) for r in homographs),
+        outermost_right=sum(all(outermost(g) == outermost(p) for g, p in r) for r in homographs),
         told_apart=sum(len({p for _, p in r}) > 1 for r in homographs),
     )
 

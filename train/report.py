@@ -176,7 +176,8 @@ def report_markdown(report: Report, other: str = "") -> str:
         lines += [
             "",
             f"{homographs.texts} texts with several readings: all readings right "
-            f"{homographs.right}, told apart {homographs.told_apart}.",
+            f"{homographs.right}, their outermost entities {homographs.outermost_right}, told "
+            f"apart {homographs.told_apart}.",
         ]
     if other:
         lines += ["", "[Sentences where the two differ](cases.md)."]

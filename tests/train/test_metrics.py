@@ -71,11 +71,15 @@ def test_homographs_count_only_if_every_reading_is_right() -> None:
     texts = ["南京市长江大桥", "南京市长江大桥", "他说", "他说", "北京"]
     gold = [first, second, [], [], [city]]
     # Both right; a text that has one reading only does not count, however often it occurs.
-    assert score_homographs(texts, gold, gold) == HomographScores(1, 1, 1)
+    assert score_homographs(texts, gold, gold) == HomographScores(1, 1, 1, 1)
     # The same answer to both, right for one: what a model that does not listen gives.
-    assert score_homographs(texts, gold, [first, first, [], [], []]) == HomographScores(1, 0, 0)
+    assert score_homographs(texts, gold, [first, first, [], [], []]) == HomographScores(1, 0, 0, 0)
     # Told apart, but one of them wrong.
-    assert score_homographs(texts, gold, [first, [mayor], [], [], []]) == HomographScores(1, 0, 1)
+    missed = [first, [mayor], [], [], []]
+    assert score_homographs(texts, gold, missed) == HomographScores(1, 0, 0, 1)
+    # Wrong about what is inside only.
+    inner = [[*first, Span(3, 5, "LOC")], second, [], [], []]
+    assert score_homographs(texts, gold, inner) == HomographScores(1, 0, 1, 1)
 
 
 def only_flat(spans: list[Span]) -> list[dict[str, object]]:
