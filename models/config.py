@@ -186,6 +186,8 @@ class FusionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Refuse what would be silently ignored or cannot be built."""
         if self.kind in ("cma", "mmi") and self.width % self.heads:
             raise ValueError(f"expected a width of {self.heads} equal heads, got {self.width}")
+        if self.kind == "none" and self.prosody:
+            raise ValueError("expected prosody with a fusion that hears it, got kind none")
         if self.kind in ("mmi", "aligned") and (self.guided or self.pause_context):
             raise ValueError(
                 f"expected guided and pause_context with kind cma only, got {self.kind}"

@@ -218,8 +218,10 @@ def take_acoustic(model: SpeechTagger, other: SpeechTagger) -> None:
         CheckpointError: Theirs have other sizes.
     """
     ours, theirs = model.config, other.config
-    # The same weights run in chunks and with full context.
-    sizes = msgspec.structs.replace(theirs.acoustic, streaming=ours.acoustic.streaming)
+    # The same weights run in chunks and with full context; where they once came from is no size.
+    sizes = msgspec.structs.replace(
+        theirs.acoustic, streaming=ours.acoustic.streaming, checkpoint=ours.acoustic.checkpoint
+    )
     same = ours.acoustic == sizes and model.acoustic_architecture == other.acoustic_architecture
     if not same or ours.ctc.units != theirs.ctc.units:
         raise CheckpointError("expected an acoustic encoder of the same sizes, got another")

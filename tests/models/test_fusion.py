@@ -195,6 +195,7 @@ def test_interaction_goes_with_and_without_ctc(tiny_model: SpeechTagger) -> None
     ("change", "message"),
     [
         ({"kind": "mmi", "guided": True}, "kind cma only, got mmi"),
+        ({"kind": "none", "prosody": 0.3}, "a fusion that hears it, got kind none"),
         ({"kind": "aligned", "pause_context": 3}, "kind cma only, got aligned"),
         ({"width": 10, "heads": 4}, "4 equal heads, got 10"),
         ({"kind": "mmii"}, "mmii"),
