@@ -30,6 +30,8 @@ from cnerta.models.vocabulary import PADDING_ID, UNKNOWN_ID, Vocabulary
 
 __all__ = [
     "PretrainedEncoder",
+    "architecture_config",
+    "attention_mask",
     "load_pretrained",
     "pretrained_architecture",
     "pretrained_characters",
@@ -79,11 +81,8 @@ class PretrainedEncoder(nn.Module):
             shape: (batch, length, width)
         """
         ids, is_text = bracketed(characters, counts, self._before)
-        # The mask is given as what is added to the scores, which every version of the library takes
-        # as it is and every exporter can trace.
-        dtype = self.encoder.dtype
-        hidden = torch.where(is_text, 0.0, torch.finfo(dtype).min).to(dtype)
-        output = self.encoder(input_ids=ids, attention_mask=hidden[:, None, None, :])
+        hidden = attention_mask(is_text[:, None, None, :], self.encoder.dtype)
+        output = self.encoder(input_ids=ids, attention_mask=hidden)
         encoded: Tensor = self.dropout(output.last_hidden_state[:, 1:-1])
         return encoded
 
@@ -165,19 +164,45 @@ def principal_embeddings(checkpoint: str, vocabulary: Vocabulary, size: int) -> 
     return reduced
 
 
-def _from_architecture(architecture: str, pieces: int) -> PreTrainedModel:
+def attention_mask(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask as what is added to the scores.
+
+    So every version of the library takes it as it is, and every exporter can trace it.
+
+    Args:
+        seen: True where attention is allowed.
+        dtype: Of the scores.
+    """
+    return torch.where(seen, 0.0, torch.finfo(dtype).min).to(dtype)
+
+
+def architecture_config(architecture: str, **changes: object) -> PreTrainedConfig:
+    """The configuration of a model that is trained, exported and given masks as here.
+
+    Args:
+        architecture: A checkpoint's own configuration as JSON.
+        changes: Settings that are to be others.
+
+    Raises:
+        ConfigError: It is of no model that the library knows.
+    """
     try:
         table = json.loads(architecture)
         kind = table.pop("model_type")
-        config = AutoConfig.for_model(kind, **{**table, "vocab_size": pieces})
+        config: PreTrainedConfig = AutoConfig.for_model(kind, **{**table, **changes})
     except (ValueError, KeyError) as error:
         raise ConfigError(
             f"expected the configuration of a pretrained encoder, got: {error}"
         ) from error
-    config.pad_token_id = PADDING_ID
     config._attn_implementation = "eager"  # the others are not exported or take other masks
     config.dtype = torch.float32  # the checkpoint's own may be half of that
-    model: PreTrainedModel = AutoModel.from_config(config, **_pooler_off(kind))
+    return config
+
+
+def _from_architecture(architecture: str, pieces: int) -> PreTrainedModel:
+    config = architecture_config(architecture, vocab_size=pieces)
+    config.pad_token_id = PADDING_ID
+    model: PreTrainedModel = AutoModel.from_config(config, **_pooler_off(config.model_type))
     return model
 
 

@@ -19,6 +19,7 @@ from cnerta.models.config import AcousticConfig
 from cnerta.models.errors import ConfigError
 from cnerta.models.filterbank import SHIFT_SAMPLES, WINDOW_SAMPLES, windows
 from cnerta.models.geometry import HOP_SAMPLES, SAMPLE_RATE, FrameGeometry
+from cnerta.models.pretrained import architecture_config, attention_mask
 
 __all__ = [
     "PretrainedAcousticEncoder",
@@ -126,7 +127,6 @@ class _Whisper(nn.Module):
     Its positions end at 30 s; what is longer is heard in pieces of 30 s that do not see each other.
     """
 
-    window: Tensor
     waves: Tensor
     mel: Tensor
     spectral = True
@@ -182,7 +182,7 @@ class _Whisper(nn.Module):
         seen = (index < counts[:, None])[:, None, None, :]
         # A piece of nothing but padding sees itself, or it is NaN.
         seen = (seen & (piece[:, None] == piece)) | (index[:, None] == index)
-        mask = torch.where(seen, 0.0, torch.finfo(x.dtype).min).to(x.dtype)
+        mask = attention_mask(seen, x.dtype)
         for layer in self.layers:
             x = _first(layer(x, mask))
         encoded: Tensor = self.layer_norm(x)
@@ -232,9 +232,9 @@ class _Waveform(nn.Module):
         if not self._norm_last:
             x = self.encoder.layer_norm(x)
         x = self.encoder.dropout(x)
-        hidden = torch.where(seen, 0.0, torch.finfo(x.dtype).min).to(x.dtype)[:, None, None, :]
+        mask = attention_mask(seen[:, None, None, :], x.dtype)
         for layer in self.encoder.layers:
-            x = _first(layer(x, attention_mask=hidden))
+            x = _first(layer(x, attention_mask=mask))
         encoded: Tensor = self.encoder.layer_norm(x) if self._norm_last else x
         return encoded
 
@@ -274,20 +274,12 @@ def load_acoustic(encoder: PretrainedAcousticEncoder, checkpoint: str) -> None:
 
 
 def _from_architecture(architecture: str) -> _Whisper | _Waveform:
-    try:
-        table = json.loads(architecture)
-        kind = table.pop("model_type")
-        _check_kind(kind)
-        config = AutoConfig.for_model(kind, **table)
-    except (ValueError, KeyError) as error:
-        raise ConfigError(
-            f"expected the configuration of a pretrained acoustic encoder, got: {error}"
-        ) from error
-    config._attn_implementation = "eager"  # the others are not exported or take other masks
-    config.dtype = torch.float32  # the checkpoint's own may be half of that
+    config = architecture_config(architecture)
+    _check_kind(config.model_type)
     # Not the whole Whisper: its decoder has as many weights again.
-    model = WhisperEncoder(config) if kind == _WHISPER else AutoModel.from_config(config)
-    return _wrapped(model)
+    if config.model_type == _WHISPER:
+        return _wrapped(WhisperEncoder(config))
+    return _wrapped(AutoModel.from_config(config))
 
 
 def _wrapped(model: PreTrainedModel) -> _Whisper | _Waveform:
