@@ -169,6 +169,8 @@ class FusionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         prosody: Ours: weight of an auxiliary task, in which the fused representation tells how
             strong a boundary the speaker made after each character, where the data have prosody
             marks; 0 for none.
+        readings: Ours: size of what the tagger is told of how each character that has several
+            pronunciations was read; needs ``model.ctc.units = "pronunciations"``. 0 for none.
     """
 
     kind: FusionKind = "cma"
@@ -181,6 +183,7 @@ class FusionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     context: int = 0
     posterior_features: int = 0
     prosody: float = 0.0
+    readings: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what would be silently ignored or cannot be built."""
@@ -217,6 +220,14 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fusion: FusionConfig = FusionConfig()
     ctc: CtcConfig = CtcConfig()
     labels: LabelKind = "nested"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built."""
+        if self.fusion.readings and (self.ctc.units != "pronunciations" or not self.ctc.weight):
+            raise ValueError(
+                "expected model.fusion.readings with model.ctc.units pronunciations and a weight "
+                f"of that task, got {self.ctc.units} and {self.ctc.weight}"
+            )
 
     @property
     def hearing(self) -> Hearing:

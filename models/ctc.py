@@ -20,10 +20,12 @@ from torch import Tensor, nn
 from cnerta.models.pronunciation import syllable_parts
 from cnerta.models.vocabulary import Vocabulary
 
-__all__ = ["BLANK", "CtcHead", "ctc_loss", "score_units"]
+__all__ = ["BLANK", "CtcHead", "ctc_loss", "part_table", "score_units"]
 
 BLANK = 0
 _NEVER = -1e4
+# Frames' worth of probability below which a character counts as not heard.
+_HARDLY_HEARD = 0.1
 
 
 class CtcHead(nn.Module):
@@ -42,9 +44,9 @@ class CtcHead(nn.Module):
         self.own = nn.Embedding(units, width + 1)
         if tied:
             nn.init.zeros_(self.own.weight)
-            parts = _part_table(vocabulary.units)
-            self.register_buffer("parts", torch.tensor(parts), persistent=False)
-            self.part_rows: nn.Embedding | None = nn.Embedding(max(map(max, parts)) + 1, width + 1)
+            parts, count = part_table(vocabulary.units)
+            self.register_buffer("parts", parts, persistent=False)
+            self.part_rows: nn.Embedding | None = nn.Embedding(count, width + 1)
             nn.init.normal_(self.part_rows.weight, std=width**-0.5)
         else:
             nn.init.normal_(self.own.weight, std=width**-0.5)
@@ -93,11 +95,8 @@ class CtcHead(nn.Module):
             Column 0 is the blank, column 1 + u the character at u; equal characters have equal
             columns. shape: (batch, time, 1 + length)
         """
-        batch, length = characters.shape
-        units = self.readings[characters].flatten(1)  # shape: (batch, length * readings)
+        units, scores = self._reading_scores(frames, characters)
         known = units >= 0
-        rows = self.unit_rows()[units.clamp(min=0)]
-        scores = frames @ rows[..., :-1].transpose(1, 2) + rows[..., -1].unsqueeze(1)
         blank = self.blank(frames)
         # The mask of equation 3 is a set: a unit that several characters share counts once.
         same = units[:, :, None] == units[:, None, :]
@@ -107,8 +106,49 @@ class CtcHead(nn.Module):
         counted = scores.masked_fill(~first.unsqueeze(1), _NEVER)
         total = _log_sum_exp(torch.cat([blank, counted], dim=2)).unsqueeze(2)
         readable = scores.masked_fill(~known.unsqueeze(1), _NEVER)
-        heard = _log_sum_exp(readable.view(batch, frames.shape[1], length, -1))
+        heard = _log_sum_exp(readable.view(*frames.shape[:2], characters.shape[1], -1))
         return torch.cat([blank, heard], dim=2) - total
+
+    def chosen(
+        self,
+        frames: Tensor,
+        characters: Tensor,
+        frame_counts: Tensor,
+        log_probabilities: Tensor,
+    ) -> Tensor:
+        """How much each of a character's pronunciations was heard.
+
+        In every frame the pronunciations share what the character has there, and its frames are
+        those where masked CTC hears it.
+
+        Args:
+            frames: shape: (batch, time, width)
+            characters: Ids, padded with 0. shape: (batch, length)
+            frame_counts: Valid frames, 0 where there is no audio. shape: (batch,)
+            log_probabilities: Masked CTC output. shape: (batch, time, 1 + length)
+
+        Returns:
+            Adds up to 1 over the readings of a character that is heard well, to 0 of one that is
+            not. shape: (batch, length, readings)
+        """
+        units, scores = self._reading_scores(frames, characters)
+        readable = scores.masked_fill(~(units >= 0).unsqueeze(1), _NEVER)
+        shares = readable.view(*frames.shape[:2], characters.shape[1], -1).softmax(dim=3)
+        is_audio = torch.arange(frames.shape[1], device=frames.device) < frame_counts[:, None]
+        spoken = log_probabilities[:, :, 1:].exp() * is_audio.unsqueeze(2)
+        return (spoken.unsqueeze(3) * shares).sum(dim=1) / (
+            spoken.sum(dim=1) + _HARDLY_HEARD
+        ).unsqueeze(2)
+
+    def _reading_scores(self, frames: Tensor, characters: Tensor) -> tuple[Tensor, Tensor]:
+        """Units of the characters' readings, -1 for none, and their scores, not normalised.
+
+        Returns:
+            shapes: (batch, length * readings), (batch, time, length * readings)
+        """
+        units = self.readings[characters].flatten(1)
+        rows = self.unit_rows()[units.clamp(min=0)]
+        return units, frames @ rows[..., :-1].transpose(1, 2) + rows[..., -1].unsqueeze(1)
 
 
 def score_units(frames: Tensor, rows: Tensor, blank: nn.Linear) -> Tensor:
@@ -131,10 +171,13 @@ def _log_sum_exp(x: Tensor) -> Tensor:
     return (x - highest).exp().sum(dim=-1).log() + highest.squeeze(-1)
 
 
-def _part_table(units: Sequence[str]) -> list[list[int]]:
-    """Ids of initial, final and tone of every unit. shape: (units, 3)."""
+def part_table(units: Sequence[str]) -> tuple[Tensor, int]:
+    """Ids of initial, final and tone of every unit, shape: (units, 3), and how many ids there are.
+
+    The same names give the same ids in any order.
+    """
     ids = {name: i for i, name in enumerate(_part_names(units))}
-    return [[ids[n] for n in _parts(unit)] for unit in units]
+    return torch.tensor([[ids[n] for n in _parts(unit)] for unit in units]), len(ids)
 
 
 def _parts(unit: str) -> tuple[str, str, str]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cnerta.models.acoustic import AcousticEncoder
+from cnerta.models.chosen_readings import ChosenReadings
 from cnerta.models.config import LEXICON_ENCODERS, AcousticConfig, ModelConfig, TextConfig
 from cnerta.models.crf import ConstrainedCrf
 from cnerta.models.ctc import CtcHead, ctc_loss
@@ -103,6 +104,10 @@ class SpeechTagger(nn.Module):
             self.breaks = nn.Linear(self.fusion.width, BREAK_LEVELS)
         width += config.fusion.posterior_features
         width += self.word_kinds.width if self.word_kinds else 0
+        self.chosen_readings: ChosenReadings | None = None
+        if config.fusion.readings:
+            self.chosen_readings = ChosenReadings(vocabulary, config.fusion.readings)
+            width += config.fusion.readings
         self.context: BiLstm | None = None
         if config.fusion.context:
             self.context = BiLstm(width, config.fusion.context)
@@ -147,9 +152,12 @@ class SpeechTagger(nn.Module):
                 log_probabilities, frame_counts, self.config.fusion.posterior_features
             )
             encoded = torch.cat([encoded, features], dim=2)
+        # These two last, so that a trained model can be given them (cnerta.train.building).
         if self.word_kinds is not None:
-            # Last, so that a trained model can be given a gazetteer (cnerta.train.building).
             encoded = torch.cat([encoded, self.word_kinds(matches, characters.shape[1])], dim=2)
+        if self.chosen_readings is not None:
+            chosen = self.ctc.chosen(frames, characters, frame_counts, log_probabilities)
+            encoded = torch.cat([encoded, self.chosen_readings(characters, chosen.detach())], dim=2)
         if self.context is not None:
             encoded = self.context(self.dropout(encoded), counts)
         return TaggerOutput(self.emissions(self.dropout(encoded)), log_probabilities, breaks)

@@ -48,10 +48,17 @@ from cnerta.models.zen import (
 from cnerta.train.audio import AudioCache
 from cnerta.train.data import Example
 from cnerta.train.lexicon import lexicon_paths, start_from_vectors
-from cnerta.train.pronunciations import character_readings
+from cnerta.train.pronunciations import character_readings, with_name_readings
 from cnerta.train.recipe import Recipe
 
-__all__ = ["new_model", "take_acoustic", "with_gazetteer", "with_prosody"]
+__all__ = [
+    "new_model",
+    "take_acoustic",
+    "with_chosen_readings",
+    "with_gazetteer",
+    "with_prosody",
+    "with_reading_names",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -173,15 +180,43 @@ def with_gazetteer(model: SpeechTagger, config: GazetteerConfig, data_root: Path
         ConfigError: A list cannot be read.
     """
     gazetteer = _gazetteer(config, data_root)
-    grown = _like(model, msgspec.structs.replace(model.config, gazetteer=config), gazetteer)
-    weights = grown.state_dict()
-    for name, known in model.state_dict().items():
-        new = weights[name]
-        if new.shape == known.shape:
-            new.copy_(known)
-        else:  # what reads the gazetteer, in its last columns
-            new.zero_()
-            new[:, : known.shape[1]] = known
+    settings = msgspec.structs.replace(model.config, gazetteer=config)
+    return _grown(model, _like(model, settings, gazetteer))
+
+
+def with_chosen_readings(model: SpeechTagger, width: int) -> SpeechTagger:
+    """Tell a trained model's tagger which pronunciations were heard.
+
+    It answers as before until it is trained further.
+
+    Args:
+        model: One that is not told.
+        width: See :class:`cnerta.models.config.FusionConfig`.
+    """
+    fusion = msgspec.structs.replace(model.config.fusion, readings=width)
+    settings = msgspec.structs.replace(model.config, fusion=fusion)
+    return _grown(model, _like(model, settings, model.lexicon))
+
+
+def with_reading_names(model: SpeechTagger, most: int) -> SpeechTagger:
+    """Let a trained model know how characters are read in names; it needs no training for that.
+
+    Pronunciations that it has no unit for are put together from the parts of those it has.
+
+    Args:
+        model: One whose units are pronunciations.
+        most: Pronunciations a character may have.
+    """
+    old = model.vocabulary
+    readings = {
+        character: [old.units[unit] for unit in units if unit]
+        for character, units in zip(old.characters, old.readings, strict=True)
+    }
+    vocabulary = Vocabulary.build(old.characters, with_name_readings(readings, most))
+    grown = _like(model, model.config, model.lexicon, vocabulary)
+    rest = {n: w for n, w in model.state_dict().items() if not n.startswith("ctc.")}
+    grown.load_state_dict(grown.state_dict() | rest)
+    grown.ctc.take(model.ctc, vocabulary.units, old.units)
     return grown
 
 
@@ -199,11 +234,36 @@ def with_prosody(model: SpeechTagger, weight: float) -> SpeechTagger:
     return grown
 
 
-def _like(model: SpeechTagger, config: ModelConfig, lexicon: Words | None) -> SpeechTagger:
+@torch.no_grad()
+def _grown(model: SpeechTagger, larger: SpeechTagger) -> SpeechTagger:
+    """Give a model that is told more of each character the weights of one that is told less."""
+    weights = larger.state_dict()
+    readings = model.config.fusion.readings
+    for name, known in model.state_dict().items():
+        new = weights[name]
+        if new.shape == known.shape:
+            new.copy_(known)
+            continue
+        # What reads all that is told of a character, the readings in its last columns and the kinds
+        # of words before them.
+        first = known.shape[1] - readings
+        new.zero_()
+        new[:, :first] = known[:, :first]
+        if readings:
+            new[:, -readings:] = known[:, first:]
+    return larger
+
+
+def _like(
+    model: SpeechTagger,
+    config: ModelConfig,
+    lexicon: Words | None,
+    vocabulary: Vocabulary | None = None,
+) -> SpeechTagger:
     """A model with random weights that is like another but for its settings and words."""
     return SpeechTagger(
         config,
-        model.vocabulary,
+        vocabulary or model.vocabulary,
         model.scheme,
         model.text_architecture,
         lexicon,

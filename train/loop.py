@@ -34,7 +34,14 @@ from cnerta.models.tagger import SpeechTagger
 from cnerta.models.zen import ZenEncoder
 from cnerta.train.audio import AudioCache
 from cnerta.train.batch import BatchBuilder, Clip, plan_epoch
-from cnerta.train.building import new_model, take_acoustic, with_gazetteer, with_prosody
+from cnerta.train.building import (
+    new_model,
+    take_acoustic,
+    with_chosen_readings,
+    with_gazetteer,
+    with_prosody,
+    with_reading_names,
+)
 from cnerta.train.data import Example, read_source
 from cnerta.train.environment import ENVIRONMENT, RECIPE, describe_start, record_start
 from cnerta.train.evaluation import torch_predictions, unit_errors
@@ -185,6 +192,10 @@ class Trainer:
             model = load_checkpoint(init).model
             if self.recipe.model.gazetteer.lists and model.lexicon is None:
                 model = with_gazetteer(model, self.recipe.model.gazetteer, self.data_root)
+            readings = self.recipe.model.fusion.readings
+            if readings and model.chosen_readings is None:
+                model = with_reading_names(model, self.recipe.max_readings)
+                model = with_chosen_readings(model, readings)
             prosody = self.recipe.model.fusion.prosody
             if prosody != model.config.fusion.prosody:
                 model = with_prosody(model, prosody)
