@@ -21,6 +21,7 @@ from cnerta.train.audio import AudioCache, change_speed
 from cnerta.train.data import Example
 from cnerta.train.degrade import degrade
 from cnerta.train.flat_start import isolated_times
+from cnerta.train.mentions import Mentions
 from cnerta.train.pronunciations import sentence_readings
 from cnerta.train.recipe import Augmentation, Source, Stage
 
@@ -78,11 +79,19 @@ def plan_epoch(
     stage: Stage,
     cache: AudioCache,
     generator: np.random.Generator,
+    mentions: Mentions | None = None,
 ) -> list[list[Clip]]:
     """Divide an epoch into batches of similar length, in random order.
 
     Text-only and spoken utterances never share a batch, so that a text-only batch costs no
     acoustic encoding.
+
+    Args:
+        sources: The stage's data.
+        stage: Its settings.
+        cache: Recordings.
+        generator: Draws.
+        mentions: Names to exchange those of texts without audio for; none: they stay.
     """
     clips: list[Clip] = []
     for source, examples in sources:
@@ -94,6 +103,9 @@ def plan_epoch(
 
     spoken = [c for c in clips if c[0].audio is not None]
     written = [c for c in clips if c[0].audio is None]
+    if mentions is not None:
+        share = stage.exchange_names
+        written = [tuple(mentions.exchanged(e, share, generator) for e in c) for c in written]
     batches: list[list[Clip]] = []
     # A little noise in the sort keys, so that batches differ from epoch to epoch.
     order = sorted(((seconds(c) * generator.uniform(0.9, 1.1), i) for i, c in enumerate(spoken)))

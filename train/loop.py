@@ -46,6 +46,7 @@ from cnerta.train.data import Example, read_source
 from cnerta.train.environment import ENVIRONMENT, RECIPE, describe_start, record_start
 from cnerta.train.evaluation import torch_predictions, unit_errors
 from cnerta.train.feed import Feed
+from cnerta.train.mentions import Mentions
 from cnerta.train.metrics import score_entities
 from cnerta.train.optimisation import NotFiniteError, Optimisation, learning_rate
 from cnerta.train.recipe import Recipe, Source, Stage
@@ -215,7 +216,10 @@ class Trainer:
         if self._saved is not None:
             optimisation.load(self._saved.optimizer, progress.scaler)
             self._saved = None
-        first_plan = plan_epoch(sources, stage, self.cache, self._generator(0))
+        mentions: Mentions | None = None
+        if stage.exchange_names:
+            mentions = Mentions(e for _, examples in sources for e in examples)
+        first_plan = plan_epoch(sources, stage, self.cache, self._generator(0), mentions)
         steps = len(self._feed(stage, first_plan, 0))
         logger.info("stage %s: about %d steps", stage.name, stage.epochs * steps)
         while progress.epoch < stage.epochs:
@@ -225,7 +229,7 @@ class Trainer:
             plan = first_plan
             if progress.epoch:
                 generator = self._generator(progress.epoch)
-                plan = plan_epoch(sources, stage, self.cache, generator)
+                plan = plan_epoch(sources, stage, self.cache, generator, mentions)
             feed = self._feed(stage, plan, progress.epoch)
             self._run_epoch(stage, feed, optimisation, stage.epochs * steps)
             loss = progress.loss_sum / max(1, progress.step)

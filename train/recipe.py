@@ -83,6 +83,8 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         acoustic_weight: For ``entities``: weight of the acoustic task's loss beside it.
         drop_audio: Probability of answering from text alone.
         drop_characters: Probability of replacing a character by the unknown one.
+        exchange_names: Probability that an entity of a text without audio is exchanged for another
+            of its type, see :mod:`cnerta.train.mentions`.
         accumulate: Batches that make one optimiser step, in all processes together.
         patience: Stop after so many epochs without a better development score; 0: never.
         clip_norm: Gradient norm bound.
@@ -106,6 +108,7 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     acoustic_weight: float = 0.0
     drop_audio: float = 0.0
     drop_characters: float = 0.0
+    exchange_names: float = 0.0
     accumulate: Annotated[int, msgspec.Meta(ge=1)] = 1
     patience: int = 0
     clip_norm: float = 5.0
