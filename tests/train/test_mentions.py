@@ -11,9 +11,12 @@ import pytest
 pytest.importorskip("torch")
 soundfile = pytest.importorskip("soundfile")
 
-from cnerta.models.labels import Span
-from cnerta.train.data import Example
-from cnerta.train.mentions import Mentions
+from cnerta.models.labels import Span  # noqa: E402
+from cnerta.train.audio import AudioCache  # noqa: E402
+from cnerta.train.batch import plan_epoch  # noqa: E402
+from cnerta.train.data import Example  # noqa: E402
+from cnerta.train.mentions import Mentions  # noqa: E402
+from cnerta.train.recipe import Source, Stage  # noqa: E402
 
 ROAD = Example("他住在济阳路", (Span(3, 5, "LOC"), Span(3, 6, "LOC")))
 EXAMPLES = [
@@ -74,7 +77,23 @@ def test_readings_of_another_name_are_not_kept() -> None:
 
 
 def test_spoken_sentences_cannot_be_exchanged() -> None:
+    spoken = replace(ROAD, audio=Path("x.wav"))
     with pytest.raises(AssertionError):
-        Mentions(EXAMPLES).exchanged(
-            replace(ROAD, audio=Path("x.wav")), 1.0, np.random.default_rng()
-        )
+        Mentions(EXAMPLES).exchanged(spoken, 1.0, np.random.default_rng(0))
+
+
+def test_an_epoch_has_other_names(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "x.wav", np.zeros(8_000), 16_000)
+    spoken = replace(ROAD, audio=tmp_path / "x.wav")
+    source = Source(format="manifest", path="x", repeat=50)
+    stage = Stage(name="s", task="entities", train=["x"], dev=[], epochs=1, exchange_names=0.5)
+    given = [(source, [spoken, *EXAMPLES])]
+    generator = np.random.default_rng(0)
+    plan = plan_epoch(given, stage, AudioCache(), generator, Mentions(EXAMPLES))
+    clips = [clip for batch in plan for clip in batch]
+    assert len(clips) == 50 * (1 + len(EXAMPLES))
+    assert {e for (e,) in clips if e.audio} == {spoken}
+    written = {e.text for (e,) in clips if not e.audio}
+    assert {"他住在长葛路", "他住在解放路", "王小明去济阳"} < written
+    plain = plan_epoch(given, stage, AudioCache(), np.random.default_rng(0))
+    assert {e for batch in plain for (e,) in batch} == {spoken, *EXAMPLES}
