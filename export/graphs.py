@@ -203,7 +203,8 @@ class ReadingsGraph(nn.Module):
     def __init__(self, model: SpeechTagger) -> None:
         super().__init__()
         self.blank = model.ctc.blank
-        self.register_buffer("rows", model.ctc.unit_rows().detach())
+        # Half precision: shares of a pronunciation are told to two digits.
+        self.register_buffer("rows", model.ctc.unit_rows().detach().half())
 
     def forward(self, frames: Tensor, units: Tensor) -> Tensor:
         """Scores as in :meth:`cnerta.models.ctc.CtcHead.all_units`, before they are normalised.
@@ -215,7 +216,7 @@ class ReadingsGraph(nn.Module):
         Returns:
             Column 0 is the blank. shape: (time, 1 + count)
         """
-        return score_units(frames, self.rows[units], self.blank)
+        return score_units(frames, self.rows[units].float(), self.blank)
 
     def example(self, time: int, count: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Random frames and units."""

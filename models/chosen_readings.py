@@ -19,8 +19,9 @@ __all__ = ["ChosenReadings"]
 class ChosenReadings(nn.Module):
     """Embeddings of the pronunciations heard of characters that have several; ours.
 
-    A pronunciation is the sum of embeddings of its initial, final and tone, and of how usual it is
-    for the character. Zero for what has one pronunciation, or was not heard.
+    A pronunciation is the sum of an embedding of its own and those of its initial, final and tone,
+    less those of the character's most usual one, and one of how usual it is. Zero for what has one
+    pronunciation, or was not heard.
 
     Attributes:
         width: Size of what is told of a character.
@@ -35,6 +36,7 @@ class ChosenReadings(nn.Module):
         self.register_buffer("readings", readings, persistent=False)
         parts, count = part_table(vocabulary.units)
         self.register_buffer("unit_parts", parts, persistent=False)
+        self.own = nn.Embedding(len(vocabulary.units), width)
         self.parts = nn.Embedding(count, width)
         self.ranks = nn.Embedding(readings.shape[1], width)
         self.width = width
@@ -50,9 +52,11 @@ class ChosenReadings(nn.Module):
         Returns:
             shape: (batch, length, width)
         """
-        units = self.readings[characters]
-        known = units >= 0
+        readings = self.readings[characters]
+        known = readings >= 0
         several = known.sum(dim=2, keepdim=True) > 1
-        said = self.parts(self.unit_parts[units.clamp(min=0)]).sum(dim=3) + self.ranks.weight
+        units = readings.clamp(min=0)
+        said = self.own(units) + self.parts(self.unit_parts[units]).sum(dim=3)
+        said = said - said[:, :, :1] + self.ranks.weight
         heard: Tensor = ((chosen * (known & several)).unsqueeze(3) * said).sum(dim=2)
         return heard

@@ -27,7 +27,10 @@ def test_it_agrees_with_torch(tiny_model: SpeechTagger, tiny_bundle: Path) -> No
 
 
 def test_it_agrees_with_the_taggers_masked_ctc(tiny_model: SpeechTagger, tiny_bundle: Path) -> None:
-    """A character's score against the blank is the log-sum over its readings' scores."""
+    """A character's score against the blank is the log-sum over its readings' scores.
+
+    Which are kept in half precision.
+    """
     model = Model.load(tiny_bundle, device="cpu")
     vocabulary = model.bundle.vocabulary
     frames = np.random.default_rng(3).normal(size=(20, model.bundle.geometry.width))
@@ -40,7 +43,7 @@ def test_it_agrees_with_the_taggers_masked_ctc(tiny_model: SpeechTagger, tiny_bu
         scores = model.score_units(frames, units)
         expected = np.logaddexp.reduce(scores[:, 1:], axis=1) - scores[:, 0]
         found = (masked[:, 1 + place] - masked[:, 0]).numpy()
-        np.testing.assert_allclose(found, expected, atol=1e-4)
+        np.testing.assert_allclose(found, expected, atol=1e-2)
 
 
 def test_a_loaded_bundle_reads(tiny_bundle: Path) -> None:
