@@ -170,9 +170,9 @@ class FusionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             strong a boundary the speaker made after each character, where the data have prosody
             marks; 0 for none.
         readings: Ours: size of what the tagger is told of how each character that has several
-            pronunciations was read; needs ``model.ctc.units = "pronunciations"``, and stages of
-            entities that freeze the acoustic encoder: the masked CTC task, which adds a character's
-            pronunciations up, would unlearn what tells them apart. 0 for none.
+            pronunciations was read; needs ``model.ctc.units = "pronunciations"``. The masked CTC
+            task adds a character's pronunciations up and would unlearn what tells them apart, so
+            stages of entities freeze the acoustic encoder or train its own task beside. 0 for none.
     """
 
     kind: FusionKind = "cma"

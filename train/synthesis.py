@@ -149,7 +149,7 @@ class Task:
         script: What to say and how.
         entities: Nested gold.
         split: Copied into the manifest.
-        pair: Identifier of the homograph pair, or None.
+        pair: The homograph pair, or None.
         reading: 0 or 1, which reading of the pair; None for sentences.
     """
 
@@ -157,7 +157,7 @@ class Task:
     script: Script
     entities: tuple[Span, ...]
     split: str
-    pair: str | None = None
+    pair: HomographPair | None = None
     reading: int | None = None
 
 
@@ -354,7 +354,7 @@ def homograph_tasks(pairs: Iterable[HomographPair], cast: Cast, *, seed: int = 0
             key = f"{pair.identifier}-{'ab'[number]}"
             rng = _rng(seed, key)
             script = _delivery(rng, _marked_words(reading.words, pair.kind, rng), cast)
-            yield Task(key, script, reading.entities, pair.split, pair.identifier, number)
+            yield Task(key, script, reading.entities, pair.split, pair, number)
 
 
 def marked_tasks(
@@ -394,7 +394,8 @@ def _manifest_line(task: Task, speech: Speech, engine: str) -> str:
     if speech.times is not None:
         row["characters"] = [[round(start), round(end)] for start, end in speech.times]
     if task.pair is not None:
-        row["pair"] = task.pair
+        row["pair"] = task.pair.identifier
+        row["family"] = task.pair.family
         row["reading"] = task.reading
     return json.dumps(row, ensure_ascii=False)
 

@@ -121,7 +121,9 @@ def test_manifest_says_what_the_recordings_hold(tmp_path: Path, tasks: list[Task
         assert row["text"] == task.script.text
         assert row["readings"] == [s.reading for s in task.script.syllables]
         assert (row["voice"], row["speed"]) == (task.script.voice, task.script.speed)
-        assert (row["pair"], row["reading"], row["split"]) == (task.pair, task.reading, "dev")
+        assert task.pair is not None
+        assert (row["pair"], row["family"]) == (task.pair.identifier, task.pair.family)
+        assert (row["reading"], row["split"]) == (task.reading, "dev")
         for start, end, surface, label in row["entities"]:
             assert row["text"][start:end] == surface
             assert Span(start, end, label) in task.entities
