@@ -5,6 +5,7 @@ Names and shapes are the contract with :mod:`cnerta.models.inference`.
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
 from dataclasses import dataclass
@@ -123,7 +124,11 @@ class TaggerGraph(nn.Module):
 
     def __init__(self, model: SpeechTagger) -> None:
         super().__init__()
-        self.model = model
+        # What only training keeps apart is put together, in a copy.
+        self.model = model = copy.deepcopy(model)
+        model.ctc.fold()
+        if model.chosen_readings is not None:
+            model.chosen_readings.fold()
         inputs = {
             "characters": {0: "batch", 1: "length"},
             "character_count": {0: "batch"},

@@ -27,36 +27,43 @@ class ChosenReadings(nn.Module):
         width: Size of what is told of a character.
     """
 
-    readings: Tensor
     unit_parts: Tensor
 
     def __init__(self, vocabulary: Vocabulary, width: int) -> None:
         super().__init__()
-        readings = torch.from_numpy(vocabulary.reading_table())
-        self.register_buffer("readings", readings, persistent=False)
         parts, count = part_table(vocabulary.units)
         self.register_buffer("unit_parts", parts, persistent=False)
         self.own = nn.Embedding(len(vocabulary.units), width)
-        self.parts = nn.Embedding(count, width)
-        self.ranks = nn.Embedding(readings.shape[1], width)
+        self.parts: nn.Embedding | None = nn.Embedding(count, width)
+        self.ranks = nn.Embedding(vocabulary.reading_table().shape[1], width)
         self.width = width
 
-    def forward(self, characters: Tensor, chosen: Tensor) -> Tensor:
+    def forward(self, readings: Tensor, chosen: Tensor) -> Tensor:
         """Embed.
 
         Args:
-            characters: Ids, padded with 0. shape: (batch, length)
-            chosen: How much each pronunciation was heard, see
-                :meth:`cnerta.models.ctc.CtcHead.chosen`. shape: (batch, length, readings)
+            readings: Units that each character may be read as, most usual first, filled up with -1.
+                shape: (batch, length, readings)
+            chosen: How much each of them was heard, see :meth:`cnerta.models.ctc.CtcHead.chosen`.
+                shape: (batch, length, readings)
 
         Returns:
             shape: (batch, length, width)
         """
-        readings = self.readings[characters]
         known = readings >= 0
         several = known.sum(dim=2, keepdim=True) > 1
-        units = readings.clamp(min=0)
-        said = self.own(units) + self.parts(self.unit_parts[units]).sum(dim=3)
+        said = self._units()[readings.clamp(min=0)]
         said = said - said[:, :, :1] + self.ranks.weight
         heard: Tensor = ((chosen * (known & several)).unsqueeze(3) * said).sum(dim=2)
         return heard
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Give each pronunciation its whole embedding, for a model that is trained no more."""
+        self.own.weight.copy_(self._units())
+        self.parts = None
+
+    def _units(self) -> Tensor:
+        """The embedding of every pronunciation. shape: (units, width)."""
+        own: Tensor = self.own.weight
+        return own if self.parts is None else own + self.parts(self.unit_parts).sum(dim=1)

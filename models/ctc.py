@@ -73,6 +73,12 @@ class CtcHead(nn.Module):
             rows = rows + self.part_rows(self.parts).sum(dim=1)
         return rows
 
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Give each unit its whole row, for a head that is trained no more."""
+        self.own.weight.copy_(self.unit_rows())
+        self.part_rows = None
+
     def all_units(self, frames: Tensor) -> Tensor:
         """Log-probabilities over the blank and all units (no mask).
 

@@ -158,7 +158,7 @@ class SpeechTagger(nn.Module):
         told: list[Tensor] = []
         if self.chosen_readings is not None:
             chosen = self.ctc.chosen(frames, characters, frame_counts, log_probabilities)
-            told = [self.chosen_readings(characters, chosen.detach())]
+            told = [self.chosen_readings(self.ctc.readings[characters], chosen.detach())]
         encoded = torch.cat([encoded, *told], dim=2)
         if self.context is not None:
             # Also past the context: what a reading says of its own character is soon learnt there.

@@ -71,8 +71,8 @@ def test_what_was_not_said_has_no_share() -> None:
 
 def test_only_characters_with_a_choice_are_told_of() -> None:
     module = ChosenReadings(VOCABULARY, 4)
-    characters = torch.from_numpy(VOCABULARY.encode("市长江"))[None]
-    told = module(characters, heard("shi4", "zhang3", "jiang1")[None])
+    readings = torch.from_numpy(VOCABULARY.reading_table()[VOCABULARY.encode("市长江")])[None]
+    told = module(readings, heard("shi4", "zhang3", "jiang1")[None])
     assert told.shape == (1, 3, 4)
     assert told[0, [0, 2]].abs().max() == 0
     assert told[0, 1].abs().max() > 0
@@ -125,6 +125,9 @@ def test_a_bundle_is_told_too(trained: Path, tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(1)
     examples = [graph.example(*size, generator) for size in [(1, 40, 3), (2, 1, 90), (9, 5, 1)]]
     check_parity(graph, tmp_path / TAGGER_FILE, examples)
+    with torch.no_grad():
+        folded, whole = graph.eval()(*examples[0]), checkpoint.model.eval()(*examples[0])
+    torch.testing.assert_close(folded, (whole.emissions, whole.log_probabilities))
 
 
 def test_a_trained_model_is_told(data: Path) -> None:
