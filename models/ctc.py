@@ -124,9 +124,6 @@ class CtcHead(nn.Module):
     ) -> Tensor:
         """How much each of a character's pronunciations was heard.
 
-        In every frame the pronunciations share what the character has there, and its frames are
-        those where masked CTC hears it.
-
         Args:
             frames: shape: (batch, time, width)
             characters: Ids, padded with 0. shape: (batch, length)
@@ -134,17 +131,18 @@ class CtcHead(nn.Module):
             log_probabilities: Masked CTC output. shape: (batch, time, 1 + length)
 
         Returns:
-            Adds up to 1 over the readings of a character that is heard well, to 0 of one that is
-            not. shape: (batch, length, readings)
+            The share of each in the probability that its character has over all frames. It adds up
+            to nearly 1 for a character that was heard, to nearly 0 for one that was not.
+            shape: (batch, length, readings)
         """
         units, scores = self._reading_scores(frames, characters)
-        readable = scores.masked_fill(~(units >= 0).unsqueeze(1), _NEVER)
-        shares = readable.view(*frames.shape[:2], characters.shape[1], -1).softmax(dim=3)
+        # What masked CTC was normalised by, without working it out again.
+        total = self.blank(frames) - log_probabilities[:, :, :1]
+        said = (scores.masked_fill(~(units >= 0).unsqueeze(1), _NEVER) - total).exp()
         is_audio = torch.arange(frames.shape[1], device=frames.device) < frame_counts[:, None]
-        spoken = log_probabilities[:, :, 1:].exp() * is_audio.unsqueeze(2)
-        return (spoken.unsqueeze(3) * shares).sum(dim=1) / (
-            spoken.sum(dim=1) + _HARDLY_HEARD
-        ).unsqueeze(2)
+        spoken: Tensor = is_audio.unsqueeze(1).to(said.dtype) @ said
+        spoken = spoken.view(*characters.shape, -1)
+        return spoken / (spoken.sum(dim=2, keepdim=True) + _HARDLY_HEARD)
 
     def _reading_scores(self, frames: Tensor, characters: Tensor) -> tuple[Tensor, Tensor]:
         """Units of the characters' readings, -1 for none, and their scores, not normalised.

@@ -48,7 +48,7 @@ from cnerta.models.zen import (
 from cnerta.train.audio import AudioCache
 from cnerta.train.data import Example
 from cnerta.train.lexicon import lexicon_paths, start_from_vectors
-from cnerta.train.pronunciations import character_readings, with_name_readings
+from cnerta.train.pronunciations import add_name_readings, character_readings
 from cnerta.train.recipe import Recipe
 
 __all__ = [
@@ -56,8 +56,8 @@ __all__ = [
     "take_acoustic",
     "with_chosen_readings",
     "with_gazetteer",
+    "with_name_readings",
     "with_prosody",
-    "with_reading_names",
 ]
 
 logger = logging.getLogger(__name__)
@@ -198,7 +198,7 @@ def with_chosen_readings(model: SpeechTagger, width: int) -> SpeechTagger:
     return _grown(model, _like(model, settings, model.lexicon))
 
 
-def with_reading_names(model: SpeechTagger, most: int) -> SpeechTagger:
+def with_name_readings(model: SpeechTagger, most: int) -> SpeechTagger:
     """Let a trained model know how characters are read in names; it needs no training for that.
 
     Pronunciations that it has no unit for are put together from the parts of those it has.
@@ -212,7 +212,7 @@ def with_reading_names(model: SpeechTagger, most: int) -> SpeechTagger:
         character: [old.units[unit] for unit in units if unit]
         for character, units in zip(old.characters, old.readings, strict=True)
     }
-    vocabulary = Vocabulary.build(old.characters, with_name_readings(readings, most))
+    vocabulary = Vocabulary.build(old.characters, add_name_readings(readings, most))
     grown = _like(model, model.config, model.lexicon, vocabulary)
     rest = {n: w for n, w in model.state_dict().items() if not n.startswith("ctc.")}
     grown.load_state_dict(grown.state_dict() | rest)

@@ -39,8 +39,8 @@ from cnerta.train.building import (
     take_acoustic,
     with_chosen_readings,
     with_gazetteer,
+    with_name_readings,
     with_prosody,
-    with_reading_names,
 )
 from cnerta.train.data import Example, read_source
 from cnerta.train.environment import ENVIRONMENT, RECIPE, describe_start, record_start
@@ -195,7 +195,7 @@ class Trainer:
                 model = with_gazetteer(model, self.recipe.model.gazetteer, self.data_root)
             readings = self.recipe.model.fusion.readings
             if readings and model.chosen_readings is None:
-                model = with_reading_names(model, self.recipe.max_readings)
+                model = with_name_readings(model, self.recipe.max_readings)
                 model = with_chosen_readings(model, readings)
             prosody = self.recipe.model.fusion.prosody
             if prosody != model.config.fusion.prosody:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pypinyin import Style, lazy_pinyin, pinyin
 
-__all__ = ["character_readings", "sentence_readings", "with_name_readings"]
+__all__ = ["add_name_readings", "character_readings", "sentence_readings"]
 
 # A reading rarer than this among a character's occurrences is taken for a mistake of the lookup.
 _MIN_SHARE = 0.005
@@ -68,10 +68,10 @@ def character_readings(
         ]
         for character, counter in counts.items()
     }
-    return with_name_readings(usual, most)
+    return add_name_readings(usual, most)
 
 
-def with_name_readings(readings: Mapping[str, Sequence[str]], most: int) -> dict[str, list[str]]:
+def add_name_readings(readings: Mapping[str, Sequence[str]], most: int) -> dict[str, list[str]]:
     """Readings of characters and those that they have only in names, last.
 
     Args:

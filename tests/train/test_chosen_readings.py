@@ -23,12 +23,12 @@ from cnerta.train.audio import AudioCache  # noqa: E402
 from cnerta.train.building import (  # noqa: E402
     with_chosen_readings,
     with_gazetteer,
-    with_reading_names,
+    with_name_readings,
 )
 from cnerta.train.data import read_source  # noqa: E402
 from cnerta.train.evaluation import torch_predictions  # noqa: E402
 from cnerta.train.loop import Trainer  # noqa: E402
-from cnerta.train.pronunciations import with_name_readings  # noqa: E402
+from cnerta.train.pronunciations import add_name_readings  # noqa: E402
 from cnerta.train.recipe import Source, load_recipe  # noqa: E402
 
 from .tones import write_tones  # noqa: E402
@@ -152,12 +152,12 @@ def test_a_model_that_is_told_is_given_a_gazetteer(trained: Path, data: Path) ->
 
 def test_names_have_readings_that_no_text_shows() -> None:
     usual = {"曾": ["ceng2"], "折": ["zhe2", "zhe1", "she2"], "种": ["zhong3", "zhong4", "zhong1"]}
-    known = with_name_readings(usual, 3)
+    known = add_name_readings(usual, 3)
     assert known["曾"] == ["ceng2", "zeng1"]
     assert known["折"] == usual["折"], "known already"
     assert known["种"] == ["zhong3", "zhong4", "chong2"], "in place of the rarest"
     assert "单" not in known, "only characters that are there"
-    assert with_name_readings({"曾": ["ceng2"]}, 1) == {"曾": ["ceng2"]}, "no room"
+    assert add_name_readings({"曾": ["ceng2"]}, 1) == {"曾": ["ceng2"]}, "no room"
 
 
 def test_a_trained_model_gets_the_readings_of_names(data: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_trained_model_gets_the_readings_of_names(data: Path) -> None:
     old = SpeechTagger(
         model.config, Vocabulary.build("南市长曾", {c: ["nan2"] for c in "南市长曾"}), model.scheme
     )
-    grown = with_reading_names(old, 3)
+    grown = with_name_readings(old, 3)
     (character,) = grown.vocabulary.encode("曾").tolist()
     units = [grown.vocabulary.units[unit] for unit in grown.vocabulary.units_of(character)]
     assert units == ["nan2", "zeng1"]
