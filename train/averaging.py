@@ -48,7 +48,9 @@ def average_checkpoints(paths: Sequence[Path]) -> Checkpoint:
     for name, weight in first.model.state_dict().items():
         mean = weights[name] / len(paths)
         weight.copy_(mean if weight.is_floating_point() else mean.round())
-    provenance = {**first.provenance, "average": ", ".join(map(str, paths))}
+    # Where on this machine they lay is nobody's business.
+    names = ("/".join(path.resolve().parts[-2:]) for path in paths)
+    provenance = {**first.provenance, "average": ", ".join(names)}
     return Checkpoint(first.name, first.model, provenance, {})
 
 

@@ -41,7 +41,8 @@ def test_every_weight_is_the_mean(models: tuple[list[SpeechTagger], list[Path]])
         mean = sum(state[name].double() for state in states) / 3
         torch.testing.assert_close(weight.double(), mean, atol=1e-6, rtol=1e-6)
     assert found.scores == {}, "those of its parts are not its own"
-    assert found.provenance == {"recipe": "r", "average": ", ".join(map(str, paths))}
+    names = ", ".join(f"{path.parent.name}/{path.name}" for path in paths)
+    assert found.provenance == {"recipe": "r", "average": names}, "and not where they lie"
 
 
 def test_the_mean_of_equals_is_the_same(models: tuple[list[SpeechTagger], list[Path]]) -> None:
