@@ -155,15 +155,16 @@ class SpeechTagger(nn.Module):
         # These two last, so that a trained model can be given them (cnerta.train.building).
         if self.word_kinds is not None:
             encoded = torch.cat([encoded, self.word_kinds(matches, characters.shape[1])], dim=2)
-        told: list[Tensor] = []
+        told: Tensor | None = None
         if self.chosen_readings is not None:
             chosen = self.ctc.chosen(frames, characters, frame_counts, log_probabilities)
-            told = [self.chosen_readings(self.ctc.readings[characters], chosen.detach())]
-        encoded = torch.cat([encoded, *told], dim=2)
+            told = self.chosen_readings(self.ctc.readings[characters], chosen.detach())
+            encoded = torch.cat([encoded, told], dim=2)
         if self.context is not None:
-            # Also past the context: what a reading says of its own character is soon learnt there.
             encoded = self.context(self.dropout(encoded), counts)
-            encoded = torch.cat([encoded, *told], dim=2)
+            if told is not None:
+                # Also past the context: what a reading says of its own character is soon learnt.
+                encoded = torch.cat([encoded, told], dim=2)
         return TaggerOutput(self.emissions(self.dropout(encoded)), log_probabilities, breaks)
 
     def entity_loss(self, output: TaggerOutput, tags: Tensor, counts: Tensor) -> Tensor:
