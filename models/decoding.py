@@ -1,4 +1,4 @@
-"""CRF decoding in numpy: best tag sequence, its spans, and how sure the model is of each span.
+"""CRF decoding: the spans of the best tag sequence, and how sure the model is of each.
 
 The linear-chain CRF is that of pytorch-crf, which trains it; here only its three parameter arrays
 are needed, so serving does without torch. Decoding is restricted to the transitions the label
@@ -7,36 +7,25 @@ scheme allows: every decoded sequence is a well-formed annotation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from cnerta.models.calibration import Calibration
-from cnerta.models.errors import ConfigError
+from cnerta.models.crf_search import (
+    CrfParameters,
+    Lattice,
+    NumpySearch,
+    Search,
+    allowed_scores,
+)
 from cnerta.models.labels import LabelScheme, Span
 
 __all__ = ["CrfDecoder", "CrfParameters", "ScoredSpan", "SpanHint"]
 
-_FORBIDDEN = -1e9
-
 Doubles = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class CrfParameters:
-    """What pytorch-crf learns.
-
-    Attributes:
-        start: Score of beginning with a tag. shape: (tags,)
-        transitions: Score of going from a tag to a tag. shape: (tags, tags), [from, to]
-        end: Score of ending with a tag. shape: (tags,)
-    """
-
-    start: npt.NDArray[np.float32]
-    transitions: npt.NDArray[np.float32]
-    end: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,22 +79,34 @@ class CrfDecoder:
         scheme: LabelScheme,
         parameters: CrfParameters,
         calibration: Calibration | None = None,
+        search: Callable[[CrfParameters], Search] = NumpySearch,
     ) -> None:
-        tags = len(scheme)
-        shapes = (parameters.start.shape, parameters.transitions.shape, parameters.end.shape)
-        if shapes != ((tags,), (tags, tags), (tags,)):
-            raise ConfigError(f"expected CRF parameters for {tags} tags, got shapes {shapes}")
+        """A decoder.
+
+        Args:
+            scheme: Labels.
+            parameters: Of the CRF.
+            calibration: Of the confidences.
+            search: Makes what searches with the allowed scores.
+        """
+        scores = allowed_scores(scheme, parameters)
         self.scheme = scheme
         self._calibration = calibration or Calibration()
-        self._start = np.where(scheme.allowed_starts(), parameters.start, _FORBIDDEN)
-        self._end = np.where(scheme.allowed_ends(), parameters.end, _FORBIDDEN)
-        self._transitions = np.where(
-            scheme.allowed_transitions(), parameters.transitions, _FORBIDDEN
-        )
-        self._transition_weights = np.exp(self._transitions)
-        self._prefix_masks = {
-            (prefix, label): scheme.labels_of(prefix, label).astype(np.float64)
+        self._search = search(scores)
+        self._tags = {
+            (prefix, label): np.flatnonzero(scheme.labels_of(prefix, label))
             for prefix in "BILU"
+            for label in scheme.types
+        }
+        # From the tags that hold one part of an entity to those that hold the next. Small: numpy
+        # keeps the interpreter for up to 500 numbers, see cnerta.models.crf_search.
+        weights = np.exp(scores.transitions)
+        self._inside = {
+            (before, after, label): weights[
+                np.ix_(self._tags[before, label], self._tags[after, label])
+            ]
+            for before in "BI"
+            for after in "IL"
             for label in scheme.types
         }
 
@@ -118,12 +119,16 @@ class CrfDecoder:
             emissions: shape: (batch, length, tags)
             lengths: Valid characters of each sentence. shape: (batch,)
         """
-        return [
-            self._spans(emissions[i, :n].astype(np.float64), path)
-            for i, (n, path) in enumerate(
-                zip(lengths, self.best_paths(emissions, lengths), strict=True)
-            )
-        ]
+        found: list[tuple[ScoredSpan, ...]] = []
+        for searched in self._search(emissions, lengths):
+            spans = self.scheme.decode(searched.path)
+            if not spans:
+                found.append(())
+                continue
+            lattice = searched.lattice()
+            scored = [(s, self._confidence(lattice, s)) for s in spans]
+            found.append(tuple(ScoredSpan(s.start, s.end, s.label, c) for s, c in scored))
+        return found
 
     def with_hints(
         self, emissions: npt.NDArray[np.float32], hints: Sequence[SpanHint]
@@ -142,89 +147,21 @@ class CrfDecoder:
         for hint in hints:
             last = hint.end - 1
             if hint.start == last:
-                raised[last, self._prefix_masks["U", hint.label] > 0] += hint.strength
+                raised[last, self._tags["U", hint.label]] += hint.strength
                 continue
-            raised[hint.start, self._prefix_masks["B", hint.label] > 0] += hint.strength / 2
-            raised[last, self._prefix_masks["L", hint.label] > 0] += hint.strength / 2
+            raised[hint.start, self._tags["B", hint.label]] += hint.strength / 2
+            raised[last, self._tags["L", hint.label]] += hint.strength / 2
         return raised
 
-    def best_paths(
-        self, emissions: npt.NDArray[np.float32], lengths: Sequence[int]
-    ) -> list[list[int]]:
-        """The most probable allowed tag sequence of each sentence (Viterbi)."""
-        batch, longest, tags = emissions.shape
-        if batch == 0 or longest == 0:
-            return [[] for _ in range(batch)]
-        scores = np.empty((longest, batch, tags))
-        scores[0] = self._start + emissions[:, 0]
-        origins = np.zeros((longest, batch, tags), np.int64)
-        for t in range(1, longest):
-            candidates = scores[t - 1][:, :, None] + self._transitions
-            origins[t] = candidates.argmax(axis=1)
-            scores[t] = candidates.max(axis=1) + emissions[:, t]
-        paths: list[list[int]] = []
-        for i, n in enumerate(lengths):
-            if n == 0:
-                paths.append([])
-                continue
-            path = [int((scores[n - 1, i] + self._end).argmax())]
-            for t in range(n - 1, 0, -1):
-                path.append(int(origins[t, i, path[-1]]))
-            paths.append(path[::-1])
-        return paths
-
-    def _spans(self, emissions: Doubles, path: list[int]) -> tuple[ScoredSpan, ...]:
-        spans = self.scheme.decode(path)
-        if not spans:
-            return ()
-        lattice = self._lattice(emissions)
-        return tuple(
-            ScoredSpan(s.start, s.end, s.label, self._confidence(lattice, s)) for s in spans
-        )
-
-    def _lattice(self, emissions: Doubles) -> _Lattice:
-        """Scaled forward and backward probabilities (Rabiner 1989, section V.A)."""
-        length, tags = emissions.shape
-        weights = np.exp(emissions - emissions.max(axis=1, keepdims=True))
-        forward = np.empty((length, tags))
-        backward = np.empty((length, tags))
-        scale = np.empty(length)
-        row = np.exp(self._start) * weights[0]
-        for t in range(length):
-            if t:
-                row = (forward[t - 1] @ self._transition_weights) * weights[t]
-            scale[t] = row.sum()
-            forward[t] = row / scale[t]
-        ends = np.exp(self._end)
-        backward[-1] = ends / (forward[-1] @ ends)
-        for t in range(length - 2, -1, -1):
-            backward[t] = self._transition_weights @ (weights[t + 1] * backward[t + 1])
-            backward[t] /= scale[t + 1]
-        return _Lattice(weights, forward, backward, scale)
-
-    def _confidence(self, lattice: _Lattice, span: Span) -> float:
+    def _confidence(self, lattice: Lattice, span: Span) -> float:
         """Probability of all tag sequences that hold this span's labels, calibrated."""
         last = span.end - 1
-        if span.start == last:
-            mass = lattice.forward[last] * self._prefix_masks["U", span.label]
-        else:
-            mass = lattice.forward[span.start] * self._prefix_masks["B", span.label]
-            for t in range(span.start + 1, span.end):
-                mask = self._prefix_masks["L" if t == last else "I", span.label]
-                mass = (mass @ self._transition_weights) * (
-                    lattice.weights[t] * mask / lattice.scale[t]
-                )
-        return self._calibration(float(np.clip(mass @ lattice.backward[last], 0.0, 1.0)))
-
-
-@dataclass(frozen=True, slots=True)
-class _Lattice:
-    """Scaled forward-backward quantities of one sentence. shapes: (length, tags); scale (length,).
-
-    ``forward[t] * backward[t]`` sums to one over the tags at every t.
-    """
-
-    weights: Doubles
-    forward: Doubles
-    backward: Doubles
-    scale: Doubles
+        part = "U" if span.start == last else "B"
+        tags = self._tags[part, span.label]
+        mass = lattice.forward[span.start, tags]
+        for t in range(span.start + 1, span.end):
+            before, part = part, "L" if t == last else "I"
+            tags = self._tags[part, span.label]
+            mass = mass @ self._inside[before, part, span.label]
+            mass = mass * lattice.weights[t, tags] / lattice.scale[t]
+        return self._calibration(float(np.clip(mass @ lattice.backward[last, tags], 0.0, 1.0)))

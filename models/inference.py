@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,10 +19,12 @@ import numpy.typing as npt
 from cnerta.models.alignment import Alignment, align
 from cnerta.models.bundle import ACOUSTIC_FILE, READINGS_FILE, TAGGER_FILE, Bundle, load_bundle
 from cnerta.models.calibration import Calibration
+from cnerta.models.crf_search import GRAPH_FILE, GraphSearch
 from cnerta.models.decoding import CrfDecoder, ScoredSpan, SpanHint
 from cnerta.models.errors import InferenceError
 from cnerta.models.geometry import FrameGeometry, cache_inputs
 from cnerta.models.lexicon import pad_matches
+from cnerta.models.memory import joined
 from cnerta.models.readings import CharacterReading, heard_readings
 
 __all__ = ["AcousticState", "Device", "Model", "Tagged"]
@@ -38,23 +41,22 @@ class AcousticState:
 
     Attributes:
         carry: Last samples. shape: (carry_samples,)
-        cache: Keys and values of the last frames, frame ``t`` in place ``t % left_frames``.
-            shape: (layers, 2, heads, left_frames, size)
+        cache: Keys of the first layer, its values, keys of the second, and so on, of the last
+            frames, frame ``t`` in place ``t % left_frames``; raw memory, which
+            :func:`cnerta.models.memory.joined` joins. shape of each: (heads, left_frames, size)
         position: Number of the next frame.
     """
 
     carry: Floats
-    cache: Floats
+    cache: tuple[bytes, ...]
     position: int
 
     @classmethod
     def initial(cls, geometry: FrameGeometry) -> AcousticState:
         """The state before the first sample."""
-        return cls(
-            np.zeros(geometry.carry_samples, np.float32),
-            np.zeros(geometry.cache_shape, np.float32),
-            0,
-        )
+        layers, kinds, *shape = geometry.cache_shape
+        nothing = np.zeros(shape, np.float32).tobytes()
+        return cls(np.zeros(geometry.carry_samples, np.float32), (nothing,) * (layers * kinds), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +84,27 @@ class Model:
         encoded_samples: Samples encoded so far, over all streams.
     """
 
-    def __init__(self, bundle: Bundle, acoustic: Any, tagger: Any, readings: Any = None) -> None:
+    def __init__(
+        self, bundle: Bundle, search: Any, acoustic: Any, tagger: Any, readings: Any = None
+    ) -> None:
+        """Put loaded parts together; :meth:`load` loads them.
+
+        Args:
+            bundle: What they are of.
+            search: Session of :data:`cnerta.models.crf_search.GRAPH_FILE`.
+            acoustic: Session of the acoustic graph.
+            tagger: Of the tagger.
+            readings: Of the readings' graph, if the bundle has one.
+        """
         self.bundle = bundle
         self.encoded_samples = 0
+        self._search = search
         self._acoustic = acoustic
         self._tagger = tagger
         self._readings = readings
-        self._decoder = CrfDecoder(bundle.scheme, bundle.crf, bundle.calibration)
+        self._decoder = CrfDecoder(
+            bundle.scheme, bundle.crf, bundle.calibration, partial(GraphSearch, session=search)
+        )
         self._cache_inputs = cache_inputs(bundle.geometry.layers)
 
     @classmethod
@@ -136,12 +152,14 @@ class Model:
                 ort.InferenceSession(str(path / name), options, providers=providers)
                 for name in names
             ]
+            # A loop of small steps: nothing for a GPU.
+            search = ort.InferenceSession(GRAPH_FILE, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             # onnxruntime raises its own unexported exception types.
             raise InferenceError(f"expected graphs onnxruntime can run, got: {error}") from error
         if bundle.lexicon is not None:
             bundle.lexicon.prepare()
-        model = cls(bundle, *graphs)
+        model = cls(bundle, search, *graphs)
         if device == "cuda" and model.device != "CUDAExecutionProvider":
             raise InferenceError(f"expected CUDA to work, got {model.device}")
         logger.info("bundle %s runs on %s", bundle.name, model.device)
@@ -150,7 +168,7 @@ class Model:
     def calibrated(self, calibration: Calibration) -> Model:
         """The same model with other confidences."""
         bundle = replace(self.bundle, calibration=calibration)
-        return Model(bundle, self._acoustic, self._tagger, self._readings)
+        return Model(bundle, self._search, self._acoustic, self._tagger, self._readings)
 
     @property
     def device(self) -> str:
@@ -174,27 +192,30 @@ class Model:
         batch, count = samples.shape
         assert count % self.bundle.geometry.hop_samples == 0, "whole frames only"
         assert batch == len(states), "one state a stream"
-        # Streams in the third place, so that what each layer is given is one block of memory.
         geometry = self.bundle.geometry
-        layers, kinds, *shape = geometry.cache_shape
-        cache = np.empty((layers, kinds, batch, *shape), np.float32)
-        for i, state in enumerate(states):
-            cache[:, :, i] = state.cache
+        caches = joined([s.cache[k] for k in range(len(self._cache_inputs)) for s in states])
+        caches = caches.reshape(-1, batch, *geometry.cache_shape[2:])
+        positions = np.array([s.position for s in states], np.int64)
         feed = {
             "samples": samples,
-            "carry": np.stack([s.carry for s in states]),
-            "position": np.array([s.position for s in states], np.int64),
+            "carry": joined([s.carry for s in states]).reshape(batch, -1),
+            "position": positions,
         }
-        feed.update(zip(self._cache_inputs, cache.reshape(-1, batch, *shape), strict=True))
+        feed.update(zip(self._cache_inputs, caches, strict=True))
         frames, carry, new = self._acoustic.run(["frames", "next_carry", "new_cache"], feed)
         self.encoded_samples += batch * count
+        left = geometry.left_frames
+        # The new keys and values take the places of the oldest.
+        new = new.reshape(-1, *new.shape[2:])[..., -left:, :]
+        places = (positions[:, None] + np.arange(frames.shape[1])[-left:]) % left
+        caches[:, np.arange(batch)[:, None], :, places] = new.transpose(1, 3, 0, 2, 4)
         # Copies, because a row of the batch would keep the whole batch alive.
         return [
             (
-                frames[i].copy(),
+                joined([frames[i]]).reshape(frames.shape[1:]),
                 AcousticState(
-                    carry[i].copy(),
-                    _remember(state, new[:, :, i]),
+                    joined([carry[i]]),
+                    tuple([layer[i].tobytes() for layer in caches]),
                     state.position + frames.shape[1],
                 ),
             )
@@ -315,19 +336,3 @@ class Model:
         scores: Floats
         (scores,) = self._readings.run(["scores"], {"frames": frames, "units": units})
         return scores
-
-
-def _remember(state: AcousticState, new: Floats) -> Floats:
-    """A stream's cache with the new frames in place of the oldest.
-
-    Args:
-        state: The state before them.
-        new: Their keys and values. shape: (layers, 2, heads, n, size)
-    """
-    cache = state.cache.copy()
-    left = cache.shape[3]
-    kept = min(left, new.shape[3])
-    end = state.position + new.shape[3]
-    places = np.arange(end - kept, end) % left
-    cache[:, :, :, places] = new[:, :, :, new.shape[3] - kept :]
-    return cache

@@ -40,6 +40,7 @@ def _alaw_table() -> Floats:
     return (np.where(code & 0x80, magnitude, -magnitude) / 32768).astype(np.float32)
 
 
+_FULL_SCALE: Final = np.float32(1 / 32768)
 _MULAW: Final = _mulaw_table()
 _ALAW: Final = _alaw_table()
 
@@ -76,7 +77,10 @@ class AudioInput:
     @property
     def received_ms(self) -> int:
         """Audio received so far, complete samples only, in milliseconds."""
-        return int(1000 * (self._before + Fraction(self._received, self._format.sample_rate)))
+        rate, before = self._format.sample_rate, self._before
+        # Whole numbers: this is asked twice a frame, and fractions take ten times as long.
+        parts = before.numerator * rate + self._received * before.denominator
+        return 1000 * parts // (before.denominator * rate)
 
     @property
     def partial_bytes(self) -> int:
@@ -125,7 +129,9 @@ class AudioInput:
         """Bytes of whole samples → mono, -1 to 1. shape: (samples,)."""
         encoding = self._format.encoding
         if encoding == "pcm_s16le":
-            samples = np.frombuffer(data, "<i2").astype(np.float32) / np.float32(32768)
+            # One step over the samples, not two: see cnerta.models.memory.
+            whole = np.frombuffer(data, "<i2")
+            samples: Floats = np.multiply(whole, _FULL_SCALE, dtype=np.float32)
         elif encoding == "pcm_f32le":
             samples = self._checked(np.frombuffer(data, "<f4").astype(np.float32))
         else:

@@ -195,9 +195,8 @@ class Batcher:
         now = oldest = _now()
         sources: list[WorkSource] = []
         work: list[_W] = []
-        urgent = [s for s in lane.waiting if s.is_urgent]
-        others = [s for s in lane.waiting if not s.is_urgent]
-        for source in urgent + others:
+        # The sort keeps the order of those that are as urgent.
+        for source in sorted(lane.waiting, key=lambda s: not s.is_urgent):
             if len(work) >= self._max_batch:
                 break
             since = lane.waiting.pop(source)

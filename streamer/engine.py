@@ -19,6 +19,7 @@ import numpy.typing as npt
 from cnerta.models.bundle import Bundle
 from cnerta.models.decoding import SpanHint
 from cnerta.models.inference import AcousticState, Tagged
+from cnerta.models.memory import joined
 from cnerta.streamer.session import EncodeWork, TagWork
 
 __all__ = ["Encoded", "Engine", "Inference", "TaggedWork", "describe_failure"]
@@ -153,7 +154,7 @@ class Engine:
         return self.model.tag(texts, frames, [p.hints for p in group])
 
     def _encode_group(self, group: Sequence[EncodeWork]) -> list[Encoded]:
-        samples = np.stack([w.samples for w in group])
+        samples = joined(w.samples for w in group).reshape(len(group), -1)
         states = [w.state for w in group if w.state is not None]
         encoded = self.model.encode(samples, states)
         return [Encoded(frames, state) for frames, state in encoded]

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from cnerta.models.boundaries import LEVELS_PER_FRAME, sound_levels
 from cnerta.models.geometry import FrameGeometry
 from cnerta.models.inference import AcousticState
+from cnerta.models.memory import joined
 from cnerta.streamer.frames import FrameStore
 
 __all__ = [
@@ -256,7 +257,7 @@ class ChunkHearing:
             taken.append(block)
             missing -= len(block)
         self._backlog_samples -= count
-        return np.concatenate(taken)
+        return joined(taken)
 
 
 class UtteranceHearing:

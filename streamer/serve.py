@@ -8,8 +8,9 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import typer
 
@@ -97,7 +98,7 @@ def serve(
     _share_interpreter()
     try:
         model = Model.load(find_bundle(bundle), device=device, threads=threads)
-        asyncio.run(_run(Server(model, options), host, port))
+        _run_loop(_run(Server(model, options), host, port))
     except CnertaError as error:
         typer.echo(f"cnerta-serve: {error}", err=True)
         raise typer.Exit(_EXIT_CODES.get(type(error), 1)) from None
@@ -111,6 +112,16 @@ def _share_interpreter() -> None:
     At 200 sessions this halves the time to a final answer (docs/benchmarks.md).
     """
     sys.setswitchinterval(_TURN_S)
+
+
+def _run_loop(main: Coroutine[Any, Any, None]) -> None:
+    """Run to the end, on the faster event loop where there is one (not on Windows)."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(main)
+    else:
+        uvloop.run(main)
 
 
 async def _run(server: Server, host: str, port: int) -> None:
