@@ -1,15 +1,15 @@
 """Search through a linear-chain CRF: the best tag sequence, and how probable the tags are.
 
-Twice: in numpy, and as an ONNX graph, ``crf_search.onnx``, which serving uses. Both give the same.
-The graph is there because its loop over the characters needs no interpreter: in numpy every step
-gives the interpreter up and waits to get it back, which in a busy server takes ten times as long as
-the step. The CRF's parameters are its inputs, so one graph serves all bundles;
-:mod:`cnerta.export.crf_graph` has its source.
+Twice: in numpy, and as two ONNX graphs, which serving uses. Both give the same. The graphs are
+there because their loops over the characters need no interpreter: in numpy every step may give the
+interpreter up and wait to get it back (see :mod:`cnerta.models.memory`), which in a busy server
+takes ten times as long as the step. The CRF's parameters are inputs, so the same graphs serve all
+bundles; :mod:`cnerta.export.crf_graphs` has their source.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,17 +21,18 @@ from cnerta.models.errors import ConfigError
 from cnerta.models.labels import LabelScheme
 
 __all__ = [
-    "GRAPH_FILE",
+    "LATTICE_FILE",
+    "SCORES_FILE",
     "CrfParameters",
     "GraphSearch",
     "Lattice",
     "NumpySearch",
     "Search",
-    "Searched",
     "allowed_scores",
 ]
 
-GRAPH_FILE = Path(__file__).parent / "crf_search.onnx"
+SCORES_FILE = Path(__file__).parent / "crf_scores.onnx"
+LATTICE_FILE = Path(__file__).parent / "crf_lattice.onnx"
 _FORBIDDEN = -1e9
 
 Doubles = npt.NDArray[np.float64]
@@ -91,34 +92,24 @@ class Lattice:
     scale: Doubles
 
 
-@dataclass(frozen=True, slots=True)
-class Searched:
-    """What was found of a sentence.
+class Search(Protocol):
+    """Searches batches of sentences.
 
-    Attributes:
-        path: The most probable tag sequence (Viterbi).
-        lattice: Works the probabilities out; not for a sentence of no characters.
+    For both methods emissions have the shape (batch, length, tags), and lengths are the valid
+    characters of each sentence.
     """
 
-    path: list[int]
-    lattice: Callable[[], Lattice]
+    def best_paths(self, emissions: Floats, lengths: Sequence[int]) -> list[list[int]]:
+        """The most probable tag sequence of each sentence (Viterbi)."""
+        ...
 
-
-class Search(Protocol):
-    """Searches sentences."""
-
-    def __call__(self, emissions: Floats, lengths: Sequence[int]) -> list[Searched]:
-        """Search each sentence.
-
-        Args:
-            emissions: shape: (batch, length, tags)
-            lengths: Valid characters of each sentence. shape: (batch,)
-        """
+    def lattices(self, emissions: Floats, lengths: Sequence[int]) -> list[Lattice]:
+        """The probabilities of each sentence; none may be empty."""
         ...
 
 
 class NumpySearch:
-    """The search in numpy, sentence by sentence but for the best path."""
+    """The search in numpy."""
 
     def __init__(self, scores: CrfParameters) -> None:
         """A search.
@@ -129,16 +120,8 @@ class NumpySearch:
         self._scores = scores
         self._transition_weights = np.exp(scores.transitions)
 
-    def __call__(self, emissions: Floats, lengths: Sequence[int]) -> list[Searched]:
-        """See :meth:`Search.__call__`."""
-        return [
-            Searched(path, lambda own=emissions[i, :n]: self._lattice(own.astype(np.float64)))  # type: ignore[misc]
-            for i, (n, path) in enumerate(
-                zip(lengths, self._best_paths(emissions, lengths), strict=True)
-            )
-        ]
-
-    def _best_paths(self, emissions: Floats, lengths: Sequence[int]) -> list[list[int]]:
+    def best_paths(self, emissions: Floats, lengths: Sequence[int]) -> list[list[int]]:
+        """See :meth:`Search.best_paths`."""
         batch, longest, tags = emissions.shape
         if batch == 0 or longest == 0:
             return [[] for _ in range(batch)]
@@ -159,6 +142,11 @@ class NumpySearch:
                 path.append(int(origins[t, i, path[-1]]))
             paths.append(path[::-1])
         return paths
+
+    def lattices(self, emissions: Floats, lengths: Sequence[int]) -> list[Lattice]:
+        """See :meth:`Search.lattices`."""
+        each = zip(emissions.astype(np.float64), lengths, strict=True)
+        return [self._lattice(own[:n]) for own, n in each]
 
     def _lattice(self, emissions: Doubles) -> Lattice:
         length, tags = emissions.shape
@@ -181,32 +169,66 @@ class NumpySearch:
 
 
 class GraphSearch:
-    """The search as a graph, a whole batch in one call."""
+    """The search as graphs, a whole batch in one call."""
 
-    def __init__(self, scores: CrfParameters, session: Any) -> None:
+    def __init__(self, scores: CrfParameters, best_scores: Any, lattice: Any) -> None:
         """A search.
 
         Args:
             scores: See :func:`allowed_scores`.
-            session: An onnxruntime session of :data:`GRAPH_FILE`.
+            best_scores: An onnxruntime session of :data:`SCORES_FILE`.
+            lattice: One of :data:`LATTICE_FILE`.
         """
-        self._session = session
-        self._parameters = {
-            "start": scores.start,
-            "transitions": scores.transitions,
-            "end": scores.end,
+        self._best_scores = best_scores
+        self._lattice = lattice
+        self._to_from = np.ascontiguousarray(scores.transitions.T)
+        self._start = scores.start
+        self._end = scores.end
+        self._end_weights = np.exp(scores.end)
+        self._weights = {
+            "start": np.exp(scores.start),
+            "transitions": np.exp(scores.transitions),
+            "end": self._end_weights,
         }
 
-    def __call__(self, emissions: Floats, lengths: Sequence[int]) -> list[Searched]:
-        """See :meth:`Search.__call__`."""
-        feed = {"emissions": emissions, "counts": np.array(lengths, np.int64), **self._parameters}
-        path, weights, forward, backward, scale = self._session.run(None, feed)
+    def best_paths(self, emissions: Floats, lengths: Sequence[int]) -> list[list[int]]:
+        """See :meth:`Search.best_paths`."""
+        if not any(lengths):
+            return [[] for _ in lengths]
+        feed = {"emissions": _two_rows(emissions), "start": self._start, "to_from": self._to_from}
+        (scores,) = self._best_scores.run(None, feed)
+        return [self._trace(scores[:n, i]) for i, n in enumerate(lengths)]
+
+    def _trace(self, scores: Doubles) -> list[int]:
+        """Follow the best path back. ``scores`` shape: (length, tags)."""
+        if not len(scores):
+            return []
+        path = [int((scores[-1] + self._end).argmax())]
+        for row in scores[-2::-1]:  # from the last but one to the first; none if there is one
+            path.append(int((row + self._to_from[path[-1]]).argmax()))
+        return path[::-1]
+
+    def lattices(self, emissions: Floats, lengths: Sequence[int]) -> list[Lattice]:
+        """See :meth:`Search.lattices`."""
+        if not lengths:
+            return []
+        counts = np.array(lengths, np.int64)
+        feed = {"emissions": _two_rows(emissions), "counts": counts, **self._weights}
+        weights, forward, backward, scale = self._lattice.run(None, feed)
         return [
-            Searched(
-                path[:n, i].tolist(),
-                lambda n=n, i=i: Lattice(  # type: ignore[misc]
-                    weights[:n, i], forward[:n, i], backward[:n, i], scale[:n, i]
-                ),
+            Lattice(
+                weights[:n, i],
+                forward[:n, i],
+                # Divided by what the whole comes to, which the graph leaves to us.
+                backward[:n, i] / (forward[n - 1, i] @ self._end_weights),
+                scale[:n, i],
             )
             for i, n in enumerate(lengths)
         ]
+
+
+def _two_rows(emissions: Floats) -> Floats:
+    """At least two rows, which the graphs want. shape: (batch, length, tags)."""
+    if emissions.shape[1] > 1:
+        return emissions
+    return np.pad(emissions, ((0, 0), (0, 1), (0, 0)))

@@ -119,16 +119,17 @@ class CrfDecoder:
             emissions: shape: (batch, length, tags)
             lengths: Valid characters of each sentence. shape: (batch,)
         """
-        found: list[tuple[ScoredSpan, ...]] = []
-        for searched in self._search(emissions, lengths):
-            spans = self.scheme.decode(searched.path)
-            if not spans:
-                found.append(())
-                continue
-            lattice = searched.lattice()
-            scored = [(s, self._confidence(lattice, s)) for s in spans]
-            found.append(tuple(ScoredSpan(s.start, s.end, s.label, c) for s, c in scored))
-        return found
+        paths = self._search.best_paths(emissions, lengths)
+        found = [self.scheme.decode(path) for path in paths]
+        # Most captions hold no entity, and then nobody asks how probable it is.
+        holding = [i for i, spans in enumerate(found) if spans]
+        lattices = self._search.lattices(emissions[holding], [lengths[i] for i in holding])
+        answers: list[tuple[ScoredSpan, ...]] = [()] * len(found)
+        for i, lattice in zip(holding, lattices, strict=True):
+            answers[i] = tuple(
+                ScoredSpan(s.start, s.end, s.label, self._confidence(lattice, s)) for s in found[i]
+            )
+        return answers
 
     def with_hints(
         self, emissions: npt.NDArray[np.float32], hints: Sequence[SpanHint]

@@ -7,7 +7,7 @@ and comes out as a value, so one model serves any number of streams.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,13 @@ import numpy.typing as npt
 from cnerta.models.alignment import Alignment, align
 from cnerta.models.bundle import ACOUSTIC_FILE, READINGS_FILE, TAGGER_FILE, Bundle, load_bundle
 from cnerta.models.calibration import Calibration
-from cnerta.models.crf_search import GRAPH_FILE, GraphSearch
+from cnerta.models.crf_search import (
+    LATTICE_FILE,
+    SCORES_FILE,
+    CrfParameters,
+    GraphSearch,
+    Search,
+)
 from cnerta.models.decoding import CrfDecoder, ScoredSpan, SpanHint
 from cnerta.models.errors import InferenceError
 from cnerta.models.geometry import FrameGeometry, cache_inputs
@@ -85,13 +91,18 @@ class Model:
     """
 
     def __init__(
-        self, bundle: Bundle, search: Any, acoustic: Any, tagger: Any, readings: Any = None
+        self,
+        bundle: Bundle,
+        search: Callable[[CrfParameters], Search],
+        acoustic: Any,
+        tagger: Any,
+        readings: Any = None,
     ) -> None:
         """Put loaded parts together; :meth:`load` loads them.
 
         Args:
             bundle: What they are of.
-            search: Session of :data:`cnerta.models.crf_search.GRAPH_FILE`.
+            search: Makes what searches for the best tags.
             acoustic: Session of the acoustic graph.
             tagger: Of the tagger.
             readings: Of the readings' graph, if the bundle has one.
@@ -102,9 +113,7 @@ class Model:
         self._acoustic = acoustic
         self._tagger = tagger
         self._readings = readings
-        self._decoder = CrfDecoder(
-            bundle.scheme, bundle.crf, bundle.calibration, partial(GraphSearch, session=search)
-        )
+        self._decoder = CrfDecoder(bundle.scheme, bundle.crf, bundle.calibration, search)
         self._cache_inputs = cache_inputs(bundle.geometry.layers)
 
     @classmethod
@@ -152,13 +161,17 @@ class Model:
                 ort.InferenceSession(str(path / name), options, providers=providers)
                 for name in names
             ]
-            # A loop of small steps: nothing for a GPU.
-            search = ort.InferenceSession(GRAPH_FILE, options, providers=["CPUExecutionProvider"])
+            # Loops of small steps: nothing for a GPU.
+            best_scores, lattice = (
+                ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+                for file in (SCORES_FILE, LATTICE_FILE)
+            )
         except Exception as error:
             # onnxruntime raises its own unexported exception types.
             raise InferenceError(f"expected graphs onnxruntime can run, got: {error}") from error
         if bundle.lexicon is not None:
             bundle.lexicon.prepare()
+        search = partial(GraphSearch, best_scores=best_scores, lattice=lattice)
         model = cls(bundle, search, *graphs)
         if device == "cuda" and model.device != "CUDAExecutionProvider":
             raise InferenceError(f"expected CUDA to work, got {model.device}")
