@@ -18,7 +18,15 @@ from torch import Tensor, nn
 
 from cnerta.models.geometry import SAMPLE_RATE
 
-__all__ = ["SHIFT_SAMPLES", "WINDOW_SAMPLES", "FilterBank", "windows"]
+__all__ = [
+    "SHIFT_SAMPLES",
+    "WINDOW_SAMPLES",
+    "FilterBank",
+    "hertz",
+    "mel",
+    "mel_centres",
+    "windows",
+]
 
 WINDOW_SAMPLES = 400
 SHIFT_SAMPLES = 160
@@ -48,15 +56,30 @@ def _analysis_matrices() -> tuple[Tensor, Tensor]:
     return window * torch.cos(angles), window * torch.sin(angles)
 
 
-def _mel(hertz: Tensor) -> Tensor:
+def mel(hertz: Tensor) -> Tensor:
+    """Frequencies on the mel scale."""
     return 1127.0 * torch.log1p(hertz / 700.0)
+
+
+def hertz(mel: Tensor) -> Tensor:
+    """Places on the mel scale as frequencies."""
+    return 700.0 * torch.expm1(mel / 1127.0)
+
+
+def mel_centres(mel_bins: int) -> Tensor:
+    """Where the filters peak, with the edges below and above them, in mel.
+
+    Returns:
+        shape: (mel_bins + 2,)
+    """
+    edges = mel(torch.tensor([_LOW_HZ, SAMPLE_RATE / 2], dtype=torch.float64))
+    return torch.linspace(float(edges[0]), float(edges[1]), mel_bins + 2, dtype=torch.float64)
 
 
 def _mel_matrix(mel_bins: int) -> Tensor:
     """Triangular mel filters. shape: (256, mel_bins)."""
-    edges = _mel(torch.tensor([_LOW_HZ, SAMPLE_RATE / 2], dtype=torch.float64))
-    centres = torch.linspace(float(edges[0]), float(edges[1]), mel_bins + 2, dtype=torch.float64)
-    bins = _mel(torch.arange(_BINS, dtype=torch.float64) * SAMPLE_RATE / _FFT_SAMPLES)
+    centres = mel_centres(mel_bins)
+    bins = mel(torch.arange(_BINS, dtype=torch.float64) * SAMPLE_RATE / _FFT_SAMPLES)
     rising = (bins[:, None] - centres[:-2]) / (centres[1:-1] - centres[:-2])
     falling = (centres[2:] - bins[:, None]) / (centres[2:] - centres[1:-1])
     return torch.minimum(rising, falling).clamp(min=0.0)

@@ -85,6 +85,8 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         drop_characters: Probability of replacing a character by the unknown one.
         exchange_names: Probability that an entity of a text without audio is exchanged for another
             of its type, see :mod:`cnerta.train.mentions`.
+        hold_to_text: Weight of what keeps answers with audio near the model's own answers without,
+            see :meth:`cnerta.train.objective.Objective.forward`; for ``entities``.
         accumulate: Batches that make one optimiser step, in all processes together.
         patience: Stop after so many epochs without a better development score; 0: never.
         clip_norm: Gradient norm bound.
@@ -109,6 +111,7 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     drop_audio: float = 0.0
     drop_characters: float = 0.0
     exchange_names: float = 0.0
+    hold_to_text: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     accumulate: Annotated[int, msgspec.Meta(ge=1)] = 1
     patience: int = 0
     clip_norm: float = 5.0
@@ -127,6 +130,10 @@ class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         time_mask_windows: Longest of them, in 10 ms windows.
         frequency_masks: Masks in frequency.
         frequency_mask_bins: Widest of them, in mel bins.
+        vocal_tract: Frequencies are scaled by up to this share, either way (VTLP, Jaitly and
+            Hinton 2013), as if the speaker's vocal tract were shorter or longer.
+        timbre_db: Deviation of each part of a random smooth equaliser, as of other speakers and
+            microphones.
         gain_db: Loudness is changed by up to this much, either way.
         room: How often a recording is put into a room, 0 to 1.
         room_seconds: The room's reverberation time, from and to.
@@ -140,6 +147,8 @@ class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     time_mask_windows: int = 20
     frequency_masks: int = 2
     frequency_mask_bins: int = 10
+    vocal_tract: Annotated[float, msgspec.Meta(ge=0, le=0.4)] = 0.0
+    timbre_db: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     gain_db: float = 6.0
     room: Share = 0.0
     room_seconds: tuple[float, float] = (0.15, 0.7)
