@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from cnerta.models.acoustic import AcousticEncoder
 from cnerta.models.ctc import BLANK, ctc_loss
 from cnerta.models.geometry import HOP_SAMPLES
 from cnerta.models.tagger import SpeechTagger
@@ -92,8 +93,9 @@ def encode_batch(
     # Energies span more than half precision can tell apart, and serving computes them in single.
     with torch.autocast(batch.samples.device.type, enabled=False):
         features = model.acoustic.features(batch.samples)
-        if augmentation is not None and model.acoustic.spectral:
+        if augmentation is not None and isinstance(model.acoustic, AcousticEncoder):
             features = other_voices(features, augmentation, model.acoustic.filter_bank)
+        if augmentation is not None and model.acoustic.spectral:
             features = spec_augment(features, augmentation)
     return model.acoustic.encode(features, counts, chunk), counts
 
