@@ -112,11 +112,6 @@ class Objective(nn.Module):
     def forward(self, batch: Batch, chunk: int | None, shares: Shares = _WHOLE) -> Tensor:
         """The loss of a batch, a scalar.
 
-        With ``hold_to_text`` an answer with audio also costs how far its tags are, character by
-        character, from those the model gives without (Kullback-Leibler divergence, taught to the
-        former alone). Text that is read alone is plentiful and spoken text is not: what it teaches
-        is to be given up only where the sound says so.
-
         Args:
             batch: The batch.
             chunk: Frames a chunk of the acoustic encoder; None for full context.
@@ -131,9 +126,6 @@ class Objective(nn.Module):
             return self._acoustic_loss(frames, frame_counts, batch, shares)
         output = self.model(batch.characters, batch.counts, frames, frame_counts, batch.matches)
         loss = shares.sentences * self.model.entity_loss(output, batch.tags, batch.counts)
-        if self.stage.hold_to_text and bool(frame_counts.any()):
-            own = self._departure(output.emissions, batch, frames, frame_counts)
-            loss = loss + self.stage.hold_to_text * shares.heard * own
         weight = self.model.config.ctc.weight
         heard = bool(frame_counts.any())
         if weight and heard and not frozen:
@@ -147,21 +139,6 @@ class Objective(nn.Module):
             own = self._acoustic_loss(frames, frame_counts, batch, shares)
             loss = loss + self.stage.acoustic_weight * own
         return loss
-
-    def _departure(
-        self, emissions: Tensor, batch: Batch, frames: Tensor, frame_counts: Tensor
-    ) -> Tensor:
-        """How far answers with audio are from those without: a mean over the spoken sentences."""
-        silent = torch.zeros_like(frame_counts)
-        with torch.no_grad():
-            read = self.model(batch.characters, batch.counts, frames, silent, batch.matches)
-        wanted = read.emissions.float().log_softmax(dim=2)
-        own = emissions.float().log_softmax(dim=2)
-        apart = nn.functional.kl_div(own, wanted, reduction="none", log_target=True).sum(dim=2)
-        index = torch.arange(apart.shape[1], device=apart.device)
-        heard = frame_counts > 0
-        counted = (index < batch.counts[:, None]) & heard[:, None]
-        return (apart * counted).sum() / heard.sum()
 
     def _acoustic_loss(
         self, frames: Tensor, frame_counts: Tensor, batch: Batch, shares: Shares

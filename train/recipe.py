@@ -85,8 +85,6 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         drop_characters: Probability of replacing a character by the unknown one.
         exchange_names: Probability that an entity of a text without audio is exchanged for another
             of its type, see :mod:`cnerta.train.mentions`.
-        hold_to_text: Weight of what keeps answers with audio near the model's own answers without,
-            see :meth:`cnerta.train.objective.Objective.forward`; for ``entities``.
         accumulate: Batches that make one optimiser step, in all processes together.
         patience: Stop after so many epochs without a better development score; 0: never.
         clip_norm: Gradient norm bound.
@@ -111,7 +109,6 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     drop_audio: float = 0.0
     drop_characters: float = 0.0
     exchange_names: float = 0.0
-    hold_to_text: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     accumulate: Annotated[int, msgspec.Meta(ge=1)] = 1
     patience: int = 0
     clip_norm: float = 5.0
