@@ -296,10 +296,11 @@ class Model:
         ids = [self.bundle.vocabulary.encode(t) for t in texts]
         counts = [len(f) for f in frames]
         characters = np.zeros((len(texts), max(lengths)), np.int64)
-        audio = np.zeros((len(texts), max(1, *counts), self.bundle.geometry.width), np.float32)
-        for i, (row, frame_rows) in enumerate(zip(ids, frames, strict=True)):
-            characters[i, : len(row)] = row
-            audio[i, : len(frame_rows)] = frame_rows
+        for row, own in zip(characters, ids, strict=True):
+            row[: len(own)] = own
+        padding = np.zeros((max(1, *counts), self.bundle.geometry.width), np.float32)
+        filled = (part for f in frames for part in (f, padding[len(f) :]))
+        audio = joined(filled).reshape(len(texts), *padding.shape)
         feed = {
             "characters": characters,
             "character_count": np.array(lengths, np.int64),
