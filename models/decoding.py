@@ -99,7 +99,7 @@ class CrfDecoder:
             for label in scheme.types
         }
         # From the tags that hold one part of an entity to those that hold the next. Small: numpy
-        # keeps the interpreter for up to 500 numbers, see cnerta.models.crf_search.
+        # keeps the interpreter for up to 500 numbers, see cnerta.models.memory.
         weights = np.exp(scores.transitions)
         self._inside = {
             (before, after, label): weights[

@@ -5,6 +5,7 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 
+from cnerta.models.crf_search import NumpySearch, allowed_scores
 from cnerta.models.decoding import CrfDecoder, CrfParameters, SpanHint
 from cnerta.models.errors import ConfigError
 from cnerta.models.labels import LabelScheme, Span
@@ -46,6 +47,8 @@ def test_best_path_and_span_marginals_against_enumeration(length: int, seed: int
     decoder = CrfDecoder(SCHEME, crf)
 
     best = max(paths, key=lambda p: paths[p])
+    search = NumpySearch(allowed_scores(SCHEME, crf))
+    assert search.best_paths(emissions[None], [length]) == [list(best)]
 
     total = np.logaddexp.reduce(list(paths.values()))
     (found,) = decoder.decode(emissions[None], [length])
