@@ -11,6 +11,7 @@ the silence found there is stretched or cut to the length the script asks for.
 from __future__ import annotations
 
 import functools
+import math
 import re
 import unicodedata
 import zlib
@@ -37,11 +38,13 @@ from cnerta.train.voices import (
     spoken_readings,
 )
 
-__all__ = ["KokoroVoice", "phonemes"]
+__all__ = ["KokoroVoice", "SpeakerStyles", "phonemes"]
 
 _MODEL_RATE = 24_000
 _FRAME_MS = 25.0  # 600 samples at 24 kHz, the unit of the durations
 _STYLES = (510, 256)  # a speaker's style vectors: one for each number of phonemes
+_TIMBRE = 128  # the first half of a style is the decoder's, the second sets durations and melody
+_MANNERED = frozenset({"nicole", "santa"})  # a whisper, and Father Christmas
 _MAX_PHONEMES = 510
 _DURATIONS = "/encoder/Clip_output_0"
 # The decoder sounds a phoneme this much before the sum of the durations says. Measured on the
@@ -114,20 +117,86 @@ class _Shift:
     by_ms: float
 
 
+class SpeakerStyles:
+    """The style vectors of a folder's speakers, and of speakers made from them.
+
+    `a*0.7+b*0.3` is a new speaker between two. `a/b` speaks as `a` does with the timbre of `b`, who
+    may be of any language: a new speaker with the melody of Mandarin.
+    """
+
+    def __init__(self, folder: Path, *, lend_timbre: bool = False) -> None:
+        """Lists the folder.
+
+        Args:
+            folder: `<speaker>.bin`, float32 (510, 1, 256) each; those of Mandarin begin with z.
+            lend_timbre: Whether `speakers` has those with a timbre of another language as well.
+
+        Raises:
+            VoiceError: No Mandarin speaker is there.
+        """
+        self._files = {path.stem: path for path in sorted(folder.glob("*.bin"))}
+        self._native = tuple(name for name in self._files if name.startswith("z"))
+        if not self._native:
+            raise VoiceError(f"expected Mandarin speakers (z*.bin) in {folder}, found none")
+        self._lend_timbre = lend_timbre
+        self._made: dict[str, Samples] = {}
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """The Mandarin speakers, and `own/lender` for each of the same sex where they are lent."""
+        lenders = [
+            name
+            for name in self._files
+            if self._lend_timbre and name not in self._native and name[3:] not in _MANNERED
+        ]
+        lent = (f"{own}/{other}" for other in lenders for own in self._native if own[1] == other[1])
+        return (*self._native, *lent)
+
+    def __getitem__(self, voice: str) -> Samples:
+        """Style vectors of a speaker, float32 (510, 256), one for each number of phonemes.
+
+        Raises:
+            VoiceError: Unknown speaker, or a file of another size.
+        """
+        if voice not in self._made:
+            total = np.zeros(_STYLES, dtype=np.float32)
+            for part in voice.split("+"):
+                match = re.fullmatch(r"(\w+)(?:/(\w+))?(?:\*([0-9.]+))?", part)
+                if match is None or match[1] not in self._native:
+                    raise VoiceError(f"expected one of {', '.join(self._native)}, got {part!r}")
+                style = self._read(match[1])
+                if match[2]:
+                    style[:, :_TIMBRE] = self._read(match[2])[:, :_TIMBRE]
+                total += float(match[3] or 1.0) * style
+            self._made[voice] = total
+        return self._made[voice]
+
+    def _read(self, speaker: str) -> Samples:
+        if speaker not in self._files:
+            raise VoiceError(f"expected one of {', '.join(self._files)}, got {speaker!r}")
+        values = np.fromfile(self._files[speaker], dtype=np.float32)
+        if values.size != math.prod(_STYLES):
+            path = self._files[speaker]
+            raise VoiceError(f"expected {math.prod(_STYLES)} values in {path}, got {values.size}")
+        return values.reshape(_STYLES)
+
+
 class KokoroVoice:
     """Reads scripts with Kokoro 82M.
 
-    Speakers are the Mandarin style files (`z*.bin`) of the folder; `a*0.7+b*0.3` is a new speaker
-    between two of them. Needs the packages onnx, onnxruntime, soxr and misaki.
+    Needs the packages onnx, onnxruntime, soxr and misaki.
     """
 
-    def __init__(self, model: Path, styles: Path, *, threads: int = 1) -> None:
+    def __init__(
+        self, model: Path, styles: Path, *, threads: int = 1, lend_timbre: bool = False
+    ) -> None:
         """Loads the model.
 
         Args:
             model: ONNX file with inputs `tokens`, `style`, `speed` and output `audio`.
-            styles: Folder of `<speaker>.bin`, float32 (510, 1, 256) each.
+            styles: The speakers' folder, see `SpeakerStyles`.
             threads: For one utterance.
+            lend_timbre: Whether speakers of other languages lend theirs to the Mandarin ones.
 
         Raises:
             VoiceError: A package, the model or the speakers are missing or of another kind.
@@ -138,9 +207,7 @@ class KokoroVoice:
         require("misaki.transcription", "misaki")
         if not model.is_file():
             raise VoiceError(f"no Kokoro model at {model}")
-        self._files = {path.stem: path for path in sorted(styles.glob("z*.bin"))}
-        if not self._files:
-            raise VoiceError(f"expected Mandarin speakers (z*.bin) in {styles}, found none")
+        self._styles = SpeakerStyles(styles, lend_timbre=lend_timbre)
         try:
             graph = onnx.load(str(model))
             produced = {name for node in graph.graph.node for name in node.output}
@@ -157,7 +224,6 @@ class KokoroVoice:
         self._session: Any = runtime.InferenceSession(
             graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
-        self._styles: dict[str, Samples] = {}
 
     @property
     def name(self) -> str:
@@ -166,8 +232,8 @@ class KokoroVoice:
 
     @property
     def speakers(self) -> tuple[str, ...]:
-        """The Mandarin speakers of the folder."""
-        return tuple(self._files)
+        """Those of the folder, see `SpeakerStyles`."""
+        return self._styles.speakers
 
     @property
     def blends(self) -> bool:
@@ -187,7 +253,7 @@ class KokoroVoice:
         count = len(tokens.ids) - 2
         if count > _MAX_PHONEMES:
             raise VoiceError(f"expected at most {_MAX_PHONEMES} phonemes, got {count}")
-        style = self._style(script.voice)[count - 1]
+        style = self._styles[script.voice][count - 1]
         raw, durations = self._session.run(
             ["audio", _DURATIONS],
             {
@@ -203,22 +269,6 @@ class KokoroVoice:
         edges = np.concatenate([[0.0], np.cumsum(np.asarray(durations, np.float64).ravel())])
         edges = np.maximum(edges * _FRAME_MS - _DECODER_LEAD_MS, 0.0)
         return _assemble(script, tokens, edges, audio, spoken)
-
-    def _style(self, voice: str) -> Samples:
-        """Style vectors of a speaker or a blend, float32 (510, 256)."""
-        if voice not in self._styles:
-            total = np.zeros(_STYLES, dtype=np.float32)
-            for part in voice.split("+"):
-                match = re.fullmatch(r"(\w+)(?:\*([0-9.]+))?", part)
-                if match is None or match[1] not in self._files:
-                    raise VoiceError(f"expected one of {', '.join(self._files)}, got {part!r}")
-                path = self._files[match[1]]
-                values = np.fromfile(path, dtype=np.float32)
-                if values.size != total.size:
-                    raise VoiceError(f"expected {total.size} values in {path}, got {values.size}")
-                total += float(match[2] or 1.0) * values.reshape(_STYLES)
-            self._styles[voice] = total
-        return self._styles[voice]
 
 
 def _tokens(script: Script, spoken: Sequence[str]) -> _Tokens:

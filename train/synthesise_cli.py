@@ -85,10 +85,17 @@ def synthesise(
     voices_dir: Annotated[
         Path | None, typer.Option(help="Kokoro: folder with the speakers' z*.bin files.")
     ] = None,
+    lend_timbre: Annotated[
+        bool,
+        typer.Option(
+            help="Kokoro: Mandarin speakers also with the timbre of those of other languages."
+        ),
+    ] = False,
     speaker: Annotated[
         list[str] | None,
         typer.Option(
-            help="Use this speaker, or blend `a*0.6+b*0.4`. Repeatable. All where left out."
+            help="Use this speaker, the blend `a*0.6+b*0.4`, or `a/b`: a with the timbre of b. "
+            "Repeatable. All where left out."
         ),
     ] = None,
     speed: Annotated[
@@ -106,7 +113,7 @@ def synthesise(
         handlers=[RichHandler(console=console, show_path=False)],
     )
     try:
-        build = _builder(voice, model, voices_dir)
+        build = _builder(voice, model, voices_dir, lend_timbre=lend_timbre)
         reader = build()
         cast = Cast(tuple(speaker or reader.speakers), reader.blends and not speaker, speed)
         tasks = [
@@ -130,13 +137,17 @@ def synthesise(
         raise typer.Exit(130) from None
 
 
-def _builder(voice: VoiceName, model: Path | None, voices_dir: Path | None) -> Callable[[], Voice]:
+def _builder(
+    voice: VoiceName, model: Path | None, voices_dir: Path | None, *, lend_timbre: bool
+) -> Callable[[], Voice]:
     """A picklable recipe for the voice: worker processes each build their own."""
     if voice is VoiceName.ESPEAK:
+        if lend_timbre:
+            raise VoiceError("expected the Kokoro voice with --lend-timbre, got espeak")
         return EspeakVoice
     if model is None or voices_dir is None:
         raise VoiceError("the Kokoro voice needs --model and --voices-dir")
-    return functools.partial(KokoroVoice, model, voices_dir)
+    return functools.partial(KokoroVoice, model, voices_dir, lend_timbre=lend_timbre)
 
 
 def _sentences(text: Path | None, cast: Cast, seed: int, split: SplitName) -> Iterator[Task]:

@@ -20,7 +20,7 @@ from cnerta.models.labels import Span
 from cnerta.train import kokoro, synthesise_cli
 from cnerta.train.espeak import EspeakVoice
 from cnerta.train.homographs import homograph_pairs
-from cnerta.train.kokoro import KokoroVoice
+from cnerta.train.kokoro import KokoroVoice, SpeakerStyles
 from cnerta.train.synthesis import (
     MANIFEST,
     Cast,
@@ -437,6 +437,43 @@ def test_kokoro_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyP
         KokoroVoice(tmp_path / "some.onnx", tmp_path)
 
 
+def _styles(folder: Path, **values: float) -> Path:
+    """Style files whose two halves are the value and ten times it."""
+    for name, value in values.items():
+        halves = np.repeat(np.float32([value, 10 * value]), 128)
+        np.tile(halves, (510, 1)).astype(np.float32).tofile(folder / f"{name}.bin")
+    return folder
+
+
+def test_speakers_of_other_languages_lend_their_timbre(tmp_path: Path) -> None:
+    folder = _styles(tmp_path, zf_li=1, zm_wang=2, af_bella=3, bm_george=4, af_nicole=5)
+    assert SpeakerStyles(folder).speakers == ("zf_li", "zm_wang")
+    styles = SpeakerStyles(folder, lend_timbre=True)
+    # Of the same sex, and not a whisper.
+    assert styles.speakers == ("zf_li", "zm_wang", "zf_li/af_bella", "zm_wang/bm_george")
+    lent = styles["zf_li/af_bella"]
+    assert lent.shape == (510, 256)
+    assert (lent[:, :128] == 3).all()
+    assert (lent[:, 128:] == 10).all()
+    blend = styles["zf_li/af_bella*0.5+zm_wang*0.5"]
+    assert (blend[:, :128] == 2.5).all()
+    assert (blend[:, 128:] == 15).all()
+    assert (styles["zf_li"][:, :128] == 1).all()
+
+
+@pytest.mark.parametrize("voice", ["af_bella", "zf_li/nobody", "zf_li*x", "", "zf_li/"])
+def test_speakers_that_are_not_there_are_named(tmp_path: Path, voice: str) -> None:
+    styles = SpeakerStyles(_styles(tmp_path, zf_li=1, af_bella=3))
+    with pytest.raises(VoiceError, match=r"expected one of .*zf_li.*, got "):
+        styles[voice]
+
+
+def test_style_files_of_another_size_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "zf_li.bin").write_bytes(bytes(8))
+    with pytest.raises(VoiceError, match=r"expected 130560 values in .*zf_li\.bin, got 2"):
+        SpeakerStyles(tmp_path)["zf_li"]
+
+
 def test_kokoro_refuses_a_file_that_is_no_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -474,7 +511,7 @@ def test_espeak_reads_with_pauses() -> None:
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> typer.Typer:
-    monkeypatch.setattr(synthesise_cli, "_builder", lambda *_: SineVoice)
+    monkeypatch.setattr(synthesise_cli, "_builder", lambda *_, **_options: SineVoice)
     app = typer.Typer()
     app.command()(synthesise_cli.synthesise)
     return app
