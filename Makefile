@@ -88,7 +88,7 @@ originals := $(addprefix $(DATA)/,e5small-zh/config.json text/cnerta_train80.jso
 	lexicon/THUOCL_diming.txt lexicon/THUOCL_lishimingren.txt) \
 	$(KOKORO) $(KOKORO_VOICES)
 speak = $(bin)/cnerta-train synthesise --model $(KOKORO) --voices-dir $(KOKORO_VOICES) --jobs $(JOBS) --out $(@D)
-spoken := $(addprefix $(DATA)/spoken/,cnerta_train80/.done cnerta_dev20/.done voted/.done homographs_train/.done homographs_dev/.done)
+spoken := $(addprefix $(DATA)/spoken/,cnerta_train80/.done cnerta_dev20/.done voted/.done lent/.done homographs_train/.done homographs_dev/.done)
 lists := $(addprefix $(DATA)/lexicon/,THUOCL_diming.txt THUOCL_lishimingren.txt)
 voted := $(DATA)/text/voted.jsonl $(DATA)/aishell_sample/voted.jsonl
 teacher := $(RUNS)/cnerta-teacher/best-1-gold
@@ -122,6 +122,10 @@ $(DATA)/text/voted_named.jsonl: $(DATA)/text/voted.jsonl
 
 $(DATA)/spoken/voted/.done: $(DATA)/text/voted_named.jsonl $(KOKORO) $(KOKORO_VOICES) | $(voices_ready)
 	$(speak) --text $< $(SPEAK_ARGS)
+	@touch $@
+
+$(DATA)/spoken/lent/.done: $(DATA)/text/cnerta_train80.json $(KOKORO) $(KOKORO_VOICES) | $(voices_ready)
+	$(speak) --lend-timbre --text $< --homographs 700 --seed 1 $(SPEAK_ARGS)
 	@touch $@
 
 $(DATA)/spoken/homographs_train/.done: $(KOKORO) $(KOKORO_VOICES) | $(voices_ready)
