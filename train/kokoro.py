@@ -139,7 +139,6 @@ class SpeakerStyles:
         if not self._native:
             raise VoiceError(f"expected Mandarin speakers (z*.bin) in {folder}, found none")
         self._lend_timbre = lend_timbre
-        self._made: dict[str, Samples] = {}
 
     @property
     def speakers(self) -> tuple[str, ...]:
@@ -158,19 +157,18 @@ class SpeakerStyles:
         Raises:
             VoiceError: Unknown speaker, or a file of another size.
         """
-        if voice not in self._made:
-            total = np.zeros(_STYLES, dtype=np.float32)
-            for part in voice.split("+"):
-                match = re.fullmatch(r"(\w+)(?:/(\w+))?(?:\*([0-9.]+))?", part)
-                if match is None or match[1] not in self._native:
-                    raise VoiceError(f"expected one of {', '.join(self._native)}, got {part!r}")
-                style = self._read(match[1])
-                if match[2]:
-                    style[:, :_TIMBRE] = self._read(match[2])[:, :_TIMBRE]
-                total += float(match[3] or 1.0) * style
-            self._made[voice] = total
-        return self._made[voice]
+        total = np.zeros(_STYLES, dtype=np.float32)
+        for part in voice.split("+"):
+            match = re.fullmatch(r"(\w+)(?:/(\w+))?(?:\*([0-9.]+))?", part)
+            if match is None or match[1] not in self._native:
+                raise VoiceError(f"expected one of {', '.join(self._native)}, got {part!r}")
+            style = self._read(match[1])
+            if match[2]:
+                style[:, :_TIMBRE] = self._read(match[2])[:, :_TIMBRE]
+            total += float(match[3] or 1.0) * style
+        return total
 
+    # Not kept: blends are many, each is half a megabyte, and to read it is nothing beside speaking.
     def _read(self, speaker: str) -> Samples:
         if speaker not in self._files:
             raise VoiceError(f"expected one of {', '.join(self._files)}, got {speaker!r}")
