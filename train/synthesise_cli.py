@@ -83,7 +83,8 @@ def synthesise(
         Path | None, typer.Option(help="Kokoro: the ONNX file of the 82M model, v1.0.")
     ] = None,
     voices_dir: Annotated[
-        Path | None, typer.Option(help="Kokoro: folder with the speakers' z*.bin files.")
+        Path | None,
+        typer.Option(help="Kokoro: folder with the speakers' .bin files; z* are Mandarin."),
     ] = None,
     lend_timbre: Annotated[
         bool,
