@@ -20,11 +20,11 @@ from cnerta.models.inference import Model
 from cnerta.streamer.protocol import ConnectionLimits
 from cnerta.streamer.server import AddressError, Server, ServerOptions
 
-__all__ = ["app", "main"]
+__all__ = ["TURN_S", "app", "main"]
 
 logger = logging.getLogger(__name__)
 
-_TURN_S: Final = 0.0002
+TURN_S: Final = 0.0002  # of a thread with the interpreter
 
 _EXIT_CODES: Final[dict[type[CnertaError], int]] = {
     AddressError: 3,
@@ -111,7 +111,7 @@ def _share_interpreter() -> None:
     many sessions the event loop would keep it for a whole turn each time, a dozen times a batch.
     At 200 sessions this halves the time to a final answer (docs/benchmarks.md).
     """
-    sys.setswitchinterval(_TURN_S)
+    sys.setswitchinterval(TURN_S)
 
 
 def _run_loop(main: Coroutine[Any, Any, None]) -> None:

@@ -28,11 +28,9 @@ import typer
 from cnerta.models.bundle import find_bundle
 from cnerta.models.geometry import FrameGeometry
 from cnerta.models.inference import AcousticState, Model
+from cnerta.streamer.serve import TURN_S
 
 _TEXT = "各位观众今天我们来认识一下南京市长江大桥"
-
-
-_TURN_S = 0.0002  # as cnerta-serve has it
 
 
 def seconds_of(run: Callable[[], object], least: float = 1.0, *, mean: bool = False) -> float:
@@ -57,7 +55,7 @@ def busy_interpreter() -> Iterator[None]:
 
     thread = threading.Thread(target=spin)
     turn = sys.getswitchinterval()
-    sys.setswitchinterval(_TURN_S)
+    sys.setswitchinterval(TURN_S)
     thread.start()
     try:
         yield
