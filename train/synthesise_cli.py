@@ -25,6 +25,7 @@ from rich.progress import (
 from cnerta.models.errors import CnertaError, DataError
 from cnerta.train.complaints import fail
 from cnerta.train.espeak import EspeakVoice
+from cnerta.train.fastspeech2 import FastSpeech2Voice
 from cnerta.train.homographs import homograph_pairs
 from cnerta.train.kokoro import KokoroVoice
 from cnerta.train.synthesis import (
@@ -51,6 +52,7 @@ class VoiceName(StrEnum):
 
     KOKORO = "kokoro"
     ESPEAK = "espeak"
+    FASTSPEECH2 = "fastspeech2"
 
 
 class SplitName(StrEnum):
@@ -142,10 +144,14 @@ def _builder(
     voice: VoiceName, model: Path | None, voices_dir: Path | None, *, lend_timbre: bool
 ) -> Callable[[], Voice]:
     """A picklable recipe for the voice: worker processes each build their own."""
+    if lend_timbre and voice is not VoiceName.KOKORO:
+        raise VoiceError(f"expected the Kokoro voice with --lend-timbre, got {voice.value}")
     if voice is VoiceName.ESPEAK:
-        if lend_timbre:
-            raise VoiceError("expected the Kokoro voice with --lend-timbre, got espeak")
         return EspeakVoice
+    if voice is VoiceName.FASTSPEECH2:
+        if model is None:
+            raise VoiceError("the FastSpeech 2 voice needs --model")
+        return functools.partial(FastSpeech2Voice, model)
     if model is None or voices_dir is None:
         raise VoiceError("the Kokoro voice needs --model and --voices-dir")
     return functools.partial(KokoroVoice, model, voices_dir, lend_timbre=lend_timbre)

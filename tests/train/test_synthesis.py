@@ -21,6 +21,7 @@ from cnerta.train import kokoro, synthesise_cli
 from cnerta.train.espeak import EspeakVoice
 from cnerta.train.homographs import homograph_pairs
 from cnerta.train.kokoro import KokoroVoice, SpeakerStyles
+from cnerta.train.pauses import with_pauses
 from cnerta.train.synthesis import (
     MANIFEST,
     Cast,
@@ -374,28 +375,26 @@ def test_tone_sandhi(words: list[ProsodicWord], spoken: str) -> None:
     assert " ".join(spoken_readings(words)) == spoken
 
 
-def _model_output(gap_ms: float) -> tuple[kokoro._Tokens, np.ndarray, np.ndarray]:
-    """Four bursts of 200 ms with a silence in the middle, as if Kokoro had said 南京 and 市长.
+def _said(gap_ms: float) -> tuple[list[float], list[float], np.ndarray]:
+    """Four bursts of 200 ms with a silence in the middle, as if a model had said 南京 and 市长.
 
-    Tokens: a pad, four syllables, a comma and a space after the second, a pad.
+    Starts and ends of the four, where the model says they are, and the samples.
     """
     burst = 0.5 * np.sin(2 * np.pi * 200 * np.arange(200 * 16) / RATE)
     silence = [np.zeros(400 * 16), np.zeros(round(gap_ms * 16)), np.zeros(600 * 16)]
     audio = np.concatenate([silence[0], burst, burst, silence[1], burst, burst, silence[2]])
-    lengths = [400, 200, 200, gap_ms / 2, gap_ms / 2, 200, 200, 600]
-    edges = np.concatenate([[0.0], np.cumsum(lengths)])
-    tokens = kokoro._Tokens((0,) * 8, (1, 2, 5, 6), (2, 3, 6, 7))
-    return tokens, edges, audio.astype(np.float32)
+    starts = [400.0, 600.0, 800.0 + gap_ms, 1000.0 + gap_ms]
+    return starts, [start + 200 for start in starts], audio.astype(np.float32)
 
 
 @pytest.mark.parametrize("gap_ms", [40.0, 150.0])
 @pytest.mark.parametrize("pause_ms", [30.0, 100.0, 300.0])
 def test_pauses_get_the_length_asked_for(gap_ms: float, pause_ms: float) -> None:
-    tokens, edges, audio = _model_output(gap_ms)
+    starts, ends, audio = _said(gap_ms)
     script = Script(
         (word("南京", "nan2 jing1", pause_ms), word("市长", "shi4 zhang3")), "x", lead_ms=50
     )
-    speech = kokoro._assemble(script, tokens, edges, audio, ("",) * 4)
+    speech = with_pauses(script, starts, ends, audio, ("",) * 4)
     assert speech.times is not None
     (s0, e0), (s1, e1), (s2, e2), (_, e3) = speech.times
     assert s2 - e1 == pytest.approx(pause_ms, abs=1)
@@ -412,9 +411,9 @@ def test_pauses_get_the_length_asked_for(gap_ms: float, pause_ms: float) -> None
 
 
 def test_without_a_pause_nothing_is_cut() -> None:
-    tokens, edges, audio = _model_output(40.0)
+    starts, ends, audio = _said(40.0)
     script = Script((word("南京", "nan2 jing1"), word("市长", "shi4 zhang3")), "x", lead_ms=100)
-    speech = kokoro._assemble(script, tokens, edges, audio, ("",) * 4)
+    speech = with_pauses(script, starts, ends, audio, ("",) * 4)
     said = speech.samples
     whole = np.lib.stride_tricks.sliding_window_view(audio, len(said))
     assert (whole == said).all(axis=1).any(), "a piece of what the model gave, unchanged"
