@@ -54,7 +54,9 @@ class AcousticGraph(nn.Module):
     def __init__(self, model: SpeechTagger) -> None:
         super().__init__()
         assert isinstance(model.acoustic, AcousticEncoder), "a pretrained one does not stream"
-        self.encoder = model.acoustic
+        # Weights that are put together only while the graph runs would stay floats, see quantise.
+        self.encoder = copy.deepcopy(model.acoustic)
+        self.encoder.fold()
         # An input for each layer's keys and values: taking them out of one tensor would copy them.
         cache = cache_inputs(self.encoder.geometry.layers)
         self.signature = GraphSignature(
@@ -99,7 +101,9 @@ class UtteranceGraph(nn.Module):
 
     def __init__(self, model: SpeechTagger) -> None:
         super().__init__()
-        self.encoder = model.acoustic
+        self.encoder = copy.deepcopy(model.acoustic)
+        if isinstance(self.encoder, AcousticEncoder):
+            self.encoder.fold()
 
     def forward(self, samples: Tensor, frame_count: Tensor) -> Tensor:
         """See :meth:`cnerta.models.acoustic.AcousticEncoder.encode`.

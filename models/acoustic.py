@@ -84,9 +84,33 @@ class _RotaryAttention(nn.Module):
         self.heads = config.heads
         self.size = config.width // config.heads
         self.dropout = config.dropout
-        self.query = nn.Linear(config.width, config.width)
-        self.key_value = nn.Linear(config.width, 2 * config.width)
+        self.query: nn.Linear | None = nn.Linear(config.width, config.width)
+        self.key_value: nn.Linear | None = nn.Linear(config.width, 2 * config.width)
         self.output = nn.Linear(config.width, config.width)
+        self.projection: nn.Linear | None = None
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Make one projection of the three, for an encoder that is trained no more."""
+        weight, bias = self._projection()
+        self.projection = nn.Linear(weight.shape[1], weight.shape[0])
+        self.projection.weight.copy_(weight)
+        self.projection.bias.copy_(bias)
+        self.query = self.key_value = None
+
+    def _projection(self) -> tuple[Tensor, Tensor]:
+        """Weights and biases of queries, keys and values, the scale of the scores in the former.
+
+        shapes: (3 * width, width), (3 * width,)
+        """
+        if self.query is None or self.key_value is None:
+            assert self.projection is not None, "folded"
+            return self.projection.weight, self.projection.bias
+        scale = self.size**-0.5
+        return (
+            torch.cat([scale * self.query.weight, self.key_value.weight]),
+            torch.cat([scale * self.query.bias, self.key_value.bias]),
+        )
 
     def forward(
         self, x: Tensor, past: tuple[Tensor, Tensor] | None, mask: Tensor, rotation: Tensor
@@ -106,11 +130,7 @@ class _RotaryAttention(nn.Module):
             frames, shape (batch, heads, time, size). Keys are rotated already.
         """
         batch, time = mask.shape[0], rotation.shape[1]
-        # One product, with the scale of the scores in the weights: both cost nothing at run time.
-        scale = self.size**-0.5
-        weight = torch.cat([scale * self.query.weight, self.key_value.weight])
-        bias = torch.cat([scale * self.query.bias, self.key_value.bias])
-        projected = nn.functional.linear(x, weight, bias)
+        projected = nn.functional.linear(x, *self._projection())
         projected = projected.view(batch, time, 3 * self.heads, self.size)
         query_key, value = torch.split(projected, [2 * self.heads, self.heads], dim=2)
         query, key = torch.chunk(_rotate(query_key, rotation).transpose(1, 2), 2, dim=1)
@@ -235,6 +255,12 @@ class AcousticEncoder(nn.Module):
             rows, _, _ = layer(rows, None, mask, rotation)
         encoded: Tensor = self.norm(rows).view_as(x)
         return encoded
+
+    def fold(self) -> None:
+        """Put together what only training keeps apart, for an encoder that is trained no more."""
+        for layer in self.layers:
+            assert isinstance(layer, _Layer), "for the type checker"
+            layer.attention.fold()
 
     def forward(
         self, samples: Tensor, sample_counts: Tensor, chunk: int | None
