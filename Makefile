@@ -74,6 +74,7 @@ DATA ?= data
 RUNS ?= runs
 KOKORO ?= $(DATA)/kokoro/kokoro.onnx
 KOKORO_VOICES ?= $(DATA)/kokoro/voices
+FASTSPEECH2 ?= $(DATA)/fastspeech2
 JOBS ?= 2
 TRAIN_ARGS ?= --precision bf16
 TEACHER_ARGS ?=
@@ -86,9 +87,9 @@ voices_ready := $(dev_venv)/.ready-voices
 originals := $(addprefix $(DATA)/,e5small-zh/config.json text/cnerta_train80.json text/cnerta_dev20.json \
 	text/aishell_ner_clean.jsonl words_cmn/18k-abr aishell_sample/manifest.jsonl magichub/manifest.jsonl \
 	lexicon/THUOCL_diming.txt lexicon/THUOCL_lishimingren.txt) \
-	$(KOKORO) $(KOKORO_VOICES)
+	$(KOKORO) $(KOKORO_VOICES) $(FASTSPEECH2)
 speak = $(bin)/cnerta-train synthesise --model $(KOKORO) --voices-dir $(KOKORO_VOICES) --jobs $(JOBS) --out $(@D)
-spoken := $(addprefix $(DATA)/spoken/,cnerta_train80/.done cnerta_dev20/.done voted/.done lent/.done homographs_train/.done homographs_dev/.done)
+spoken := $(addprefix $(DATA)/spoken/,cnerta_train80/.done cnerta_dev20/.done voted/.done lent/.done second_voice/.done homographs_train/.done homographs_dev/.done)
 lists := $(addprefix $(DATA)/lexicon/,THUOCL_diming.txt THUOCL_lishimingren.txt)
 voted := $(DATA)/text/voted.jsonl $(DATA)/aishell_sample/voted.jsonl
 teacher := $(RUNS)/cnerta-teacher/best-1-gold
@@ -126,6 +127,11 @@ $(DATA)/spoken/voted/.done: $(DATA)/text/voted_named.jsonl $(KOKORO) $(KOKORO_VO
 
 $(DATA)/spoken/lent/.done: $(DATA)/text/cnerta_train80.json $(KOKORO) $(KOKORO_VOICES) | $(voices_ready)
 	$(speak) --lend-timbre --text $< --homographs 700 --seed 1 $(SPEAK_ARGS)
+	@touch $@
+
+$(DATA)/spoken/second_voice/.done: $(DATA)/text/cnerta_train80.json $(FASTSPEECH2) | $(voices_ready)
+	$(bin)/cnerta-train synthesise --voice fastspeech2 --model $(FASTSPEECH2) --jobs $(JOBS) --out $(@D) \
+		--text $< --homographs 800 --seed 5 $(SPEAK_ARGS)
 	@touch $@
 
 $(DATA)/spoken/homographs_train/.done: $(KOKORO) $(KOKORO_VOICES) | $(voices_ready)

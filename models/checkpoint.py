@@ -54,11 +54,19 @@ class Checkpoint(msgspec.Struct, frozen=True):
     scores: dict[str, float]
 
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a model. Weights first, so a description never stands without them."""
+def save_checkpoint(path: Path, checkpoint: Checkpoint, *, half: bool = False) -> None:
+    """Write a model. Weights first, so a description never stands without them.
+
+    Args:
+        path: Folder, made if missing.
+        checkpoint: The model.
+        half: Store weights as 16-bit floats, half the size; they are read as 32-bit ones.
+    """
     model = checkpoint.model
     path.mkdir(parents=True, exist_ok=True)
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    if half:
+        weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
     partial = path / (_WEIGHTS + ".partial")
     save_file(weights, partial)
     partial.replace(path / _WEIGHTS)

@@ -22,6 +22,7 @@ ORIGINALS = (
     "lexicon/THUOCL_lishimingren.txt",
     "kokoro/kokoro.onnx",
     "kokoro/voices/zf_voice.bin",
+    "fastspeech2/baker_mapper.json",
 )
 
 

@@ -20,6 +20,9 @@ def average(
         typer.Argument(help="Checkpoints of one composition, trained on from the same start."),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint with their mean.")],
+    half: Annotated[
+        bool, typer.Option("--half", help="Store weights as 16-bit floats, half the size.")
+    ] = False,
 ) -> None:
     """Average the weights of several checkpoints."""
     # Torch takes seconds to import; --help should not.
@@ -27,7 +30,7 @@ def average(
     from cnerta.train.averaging import average_checkpoints
 
     try:
-        save_checkpoint(out, average_checkpoints(checkpoints))
+        save_checkpoint(out, average_checkpoints(checkpoints), half=half)
     except (CnertaError, OSError) as error:
         fail(error)
     told = f"mean of {len(checkpoints)} models: {out}"

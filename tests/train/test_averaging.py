@@ -52,6 +52,22 @@ def test_the_mean_of_equals_is_the_same(models: tuple[list[SpeechTagger], list[P
         torch.testing.assert_close(found[name], weight, atol=0, rtol=0)
 
 
+def test_halves_take_half_the_room_and_start_trainings_in_full(
+    models: tuple[list[SpeechTagger], list[Path]], tmp_path: Path
+) -> None:
+    made, paths = models
+    same = [str(paths[0])] * 2
+    for out, options in ((tmp_path / "whole", []), (tmp_path / "half", ["--half"])):
+        done = CliRunner().invoke(app, ["average", *same, "--out", str(out), *options])
+        assert done.exit_code == 0, done.output
+    sizes = [(tmp_path / n / "model.safetensors").stat().st_size for n in ("half", "whole")]
+    assert sizes[0] < 0.75 * sizes[1]
+    found = load_checkpoint(tmp_path / "half").model.state_dict()
+    for name, weight in made[0].state_dict().items():
+        assert found[name].dtype == weight.dtype
+        torch.testing.assert_close(found[name], weight, atol=1e-6, rtol=1e-3)
+
+
 def test_only_models_of_one_kind_have_a_mean(
     models: tuple[list[SpeechTagger], list[Path]], tmp_path: Path
 ) -> None:
