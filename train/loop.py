@@ -13,6 +13,7 @@ import logging
 import platform
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -243,7 +244,9 @@ class Trainer:
         sources = [(self.recipe.data[n], self.examples[n]) for n in stage.train]
         if stage.task == "entities":
             sources = [(s, [e for e in es if e.spans is not None]) for s, es in sources]
-            self._check_lengths(stage, [e for _, es in sources for e in es])
+            training = [e for _, es in sources for e in es]
+            self._check_lengths(stage, training)
+            self._check_types(stage, training)
         if stage.task == "acoustic" and any(e.audio is None for _, es in sources for e in es):
             raise ConfigError(f"stage {stage.name!r}: expected recordings in every source")
         return sources
@@ -255,6 +258,17 @@ class Trainer:
             raise DataError(
                 f"stage {stage.name!r}: expected sentences of at most {text.max_characters} "
                 f"characters, as the pretrained encoder can read, got one of {longest}"
+            )
+
+    def _check_types(self, stage: Stage, examples: Sequence[Example]) -> None:
+        """A model trained further has the types it had: others would be taught as no entities."""
+        types = self.model.scheme.types
+        found = Counter(s.label for e in examples for s in e.spans or ())
+        unknown = [f"{label} ({found[label]})" for label in sorted(found) if label not in types]
+        if unknown:
+            raise DataError(
+                f"stage {stage.name!r}: expected entities of the model's types "
+                f"{', '.join(types)}, got {', '.join(unknown)}"
             )
 
     def _generator(self, epoch: int) -> np.random.Generator:

@@ -141,6 +141,21 @@ def test_training_starts_from_other_checkpoints(data: Path, tmp_path: Path) -> N
         Trainer(other, data, tmp_path / "c", cpu=True, init=tagged)
 
 
+def test_types_that_the_model_does_not_have_are_refused(data: Path, tmp_path: Path) -> None:
+    first = recipe(data, "stages.0.epochs=1", "stages.1.epochs=1")
+    tagged = Trainer(first, data, tmp_path / "a", cpu=True).run()
+    types = ", ".join(load_checkpoint(tagged).model.scheme.types)
+    rows = [json.loads(line) for line in (data / "tones.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["entities"] = [[*entity[:3], "DISH"] for entity in row["entities"]]
+    foreign = data / "dishes.jsonl"
+    foreign.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    other = recipe(data, "stages.0.epochs=1", "data.tones.path=dishes.jsonl")
+    trainer = Trainer(other, data, tmp_path / "b", cpu=True, init=tagged)
+    with pytest.raises(DataError, match=rf"the model's types {types}, got DISH \([0-9]+\)"):
+        trainer.run()
+
+
 def test_more_workers_build_the_same_batches(data: Path, tmp_path: Path) -> None:
     short = recipe(data, "stages.0.epochs=1", "stages.1.epochs=2")
     one = Trainer(short, data, tmp_path / "one", cpu=True).run()
