@@ -43,7 +43,7 @@ class Row(msgspec.Struct):
     entities: list[tuple[int, int, str, str]] | None = None
 
 
-class Annotated252(msgspec.Struct, forbid_unknown_fields=True):
+class AnnotatedRow(msgspec.Struct, forbid_unknown_fields=True):
     """A line of ours: how long the text is, and (start, end, type) of each entity."""
 
     audio: str
@@ -61,7 +61,7 @@ def annotated_examples(manifest: Path) -> list[Example]:
         row.audio: row
         for row in (msgspec.json.decode(line, type=Row) for line in manifest.open("rb"))
     }
-    ours = [msgspec.json.decode(line, type=Annotated252) for line in ANNOTATION.open("rb")]
+    ours = [msgspec.json.decode(line, type=AnnotatedRow) for line in ANNOTATION.open("rb")]
     speaker = ours[0].audio[: len("BAC009S0252")]
     gold: dict[str, tuple[Span, ...]] = {}
     for line in ours:
