@@ -19,7 +19,16 @@ import numpy.typing as npt
 
 from cnerta.models.geometry import SAMPLE_RATE
 from cnerta.train.pauses import with_pauses
-from cnerta.train.voices import Samples, Script, Speech, VoiceError, require, spoken_readings
+from cnerta.train.voices import (
+    Samples,
+    Script,
+    Speech,
+    VoiceError,
+    load_graph,
+    require,
+    spoken_readings,
+    start_session,
+)
 
 __all__ = ["FastSpeech2Voice"]
 
@@ -176,15 +185,10 @@ def _times(marked: _Marked, edges: npt.NDArray[np.float64]) -> tuple[list[float]
 
 def _session(path: Path, inputs: set[str], threads: int) -> Any:
     """Loads a converted model, whose shapes the converter fixed at 1 or left without a name."""
-    onnx: Any = require("onnx", "onnx")
-    runtime: Any = require("onnxruntime", "onnxruntime")
     if not path.is_file():
         raise VoiceError(f"expected {path.name} in {path.parent}, found none")
-    try:
-        model = onnx.load(str(path))
-        found = {value.name for value in model.graph.input}
-    except Exception as error:  # protobuf's own errors
-        raise VoiceError(f"{path} is not an ONNX model: {error}") from error
+    model = load_graph(path)
+    found = {value.name for value in model.graph.input}
     if not inputs <= found:
         raise VoiceError(f"expected inputs {sorted(inputs)} in {path}, got {sorted(found)}")
     for value in [*model.graph.input, *model.graph.output]:
@@ -193,10 +197,4 @@ def _session(path: Path, inputs: set[str], threads: int) -> Any:
             dimension.Clear()
             dimension.dim_param = f"{value.name}_{axis}"
     del model.graph.value_info[:]
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # of shapes noted by the converter
-    return runtime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    return start_session(model, threads)

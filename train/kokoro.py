@@ -27,8 +27,10 @@ from cnerta.train.voices import (
     Script,
     Speech,
     VoiceError,
+    load_graph,
     require,
     spoken_readings,
+    start_session,
 )
 
 __all__ = ["KokoroVoice", "SpeakerStyles", "phonemes"]
@@ -172,28 +174,19 @@ class KokoroVoice:
             VoiceError: A package, the model or the speakers are missing or of another kind.
         """
         onnx: Any = require("onnx", "onnx")
-        runtime: Any = require("onnxruntime", "onnxruntime")
         self._soxr: Any = require("soxr", "soxr")
         require("misaki.transcription", "misaki")
         if not model.is_file():
             raise VoiceError(f"no Kokoro model at {model}")
         self._styles = SpeakerStyles(styles, lend_timbre=lend_timbre)
-        try:
-            graph = onnx.load(str(model))
-            produced = {name for node in graph.graph.node for name in node.output}
-        except Exception as error:  # protobuf's own errors
-            raise VoiceError(f"{model} is not an ONNX model: {error}") from error
+        graph = load_graph(model)
+        produced = {name for node in graph.graph.node for name in node.output}
         if _DURATIONS not in produced:
             raise VoiceError(f"expected Kokoro with a tensor {_DURATIONS}, {model} has none")
         graph.graph.output.append(
             onnx.helper.make_tensor_value_info(_DURATIONS, onnx.TensorProto.FLOAT, None)
         )
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        self._session: Any = runtime.InferenceSession(
-            graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = start_session(graph, threads)
 
     @property
     def name(self) -> str:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,10 +32,12 @@ __all__ = [
     "Voice",
     "VoiceError",
     "audible_span",
+    "load_graph",
     "loudness",
     "require",
     "room_noise",
     "spoken_readings",
+    "start_session",
 ]
 
 Samples = npt.NDArray[np.float32]
@@ -201,6 +204,34 @@ def require(module: str, package: str) -> ModuleType:
             f"speech synthesis needs the package {package!r}, which is not installed here: "
             f"pip install {package}"
         ) from error
+
+
+def load_graph(path: Path) -> Any:
+    """Reads an ONNX file.
+
+    Raises:
+        VoiceError: onnx is not installed, or the file is none.
+    """
+    onnx: Any = require("onnx", "onnx")
+    try:
+        return onnx.load(str(path))
+    except Exception as error:  # protobuf's own errors
+        raise VoiceError(f"{path} is not an ONNX model: {error}") from error
+
+
+def start_session(graph: Any, threads: int) -> Any:
+    """Makes a graph ready to run on the CPU.
+
+    Raises:
+        VoiceError: onnxruntime is not installed.
+    """
+    runtime: Any = require("onnxruntime", "onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    return runtime.InferenceSession(
+        graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
 
 
 def loudness(samples: Samples) -> npt.NDArray[np.float64]:

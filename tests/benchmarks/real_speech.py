@@ -16,6 +16,7 @@ interval from a paired bootstrap over sentences.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,20 +28,12 @@ from rich.table import Table
 from cnerta.models.errors import DataError
 from cnerta.models.labels import Span
 from cnerta.train.complaints import fail
-from cnerta.train.data import Example
+from cnerta.train.data import Example, read_examples
 from cnerta.train.metrics import score_entities, sentence_counts
 from cnerta.train.significance import paired_bootstrap
 from cnerta.train.systems import answers_of_bundle
 
 ANNOTATION = Path(__file__).with_name("s0252_entities.jsonl")
-
-
-class Row(msgspec.Struct):
-    """A line of the manifest; CNERTA's entities are (start, end, text, type)."""
-
-    audio: str
-    text: str
-    entities: list[tuple[int, int, str, str]] | None = None
 
 
 class AnnotatedRow(msgspec.Struct, forbid_unknown_fields=True):
@@ -57,25 +50,22 @@ def annotated_examples(manifest: Path) -> list[Example]:
     Raises:
         DataError: A recording is missing, or its text is not as long as the annotated one.
     """
-    rows = {
-        row.audio: row
-        for row in (msgspec.json.decode(line, type=Row) for line in manifest.open("rb"))
-    }
+    rows = {e.audio.name: e for e in read_examples(manifest) if e.audio is not None}
     ours = [msgspec.json.decode(line, type=AnnotatedRow) for line in ANNOTATION.open("rb")]
     speaker = ours[0].audio[: len("BAC009S0252")]
-    gold: dict[str, tuple[Span, ...]] = {}
+    chosen = {
+        name: row
+        for name, row in rows.items()
+        if row.spans is not None and name.startswith(speaker)
+    }
     for line in ours:
         row = rows.get(line.audio)
         if row is None or len(row.text) != line.characters:
             got = "no such row" if row is None else f"{len(row.text)} characters"
             raise DataError(f"expected {line.characters} characters of {line.audio}, got {got}")
-        gold[line.audio] = tuple(Span(start, end, kind) for start, end, kind in line.entities)
-    for row in rows.values():
-        if row.entities is not None and row.audio.startswith(speaker):
-            gold[row.audio] = tuple(Span(start, end, kind) for start, end, _, kind in row.entities)
-    return [
-        Example(rows[audio].text, gold[audio], manifest.parent / audio) for audio in sorted(gold)
-    ]
+        spans = tuple(Span(start, end, kind) for start, end, kind in line.entities)
+        chosen[line.audio] = replace(row, spans=spans)
+    return [chosen[name] for name in sorted(chosen)]
 
 
 def compare(bundle: str, examples: list[Example]) -> dict[str, Any]:
