@@ -11,6 +11,14 @@ from hypothesis import settings
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """See tests/golden/test_golden.py."""
+    parser.addoption(
+        "--rewrite-golden", action="store_true", help="keep today's answers of the bundles"
+    )
+
+
 TINY_TEXT = "今天在南京市长江大桥上看到了北京大学的江大桥市长，李明说：很好。"
 
 

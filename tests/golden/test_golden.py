@@ -1,0 +1,86 @@
+"""What both bundles answered when it was last meant to change, and must still answer.
+
+``python -m pytest tests/golden --rewrite-golden`` writes the files anew; do that only where another
+answer is wanted (new weights, say), and read the difference.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cnerta.models.inference import Model
+
+from . import sessions
+
+# Processors round the last digit of a product of 8-bit weights differently.
+SAME_PROCESSOR, OTHER_PROCESSOR = 1e-6, 5e-3
+
+
+@functools.cache
+def loaded(bundle: str) -> Model:
+    return sessions.load(bundle)
+
+
+def processor() -> str:
+    """What decides which kernels run."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    flags = next((line.split(":")[1].split() for line in lines if line.startswith("flags")), [])
+    return " ".join([platform.machine(), *sorted(f for f in flags if f.startswith(("avx", "amx")))])
+
+
+def same(kept: Any, now: Any, tolerance: float, where: str = "answer") -> None:
+    """Numbers with a fraction may differ by so much, everything else must be equal."""
+    if isinstance(kept, float) and isinstance(now, int | float):
+        assert now == pytest.approx(kept, abs=tolerance), where
+    elif isinstance(kept, list) and isinstance(now, list):
+        assert len(kept) == len(now), where
+        for i, (a, b) in enumerate(zip(kept, now, strict=True)):
+            same(a, b, tolerance, f"{where}[{i}]")
+    elif isinstance(kept, dict) and isinstance(now, dict):
+        assert list(kept) == list(now), where
+        for key in kept:
+            same(kept[key], now[key], tolerance, f"{where}.{key}")
+    else:
+        assert kept == now, where
+
+
+def compare(file: Path, now: Any, *, rewrite: bool) -> None:
+    if rewrite:
+        kept = {"processor": processor(), "answers": now}
+        lines = ",\n".join(json.dumps(item, ensure_ascii=False) for item in now)
+        head = json.dumps({"processor": kept["processor"]})[1:-1]
+        file.write_text(f'{{{head}, "answers": [\n{lines}\n]}}\n', encoding="utf-8")
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    is_same = kept["processor"] == processor()
+    same(kept["answers"], now, SAME_PROCESSOR if is_same else OTHER_PROCESSOR)
+
+
+@pytest.fixture
+def rewrite(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--rewrite-golden"))
+
+
+@pytest.mark.parametrize("bundle", sessions.BUNDLES)
+def test_the_model_answers_as_it_did(bundle: str, *, rewrite: bool) -> None:
+    file = sessions.FOLDER / f"{bundle}-answers.json"
+    compare(file, list(sessions.answers(loaded(bundle))), rewrite=rewrite)
+
+
+@pytest.mark.parametrize("name", sessions.SESSIONS)
+@pytest.mark.parametrize("bundle", sessions.BUNDLES)
+def test_a_session_says_what_it_said(bundle: str, name: str, *, rewrite: bool) -> None:
+    events = [json.loads(e) for e in sessions.session_events(loaded(bundle), name)]
+    finals = [e for e in events if e["type"] == "utterance.final"]
+    assert finals, "a session that settles nothing shows nothing"
+    assert len({e["utterance"] for e in finals}) == len(finals), "one final each"
+    file = sessions.FOLDER / f"{bundle}-{name.replace(' ', '-')}.json"
+    compare(file, events, rewrite=rewrite)
