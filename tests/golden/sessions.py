@@ -177,7 +177,7 @@ class Driver:
 
     audio_ms: float = 0.0
 
-    def pause(self, milliseconds: int, rate: int = 24_000) -> None:
+    def pause(self, milliseconds: int, rate: int) -> None:
         """Silence."""
         for _ in range(milliseconds // FRAME_MS):
             self.now += FRAME_MS / 1000
@@ -199,7 +199,7 @@ def _both_readings(driver: Driver, spoken: dict[str, Clip]) -> None:
     driver.send(SessionStart(audio=_format(rate)))
     for name in ("bridge", "mayor"):
         driver.say(spoken[name], name)
-        driver.pause(800)
+        driver.pause(800, rate)
 
 
 def _no_times(driver: Driver, spoken: dict[str, Clip]) -> None:
@@ -207,7 +207,7 @@ def _no_times(driver: Driver, spoken: dict[str, Clip]) -> None:
     driver.send(SessionStart(audio=_format(rate), readings=True, max_delay_ms=0))
     for name in ("mayor", "bridge"):
         driver.say(spoken[name], name, times=False, block_ms=100, every=2)
-        driver.pause(400)
+        driver.pause(400, rate)
 
 
 def _flat_places(driver: Driver, spoken: dict[str, Clip]) -> None:
@@ -219,12 +219,12 @@ def _flat_places(driver: Driver, spoken: dict[str, Clip]) -> None:
 
 
 def _late_clock(driver: Driver, spoken: dict[str, Clip]) -> None:
-    """Times that are 1.5 s off: the audio is found elsewhere, and the offset learnt."""
+    """Times that are 0.6 s off: the audio is found elsewhere, and the offset learnt."""
     rate = spoken["bridge"].rate
     driver.send(SessionStart(audio=_format(rate)))
-    for i in range(4):
-        driver.say(spoken["bridge" if i % 2 else "mayor"], f"u{i}", shift_ms=-1_500)
-        driver.pause(600)
+    for i in range(8):
+        driver.say(spoken["bridge" if i % 2 else "mayor"], f"u{i}", shift_ms=-600)
+        driver.pause(600, rate)
 
 
 def _wrong_text(driver: Driver, spoken: dict[str, Clip]) -> None:
@@ -232,7 +232,7 @@ def _wrong_text(driver: Driver, spoken: dict[str, Clip]) -> None:
     rate = spoken["bridge"].rate
     driver.send(SessionStart(audio=_format(rate)))
     driver.say(spoken["bridge"], "wrong", text=WRONG_TEXT)
-    driver.pause(400)
+    driver.pause(400, rate)
     driver.say(spoken["bridge"], "wrong-untimed", text=WRONG_TEXT, times=False)
     driver.say(spoken["mayor"], "right")
 
