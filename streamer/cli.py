@@ -31,6 +31,7 @@ from cnerta.streamer.keyboard import Key, pressed_keys
 from cnerta.streamer.microphone import Microphone, find_input_device, list_input_devices
 from cnerta.streamer.obs import DEFAULT_MARKS
 from cnerta.streamer.outputs import OutputOptions, Outputs, make_outputs
+from cnerta.streamer.presenter import Presenter
 from cnerta.streamer.recording import RecordingOptions
 from cnerta.streamer.recording_cli import RECORDING_COMMANDS
 from cnerta.streamer.recording_cli import app as recordings
@@ -44,7 +45,7 @@ from cnerta.streamer.sources import (
 from cnerta.streamer.sources.caption_files import CAPTION_SUFFIXES, read_captions
 from cnerta.streamer.sources.finding import DEFAULT_RECOGNISER
 from cnerta.streamer.sources.lines import STANDARD_INPUT
-from cnerta.streamer.view import JsonView, LiveView, PlainView, Presenter
+from cnerta.streamer.view import JsonView, LiveView, PlainView
 
 __all__ = ["app", "main"]
 

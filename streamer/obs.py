@@ -35,8 +35,8 @@ from cnerta.streamer.client_errors import OutputError
 from cnerta.streamer.highlighting import Highlighter
 from cnerta.streamer.loopback import is_loopback
 from cnerta.streamer.messages import ServerMessage, SessionSummary
+from cnerta.streamer.presenter import FoldingView
 from cnerta.streamer.sources import Revision
-from cnerta.streamer.view import FoldingView
 from cnerta.streamer.view_state import Caption, fitting
 
 __all__ = ["DEFAULT_MARKS", "ObsAddress", "ObsTextFile", "ObsWebSocket"]

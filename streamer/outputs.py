@@ -16,8 +16,8 @@ from cnerta.streamer.client_errors import OutputError
 from cnerta.streamer.highlighting import Highlighter
 from cnerta.streamer.messages import ServerMessage
 from cnerta.streamer.obs import DEFAULT_MARKS, ObsAddress, ObsTextFile, ObsWebSocket
+from cnerta.streamer.presenter import Presenter
 from cnerta.streamer.sources import Revision
-from cnerta.streamer.view import Presenter
 from cnerta.streamer.webhook import TOKEN_VARIABLE, Webhook
 
 __all__ = ["Draining", "OutputOptions", "Outputs", "make_outputs"]

@@ -17,10 +17,11 @@ from cnerta.streamer.client_errors import RecordingError, exit_status
 from cnerta.streamer.drawing import complain, printable
 from cnerta.streamer.engine import Engine
 from cnerta.streamer.inspection import draw, inspect_recording, summarise
+from cnerta.streamer.presenter import Presenter
 from cnerta.streamer.recorded_protocol import bundle_sha256
 from cnerta.streamer.recording import Header, RecordingReader
 from cnerta.streamer.replay import Answers, AskAgain, Recall, Replay
-from cnerta.streamer.view import JsonView, PlainView, Presenter
+from cnerta.streamer.view import JsonView, PlainView
 
 __all__ = ["RECORDING_COMMANDS", "app"]
 

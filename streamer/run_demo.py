@@ -42,9 +42,9 @@ from cnerta.streamer.messages import (
     SessionReady,
     UtteranceFinal,
 )
+from cnerta.streamer.presenter import FoldingView
 from cnerta.streamer.server import Server
 from cnerta.streamer.sources import Revision, TimedLine, TimedTranscript
-from cnerta.streamer.view import FoldingView
 from cnerta.streamer.view_state import Caption
 
 __all__ = ["Recording", "app", "load_recordings", "main", "run_demo"]

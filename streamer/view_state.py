@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from msgspec import UNSET
 
 from cnerta.streamer.highlighting import Highlighter
+from cnerta.streamer.levels import NOTHING_HEARD, Levels
 from cnerta.streamer.messages import (
     AudioAck,
     CharacterReading,
@@ -24,7 +25,6 @@ from cnerta.streamer.messages import (
     WarningMessage,
 )
 from cnerta.streamer.sources import Revision
-from cnerta.streamer.timeline import NOTHING_HEARD, Levels
 
 __all__ = ["CAPTIONS_KEPT", "Caption", "ViewState", "fitting"]
 

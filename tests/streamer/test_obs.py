@@ -16,8 +16,8 @@ from cnerta.streamer.client_errors import OutputError
 from cnerta.streamer.highlighting import Highlighter, HighlightRule
 from cnerta.streamer.obs import ObsAddress, ObsTextFile, ObsWebSocket, authentication
 from cnerta.streamer.outputs import Outputs
+from cnerta.streamer.presenter import FoldingView
 from cnerta.streamer.sources import Revision
-from cnerta.streamer.view import FoldingView
 
 from . import wire
 

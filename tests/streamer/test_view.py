@@ -224,7 +224,7 @@ def test_format_time() -> None:
 
 
 def test_plain_lines_say_what_is_final(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cnerta.streamer.view.time.monotonic", lambda: 5.0)
+    monkeypatch.setattr("cnerta.streamer.presenter.time.monotonic", lambda: 5.0)
     out = io.StringIO()
     with PlainView(Console(file=out, width=40)) as view:
         view.on_message(wire.ready())

@@ -14,8 +14,8 @@ import pytest
 from cnerta.streamer.client_errors import OutputError
 from cnerta.streamer.messages import WarningMessage, encode
 from cnerta.streamer.outputs import Outputs
+from cnerta.streamer.presenter import FoldingView
 from cnerta.streamer.sources import Revision
-from cnerta.streamer.view import FoldingView
 from cnerta.streamer.webhook import RetryPolicy, Webhook
 
 from . import wire
