@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from cnerta.models.inference import AcousticState, Tagged
 from cnerta.streamer.engine import Encoded, Engine, TaggedWork, describe_failure
-from cnerta.streamer.session import EncodeWork, TagWork
+from cnerta.streamer.work import EncodeWork, TagWork
 
 __all__ = ["BatchObserver", "Batcher", "WorkSource"]
 

@@ -20,7 +20,7 @@ from cnerta.models.bundle import Bundle
 from cnerta.models.decoding import SpanHint
 from cnerta.models.inference import AcousticState, Tagged
 from cnerta.models.memory import joined
-from cnerta.streamer.session import EncodeWork, TagWork
+from cnerta.streamer.work import EncodeWork, TagWork
 
 __all__ = ["Encoded", "Engine", "Inference", "TaggedWork", "describe_failure"]
 

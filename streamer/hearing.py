@@ -22,10 +22,10 @@ from cnerta.models.geometry import FrameGeometry
 from cnerta.models.inference import AcousticState
 from cnerta.models.memory import joined
 from cnerta.streamer.frames import FrameStore
+from cnerta.streamer.work import EncodeWork
 
 __all__ = [
     "ChunkHearing",
-    "EncodeWork",
     "Hearing",
     "Sought",
     "UtteranceHearing",
@@ -37,19 +37,6 @@ Floats = npt.NDArray[np.float32]
 
 _INTERIM_MS: Final = 1_000
 """So much new audio comes before a full-context model encodes for an interim answer again."""
-
-
-@dataclass(frozen=True, slots=True)
-class EncodeWork:
-    """Samples to encode.
-
-    Attributes:
-        samples: 16 kHz, -1 to 1. shape: (n * hop_samples,)
-        state: What the last chunk left; None if the samples are a whole utterance.
-    """
-
-    samples: Floats
-    state: AcousticState | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from cnerta.models.inference import AcousticState, Tagged
 from cnerta.streamer.batcher import Batcher
 from cnerta.streamer.messages import ClientMessage, ProtocolError, ServerMessage
 from cnerta.streamer.protocol import ServerProtocol
-from cnerta.streamer.session import EncodeWork, TagWork
+from cnerta.streamer.work import EncodeWork, TagWork
 
 __all__ = ["HostedSession"]
 

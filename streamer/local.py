@@ -14,8 +14,9 @@ from cnerta.streamer.batcher import Batcher
 from cnerta.streamer.client_errors import ServerUnreachableError
 from cnerta.streamer.engine import Engine, Inference
 from cnerta.streamer.hosting import HostedSession
+from cnerta.streamer.limits import ConnectionLimits
 from cnerta.streamer.messages import ClientMessage, ServerMessage
-from cnerta.streamer.protocol import ConnectionLimits, ServedModel, ServerProtocol
+from cnerta.streamer.protocol import ServedModel, ServerProtocol
 from cnerta.streamer.recorded_protocol import RecordedProtocol
 from cnerta.streamer.recording import RecordingOptions
 

@@ -18,7 +18,7 @@ fault can be replayed in a test. What the owner has to do::
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
@@ -28,13 +28,12 @@ from msgspec import UNSET
 
 from cnerta.models.bundle import SCHEMA_VERSION, Bundle
 from cnerta.models.inference import AcousticState, Tagged
+from cnerta.streamer.limits import ConnectionLimits
 from cnerta.streamer.messages import (
-    MAX_TEXT_CHARACTERS,
     PROTOCOL_VERSION,
     ClientMessage,
     ErrorName,
     Keepalive,
-    Limits,
     ModelInfo,
     ProtocolError,
     ServerMessage,
@@ -48,44 +47,12 @@ from cnerta.streamer.messages import (
     decode_client,
 )
 from cnerta.streamer.outbox import Outbox
-from cnerta.streamer.session import EncodeWork, Session, SessionLimits, TagWork
+from cnerta.streamer.session import Session
+from cnerta.streamer.work import EncodeWork, TagWork
 
-__all__ = ["NORMAL_CLOSE", "Close", "ConnectionLimits", "ServedModel", "ServerProtocol"]
+__all__ = ["NORMAL_CLOSE", "Close", "ServedModel", "ServerProtocol"]
 
 NORMAL_CLOSE: Final = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionLimits:
-    """What the server takes from one connection.
-
-    Attributes:
-        max_frame_bytes: Longest frame.
-        idle_timeout_s: Silence after which the connection is closed; None: never.
-        max_audio_ahead_ms: How far audio may run ahead of real time; None: any.
-        warn_audio_ahead_ms: From where on the client is warned.
-        waiting_bytes: Memory of the messages that wait for a slow reader, about.
-        session: What the session may hold.
-    """
-
-    max_frame_bytes: int = 2**20
-    idle_timeout_s: float | None = 30.0
-    max_audio_ahead_ms: int | None = 60_000
-    warn_audio_ahead_ms: int = 5_000
-    waiting_bytes: int = 4 * 2**20
-    session: SessionLimits = field(default_factory=SessionLimits)
-
-    def message(self) -> Limits:
-        """What the client is told of them."""
-        idle_s = self.idle_timeout_s
-        return Limits(
-            max_frame_bytes=self.max_frame_bytes,
-            max_text_characters=MAX_TEXT_CHARACTERS,
-            max_open_utterances=self.session.open_utterances,
-            max_audio_ahead_ms=self.max_audio_ahead_ms,
-            idle_timeout_ms=None if idle_s is None else round(1000 * idle_s),
-            retained_audio_ms=self.session.retained_ms,
-        )
 
 
 @dataclass(frozen=True, slots=True)

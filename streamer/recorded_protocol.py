@@ -22,10 +22,11 @@ from cnerta.models.inference import AcousticState
 from cnerta.models.inference import Tagged as ModelAnswer
 from cnerta.models.readings import CharacterReading
 from cnerta.streamer import recording
+from cnerta.streamer.limits import ConnectionLimits
 from cnerta.streamer.messages import ClientMessage, ProtocolError, ServerMessage, encode
-from cnerta.streamer.protocol import ConnectionLimits, ServedModel, ServerProtocol
+from cnerta.streamer.protocol import ServedModel, ServerProtocol
 from cnerta.streamer.recording import Header, Record, RecordingOptions, RecordingWriter
-from cnerta.streamer.session import EncodeWork, TagWork
+from cnerta.streamer.work import EncodeWork, TagWork
 
 __all__ = [
     "RecordedProtocol",

@@ -23,7 +23,7 @@ from typing import Final, Self
 import msgspec
 
 from cnerta.streamer.client_errors import RecordingError
-from cnerta.streamer.protocol import ConnectionLimits
+from cnerta.streamer.limits import ConnectionLimits
 
 __all__ = [
     "RECORDING_SUFFIX",

@@ -29,7 +29,7 @@ from cnerta.streamer.messages import (
 from cnerta.streamer.protocol import ServedModel, ServerProtocol
 from cnerta.streamer.recorded_protocol import model_answer
 from cnerta.streamer.recording import Header, Record, RecordingReader
-from cnerta.streamer.session import EncodeWork, TagWork
+from cnerta.streamer.work import EncodeWork, TagWork
 
 __all__ = ["Answers", "AskAgain", "Difference", "Recall", "Replay", "Replayed"]
 

@@ -17,7 +17,7 @@ import typer
 from cnerta.models.bundle import find_bundle
 from cnerta.models.errors import BundleError, CnertaError, InferenceError
 from cnerta.models.inference import Model
-from cnerta.streamer.protocol import ConnectionLimits
+from cnerta.streamer.limits import ConnectionLimits
 from cnerta.streamer.server import AddressError, Server, ServerOptions
 
 __all__ = ["TURN_S", "app", "main"]

@@ -33,9 +33,10 @@ from cnerta.streamer.client_errors import RecordingError
 from cnerta.streamer.engine import Engine, Inference, describe_failure
 from cnerta.streamer.flicker import FlickerWatch
 from cnerta.streamer.hosting import HostedSession
+from cnerta.streamer.limits import ConnectionLimits
 from cnerta.streamer.messages import ErrorName, ProtocolError, encode
 from cnerta.streamer.metrics import CONTENT_TYPE, ServerMetrics
-from cnerta.streamer.protocol import ConnectionLimits, ServedModel, ServerProtocol
+from cnerta.streamer.protocol import ServedModel, ServerProtocol
 from cnerta.streamer.recorded_protocol import RecordedProtocol
 from cnerta.streamer.recording import RECORDING_SUFFIX, RecordingOptions
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -25,7 +25,7 @@ import numpy.typing as npt
 from msgspec import UNSET
 
 from cnerta.models.alignment import Alignment
-from cnerta.models.boundaries import LEVELS_PER_FRAME, character_times
+from cnerta.models.boundaries import character_times
 from cnerta.models.bundle import Bundle
 from cnerta.models.decoding import ScoredSpan, SpanHint
 from cnerta.models.inference import AcousticState, Tagged
@@ -34,7 +34,8 @@ from cnerta.streamer.audio_input import AudioInput
 from cnerta.streamer.clock_skew import ClockSkew, Offsets
 from cnerta.streamer.entities import Answer, AnswerOptions, EntityTracker, Revision, spread_times
 from cnerta.streamer.glossary import Glossary, GlossaryMatch, GlossaryName, read_pinyin
-from cnerta.streamer.hearing import EncodeWork, Sought, new_hearing
+from cnerta.streamer.hearing import Sought, new_hearing
+from cnerta.streamer.limits import SessionLimits
 from cnerta.streamer.messages import (
     MAX_TEXT_CHARACTERS,
     AudioAck,
@@ -53,68 +54,13 @@ from cnerta.streamer.messages import (
 from cnerta.streamer.outbox import Outbox
 from cnerta.streamer.stabiliser import StabiliserOptions
 from cnerta.streamer.voice_activity import voiced_range
+from cnerta.streamer.work import EncodeWork, TagWork
 
-__all__ = ["EncodeWork", "Session", "SessionLimits", "TagWork"]
+__all__ = ["Session"]
 
 Floats = npt.NDArray[np.float32]
 
 _ACK_EVERY_MS: Final = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class SessionLimits:
-    """How much one session may hold.
-
-    Attributes:
-        retained_ms: Audio without a final transcript that is remembered.
-        late_ms: Audio before the newest final that is kept for late transcripts with times.
-        slack_ms: How far a transcript's times may be off.
-        backlog_ms: Audio that may wait for the engine before some is skipped.
-        interim_patience_ms: An interim that has waited longer than this is dropped.
-        open_utterances: Utterances without a final transcript.
-        pending_finals: Final transcripts that wait for their answer.
-        remembered_finals: Ids of answered utterances, to know a repeated one.
-    """
-
-    retained_ms: int = 60_000
-    late_ms: int = 10_000
-    slack_ms: int = 200
-    backlog_ms: int = 90_000
-    interim_patience_ms: int = 2_000
-    open_utterances: int = 64
-    pending_finals: int = 256
-    remembered_finals: int = 4_096
-
-
-@dataclass(frozen=True, slots=True)
-class TagWork:
-    """A revision to tag.
-
-    Attributes:
-        texts: The normalised text, in pieces if the model cannot take it whole; none if empty.
-        frames: Frames for each piece. shape of each: (time, width)
-        first_frame: Number of the first frame in the stream.
-        end_frame: One past the last that was listened to; silence at the end is left out.
-        wants_readings: Tell how characters with several pronunciations were read.
-        levels: How loud the samples of the frames are, see
-            :func:`cnerta.models.boundaries.sound_levels`. shape: (time, LEVELS_PER_FRAME)
-        hints: What the client's glossary speaks for in each text; none at all if in none.
-        names: The names of the glossary that were found, in the characters of all texts together.
-    """
-
-    texts: tuple[str, ...]
-    frames: tuple[Floats, ...]
-    first_frame: int
-    end_frame: int = 0
-    wants_readings: bool = False
-    levels: Floats = field(default_factory=lambda: np.zeros((0, LEVELS_PER_FRAME), np.float32))
-    hints: tuple[tuple[SpanHint, ...], ...] = ()
-    names: tuple[GlossaryMatch, ...] = ()
-
-    @property
-    def has_audio(self) -> bool:
-        """Whether the answer will be from audio and text, not from text alone."""
-        return any(len(f) for f in self.frames)
 
 
 @dataclass(slots=True)

@@ -24,9 +24,10 @@ import typer
 from cnerta.models.bundle import find_bundle
 from cnerta.models.inference import Model
 from cnerta.streamer.engine import Engine
+from cnerta.streamer.limits import SessionLimits
 from cnerta.streamer.messages import SessionStart, Transcript, UtteranceFinal, WarningMessage
 from cnerta.streamer.outbox import Outbox
-from cnerta.streamer.session import Session, SessionLimits
+from cnerta.streamer.session import Session
 
 RATE = 16_000
 GAP_MS = 500

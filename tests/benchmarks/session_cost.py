@@ -23,9 +23,10 @@ import typer
 from cnerta.models.bundle import find_bundle
 from cnerta.models.inference import Model
 from cnerta.streamer.engine import Engine
+from cnerta.streamer.limits import SessionLimits
 from cnerta.streamer.messages import AudioFormat, SessionStart, Transcript, UtteranceFinal
 from cnerta.streamer.outbox import Outbox
-from cnerta.streamer.session import Session, SessionLimits
+from cnerta.streamer.session import Session
 
 RATE = 16_000
 FRAME = RATE * 40 // 1000

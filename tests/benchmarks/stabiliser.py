@@ -45,6 +45,7 @@ from cnerta.models.inference import Model, Tagged
 from cnerta.models.normalisation import normalise
 from cnerta.models.vocabulary import Vocabulary
 from cnerta.streamer.engine import Engine
+from cnerta.streamer.limits import SessionLimits
 from cnerta.streamer.messages import (
     AudioFormat,
     Entity,
@@ -55,8 +56,9 @@ from cnerta.streamer.messages import (
     UtteranceFinal,
 )
 from cnerta.streamer.outbox import Outbox
-from cnerta.streamer.session import EncodeWork, Session, SessionLimits, TagWork
+from cnerta.streamer.session import Session
 from cnerta.streamer.stabiliser import StabiliserOptions
+from cnerta.streamer.work import EncodeWork, TagWork
 from cnerta.train.audio import read_audio
 
 STEP_MS = 40

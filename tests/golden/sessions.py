@@ -19,6 +19,7 @@ from cnerta.models.bundle import find_bundle
 from cnerta.models.inference import Model
 from cnerta.models.normalisation import normalise
 from cnerta.streamer.engine import Engine
+from cnerta.streamer.limits import ConnectionLimits
 from cnerta.streamer.messages import (
     AudioFormat,
     GlossaryEntry,
@@ -28,9 +29,9 @@ from cnerta.streamer.messages import (
     Transcript,
     encode,
 )
-from cnerta.streamer.protocol import ConnectionLimits, ServedModel, ServerProtocol
+from cnerta.streamer.protocol import ServedModel, ServerProtocol
 from cnerta.streamer.run_demo import DEMO_FOLDER, Recording, load_recordings
-from cnerta.streamer.session import TagWork
+from cnerta.streamer.work import TagWork
 
 BUNDLES: Final = ("fast", "accurate")
 FOLDER: Final = Path(__file__).parent

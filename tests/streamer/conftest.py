@@ -25,6 +25,7 @@ from cnerta.models.inference import AcousticState, Tagged
 from cnerta.models.labels import LabelScheme, Span
 from cnerta.models.vocabulary import Vocabulary
 from cnerta.streamer.engine import Engine
+from cnerta.streamer.limits import ConnectionLimits
 from cnerta.streamer.messages import (
     Entity,
     EntityRetract,
@@ -35,8 +36,8 @@ from cnerta.streamer.messages import (
     UtteranceFinal,
     encode,
 )
-from cnerta.streamer.protocol import ConnectionLimits, ServedModel, ServerProtocol
-from cnerta.streamer.session import EncodeWork, TagWork
+from cnerta.streamer.protocol import ServedModel, ServerProtocol
+from cnerta.streamer.work import EncodeWork, TagWork
 
 Floats = npt.NDArray[np.float32]
 

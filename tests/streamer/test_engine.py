@@ -14,9 +14,10 @@ from cnerta.models.inference import AcousticState
 from cnerta.streamer.batcher import Batcher
 from cnerta.streamer.engine import Encoded, Engine, TaggedWork, describe_failure
 from cnerta.streamer.hosting import HostedSession
+from cnerta.streamer.limits import ConnectionLimits
 from cnerta.streamer.messages import ErrorMessage, SessionStart, Transcript, UtteranceFinal
-from cnerta.streamer.protocol import ConnectionLimits, ServedModel, ServerProtocol
-from cnerta.streamer.session import EncodeWork, TagWork
+from cnerta.streamer.protocol import ServedModel, ServerProtocol
+from cnerta.streamer.work import EncodeWork, TagWork
 
 
 def chunk(model: Any, frames: int, value: float = 0.0) -> EncodeWork:

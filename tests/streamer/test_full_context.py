@@ -20,7 +20,8 @@ from cnerta.models.inference import Model
 from cnerta.models.normalisation import normalise
 from cnerta.streamer.client_errors import RecogniserMissingError
 from cnerta.streamer.engine import Engine
-from cnerta.streamer.hearing import EncodeWork, Sought, UtteranceHearing
+from cnerta.streamer.hearing import Sought, UtteranceHearing
+from cnerta.streamer.limits import ConnectionLimits, SessionLimits
 from cnerta.streamer.messages import (
     EntityUpsert,
     ServerMessage,
@@ -31,10 +32,9 @@ from cnerta.streamer.messages import (
     decode_server,
     encode,
 )
-from cnerta.streamer.protocol import ConnectionLimits
 from cnerta.streamer.server import Server, ServerOptions
-from cnerta.streamer.session import SessionLimits
 from cnerta.streamer.sources.rough import RoughTranscript
+from cnerta.streamer.work import EncodeWork
 
 TEXT = "今天在南京市长江大桥上看到了"
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cnerta.streamer.limits import ConnectionLimits
 from cnerta.streamer.messages import (
     MAX_TEXT_CHARACTERS,
     AudioFormat,
@@ -22,7 +23,6 @@ from cnerta.streamer.messages import (
     WarningMessage,
     encode,
 )
-from cnerta.streamer.protocol import ConnectionLimits
 
 Drive = Callable[..., Any]
 START = encode(SessionStart()).decode()

@@ -29,6 +29,7 @@ from cnerta.streamer.client import StreamOptions, WebSocketConnection, stream
 from cnerta.streamer.client_errors import RecordingError
 from cnerta.streamer.engine import Engine
 from cnerta.streamer.inspection import inspect_recording, summarise
+from cnerta.streamer.limits import ConnectionLimits
 from cnerta.streamer.messages import (
     GlossaryEntry,
     ServerMessage,
@@ -39,7 +40,7 @@ from cnerta.streamer.messages import (
     UtteranceFinal,
     encode,
 )
-from cnerta.streamer.protocol import ConnectionLimits, ServedModel
+from cnerta.streamer.protocol import ServedModel
 from cnerta.streamer.recorded_protocol import RecordedProtocol
 from cnerta.streamer.recording import RecordingOptions, RecordingReader
 from cnerta.streamer.recording_cli import EXIT_DIFFERS, app

@@ -21,6 +21,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from cnerta.models.inference import Model
+from cnerta.streamer.limits import ConnectionLimits
 from cnerta.streamer.messages import (
     AudioFormat,
     ClientMessage,
@@ -38,7 +39,6 @@ from cnerta.streamer.messages import (
     decode_server,
     encode,
 )
-from cnerta.streamer.protocol import ConnectionLimits
 from cnerta.streamer.server import _FRAMES_A_TURN, AddressError, Server, ServerOptions
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cnerta.streamer.limits import ConnectionLimits, SessionLimits
 from cnerta.streamer.messages import (
     AudioAck,
     AudioFormat,
@@ -26,8 +27,6 @@ from cnerta.streamer.messages import (
     UtteranceFinal,
     WarningMessage,
 )
-from cnerta.streamer.protocol import ConnectionLimits
-from cnerta.streamer.session import SessionLimits
 
 Drive = Callable[..., Any]
 

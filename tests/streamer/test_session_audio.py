@@ -10,9 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cnerta.streamer.limits import ConnectionLimits, SessionLimits
 from cnerta.streamer.messages import EntityUpsert, SessionStart, WarningMessage
-from cnerta.streamer.protocol import ConnectionLimits
-from cnerta.streamer.session import SessionLimits
 
 Drive = Callable[..., Any]
 
