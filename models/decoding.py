@@ -22,6 +22,7 @@ from cnerta.models.crf_search import (
     allowed_scores,
 )
 from cnerta.models.labels import LabelScheme, Span
+from cnerta.models.normalisation import NormalisedText
 
 __all__ = ["CrfDecoder", "CrfParameters", "ScoredSpan", "SpanHint"]
 
@@ -166,3 +167,36 @@ class CrfDecoder:
             mass = mass @ self._inside[before, part, span.label]
             mass = mass * lattice.weights[t, tags] / lattice.scale[t]
         return self._calibration(float(np.clip(mass @ lattice.backward[last, tags], 0.0, 1.0)))
+
+
+def whole_tokens(found: Sequence[ScoredSpan], text: NormalisedText) -> tuple[ScoredSpan, ...]:
+    """Entities that cover part of a token, grown to cover the whole of it.
+
+    Grown entities may meet: of two that have become one the surer is kept, and so it is of two
+    that now cross.
+
+    Args:
+        found: In priority order.
+        text: What they were found in.
+
+    Returns:
+        In priority order.
+    """
+    grown = [(s, *text.normalised_range(*text.original_range(s.start, s.end))) for s in found]
+    if all((s.start, s.end) == (start, end) for s, start, end in grown):
+        return tuple(found)
+    kept: list[tuple[ScoredSpan, bool]] = []
+    for span, start, end in sorted(grown, key=lambda g: -g[0].confidence):
+        new = ScoredSpan(start, end, span.label, span.confidence)
+        is_grown = new != span
+        if not any((is_grown or other_grown) and _collide(new, o) for o, other_grown in kept):
+            kept.append((new, is_grown))
+    return tuple(sorted((s for s, _ in kept), key=lambda s: (s.start, -s.end, s.label)))
+
+
+def _collide(one: ScoredSpan, other: ScoredSpan) -> bool:
+    """Whether two spans are the same, or cross."""
+    if one.span == other.span:
+        return True
+    first, second = sorted((one, other), key=lambda s: (s.start, -s.end))
+    return first.start < second.start < first.end < second.end

@@ -16,7 +16,6 @@ can be given in the client's own offsets, in whole tokens.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Final
@@ -25,10 +24,9 @@ import numpy as np
 import numpy.typing as npt
 import opencc
 
-from cnerta.models.decoding import ScoredSpan
 from cnerta.models.spoken_numbers import numeral, spoken_tokens
 
-__all__ = ["KNOWN_NORMALISATIONS", "NORMALISATION", "NormalisedText", "normalise", "whole_tokens"]
+__all__ = ["KNOWN_NORMALISATIONS", "NORMALISATION", "NormalisedText", "normalise"]
 
 NORMALISATION: Final = "spoken-characters-2"
 """Name of this mapping in a bundle; to be changed with it."""
@@ -111,39 +109,6 @@ def normalise(text: str) -> NormalisedText:
         np.array(ends, np.int64),
         utf16,
     )
-
-
-def whole_tokens(found: Sequence[ScoredSpan], text: NormalisedText) -> tuple[ScoredSpan, ...]:
-    """Entities that cover part of a token, grown to cover the whole of it.
-
-    Grown entities may meet: of two that have become one the surer is kept, and so it is of two
-    that now cross.
-
-    Args:
-        found: In priority order.
-        text: What they were found in.
-
-    Returns:
-        In priority order.
-    """
-    grown = [(s, *text.normalised_range(*text.original_range(s.start, s.end))) for s in found]
-    if all((s.start, s.end) == (start, end) for s, start, end in grown):
-        return tuple(found)
-    kept: list[tuple[ScoredSpan, bool]] = []
-    for span, start, end in sorted(grown, key=lambda g: -g[0].confidence):
-        new = ScoredSpan(start, end, span.label, span.confidence)
-        is_grown = new != span
-        if not any((is_grown or other_grown) and _collide(new, o) for o, other_grown in kept):
-            kept.append((new, is_grown))
-    return tuple(sorted((s for s, _ in kept), key=lambda s: (s.start, -s.end, s.label)))
-
-
-def _collide(one: ScoredSpan, other: ScoredSpan) -> bool:
-    """Whether two spans are the same, or cross."""
-    if one.span == other.span:
-        return True
-    first, second = sorted((one, other), key=lambda s: (s.start, -s.end))
-    return first.start < second.start < first.end < second.end
 
 
 @lru_cache(maxsize=1 << 16)

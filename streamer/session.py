@@ -27,9 +27,9 @@ from msgspec import UNSET
 from cnerta.models.alignment import Alignment
 from cnerta.models.boundaries import character_times
 from cnerta.models.bundle import Bundle
-from cnerta.models.decoding import ScoredSpan, SpanHint
+from cnerta.models.decoding import ScoredSpan, SpanHint, whole_tokens
 from cnerta.models.inference import AcousticState, Tagged
-from cnerta.models.normalisation import normalise, whole_tokens
+from cnerta.models.normalisation import normalise
 from cnerta.streamer.audio_input import AudioInput
 from cnerta.streamer.clock_skew import ClockSkew, Offsets
 from cnerta.streamer.entities import Answer, AnswerOptions, EntityTracker, Revision, spread_times

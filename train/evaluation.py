@@ -13,12 +13,12 @@ import torch
 from cnerta.models.alignment import Alignment, align
 from cnerta.models.boundaries import character_times, sound_levels
 from cnerta.models.bundle import BLANK_PENALTY
-from cnerta.models.decoding import CrfDecoder, ScoredSpan
+from cnerta.models.decoding import CrfDecoder, ScoredSpan, whole_tokens
 from cnerta.models.errors import DataError
 from cnerta.models.geometry import HOP_SAMPLES, FrameGeometry
 from cnerta.models.inference import Model
 from cnerta.models.labels import Span
-from cnerta.models.normalisation import normalise, whole_tokens
+from cnerta.models.normalisation import normalise
 from cnerta.models.tagger import SpeechTagger
 from cnerta.train.audio import AudioCache, read_audio
 from cnerta.train.batch import BatchBuilder

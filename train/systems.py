@@ -12,11 +12,11 @@ from rich.progress import track
 
 from cnerta.models.bundle import find_bundle
 from cnerta.models.checkpoint import load_checkpoint
-from cnerta.models.decoding import ScoredSpan
+from cnerta.models.decoding import ScoredSpan, whole_tokens
 from cnerta.models.errors import ConfigError
 from cnerta.models.inference import Device, Model
 from cnerta.models.labels import Span
-from cnerta.models.normalisation import normalise, whole_tokens
+from cnerta.models.normalisation import normalise
 from cnerta.models.tagger import SpeechTagger
 from cnerta.train.audio import AudioCache
 from cnerta.train.data import Example, normalise_example

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cnerta.models.decoding import ScoredSpan
-from cnerta.models.normalisation import NormalisedText, normalise, whole_tokens
+from cnerta.models.decoding import ScoredSpan, whole_tokens
+from cnerta.models.normalisation import NormalisedText, normalise
 from cnerta.models.spoken_numbers import cardinal
 
 NUMBERS = "2024 年 3 5 月 . , : - / % $ ￥ ０ 12 0 1,000 万 億 個 km ℃ m² Ⅳ ½ ③ 〇 1️⃣ ² ٣"
