@@ -232,6 +232,11 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
 
     @property
+    def uses_audio(self) -> bool:
+        """Whether an answer can depend on audio."""
+        return self.fusion.kind != "none"
+
+    @property
     def hearing(self) -> Hearing:
         """What the model makes of audio, by what it is taught."""
         if self.ctc.weight:

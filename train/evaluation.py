@@ -23,7 +23,7 @@ from cnerta.models.tagger import SpeechTagger
 from cnerta.train.audio import AudioCache, read_audio
 from cnerta.train.batch import BatchBuilder
 from cnerta.train.data import Example, normalise_example
-from cnerta.train.objective import encode_batch
+from cnerta.train.encoding import encode_batch
 
 __all__ = [
     "Times",

@@ -47,7 +47,6 @@ __all__ = [
     "RunRecord",
     "evaluation_sources",
     "find_runs",
-    "listens",
     "load_predictions",
     "plan_external",
     "plan_runs",
@@ -199,11 +198,6 @@ def find_runs(out: Path) -> list[Run]:
     )
 
 
-def listens(model: ModelConfig) -> bool:
-    """Whether a model's answer can depend on audio."""
-    return model.fusion.kind != "none"
-
-
 def evaluation_sources(
     chosen: Sequence[str], recipes: Sequence[Recipe], audio_root: str = ""
 ) -> dict[str, Source]:
@@ -243,7 +237,7 @@ def load_predictions(run: Run, source: str, mode: Mode) -> list[Prediction] | No
     Raises:
         DataError: The file cannot be read.
     """
-    modes: tuple[Mode, ...] = (mode,) if listens(run.record.recipe.model) else ("text",)
+    modes: tuple[Mode, ...] = (mode,) if run.record.recipe.model.uses_audio else ("text",)
     for own in modes:
         path = run.folder / _PREDICTIONS / f"{source}.{own}.jsonl"
         if path.is_file():
@@ -310,7 +304,7 @@ class Grid:
         """Train one run in a process of its own, so that no failure takes others along."""
         if run.record.external:
             return run.write(run.record)
-        starts = (self.starts[0], self.starts[1] if listens(run.record.recipe.model) else "")
+        starts = (self.starts[0], self.starts[1] if run.record.recipe.model.uses_audio else "")
         wanted = msgspec.structs.replace(run.record, starts=starts)
         try:
             before = run.read().record if (run.folder / _RECORD).is_file() else wanted
@@ -438,7 +432,7 @@ def _missing(
     """The predictions that a run does not have, or has for other sentences."""
     for name, own in examples.items():
         modes: tuple[Mode, ...] = ("text",)
-        if listens(run.record.recipe.model) and any(e.audio is not None for e in own):
+        if run.record.recipe.model.uses_audio and any(e.audio is not None for e in own):
             modes = get_args(Mode)
         for mode in modes:
             try:

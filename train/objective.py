@@ -7,15 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cnerta.models.acoustic import AcousticEncoder
 from cnerta.models.ctc import BLANK, ctc_loss
-from cnerta.models.geometry import HOP_SAMPLES
 from cnerta.models.tagger import SpeechTagger
-from cnerta.train.augment import other_voices, spec_augment
 from cnerta.train.batch import UNKNOWN_BREAK, UNKNOWN_FRAME, Batch
+from cnerta.train.encoding import encode_batch
 from cnerta.train.recipe import Augmentation, Stage
 
-__all__ = ["Amounts", "Objective", "Shares", "encode_batch"]
+__all__ = ["Amounts", "Objective", "Shares"]
 
 # Pauses are most frames of slow speech; they must not drown the rest.
 _PAUSE_WEIGHT = 0.5
@@ -74,30 +72,6 @@ class Amounts:
 
 
 _WHOLE = Shares()
-
-
-def encode_batch(
-    model: SpeechTagger,
-    batch: Batch,
-    chunk: int | None,
-    augmentation: Augmentation | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Acoustic frames of a batch, and how many of each are valid.
-
-    A batch without any audio is not encoded; it gets one frame of padding.
-    """
-    counts = (batch.sample_counts + HOP_SAMPLES - 1) // HOP_SAMPLES
-    if not bool(counts.any()):
-        width = model.config.acoustic.width
-        return batch.samples.new_zeros(len(counts), 1, width), counts
-    # Energies span more than half precision can tell apart, and serving computes them in single.
-    with torch.autocast(batch.samples.device.type, enabled=False):
-        features = model.acoustic.features(batch.samples)
-        if augmentation is not None and isinstance(model.acoustic, AcousticEncoder):
-            features = other_voices(features, augmentation, model.acoustic.filter_bank)
-        if augmentation is not None and model.acoustic.spectral:
-            features = spec_augment(features, augmentation)
-    return model.acoustic.encode(features, counts, chunk), counts
 
 
 class Objective(nn.Module):

@@ -1,71 +1,14 @@
-"""Pictures of reports."""
+"""Pictures of a grid's table."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from cnerta.train.breakdown import Breakdown
+from cnerta.train.figures import LABEL_COLOURS, pyplot
 from cnerta.train.table import KINDS, Row, Section
 
-__all__ = ["draw_breakdowns", "draw_sections"]
-
-_COLOURS = {"flat": "#4477aa", "nested": "#cc6677"}
-
-
-_ERRORS = {
-    "boundary_errors": "boundary",
-    "type_errors": "type",
-    "spurious": "spurious",
-    "missed": "missed",
-}
-
-
-def draw_breakdowns(path: Path, title: str, breakdowns: Mapping[str, Breakdown]) -> None:
-    """Draw F1 of all entities, of each type, of seen and unseen ones; and the kinds of error."""
-    figure, (scores, errors) = _pyplot().subplots(
-        ncols=2, figsize=(10, 3.6), layout="constrained", width_ratios=(3, 2)
-    )
-    names = list(dict.fromkeys(n for b in breakdowns.values() for n in _f1(b)))
-    width = 0.8 / len(breakdowns)
-    for k, (kind, breakdown) in enumerate(breakdowns.items()):
-        f1 = _f1(breakdown)
-        shift = (k + 0.5) * width - 0.4
-        style = {"width": width, "color": _COLOURS[kind], "label": kind}
-        bars = scores.bar([i + shift for i in range(len(names))], [f1[n] for n in names], **style)
-        scores.bar_label(bars, fmt="%.1f", fontsize=7, label_type="center", color="white")
-        low, high = breakdown.interval
-        whole = breakdown.scores.f1
-        spread = [[max(0.0, whole - low)], [max(0.0, high - whole)]]
-        scores.errorbar([shift], [whole], yerr=spread, color="black", linewidth=1, capsize=2)
-        counts = [getattr(breakdown.scores, field) for field in _ERRORS]
-        errors.bar_label(errors.bar([i + shift for i in range(len(counts))], counts, **style))
-    scores.set_xticks(range(len(names)), names)
-    scores.set(ylabel="F1", ylim=(0, 105), title=title)
-    errors.set_xticks(range(len(_ERRORS)), list(_ERRORS.values()))
-    errors.set(ylabel="entities", title="errors")
-    errors.margins(y=0.15)
-    figure.legend(*scores.get_legend_handles_labels(), loc="outside right upper")
-    figure.savefig(path, dpi=130)
-    _pyplot().close(figure)
-
-
-def _f1(breakdown: Breakdown) -> dict[str, float]:
-    parts = {"all": breakdown.scores, **breakdown.types}
-    if breakdown.seen is not None and breakdown.unseen is not None:
-        parts |= {"seen": breakdown.seen, "unseen": breakdown.unseen}
-    return {name: s.f1 for name, s in parts.items()}
-
-
-def _pyplot() -> Any:
-    """Matplotlib without a display; it takes a second to import, so it is when it is needed."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    return plt
+__all__ = ["draw_sections"]
 
 
 def draw_sections(folder: Path, sections: Sequence[Section]) -> dict[str, str]:
@@ -83,13 +26,13 @@ def _draw_section(path: Path, section: Section) -> None:
     """F1 of every row with its deviation, and Δ with its interval beside it."""
     rows = [row for row in section.rows if row.seeds]
     height = 1.4 + 0.42 * max(1, len(rows))
-    figure, (scores, deltas) = _pyplot().subplots(
+    figure, (scores, deltas) = pyplot().subplots(
         ncols=2, figsize=(10, height), layout="constrained", sharey=True
     )
     for kind, shift in zip(KINDS, (-0.15, 0.15), strict=True):
         shown = [(i, f) for i, row in enumerate(rows) if (f := row.figures[kind])]
         places = [i + shift for i, _ in shown]
-        style = {"color": _COLOURS[kind], "label": kind, "fmt": "o", "markersize": 5}
+        style = {"color": LABEL_COLOURS[kind], "label": kind, "fmt": "o", "markersize": 5}
         scores.errorbar(
             [f.f1.mean for _, f in shown],
             places,
@@ -116,7 +59,7 @@ def _draw_section(path: Path, section: Section) -> None:
         axes.grid(axis="x", linewidth=0.4)
     figure.legend(*scores.get_legend_handles_labels(), loc="outside right upper")
     figure.savefig(path, dpi=130)
-    _pyplot().close(figure)
+    pyplot().close(figure)
 
 
 def _label(row: Row) -> str:

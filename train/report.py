@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 
 from cnerta.train.breakdown import Breakdown, KnownEntities, break_down, compare
+from cnerta.train.breakdown_plots import draw_breakdowns
 from cnerta.train.cases import cases_document, find_cases
 from cnerta.train.metrics import HomographScores, Scores, score_homographs
-from cnerta.train.plots import draw_breakdowns
 from cnerta.train.predictions import Prediction
 from cnerta.train.significance import Difference
 

@@ -29,7 +29,6 @@ from cnerta.train.evaluation import (
     torch_times,
 )
 from cnerta.train.external import load_external
-from cnerta.train.grid import listens
 
 __all__ = ["Answers", "answers_of_bundle", "answers_of_checkpoints", "answers_of_external"]
 
@@ -153,5 +152,5 @@ def answers_of_checkpoints(
             votes[i].append([Span(*r) for r in ranges])
     found = [majority(v) for v in votes]
     assert first is not None, "at least one checkpoint"
-    align = partial(torch_times, first.cpu()) if use_audio and listens(first.config) else None
+    align = partial(torch_times, first.cpu()) if use_audio and first.config.uses_audio else None
     return Answers(" + ".join(names), found, nested, use_audio, align)

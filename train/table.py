@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from cnerta.models.config import ModelConfig
 from cnerta.models.errors import ConfigError, DataError
-from cnerta.train.grid import Mode, Run, listens, load_predictions
+from cnerta.train.grid import Mode, Run, load_predictions
 from cnerta.train.metrics import Scores, score_entities, sentence_counts
 from cnerta.train.predictions import Prediction
 from cnerta.train.significance import Difference, paired_bootstrap
@@ -147,11 +147,11 @@ def choose_baselines(
         alike = [
             n
             for n, m in ours.items()
-            if not listens(m)
+            if not m.uses_audio
             and (m.text.encoder, m.text.checkpoint, m.labels)
             == (model.text.encoder, model.text.checkpoint, model.labels)
         ]
-        if listens(model) and alike:
+        if model.uses_audio and alike:
             found[name] = max(alike, key=lambda n: ours[n].text == model.text)
     for choice in chosen:
         row, separator, baseline = choice.rpartition("=")
@@ -417,7 +417,7 @@ def _composition(model: ModelConfig | None) -> tuple[str, str, str]:
     text: str = model.text.encoder
     if model.text.checkpoint and text != "bilstm":
         text += f" ({Path(model.text.checkpoint).name})"
-    if not listens(model):
+    if not model.uses_audio:
         return text, "–", "–"
     return text, model.fusion.kind, model.ctc.units if model.ctc.weight else "–"
 
