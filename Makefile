@@ -20,7 +20,7 @@ help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(serve_ready) ## one sentence in its two readings, through a real server, with live captions
-	@$(serve_venv)/bin/python -m cnerta.streamer.run_demo
+	@$(serve_venv)/bin/python -m cnerta.streamer.commands.demo
 
 serve: $(serve_ready) ## run the server (HOST=127.0.0.1 PORT=8765 ARGS="--bundle DIR …")
 	@$(serve_venv)/bin/cnerta-serve --host $(HOST) --port $(PORT) $(ARGS)
@@ -28,10 +28,11 @@ serve: $(serve_ready) ## run the server (HOST=127.0.0.1 PORT=8765 ARGS="--bundle
 test: lint ## lint, type-check and test (ARGS="-k name" for some of the tests)
 	$(dev_venv)/bin/pytest $(ARGS)
 
-lint: $(dev_ready) ## ruff and mypy
+lint: $(dev_ready) ## ruff, mypy, and which room may call into which
 	$(dev_venv)/bin/ruff check .
 	$(dev_venv)/bin/ruff format --check .
 	$(dev_venv)/bin/mypy
+	$(dev_venv)/bin/lint-imports
 
 format: $(dev_ready) ## let ruff rewrite what it can
 	$(dev_venv)/bin/ruff check --fix .

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.text import Text
 
-from cnerta.models.bundle import AUDIO_FIT_BOUND, BLANK_PENALTY
 from cnerta.models.errors import CnertaError
+from cnerta.models.runtime.bundle import AUDIO_FIT_BOUND, BLANK_PENALTY
 
 __all__ = ["export", "main"]
 
@@ -55,7 +55,7 @@ def export(
     # Torch takes seconds to import; --help should not.
     from cnerta.export.quantise import Int8
     from cnerta.export.write import export_bundle
-    from cnerta.models.checkpoint import load_checkpoint
+    from cnerta.models.networks.checkpoint import load_checkpoint
 
     try:
         with console.status("exporting"):

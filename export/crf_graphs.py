@@ -1,4 +1,4 @@
-"""The graphs of :mod:`cnerta.models.crf_search`.
+"""The graphs of :mod:`cnerta.models.runtime.crf_search`.
 
     python -m cnerta.export.crf_graphs
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import onnx
 from onnx import parser
 
-from cnerta.models.crf_search import LATTICE_FILE, SCORES_FILE
+from cnerta.models.runtime.crf_search import LATTICE_FILE, SCORES_FILE
 
 __all__ = ["crf_graphs"]
 
@@ -124,7 +124,7 @@ crf_lattice (
 def crf_graphs() -> dict[Path, onnx.ModelProto]:
     """The graphs by file, checked.
 
-    Inputs and outputs are those of :class:`cnerta.models.crf_search.GraphSearch`.
+    Inputs and outputs are those of :class:`cnerta.models.runtime.crf_search.GraphSearch`.
     """
     graphs = {
         SCORES_FILE: parser.parse_model(_SCORES),

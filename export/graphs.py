@@ -1,6 +1,6 @@
 """The graphs of a bundle as torch modules, and their ONNX files.
 
-Names and shapes are the contract with :mod:`cnerta.models.inference`.
+Names and shapes are the contract with :mod:`cnerta.models.runtime.inference`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from cnerta.models.acoustic import AcousticEncoder
-from cnerta.models.ctc import score_units
-from cnerta.models.geometry import HOP_SAMPLES, cache_inputs
-from cnerta.models.lexicon import pad_matches
-from cnerta.models.tagger import SpeechTagger
+from cnerta.models.networks.acoustic_encoder import AcousticEncoder
+from cnerta.models.networks.ctc import score_units
+from cnerta.models.networks.tagger import SpeechTagger
+from cnerta.models.runtime.geometry import HOP_SAMPLES, cache_inputs
+from cnerta.models.text.lexicon import pad_matches
 
 __all__ = [
     "AcousticGraph",
@@ -76,7 +76,7 @@ class AcousticGraph(nn.Module):
     def forward(
         self, samples: Tensor, carry: Tensor, position: Tensor, *cache: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """See :meth:`cnerta.models.acoustic.AcousticEncoder.forward_chunk`."""
+        """See :meth:`cnerta.models.networks.acoustic_encoder.AcousticEncoder.forward_chunk`."""
         return self.encoder.forward_chunk(samples, carry, position, *cache)
 
     def example(self, batch: int, frames: int, generator: torch.Generator) -> tuple[Tensor, ...]:
@@ -106,7 +106,7 @@ class UtteranceGraph(nn.Module):
             self.encoder.fold()
 
     def forward(self, samples: Tensor, frame_count: Tensor) -> Tensor:
-        """See :meth:`cnerta.models.acoustic.AcousticEncoder.encode`.
+        """See :meth:`cnerta.models.networks.acoustic_encoder.AcousticEncoder.encode`.
 
         Args:
             samples: Whole frames, filled up with zeros. shape: (batch, 640 * time)
@@ -157,7 +157,7 @@ class TaggerGraph(nn.Module):
         frame_count: Tensor,
         matches: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """See :meth:`cnerta.models.tagger.SpeechTagger.forward`."""
+        """See :meth:`cnerta.models.networks.tagger.SpeechTagger.forward`."""
         output = self.model(characters, character_count, frames, frame_count, matches)
         return output.emissions, output.log_probabilities
 
@@ -216,7 +216,7 @@ class ReadingsGraph(nn.Module):
         self.register_buffer("rows", model.ctc.unit_rows().detach().half())
 
     def forward(self, frames: Tensor, units: Tensor) -> Tensor:
-        """Scores as in :meth:`cnerta.models.ctc.CtcHead.all_units`, before they are normalised.
+        """Scores as in :meth:`CtcHead.all_units`, before they are normalised.
 
         Args:
             frames: shape: (time, width)

@@ -17,7 +17,9 @@ from cnerta.export.graphs import (
 )
 from cnerta.export.parity import check_parity
 from cnerta.export.quantise import Int8, quantise_graph, tag_agreement
-from cnerta.models.bundle import (
+from cnerta.models.networks.checkpoint import Checkpoint
+from cnerta.models.networks.tagger import SpeechTagger
+from cnerta.models.runtime.bundle import (
     ACOUSTIC_FILE,
     AUDIO_FIT_BOUND,
     BLANK_PENALTY,
@@ -26,9 +28,7 @@ from cnerta.models.bundle import (
     Bundle,
     write_bundle,
 )
-from cnerta.models.checkpoint import Checkpoint
-from cnerta.models.normalisation import NORMALISATION
-from cnerta.models.tagger import SpeechTagger
+from cnerta.models.text.normalisation import NORMALISATION
 
 __all__ = ["Export", "export_bundle"]
 
@@ -71,7 +71,7 @@ def export_bundle(
         checkpoint: The trained model.
         out: Folder, made if missing.
         audio_fit_bound: Alignment scores below this mean that the audio is not of the text.
-        blank_penalty: Of the alignment, see :func:`cnerta.models.alignment.align`.
+        blank_penalty: Of the alignment, see :func:`cnerta.models.runtime.alignment.align`.
         int8: Graphs that get 8-bit weights once they were checked.
         seed: Of the random inputs of the check.
 
@@ -126,7 +126,7 @@ def export_bundle(
         provenance=checkpoint.provenance,
         scores=checkpoint.scores,
         has_readings=has_readings,
-        hearing=model.config.hearing,
+        audio_use=model.config.audio_use,
         lexicon=model.lexicon,
     )
     write_bundle(bundle)

@@ -6,17 +6,16 @@ from typing import Literal
 
 import msgspec
 
-from cnerta.models.labels import LabelKind
-
 __all__ = [
     "LEXICON_ENCODERS",
     "AcousticConfig",
     "AcousticKind",
+    "AudioUse",
     "CtcConfig",
     "FusionConfig",
     "FusionKind",
     "GazetteerConfig",
-    "Hearing",
+    "LabelKind",
     "ModelConfig",
     "TextConfig",
     "TextKind",
@@ -27,9 +26,10 @@ FusionKind = Literal["none", "cma", "mmi", "aligned"]
 AcousticKind = Literal["transformer", "pretrained"]
 TextKind = Literal["bilstm", "lattice", "softlexicon", "pretrained", "zen"]
 UnitKind = Literal["characters", "pronunciations"]
-Hearing = Literal["aligned", "unaligned", "nothing"]
-"""What a model makes of audio: it finds the text's place in it too; it listens, but nothing taught
-it where the text is (no CTC task); it is text alone."""
+LabelKind = Literal["flat", "nested"]
+AudioUse = Literal["aligned", "unaligned", "none"]
+"""What a model makes of audio: it finds the place of each character in it, too; it uses it, but
+nothing taught it where the characters are (no CTC task); it is text alone."""
 LEXICON_ENCODERS: frozenset[TextKind] = frozenset({"lattice", "softlexicon", "zen"})
 """Text encoders that are told which words of a lexicon occur in the text."""
 
@@ -53,8 +53,8 @@ class AcousticConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             utterance, as in the paper: it can be encoded only once it is there, and is encoded
             again whenever more of it has come. The chunk settings then mean nothing.
         encoder: ``transformer``, or ours: ``pretrained`` (Whisper's, wav2vec 2.0's or HuBERT's; see
-            :mod:`cnerta.models.pretrained_acoustic`), of which only ``width`` and ``dropout`` can
-            be set, and which cannot stream.
+            :mod:`cnerta.models.networks.pretrained_acoustic`), of which only ``width`` and
+            ``dropout`` can be set, and which cannot stream.
         checkpoint: For ``pretrained``: the weights to start from, a folder (below the data root, or
             as it is) or a name on the Hugging Face hub.
     """
@@ -125,7 +125,7 @@ class TextConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class GazetteerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Ours: what word lists know of the words in a text, see :mod:`cnerta.models.gazetteer`.
+    """Ours: what word lists know of the words in a text, see :mod:`cnerta.models.text.gazetteer`.
 
     For text encoders that know no words themselves (``bilstm``, ``pretrained``).
 
@@ -237,8 +237,8 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.fusion.kind != "none"
 
     @property
-    def hearing(self) -> Hearing:
+    def audio_use(self) -> AudioUse:
         """What the model makes of audio, by what it is taught."""
         if self.ctc.weight:
             return "aligned"
-        return "nothing" if self.fusion.kind == "none" else "unaligned"
+        return "none" if self.fusion.kind == "none" else "unaligned"

@@ -8,9 +8,10 @@ CnertaError
 ├── InferenceError    the ONNX runtime is not installed or refused the graphs
 └── ParityError       an exported graph does not compute what the torch model computes
 
-Packages add their own below it where they are raised: ``VoiceError`` (``train/voices.py``),
-``ExternalError`` (``train/external.py``), ``ProtocolError`` (``streamer/messages.py``),
-``AddressError`` (``streamer/server.py``) and those of the clients (``streamer/client_errors.py``).
+Packages add their own below it where they are raised: ``VoiceError``
+(``train/synthesis/voices.py``), ``ExternalError`` (``train/evaluation/external.py``),
+``ProtocolError`` (``streamer/wire/messages.py``), ``AddressError`` (``streamer/serving/server.py``)
+and those of the clients (``streamer/errors.py``).
 
 Messages say what was expected and what came.
 """

@@ -33,9 +33,9 @@ def tiny_model() -> object:
         ModelConfig,
         TextConfig,
     )
-    from cnerta.models.labels import LabelScheme, Span
-    from cnerta.models.tagger import SpeechTagger
-    from cnerta.models.vocabulary import Vocabulary
+    from cnerta.models.networks.tagger import SpeechTagger
+    from cnerta.models.runtime.labels import LabelScheme, Span
+    from cnerta.models.runtime.vocabulary import Vocabulary
 
     torch.manual_seed(0)
     readings = {
@@ -62,8 +62,8 @@ def tiny_model() -> object:
 def tiny_bundle(tiny_model: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model as an exported bundle, through the project's own exporter."""
     from cnerta.export.write import export_bundle
-    from cnerta.models.checkpoint import Checkpoint
-    from cnerta.models.tagger import SpeechTagger
+    from cnerta.models.networks.checkpoint import Checkpoint
+    from cnerta.models.networks.tagger import SpeechTagger
 
     assert isinstance(tiny_model, SpeechTagger)
     out = tmp_path_factory.mktemp("bundle") / "tiny"

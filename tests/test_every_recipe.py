@@ -25,20 +25,20 @@ from torch import nn  # noqa: E402
 
 from cnerta.export import write  # noqa: E402
 from cnerta.export.graphs import AcousticGraph, UtteranceGraph, write_graph  # noqa: E402
-from cnerta.models.acoustic import AcousticEncoder  # noqa: E402
-from cnerta.models.checkpoint import load_checkpoint  # noqa: E402
-from cnerta.models.decoding import CrfDecoder  # noqa: E402
-from cnerta.models.inference import Model  # noqa: E402
-from cnerta.models.lexicon import pad_matches  # noqa: E402
-from cnerta.streamer.audio_source import AudioFile  # noqa: E402
-from cnerta.streamer.client import stream  # noqa: E402
-from cnerta.streamer.local import LocalConnection  # noqa: E402
-from cnerta.streamer.messages import ServerMessage, UtteranceFinal  # noqa: E402
+from cnerta.models.networks.acoustic_encoder import AcousticEncoder  # noqa: E402
+from cnerta.models.networks.checkpoint import load_checkpoint  # noqa: E402
+from cnerta.models.runtime.decoding import CrfDecoder  # noqa: E402
+from cnerta.models.runtime.inference import Model  # noqa: E402
+from cnerta.models.text.lexicon import pad_matches  # noqa: E402
+from cnerta.streamer.audio.source import AudioFile  # noqa: E402
+from cnerta.streamer.client.local import LocalConnection  # noqa: E402
+from cnerta.streamer.client.stream import stream  # noqa: E402
 from cnerta.streamer.sources import TimedLine, TimedTranscript  # noqa: E402
-from cnerta.train.loop import Trainer  # noqa: E402
+from cnerta.streamer.wire.messages import ServerMessage, UtteranceFinal  # noqa: E402
+from cnerta.train.loop.trainer import Trainer  # noqa: E402
 from cnerta.train.recipe import Recipe, Source, load_recipe, recipe_names  # noqa: E402
 
-from .models import acoustic_checkpoint, zen_checkpoint  # noqa: E402
+from .models.networks import acoustic_checkpoint, zen_checkpoint  # noqa: E402
 
 TEXTS = ["南京市长江大桥", "江大桥市长", "长江", "南京市长说"]
 ENTITIES = [

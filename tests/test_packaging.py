@@ -114,14 +114,14 @@ def test_nothing_in_the_streamer_imports_torch() -> None:
         for path in (ROOT / "streamer").rglob("*.py")
         if path.stem != "__init__"
     )
-    assert "cnerta.streamer.server" in modules
+    assert "cnerta.streamer.serving.server" in modules
     loaded = loaded_after(f"import {', '.join(modules)}")
     assert loaded.isdisjoint(HEAVY), loaded & set(HEAVY)
     assert "sounddevice" not in loaded, "only the microphone needs PortAudio"
 
 
 def test_client_of_a_server_needs_no_onnx_runtime() -> None:
-    loaded = loaded_after("import cnerta.streamer.cli, cnerta.streamer.client")
+    loaded = loaded_after("import cnerta.streamer.commands.stream, cnerta.streamer.client.stream")
     assert "onnxruntime" not in loaded
     assert loaded.isdisjoint(HEAVY)
 

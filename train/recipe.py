@@ -84,7 +84,7 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         drop_audio: Probability of answering from text alone.
         drop_characters: Probability of replacing a character by the unknown one.
         exchange_names: Probability that an entity of a text without audio is exchanged for another
-            of its type, see :mod:`cnerta.train.mentions`.
+            of its type, see :mod:`cnerta.train.batches.mentions`.
         accumulate: Batches that make one optimiser step, in all processes together.
         patience: Stop after so many epochs without a better development score; 0: never.
         clip_norm: Gradient norm bound.

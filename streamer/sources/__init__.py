@@ -30,15 +30,10 @@ All times are milliseconds on the stream's audio clock, which counts samples and
 from __future__ import annotations
 
 from cnerta.streamer.sources.base import LiveAudio, Revision, TranscriptSource
-from cnerta.streamer.sources.finding import ENTRY_POINT_GROUP, make_transcript_source
 from cnerta.streamer.sources.lines import LineTranscript
-from cnerta.streamer.sources.listening import MonoAudio
-from cnerta.streamer.sources.timed import (
-    RevisionPace,
-    TimedLine,
-    TimedTranscript,
-    read_timed_lines,
-)
+from cnerta.streamer.sources.mono_audio import MonoAudio
+from cnerta.streamer.sources.registry import ENTRY_POINT_GROUP, make_transcript_source
+from cnerta.streamer.sources.timed import RevisionPace, TimedLine, TimedTranscript, read_timed_lines
 
 __all__ = [
     "ENTRY_POINT_GROUP",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from cnerta.streamer.client_errors import RecogniserMissingError
+from cnerta.streamer.errors import RecogniserMissingError
 
 __all__ = ["fetch_model", "first_line", "import_package"]
 

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator
 
-from cnerta.streamer.client_errors import TranscriptError
+from cnerta.streamer.errors import TranscriptError
 from cnerta.streamer.sources.base import LiveAudio, Revision
 
 __all__ = ["LINES_WAITING", "STANDARD_INPUT", "LineTranscript"]

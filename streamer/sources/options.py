@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
-from cnerta.streamer.client_errors import TranscriptError
+from cnerta.streamer.errors import TranscriptError
 
 __all__ = ["parse_source", "read_options"]
 

@@ -19,12 +19,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from cnerta.models.bundle import find_bundle
-from cnerta.models.geometry import SAMPLE_RATE
-from cnerta.models.inference import AcousticState, Model
-from cnerta.streamer.client_errors import RecogniserMissingError
+from cnerta.models.runtime.bundle import find_bundle
+from cnerta.models.runtime.geometry import SAMPLE_RATE
+from cnerta.models.runtime.inference import AcousticState, Model
+from cnerta.streamer.errors import RecogniserMissingError
 from cnerta.streamer.sources.base import LiveAudio, Revision
-from cnerta.streamer.sources.listening import MonoAudio
+from cnerta.streamer.sources.mono_audio import MonoAudio
 from cnerta.streamer.sources.utterances import Heard, Utterances
 
 __all__ = ["GreedySyllables", "RoughTranscript", "common_characters"]

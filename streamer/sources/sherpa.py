@@ -15,10 +15,10 @@ from typing import Any, Final, Literal
 import msgspec
 import numpy as np
 
-from cnerta.streamer.client_errors import RecogniserError, RecogniserMissingError
+from cnerta.streamer.errors import RecogniserError, RecogniserMissingError
 from cnerta.streamer.sources.base import LiveAudio, Revision
 from cnerta.streamer.sources.hub import fetch_model, import_package
-from cnerta.streamer.sources.listening import MonoAudio
+from cnerta.streamer.sources.mono_audio import MonoAudio
 from cnerta.streamer.sources.options import read_options
 from cnerta.streamer.sources.utterances import Heard, Utterances
 

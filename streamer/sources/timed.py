@@ -9,7 +9,7 @@ from typing import IO
 
 import msgspec
 
-from cnerta.streamer.client_errors import TranscriptError
+from cnerta.streamer.errors import TranscriptError
 from cnerta.streamer.sources.base import LiveAudio, Revision
 
 __all__ = ["RevisionPace", "TimedLine", "TimedTranscript", "read_timed_lines"]

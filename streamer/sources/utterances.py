@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cnerta.streamer.sources.base import Revision
-from cnerta.streamer.sources.listening import without_gaps
+from cnerta.streamer.sources.mono_audio import without_gaps
 
 __all__ = ["Heard", "Utterances"]
 

@@ -20,15 +20,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from cnerta.streamer.client_errors import (
-    RecogniserError,
-    RecogniserMissingError,
-    TranscriptError,
-)
+from cnerta.streamer.errors import RecogniserError, RecogniserMissingError, TranscriptError
 from cnerta.streamer.sources.agreement import Agreement, Word
 from cnerta.streamer.sources.base import LiveAudio, Revision
 from cnerta.streamer.sources.hub import first_line, import_package
-from cnerta.streamer.sources.listening import MonoAudio
+from cnerta.streamer.sources.mono_audio import MonoAudio
 from cnerta.streamer.sources.options import read_options
 from cnerta.streamer.sources.segments import Segment, Segmenter, SegmentLimits
 from cnerta.streamer.sources.utterances import Heard, Utterances

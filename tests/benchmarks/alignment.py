@@ -11,7 +11,7 @@ Error, each for the frames' own times and for those that the sound's level has m
   known; the bundle aligns the joined audio with the joined text. With nothing at all in the
   silences, and with pink noise over everything, so much below the speech: digital silence is
   easily told from any sound, and no microphone gives it. Only every second word is taken: the
-  others served to set the constants of ``cnerta.models.boundaries``.
+  others served to set the constants of ``cnerta.models.runtime.boundaries``.
 * Exact: recordings with ``characters`` [[start_ms, end_ms], …] in their manifest, such as the
   synthesised voice's (``cnerta-train synthesise``), which tells its durations; every boundary
   counts. All together, and each speaker with at least 30 characters.
@@ -30,16 +30,16 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from cnerta.models.alignment import align
-from cnerta.models.boundaries import LEVELS_PER_FRAME, character_times, sound_levels
-from cnerta.models.bundle import find_bundle
-from cnerta.models.geometry import SAMPLE_RATE
-from cnerta.models.inference import Model
-from cnerta.models.normalisation import normalise
-from cnerta.train.audio import AudioCache
-from cnerta.train.data import Example, read_source
-from cnerta.train.degrade import add_noise
-from cnerta.train.flat_start import loud_extent
+from cnerta.models.runtime.alignment import align
+from cnerta.models.runtime.boundaries import LEVELS_PER_FRAME, character_times, sound_levels
+from cnerta.models.runtime.bundle import find_bundle
+from cnerta.models.runtime.geometry import SAMPLE_RATE
+from cnerta.models.runtime.inference import Model
+from cnerta.models.text.normalisation import normalise
+from cnerta.train.batches.degrade import add_noise
+from cnerta.train.batches.flat_start import loud_extent
+from cnerta.train.data.audio import AudioCache
+from cnerta.train.data.examples import Example, read_source
 from cnerta.train.recipe import Source
 
 

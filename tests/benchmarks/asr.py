@@ -4,7 +4,7 @@
 
 Each clip goes through the transcript source as a session of its own, as fast as it is taken. All
 final texts of a clip are its transcript. Both sides are compared as the model sees them, without
-punctuation and with numbers read out (`cnerta.models.normalisation`).
+punctuation and with numbers read out (`cnerta.models.text.normalisation`).
 
 Offsets in two different texts cannot be compared, so an entity is right if the same clip has the
 same label with the same characters; F1 is over all entities of all clips, the true text scored in
@@ -32,12 +32,12 @@ import soundfile
 import typer
 from tqdm import tqdm
 
-from cnerta.models.bundle import find_bundle
-from cnerta.models.inference import Model
-from cnerta.models.normalisation import normalise
-from cnerta.streamer.audio_source import AudioFile
+from cnerta.models.runtime.bundle import find_bundle
+from cnerta.models.runtime.inference import Model
+from cnerta.models.text.normalisation import normalise
+from cnerta.streamer.audio.source import AudioFile
 from cnerta.streamer.sources import LiveAudio, TranscriptSource, make_transcript_source
-from cnerta.train.data import Example, read_examples
+from cnerta.train.data.examples import Example, read_examples
 
 Mentions = Counter[tuple[str, str]]
 """Labels and characters of entities, with how often each is there."""

@@ -21,13 +21,13 @@ import numpy as np
 import soundfile
 import typer
 
-from cnerta.models.bundle import find_bundle
-from cnerta.models.inference import Model
-from cnerta.streamer.engine import Engine
-from cnerta.streamer.limits import SessionLimits
-from cnerta.streamer.messages import SessionStart, Transcript, UtteranceFinal, WarningMessage
-from cnerta.streamer.outbox import Outbox
-from cnerta.streamer.session import Session
+from cnerta.models.runtime.bundle import find_bundle
+from cnerta.models.runtime.inference import Model
+from cnerta.streamer.serving.engine import Engine
+from cnerta.streamer.session.limits import SessionLimits
+from cnerta.streamer.session.outbox import Outbox
+from cnerta.streamer.session.session import Session
+from cnerta.streamer.wire.messages import SessionStart, Transcript, UtteranceFinal, WarningMessage
 
 RATE = 16_000
 GAP_MS = 500

@@ -25,10 +25,10 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from cnerta.models.bundle import find_bundle
-from cnerta.models.geometry import FrameGeometry
-from cnerta.models.inference import AcousticState, Model
-from cnerta.streamer.serve import TURN_S
+from cnerta.models.runtime.bundle import find_bundle
+from cnerta.models.runtime.geometry import FrameGeometry
+from cnerta.models.runtime.inference import AcousticState, Model
+from cnerta.streamer.commands.serve import TURN_S
 
 _TEXT = "各位观众今天我们来认识一下南京市长江大桥"
 

@@ -29,12 +29,12 @@ from typing import Annotated, Final
 import numpy as np
 import typer
 
-from cnerta.models.bundle import find_bundle
-from cnerta.models.decoding import ScoredSpan
-from cnerta.models.inference import Model
-from cnerta.models.labels import Span
-from cnerta.streamer.glossary import Glossary, GlossaryName, Strengths
-from cnerta.train.data import read_examples
+from cnerta.models.runtime.bundle import find_bundle
+from cnerta.models.runtime.decoding import ScoredSpan
+from cnerta.models.runtime.inference import Model
+from cnerta.models.runtime.labels import Span
+from cnerta.streamer.session.glossary import Glossary, GlossaryName, Strengths
+from cnerta.train.data.examples import read_examples
 
 SETTINGS: Final = (
     Strengths(4, 4, 3),

@@ -427,7 +427,7 @@ def start_server(arguments: Sequence[str]) -> tuple[subprocess.Popen[bytes], int
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "cnerta.streamer.serve", "--port", str(port)]
+    command = [sys.executable, "-m", "cnerta.streamer.commands.serve", "--port", str(port)]
     began = time.monotonic()
     process = subprocess.Popen([*command, "--log-level", "warning", *arguments])
     while time.monotonic() - began < 30:

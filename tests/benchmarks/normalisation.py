@@ -18,11 +18,11 @@ from typing import Annotated, Final
 import opencc
 import typer
 
-from cnerta.models.bundle import find_bundle
-from cnerta.models.inference import Model
-from cnerta.models.labels import Span, outermost
-from cnerta.train.data import Example, read_examples
-from cnerta.train.evaluation import bundle_predictions
+from cnerta.models.runtime.bundle import find_bundle
+from cnerta.models.runtime.inference import Model
+from cnerta.models.runtime.labels import Span, outermost
+from cnerta.train.data.examples import Example, read_examples
+from cnerta.train.evaluation.predict import bundle_predictions
 
 FIGURES: Final = "零一二三四五六七八九"
 NUMBERS: Final = re.compile(

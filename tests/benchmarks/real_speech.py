@@ -26,12 +26,12 @@ from rich.console import Console
 from rich.table import Table
 
 from cnerta.models.errors import DataError
-from cnerta.models.labels import Span
-from cnerta.train.complaints import fail
-from cnerta.train.data import Example, read_examples
-from cnerta.train.metrics import score_entities, sentence_counts
-from cnerta.train.significance import paired_bootstrap
-from cnerta.train.systems import answers_of_bundle
+from cnerta.models.runtime.labels import Span
+from cnerta.train.commands.failure import fail
+from cnerta.train.data.examples import Example, read_examples
+from cnerta.train.evaluation.metrics import score_entities, sentence_counts
+from cnerta.train.evaluation.significance import paired_bootstrap
+from cnerta.train.evaluation.systems import answers_of_bundle
 
 ANNOTATION = Path(__file__).with_name("s0252_entities.jsonl")
 

@@ -21,10 +21,10 @@ import soundfile
 import torch
 import typer
 
-from cnerta.models.acoustic import AcousticEncoder
 from cnerta.models.config import AcousticConfig
-from cnerta.train.audio import AudioCache, change_speed, read_audio
-from cnerta.train.recordings import AUDIO_SUFFIXES, recording_seconds
+from cnerta.models.networks.acoustic_encoder import AcousticEncoder
+from cnerta.train.data.audio import AudioCache, change_speed, read_audio
+from cnerta.train.data.recordings import AUDIO_SUFFIXES, recording_seconds
 
 
 def measure(files: list[Path], folder: Path, rounds: int) -> dict[str, float]:

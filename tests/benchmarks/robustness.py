@@ -19,14 +19,14 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from cnerta.models.bundle import find_bundle
-from cnerta.models.inference import Model, Tagged
-from cnerta.models.labels import Span
-from cnerta.models.normalisation import normalise
-from cnerta.train.audio import AudioCache
-from cnerta.train.data import Example, read_examples
-from cnerta.train.degrade import add_noise, reverberate, telephone
-from cnerta.train.metrics import score_entities
+from cnerta.models.runtime.bundle import find_bundle
+from cnerta.models.runtime.inference import Model, Tagged
+from cnerta.models.runtime.labels import Span
+from cnerta.models.text.normalisation import normalise
+from cnerta.train.batches.degrade import add_noise, reverberate, telephone
+from cnerta.train.data.audio import AudioCache
+from cnerta.train.data.examples import Example, read_examples
+from cnerta.train.evaluation.metrics import score_entities
 
 Samples = npt.NDArray[np.float32]
 Condition = Callable[[Samples, np.random.Generator], Samples]

@@ -39,14 +39,18 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from cnerta.models.boundaries import character_times, sound_levels
-from cnerta.models.bundle import find_bundle
-from cnerta.models.inference import Model, Tagged
-from cnerta.models.normalisation import normalise
-from cnerta.models.vocabulary import Vocabulary
-from cnerta.streamer.engine import Engine
-from cnerta.streamer.limits import SessionLimits
-from cnerta.streamer.messages import (
+from cnerta.models.runtime.boundaries import character_times, sound_levels
+from cnerta.models.runtime.bundle import find_bundle
+from cnerta.models.runtime.inference import Model, Tagged
+from cnerta.models.runtime.vocabulary import Vocabulary
+from cnerta.models.text.normalisation import normalise
+from cnerta.streamer.serving.engine import Engine
+from cnerta.streamer.session.limits import SessionLimits
+from cnerta.streamer.session.outbox import Outbox
+from cnerta.streamer.session.session import Session
+from cnerta.streamer.session.stabiliser import StabiliserOptions
+from cnerta.streamer.session.work import EncodeWork, TagWork
+from cnerta.streamer.wire.messages import (
     AudioFormat,
     Entity,
     EntityRetract,
@@ -55,11 +59,7 @@ from cnerta.streamer.messages import (
     Transcript,
     UtteranceFinal,
 )
-from cnerta.streamer.outbox import Outbox
-from cnerta.streamer.session import Session
-from cnerta.streamer.stabiliser import StabiliserOptions
-from cnerta.streamer.work import EncodeWork, TagWork
-from cnerta.train.audio import read_audio
+from cnerta.train.data.audio import read_audio
 
 STEP_MS = 40
 REVISION_MS = 333

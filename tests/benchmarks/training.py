@@ -7,8 +7,8 @@
 
 Both train the model of the recipe's first stage with the same loss, optimiser and precision:
 
-* ``ours``: the parts of `cnerta.train.loop`: batches of similar length, at most so many seconds
-  each, built ahead in a thread.
+* ``ours``: the parts of `cnerta.train.loop.trainer`: batches of similar length, at most so many
+  seconds each, built ahead in a thread.
 * ``plain``: the loop one would write first: the sentences shuffled, every so many of them a batch,
   built when its turn has come, the filter bank of one recording at a time, and everything padded
   to the longest of the batch.
@@ -34,15 +34,15 @@ import torch
 import typer
 from torch import Tensor, nn
 
-from cnerta.models.geometry import HOP_SAMPLES
-from cnerta.models.tagger import SpeechTagger
-from cnerta.train.audio import AudioCache
-from cnerta.train.augment import spec_augment
-from cnerta.train.batch import Batch, BatchBuilder, plan_epoch
-from cnerta.train.building import new_model
-from cnerta.train.data import Example, read_source
-from cnerta.train.feed import Feed
-from cnerta.train.optimisation import Optimisation
+from cnerta.models.networks.tagger import SpeechTagger
+from cnerta.models.runtime.geometry import HOP_SAMPLES
+from cnerta.train.batches.augment import spec_augment
+from cnerta.train.batches.batch import Batch, BatchBuilder, plan_epoch
+from cnerta.train.data.audio import AudioCache
+from cnerta.train.data.examples import Example, read_source
+from cnerta.train.loop.new_model import new_model
+from cnerta.train.loop.optimisation import Optimisation
+from cnerta.train.loop.schedule import Feed
 from cnerta.train.recipe import Recipe, Source, load_recipe
 
 

@@ -20,10 +20,10 @@ import numpy as np
 import soundfile
 import typer
 
-from cnerta.models.boundaries import sound_levels
-from cnerta.models.bundle import default_bundle_path
-from cnerta.models.inference import Model
-from cnerta.streamer.voice_activity import voiced_range
+from cnerta.models.runtime.boundaries import sound_levels
+from cnerta.models.runtime.bundle import default_bundle_path
+from cnerta.models.runtime.inference import Model
+from cnerta.streamer.session.voice_activity import voiced_range
 
 RATE = 16_000
 HOP = 640

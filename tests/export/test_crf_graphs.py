@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnerta.export.crf_graphs import crf_graphs
-from cnerta.models.crf_search import (
+from cnerta.models.runtime.crf_search import (
     LATTICE_FILE,
     SCORES_FILE,
     CrfParameters,
@@ -18,8 +18,8 @@ from cnerta.models.crf_search import (
     NumpySearch,
     allowed_scores,
 )
-from cnerta.models.decoding import CrfDecoder
-from cnerta.models.labels import LabelScheme, Span
+from cnerta.models.runtime.decoding import CrfDecoder
+from cnerta.models.runtime.labels import LabelScheme, Span
 
 SCHEME = LabelScheme.nested([([Span(0, 3, "A"), Span(0, 2, "B"), Span(3, 4, "B")], 5)])
 _SESSIONS = [

@@ -17,12 +17,12 @@ from cnerta.export.graphs import AcousticGraph, TaggerGraph  # noqa: E402
 from cnerta.export.parity import TOLERANCE, check_parity  # noqa: E402
 from cnerta.export.quantise import Int8  # noqa: E402
 from cnerta.export.write import export_bundle  # noqa: E402
-from cnerta.models.bundle import ACOUSTIC_FILE, TAGGER_FILE, load_bundle  # noqa: E402
-from cnerta.models.checkpoint import Checkpoint  # noqa: E402
-from cnerta.models.decoding import CrfDecoder  # noqa: E402
 from cnerta.models.errors import BundleError, InferenceError, ParityError  # noqa: E402
-from cnerta.models.inference import AcousticState, Model  # noqa: E402
-from cnerta.models.tagger import SpeechTagger  # noqa: E402
+from cnerta.models.networks.checkpoint import Checkpoint  # noqa: E402
+from cnerta.models.networks.tagger import SpeechTagger  # noqa: E402
+from cnerta.models.runtime.bundle import ACOUSTIC_FILE, TAGGER_FILE, load_bundle  # noqa: E402
+from cnerta.models.runtime.decoding import CrfDecoder  # noqa: E402
+from cnerta.models.runtime.inference import AcousticState, Model  # noqa: E402
 
 TEXT = "南京市长江大桥"
 

@@ -11,10 +11,10 @@ torch = pytest.importorskip("torch")
 
 from cnerta.export.graphs import ReadingsGraph  # noqa: E402
 from cnerta.export.parity import check_parity  # noqa: E402
-from cnerta.models.bundle import READINGS_FILE, load_bundle  # noqa: E402
 from cnerta.models.errors import BundleError  # noqa: E402
-from cnerta.models.inference import Model  # noqa: E402
-from cnerta.models.tagger import SpeechTagger  # noqa: E402
+from cnerta.models.networks.tagger import SpeechTagger  # noqa: E402
+from cnerta.models.runtime.bundle import READINGS_FILE, load_bundle  # noqa: E402
+from cnerta.models.runtime.inference import Model  # noqa: E402
 
 TEXT = "南京市长江大桥"
 

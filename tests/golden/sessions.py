@@ -15,12 +15,15 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from cnerta.models.bundle import find_bundle
-from cnerta.models.inference import Model
-from cnerta.models.normalisation import normalise
-from cnerta.streamer.engine import Engine
-from cnerta.streamer.limits import ConnectionLimits
-from cnerta.streamer.messages import (
+from cnerta.models.runtime.bundle import find_bundle
+from cnerta.models.runtime.inference import Model
+from cnerta.models.text.normalisation import normalise
+from cnerta.streamer.commands.demo import DEMO_FOLDER, Recording, load_recordings
+from cnerta.streamer.serving.engine import Engine
+from cnerta.streamer.session.connection import ServedModel, ServerProtocol
+from cnerta.streamer.session.limits import ConnectionLimits
+from cnerta.streamer.session.work import TagWork
+from cnerta.streamer.wire.messages import (
     AudioFormat,
     GlossaryEntry,
     SessionFinish,
@@ -29,9 +32,6 @@ from cnerta.streamer.messages import (
     Transcript,
     encode,
 )
-from cnerta.streamer.protocol import ServedModel, ServerProtocol
-from cnerta.streamer.run_demo import DEMO_FOLDER, Recording, load_recordings
-from cnerta.streamer.work import TagWork
 
 BUNDLES: Final = ("fast", "accurate")
 FOLDER: Final = Path(__file__).parent

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from cnerta.models.inference import Model
+from cnerta.models.runtime.inference import Model
 
 from . import sessions
 

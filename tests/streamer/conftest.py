@@ -16,17 +16,19 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from cnerta.models.alignment import Alignment
-from cnerta.models.bundle import Bundle
-from cnerta.models.config import Hearing
-from cnerta.models.decoding import CrfParameters, ScoredSpan, SpanHint
-from cnerta.models.geometry import FrameGeometry
-from cnerta.models.inference import AcousticState, Tagged
-from cnerta.models.labels import LabelScheme, Span
-from cnerta.models.vocabulary import Vocabulary
-from cnerta.streamer.engine import Engine
-from cnerta.streamer.limits import ConnectionLimits
-from cnerta.streamer.messages import (
+from cnerta.models.config import AudioUse
+from cnerta.models.runtime.alignment import Alignment
+from cnerta.models.runtime.bundle import Bundle
+from cnerta.models.runtime.decoding import CrfParameters, ScoredSpan, SpanHint
+from cnerta.models.runtime.geometry import FrameGeometry
+from cnerta.models.runtime.inference import AcousticState, Tagged
+from cnerta.models.runtime.labels import LabelScheme, Span
+from cnerta.models.runtime.vocabulary import Vocabulary
+from cnerta.streamer.serving.engine import Engine
+from cnerta.streamer.session.connection import ServedModel, ServerProtocol
+from cnerta.streamer.session.limits import ConnectionLimits
+from cnerta.streamer.session.work import EncodeWork, TagWork
+from cnerta.streamer.wire.messages import (
     Entity,
     EntityRetract,
     EntityUpsert,
@@ -36,8 +38,6 @@ from cnerta.streamer.messages import (
     UtteranceFinal,
     encode,
 )
-from cnerta.streamer.protocol import ServedModel, ServerProtocol
-from cnerta.streamer.work import EncodeWork, TagWork
 
 Floats = npt.NDArray[np.float32]
 
@@ -87,7 +87,7 @@ class FakeModel:
         fit_bound: float = -5.0,
         max_characters: int = 100,
         streaming: bool = True,
-        hearing: Hearing = "aligned",
+        audio_use: AudioUse = "aligned",
     ) -> None:
         types = ["PER", "LOC", "ORG"]
         scheme = LabelScheme.nested([([Span(0, 2, t)], 2) for t in types])
@@ -107,7 +107,7 @@ class FakeModel:
             normalisation="bare",
             provenance={},
             scores={},
-            hearing=hearing,
+            audio_use=audio_use,
         )
         self.device = "fake"
         self.lexicon = dict(LEXICON)
@@ -174,7 +174,7 @@ class FakeModel:
         return tuple(sorted(found, key=lambda s: (s.start, -s.end, s.label)))
 
     def _align(self, text: str, frames: Floats) -> Alignment | None:
-        if len(frames) < len(text) or not text or self.bundle.hearing != "aligned":
+        if len(frames) < len(text) or not text or self.bundle.audio_use != "aligned":
             return None
         starts, ends, at = [], [], 0
         for character in text:

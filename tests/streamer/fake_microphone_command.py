@@ -16,8 +16,8 @@ import numpy as np
 import soxr
 from fake_sounddevice import FakeSounddevice, FakeStream
 
-from cnerta.streamer import microphone
-from cnerta.streamer.cli import main
+from cnerta.streamer.audio import microphone
+from cnerta.streamer.commands.stream import main
 
 BLOCK_FRAMES = 882  # 20 ms of two channels at 44.1 kHz
 

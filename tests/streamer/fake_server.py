@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from websockets.asyncio.server import ServerConnection, serve
 
-from cnerta.streamer.messages import (
+from cnerta.streamer.wire.messages import (
     SessionFinish,
     SessionStart,
     SessionSummary,
@@ -17,7 +17,7 @@ from cnerta.streamer.messages import (
     encode,
 )
 
-from . import wire
+from . import server_messages as wire
 
 PERSON = "江大桥"
 

@@ -1,0 +1,122 @@
+"""Fusion of text and speech: the multimodal interaction module (the paper's -MMI-CRF rows)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from cnerta.models.config import FusionConfig
+from cnerta.models.networks.layers import NEVER, feed_forward
+
+__all__ = ["MultimodalInteraction"]
+
+
+class MultimodalInteraction(nn.Module):
+    """Multimodal interaction (MMI; Yu et al., ACL 2020), speech frames in place of image regions.
+
+    Four steps, with CMT(X, Y) a cross-modal transformer layer that asks from X and answers from Y,
+    R the characters and V the frames:
+
+    - speech-aware characters by a coupled pair of layers: P = CMT(V, R) is what each frame hears of
+      the text, A = CMT(R, P) brings that back to the characters;
+    - character-aware speech: Q = CMT(R, V);
+    - the dynamic gate (Yu's visual gate) says how much of it each character lets in:
+      g = σ(W_a A + W_q Q), B = g · Q;
+    - A and B together are the fused representation.
+
+    As in the release of Sui et al. (2021), R is the text encoder's output itself (Yu et al. put one
+    more self-attention layer in between), frames are projected for either direction apart, and the
+    tagger sees the text beside A and B. Yu's auxiliary task, detecting entity spans from text
+    alone, is not part of it: Sui et al. use the interaction module only.
+
+    Ours: one learned frame stands for "nothing heard". It is all that is there of a sentence
+    without audio.
+
+    Attributes:
+        width: Size of the fused representation, A and B together.
+    """
+
+    def __init__(self, config: FusionConfig, text_width: int, frame_width: int) -> None:
+        super().__init__()
+        self.text = nn.Linear(text_width, config.width)
+        self.asking_frames = nn.Linear(frame_width, config.width)
+        self.answering_frames = nn.Linear(frame_width, config.width)
+        self.silence = nn.Parameter(torch.randn(frame_width) / frame_width**0.5)
+        self.frames_ask_text = _CrossModalTransformer(config)
+        self.text_asks_aware_frames = _CrossModalTransformer(config)
+        self.text_asks_frames = _CrossModalTransformer(config)
+        self.gate = nn.Linear(2 * config.width, config.width)
+        self.width = 2 * config.width
+
+    def forward(
+        self,
+        text: Tensor,
+        counts: Tensor,
+        frames: Tensor,
+        frame_counts: Tensor,
+        log_probabilities: Tensor,
+    ) -> Tensor:
+        """Fuse.
+
+        Args:
+            text: shape: (batch, length, text_width)
+            counts: Valid characters of each text. shape: (batch,)
+            frames: shape: (batch, time, frame_width)
+            frame_counts: Valid frames of each utterance, 0 for none. shape: (batch,)
+            log_probabilities: Masked CTC output; this module does not look at it.
+
+        Returns:
+            shape: (batch, length, width)
+        """
+        characters = self.text(text)
+        heard = torch.cat([self.silence.expand(text.shape[0], 1, -1), frames], dim=1)
+        place = torch.arange(heard.shape[1], device=text.device)
+        is_heard = place <= frame_counts[:, None]  # place 0 is "nothing heard", always there
+        is_text = torch.arange(text.shape[1], device=text.device) < counts[:, None]
+
+        text_aware = self.frames_ask_text(self.asking_frames(heard), characters, is_text)
+        speech_aware = self.text_asks_aware_frames(characters, text_aware, is_heard)
+        speech = self.text_asks_frames(characters, self.answering_frames(heard), is_heard)
+        gate = self.gate(torch.cat([speech_aware, speech], dim=2)).sigmoid()
+        return torch.cat([speech_aware, gate * speech], dim=2)
+
+
+class _CrossModalTransformer(nn.Module):
+    """A transformer layer: queries of one modality, keys and values of the other."""
+
+    def __init__(self, config: FusionConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.size = config.width // config.heads
+        self.query = nn.Linear(config.width, config.width)
+        self.key_value = nn.Linear(config.width, 2 * config.width)
+        self.output = nn.Linear(config.width, config.width)
+        self.attention_norm = nn.LayerNorm(config.width)
+        self.feed_forward = feed_forward(config)
+        self.feed_forward_norm = nn.LayerNorm(config.width)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def _split(self, x: Tensor) -> Tensor:
+        batch, rows, _ = x.shape
+        return x.view(batch, rows, self.heads, self.size).transpose(1, 2)
+
+    def forward(self, asking: Tensor, answering: Tensor, valid: Tensor) -> Tensor:
+        """Attend.
+
+        Args:
+            asking: shape: (batch, rows, width)
+            answering: shape: (batch, columns, width)
+            valid: Which of them are not padding. shape: (batch, columns)
+
+        Returns:
+            shape: (batch, rows, width)
+        """
+        key, value = self.key_value(answering).chunk(2, dim=2)
+        query = self._split(self.query(asking))
+        scores = query @ self._split(key).transpose(2, 3) / self.size**0.5
+        scores = scores.masked_fill(~valid[:, None, None, :], NEVER)
+        attended = self.dropout(scores.softmax(dim=-1)) @ self._split(value)
+        merged = attended.transpose(1, 2).flatten(2)
+        aware = self.attention_norm(asking + self.dropout(self.output(merged)))
+        normed: Tensor = self.feed_forward_norm(aware + self.dropout(self.feed_forward(aware)))
+        return normed

@@ -1,0 +1,1 @@
+"""A bundle and what runs it, without torch."""

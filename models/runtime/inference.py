@@ -1,0 +1,359 @@
+"""Runs a bundle's graphs on onnxruntime, whole batches at a time.
+
+The only module that touches the runtime. Stateless towards its callers: a stream's state goes in
+and comes out as a value, so one model serves any number of streams.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from cnerta.models.errors import InferenceError
+from cnerta.models.runtime.alignment import Alignment, align
+from cnerta.models.runtime.buffers import joined
+from cnerta.models.runtime.bundle import (
+    ACOUSTIC_FILE,
+    READINGS_FILE,
+    TAGGER_FILE,
+    Bundle,
+    load_bundle,
+)
+from cnerta.models.runtime.calibration import Calibration
+from cnerta.models.runtime.crf_search import (
+    LATTICE_FILE,
+    SCORES_FILE,
+    CrfParameters,
+    GraphSearch,
+    Search,
+)
+from cnerta.models.runtime.decoding import CrfDecoder, ScoredSpan, SpanHint
+from cnerta.models.runtime.geometry import FrameGeometry, cache_inputs
+from cnerta.models.runtime.readings import CharacterReading, heard_readings
+from cnerta.models.text.lexicon import pad_matches
+
+__all__ = ["AcousticState", "Device", "Model", "Tagged"]
+
+logger = logging.getLogger(__name__)
+
+Device = Literal["auto", "cpu", "cuda"]
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class AcousticState:
+    """What one stream carries from one acoustic call to the next.
+
+    Attributes:
+        carry: Last samples. shape: (carry_samples,)
+        cache: Keys of the first layer, its values, keys of the second, and so on, of the last
+            frames, frame ``t`` in place ``t % left_frames``; raw memory, which
+            :func:`cnerta.models.runtime.buffers.joined` joins. shape of each: (heads, left_frames,
+            size)
+        position: Number of the next frame.
+    """
+
+    carry: Floats
+    cache: tuple[bytes, ...]
+    position: int
+
+    @classmethod
+    def initial(cls, geometry: FrameGeometry) -> AcousticState:
+        """The state before the first sample."""
+        layers, kinds, *shape = geometry.cache_shape
+        nothing = np.zeros(shape, np.float32).tobytes()
+        return cls(np.zeros(geometry.carry_samples, np.float32), (nothing,) * (layers * kinds), 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Tagged:
+    """What the tagger says of one text.
+
+    Attributes:
+        spans: Entities in priority order.
+        alignment: Frames of each character; None without audio, with too little of it, or of a
+            model that was not taught to align.
+        readings: How characters with several pronunciations were read, if that was asked for.
+    """
+
+    spans: tuple[ScoredSpan, ...]
+    alignment: Alignment | None
+    readings: tuple[CharacterReading, ...] = ()
+
+
+class Model:
+    """A loaded bundle, ready to run.
+
+    Attributes:
+        bundle: What was loaded.
+        device: The execution provider in use.
+        encoded_samples: Samples encoded so far, over all streams.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        search: Callable[[CrfParameters], Search],
+        acoustic: Any,
+        tagger: Any,
+        readings: Any = None,
+    ) -> None:
+        """Put loaded parts together; :meth:`load` loads them.
+
+        Args:
+            bundle: What they are of.
+            search: Makes what searches for the best tags.
+            acoustic: Session of the acoustic graph.
+            tagger: Of the tagger.
+            readings: Of the readings' graph, if the bundle has one.
+        """
+        self.bundle = bundle
+        self.encoded_samples = 0
+        self._search = search
+        self._acoustic = acoustic
+        self._tagger = tagger
+        self._readings = readings
+        self._decoder = CrfDecoder(bundle.scheme, bundle.crf, bundle.calibration, search)
+        self._cache_inputs = cache_inputs(bundle.geometry.layers)
+
+    @classmethod
+    def load(cls, path: Path, *, device: Device = "auto", threads: int = 1) -> Model:
+        """Load a bundle.
+
+        Args:
+            path: The bundle's folder.
+            device: ``cuda`` insists on a GPU, ``auto`` takes one if the runtime offers it.
+            threads: CPU threads of one call.
+
+        Raises:
+            BundleError: The bundle cannot be used.
+            InferenceError: onnxruntime is missing, has no CUDA where it was asked for, or refuses
+                the graphs.
+        """
+        bundle = load_bundle(path)
+        try:
+            import onnxruntime as ort
+        except ImportError as error:
+            raise InferenceError(
+                "expected onnxruntime, got no such package: install cnerta-stream[cpu] or "
+                "cnerta-stream[gpu]"
+            ) from error
+        available = ort.get_available_providers()
+        if device == "cuda" and "CUDAExecutionProvider" not in available:
+            raise InferenceError(
+                f"expected a CUDA runtime, got one with {available}: install cnerta-stream[gpu] "
+                "in place of [cpu]"
+            )
+        providers: list[str | tuple[str, dict[str, str]]] = ["CPUExecutionProvider"]
+        if device != "cpu" and "CUDAExecutionProvider" in available:
+            # The default tries every convolution algorithm at every new shape, and texts and
+            # windows come in all shapes: with it a final took six times as long.
+            providers.insert(0, ("CUDAExecutionProvider", {"cudnn_conv_algo_search": "HEURISTIC"}))
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        # Spinning threads win microseconds and take a core from everybody else.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        try:
+            names = (ACOUSTIC_FILE, TAGGER_FILE, READINGS_FILE)[: 3 if bundle.has_readings else 2]
+            graphs = [
+                ort.InferenceSession(str(path / name), options, providers=providers)
+                for name in names
+            ]
+            # Loops of small steps: nothing for a GPU.
+            best_scores, lattice = (
+                ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+                for file in (SCORES_FILE, LATTICE_FILE)
+            )
+        except Exception as error:
+            # onnxruntime raises its own unexported exception types.
+            raise InferenceError(f"expected graphs onnxruntime can run, got: {error}") from error
+        if bundle.lexicon is not None:
+            bundle.lexicon.prepare()
+        search = partial(GraphSearch, best_scores=best_scores, lattice=lattice)
+        model = cls(bundle, search, *graphs)
+        if device == "cuda" and model.device != "CUDAExecutionProvider":
+            raise InferenceError(f"expected CUDA to work, got {model.device}")
+        logger.info("bundle %s runs on %s", bundle.name, model.device)
+        return model
+
+    def calibrated(self, calibration: Calibration) -> Model:
+        """The same model with other confidences."""
+        bundle = replace(self.bundle, calibration=calibration)
+        return Model(bundle, self._search, self._acoustic, self._tagger, self._readings)
+
+    @property
+    def device(self) -> str:
+        """Name of the execution provider that runs the graphs."""
+        providers: list[str] = self._acoustic.get_providers()
+        return providers[0]
+
+    def encode(
+        self, samples: Floats, states: Sequence[AcousticState]
+    ) -> list[tuple[Floats, AcousticState]]:
+        """Encode one chunk of each stream.
+
+        Args:
+            samples: New samples, 16 kHz, -1 to 1. shape: (batch, n * hop_samples)
+            states: State of each stream before them.
+
+        Returns:
+            For each stream its n new frames, shape (n, width), and its next state.
+        """
+        assert self.bundle.geometry.streaming, "a full-context model encodes whole utterances"
+        batch, count = samples.shape
+        assert count % self.bundle.geometry.hop_samples == 0, "whole frames only"
+        assert batch == len(states), "one state a stream"
+        geometry = self.bundle.geometry
+        caches = joined([s.cache[k] for k in range(len(self._cache_inputs)) for s in states])
+        caches = caches.reshape(-1, batch, *geometry.cache_shape[2:])
+        positions = np.array([s.position for s in states], np.int64)
+        feed = {
+            "samples": samples,
+            "carry": joined([s.carry for s in states]).reshape(batch, -1),
+            "position": positions,
+        }
+        feed.update(zip(self._cache_inputs, caches, strict=True))
+        frames, carry, new = self._acoustic.run(["frames", "next_carry", "new_cache"], feed)
+        self.encoded_samples += batch * count
+        left = geometry.left_frames
+        # The new keys and values take the places of the oldest.
+        new = new.reshape(-1, *new.shape[2:])[..., -left:, :]
+        places = (positions[:, None] + np.arange(frames.shape[1])[-left:]) % left
+        caches[:, np.arange(batch)[:, None], :, places] = new.transpose(1, 3, 0, 2, 4)
+        # Copies, because a row of the batch would keep the whole batch alive.
+        return [
+            (
+                joined([frames[i]]).reshape(frames.shape[1:]),
+                AcousticState(
+                    joined([carry[i]]),
+                    tuple([layer[i].tobytes() for layer in caches]),
+                    state.position + frames.shape[1],
+                ),
+            )
+            for i, state in enumerate(states)
+        ]
+
+    def encode_utterances(self, utterances: Sequence[Floats]) -> list[Floats]:
+        """Encode whole utterances with a full-context model.
+
+        Args:
+            utterances: Samples, 16 kHz, -1 to 1. shape of each: (n * hop_samples,)
+
+        Returns:
+            Of each utterance its n frames. shape of each: (n, width)
+        """
+        assert not self.bundle.geometry.streaming, "a streaming model encodes in chunks"
+        hop = self.bundle.geometry.hop_samples
+        assert all(len(u) % hop == 0 for u in utterances), "whole frames only"
+        samples = np.zeros((len(utterances), max(map(len, utterances))), np.float32)
+        for row, utterance in zip(samples, utterances, strict=True):
+            row[: len(utterance)] = utterance
+        counts = np.array([len(u) // hop for u in utterances], np.int64)
+        (frames,) = self._acoustic.run(["frames"], {"samples": samples, "frame_count": counts})
+        self.encoded_samples += hop * int(counts.sum())
+        return [f[:n].copy() for f, n in zip(frames, counts, strict=True)]
+
+    def encode_recording(self, samples: Floats) -> Floats:
+        """Encode a whole recording: in usual chunks, as a stream would be, or at once.
+
+        Args:
+            samples: 16 kHz, -1 to 1; filled up with zeros to whole frames. shape: (samples,)
+
+        Returns:
+            shape: (frames, width)
+        """
+        geometry = self.bundle.geometry
+        padded = np.pad(samples, (0, -len(samples) % geometry.hop_samples))
+        if not geometry.streaming and len(padded):
+            return self.encode_utterances([padded])[0]
+        state = AcousticState.initial(geometry)
+        pieces = [np.zeros((0, geometry.width), np.float32)]
+        for start in range(0, len(padded), geometry.chunk_samples):
+            chunk = padded[None, start : start + geometry.chunk_samples]
+            ((piece, state),) = self.encode(chunk, [state])
+            pieces.append(piece)
+        return np.concatenate(pieces)
+
+    def tag(
+        self,
+        texts: Sequence[str],
+        frames: Sequence[Floats],
+        hints: Sequence[Sequence[SpanHint]] = (),
+    ) -> list[Tagged]:
+        """Find the entities of each text, with its audio where there is any.
+
+        Args:
+            texts: Normalised texts, each of at most ``bundle.max_characters``.
+            frames: Frames of each utterance; none at all gives the answer from text alone.
+                shape of each: (time, width)
+            hints: What speaks for some entities of each text from elsewhere; none at all: nothing.
+        """
+        lengths = [len(t) for t in texts]
+        if not any(lengths):
+            return [Tagged((), None) for _ in texts]
+        ids = [self.bundle.vocabulary.encode(t) for t in texts]
+        counts = [len(f) for f in frames]
+        characters = np.zeros((len(texts), max(lengths)), np.int64)
+        for row, own in zip(characters, ids, strict=True):
+            row[: len(own)] = own
+        padding = np.zeros((max(1, *counts), self.bundle.geometry.width), np.float32)
+        filled = (part for f in frames for part in (f, padding[len(f) :]))
+        audio = joined(filled).reshape(len(texts), *padding.shape)
+        feed = {
+            "characters": characters,
+            "character_count": np.array(lengths, np.int64),
+            "frames": audio,
+            "frame_count": np.array(counts, np.int64),
+        }
+        if self.bundle.lexicon is not None:
+            feed["matches"] = pad_matches([self.bundle.lexicon.match(t) for t in texts])
+        emissions, log_probabilities = self._tagger.run(["emissions", "log_probabilities"], feed)
+        for i, (row_hints, n) in enumerate(zip(hints, lengths, strict=bool(hints))):
+            if row_hints:
+                emissions[i, :n] = self._decoder.with_hints(emissions[i, :n], row_hints)
+        spans = self._decoder.decode(emissions, lengths)
+        alignments: Sequence[Alignment | None] = [None] * len(texts)
+        if self.bundle.audio_use == "aligned":
+            alignments = align(log_probabilities, counts, ids, self.bundle.blank_penalty)
+        return [Tagged(s, a) for s, a in zip(spans, alignments, strict=True)]
+
+    def read(self, text: str, frames: Floats, tagged: Tagged) -> Tagged:
+        """Add to an answer how the characters with several pronunciations were read.
+
+        Only for a bundle that ``has_readings``.
+
+        Args:
+            text: The text that was tagged.
+            frames: Its frames. shape: (time, width)
+            tagged: The answer; without an alignment nothing is added.
+        """
+        if tagged.alignment is None:
+            return tagged
+        ids = self.bundle.vocabulary.encode(text)
+        found = heard_readings(
+            self.bundle.vocabulary, ids, frames, tagged.alignment, self.score_units
+        )
+        return replace(tagged, readings=found)
+
+    def score_units(self, frames: Floats, units: npt.NDArray[np.int64]) -> Floats:
+        """Score the blank and acoustic units at every frame; of a bundle that ``has_readings``.
+
+        Args:
+            frames: shape: (time, width)
+            units: Numbers of units. shape: (count,)
+
+        Returns:
+            Not normalised, the blank first. shape: (time, 1 + count)
+        """
+        scores: Floats
+        (scores,) = self._readings.run(["scores"], {"frames": frames, "units": units})
+        return scores

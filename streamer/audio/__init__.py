@@ -1,0 +1,1 @@
+"""Samples in: microphone, files, and the decoding of what clients send."""

@@ -1,0 +1,1 @@
+"""A connection to whatever answers: a server, or the engine in this process."""

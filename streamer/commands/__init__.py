@@ -1,0 +1,1 @@
+"""What a person types: ``cnerta-stream``, ``cnerta-serve`` and the demo."""

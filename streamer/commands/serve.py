@@ -1,0 +1,146 @@
+"""``cnerta-serve``: the server from the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import typer
+
+from cnerta.models.errors import BundleError, CnertaError, InferenceError
+from cnerta.models.runtime.bundle import find_bundle
+from cnerta.models.runtime.inference import Model
+from cnerta.streamer.serving.server import AddressError, Server, ServerOptions
+from cnerta.streamer.session.limits import ConnectionLimits
+
+__all__ = ["TURN_S", "app", "main"]
+
+logger = logging.getLogger(__name__)
+
+TURN_S: Final = 0.0002  # of a thread with the interpreter
+
+_EXIT_CODES: Final[dict[type[CnertaError], int]] = {
+    AddressError: 3,
+    BundleError: 8,
+    InferenceError: 9,
+}
+
+app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
+
+
+@app.command(
+    epilog="Exit codes: 0 stopped by a signal · 2 wrong options · 3 the address is taken or not "
+    "this machine's · 8 the bundle cannot be used · 9 the ONNX runtime is missing or cannot run it."
+)
+def serve(
+    host: Annotated[str, typer.Option(help="Interface to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any free one.")] = 8765,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a model, or one that comes along: fast (default), accurate."),
+    ] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU if there is one.")
+    ] = "auto",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of the engine.")] = 1,
+    max_sessions: Annotated[int, typer.Option(min=1, help="Most connections at once.")] = 512,
+    max_ahead_s: Annotated[
+        float, typer.Option(min=1, help="How far audio may run ahead of real time.")
+    ] = 60.0,
+    idle_timeout_s: Annotated[
+        float, typer.Option(min=1, help="Silence after which a connection is closed.")
+    ] = 30.0,
+    origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Origin that browsers may come from; repeat for more. Default: any."),
+    ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="RECORD every session there: audio, transcripts and messages, in one file each. "
+            "Clients are told. Off unless given.",
+        ),
+    ] = None,
+    record_limit_mb: Annotated[
+        int, typer.Option(min=1, help="Most of one recorded session, in megabytes.")
+    ] = 1024,
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], typer.Option(help="How much to log.")
+    ] = "info",
+) -> None:
+    """Serve named-entity events over WebSocket at /v1/stream.
+
+    Beside it over HTTP: /healthz, /readyz, /metrics (Prometheus) and /asyncapi.json.
+    SIGTERM and SIGINT stop it after the answers that are owed.
+    """
+    logging.basicConfig(
+        level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    options = ServerOptions(
+        limits=ConnectionLimits(
+            idle_timeout_s=idle_timeout_s, max_audio_ahead_ms=round(1000 * max_ahead_s)
+        ),
+        max_sessions=max_sessions,
+        origins=tuple(origin) if origin else None,
+        record=record,
+        record_limit_bytes=record_limit_mb * 2**20,
+    )
+    if record is not None and not (record.is_dir() and os.access(record, os.W_OK)):
+        raise typer.BadParameter(f"expected --record DIR to be a folder to write in, got {record}")
+    _share_interpreter()
+    try:
+        model = Model.load(find_bundle(bundle), device=device, threads=threads)
+        _run_loop(_run(Server(model, options), host, port))
+    except CnertaError as error:
+        typer.echo(f"cnerta-serve: {error}", err=True)
+        raise typer.Exit(_EXIT_CODES.get(type(error), 1)) from None
+
+
+def _share_interpreter() -> None:
+    """Let threads take turns more often than every 5 ms.
+
+    An engine's thread gives the interpreter up for every call of a graph and every large copy; with
+    many sessions the event loop would keep it for a whole turn each time, a dozen times a batch.
+    At 200 sessions this halves the time to a final answer (docs/benchmarks.md).
+    """
+    sys.setswitchinterval(TURN_S)
+
+
+def _run_loop(main: Coroutine[Any, Any, None]) -> None:
+    """Run to the end, on the faster event loop where there is one (not on Windows)."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(main)
+    else:
+        uvloop.run(main)
+
+
+async def _run(server: Server, host: str, port: int) -> None:
+    """Serve until a signal comes."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Where there are no signal handlers (Windows), Ctrl-C ends the program at once.
+        with contextlib.suppress(NotImplementedError):
+            loop.add_signal_handler(number, stop.set)
+    await server.start(host, port)
+    await stop.wait()
+    await server.stop()
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

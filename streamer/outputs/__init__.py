@@ -1,0 +1,1 @@
+"""What a session is written and sent to: caption files, OBS, a webhook."""

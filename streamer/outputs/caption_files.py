@@ -1,0 +1,244 @@
+"""Caption files that are written while a session runs, and are whole at any moment.
+
+A file watches the session as the views do. What is final is written at once, a whole utterance at a
+time and without a buffer of ours: a process that is killed leaves everything up to its last
+utterance. A format that needs an end (TTML) is written anew beside the old file, which it replaces.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Final, Self
+
+from cnerta.streamer.errors import OutputError
+from cnerta.streamer.outputs.caption_formats import FORMATS, CaptionedUtterance
+from cnerta.streamer.outputs.cues import DEFAULT_LAYOUT, CaptionLayout, CueTrack
+from cnerta.streamer.outputs.highlighting import Highlighter
+from cnerta.streamer.sources import Revision
+from cnerta.streamer.wire.messages import ServerMessage, SessionReady, UtteranceFinal, encode
+
+__all__ = ["CaptionFile", "EventFile", "open_caption_file", "replace_file"]
+
+_EVENTS_SUFFIX: Final = ".jsonl"
+
+
+def open_caption_file(
+    path: Path,
+    recording: str,
+    highlighter: Highlighter,
+    layout: CaptionLayout = DEFAULT_LAYOUT,
+) -> CaptionFile | EventFile:
+    """Make the output that the end of a file's name asks for.
+
+    Args:
+        path: What was there is replaced when the session starts.
+        recording: What an entity list calls the audio.
+        highlighter: Chooses what is highlighted.
+        layout: How much stands on the screen at once.
+
+    Raises:
+        OutputError: No format has files of that name.
+    """
+    name = path.name.lower()
+    if name.endswith(_EVENTS_SUFFIX):
+        return EventFile(path)
+    fitting = [suffix for suffix in FORMATS if name.endswith(suffix)]
+    if not fitting:
+        known = ", ".join([*FORMATS, _EVENTS_SUFFIX])
+        raise OutputError(f"expected a caption file that ends with one of {known}, got {path}")
+    return CaptionFile(path, max(fitting, key=len), recording, highlighter, layout)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file so that whoever reads it sees the old content or the new, nothing between.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    path = path.resolve()  # A link stays one.
+    # In the same folder, since only within a file system is moving it one step.
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_bytes(content)
+    os.replace(beside, path)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"expected to write {path}, got: {error.strerror or error}") from error
+
+
+class _File:
+    """A file that only grows; what is added goes to the system at once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._out: IO[bytes] | None = None
+
+    def open(self) -> None:
+        with _explained(self.path):
+            self._out = open(self.path, "wb", buffering=0)  # noqa: SIM115 (open for the session)
+
+    def add(self, content: bytes) -> None:
+        assert self._out is not None, "entered before the session starts"
+        with _explained(self.path):
+            while content:  # A write may take only a part, as on a disk that is nearly full.
+                content = content[self._out.write(content) :]
+
+    def close(self) -> None:
+        if self._out is not None:
+            with _explained(self.path):
+                self._out.close()
+
+
+class CaptionFile:
+    """A `Presenter` that writes captions to a file.
+
+    Use `open_caption_file` to make one.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        suffix: str,
+        recording: str,
+        highlighter: Highlighter,
+        layout: CaptionLayout,
+    ) -> None:
+        self._format = FORMATS[suffix](recording)
+        self._file = _File(path)
+        self._highlighter = highlighter
+        self._track = CueTrack(layout)
+        self._heard = _HeardTimes()
+        self._body: list[str] = []
+        """All that stands before the tail, where there is one."""
+
+    def on_audio(self, block: bytes, heard_ms: float) -> None:
+        """Note the time."""
+        self._heard.now_ms = heard_ms
+
+    def on_revision(self, revision: Revision) -> None:
+        """Note when the utterance was spoken."""
+        self._heard.sent(revision)
+
+    def on_message(self, message: ServerMessage) -> None:
+        """Write what is final.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        match message:
+            case SessionReady():
+                head = self._format.head(message.model.labels)
+                if self._format.tail():
+                    self._body = [head]
+                    self._replace()
+                else:
+                    self._file.add(head.removeprefix(self._format.head(())).encode())
+            case UtteranceFinal():
+                block = self._format.block(self._captioned(message))
+                if not self._format.tail():
+                    self._file.add(block.encode())
+                elif block:
+                    self._body.append(block)
+                    self._replace()
+            case _:
+                pass
+
+    def _captioned(self, final: UtteranceFinal) -> CaptionedUtterance:
+        chosen = self._highlighter.choose(final.utterance, final.text, final.entities, final=True)
+        marked = [entity for entity in final.entities if entity.id in chosen]
+        cues = self._track.cues(final, marked, self._heard.of(final.utterance))
+        return CaptionedUtterance.of(final, chosen, cues)
+
+    def _replace(self) -> None:
+        with _explained(self._file.path):
+            whole = "".join([*self._body, self._format.tail()])
+            replace_file(self._file.path, whole.encode())
+
+    def __enter__(self) -> Self:
+        head = self._format.head(())
+        if self._format.tail():
+            self._body = [head]
+            self._replace()
+        else:
+            self._file.open()
+            self._file.add(head.encode())
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+
+class _HeardTimes:
+    """From when to when each utterance was spoken, as far as can be told without an alignment."""
+
+    def __init__(self) -> None:
+        self.now_ms = 0.0
+        self._last_final_ms = 0.0
+        self._of: dict[str, tuple[float, float]] = {}
+
+    def sent(self, revision: Revision) -> None:
+        """Note a revision: it was spoken until now, unless it says otherwise."""
+        start_ms, _ = self._of.get(revision.utterance, (None, 0.0))
+        if revision.start_ms is not None:
+            start_ms = float(revision.start_ms)
+        elif start_ms is None:
+            # A line that comes whole stands for the audio since the line before it.
+            start_ms = self._last_final_ms if revision.final else self.now_ms
+        end_ms = self.now_ms if revision.end_ms is None else float(revision.end_ms)
+        self._of[revision.utterance] = (start_ms, max(start_ms, end_ms))
+        if revision.final:
+            self._last_final_ms = self.now_ms
+
+    def of(self, utterance: str) -> tuple[float, float]:
+        """Return start and end of an utterance in milliseconds, and forget it."""
+        return self._of.pop(utterance, (self.now_ms, self.now_ms))
+
+
+class EventFile:
+    """A `Presenter` that writes every server message as a line of JSON to a file.
+
+    Args:
+        path: What was there is replaced when the session starts.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = _File(path)
+
+    def on_audio(self, block: bytes, heard_ms: float) -> None:
+        """Nothing is written for what is sent."""
+
+    def on_revision(self, revision: Revision) -> None:
+        """Nothing is written for what is sent."""
+
+    def on_message(self, message: ServerMessage) -> None:
+        """Write the message.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        self._file.add(encode(message) + b"\n")
+
+    def __enter__(self) -> Self:
+        self._file.open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()

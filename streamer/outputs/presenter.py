@@ -1,0 +1,96 @@
+"""What shows a session, and the state that most of what shows it keeps."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from types import TracebackType
+from typing import Protocol, Self
+
+from cnerta.streamer.audio.source import level_dbfs
+from cnerta.streamer.client.stream import StreamWatcher
+from cnerta.streamer.outputs.highlighting import Highlighter
+from cnerta.streamer.outputs.view_state import ViewState
+from cnerta.streamer.sources import Revision
+from cnerta.streamer.wire.messages import (
+    EntityRetract,
+    EntityUpsert,
+    ServerMessage,
+    UtteranceFinal,
+    WarningMessage,
+)
+
+__all__ = ["FoldingView", "Presenter"]
+
+
+class Presenter(StreamWatcher, Protocol):
+    """Shows a session while it runs; entered before it starts, left when it is over."""
+
+    def on_message(self, message: ServerMessage) -> None:
+        """Show what came from the server."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+class FoldingView:
+    """Keeps the state; a base for the presenters that show it.
+
+    Args:
+        paced: Whether the audio comes at the pace of speech. If not, it runs ahead on purpose, and
+            the server's warning of it says nothing to a person.
+        highlighter: Chooses what is highlighted; everything if None.
+    """
+
+    def __init__(self, *, paced: bool = True, highlighter: Highlighter | None = None) -> None:
+        self.state = ViewState()
+        self._paced = paced
+        self._highlighter = highlighter
+
+    def on_source(self, source: str) -> None:
+        """Note what keeps the audio silent: nothing if empty."""
+        self.state = replace(self.state, source=source)
+
+    def on_audio(self, block: bytes, heard_ms: float) -> None:
+        """Note the level and the time."""
+        self.state = self.state.heard(heard_ms, level_dbfs(block))
+
+    def on_revision(self, revision: Revision) -> None:
+        """Note the text."""
+        self.state = self.state.sent(revision, time.monotonic())
+
+    def on_message(self, message: ServerMessage) -> None:
+        """Note the answer."""
+        if self._is_expected(message):
+            return
+        self.state = self.state.received(message, time.monotonic())
+        if self._highlighter is not None and isinstance(
+            message, EntityUpsert | EntityRetract | UtteranceFinal
+        ):
+            self.state = self.state.highlighted(message.utterance, self._highlighter)
+
+    def _is_expected(self, message: ServerMessage) -> bool:
+        """Whether it warns of what is done on purpose."""
+        return (
+            not self._paced
+            and isinstance(message, WarningMessage)
+            and message.name == "audio_ahead_of_realtime"
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass

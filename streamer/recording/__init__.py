@@ -1,0 +1,1 @@
+"""A session on disk: written, read, replayed, inspected."""

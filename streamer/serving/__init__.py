@@ -1,0 +1,1 @@
+"""Sockets, batches, the engine and its metrics."""

@@ -1,0 +1,235 @@
+"""Runs a batch of work on the model. Pure computation: no asyncio, no sessions.
+
+Chunks of one length go through the acoustic graph together. Texts go through the tagger together,
+but not a short window with a long one, because the short one would be padded to the long one's
+length; so do the utterances of a full-context model through its acoustic graph. If a batch fails,
+its items are run one by one, so that only the one at fault fails.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from cnerta.models.runtime.buffers import joined
+from cnerta.models.runtime.bundle import Bundle
+from cnerta.models.runtime.decoding import SpanHint
+from cnerta.models.runtime.inference import AcousticState, Tagged
+from cnerta.streamer.session.work import EncodeWork, TagWork
+
+__all__ = ["Encoded", "Engine", "Inference", "TaggedWork", "describe_failure"]
+
+logger = logging.getLogger(__name__)
+
+Floats = npt.NDArray[np.float32]
+_W = TypeVar("_W")
+_R = TypeVar("_R")
+
+_MOST_PADDING: Final = 1.5
+"""How many times longer the longest window of a tagger batch may be than the shortest."""
+_SHORT_WINDOW_FRAMES: Final = 50
+"""Windows up to this length always go together."""
+_MOST_UTTERANCES: Final = 4
+"""Whole utterances in one call: memory goes with the square of their length."""
+
+
+class Inference(Protocol):
+    """What the engine needs of :class:`cnerta.models.runtime.inference.Model`."""
+
+    @property
+    def bundle(self) -> Bundle:
+        """What was loaded."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """The execution provider in use."""
+        ...
+
+    def encode(
+        self, samples: Floats, states: Sequence[AcousticState]
+    ) -> list[tuple[Floats, AcousticState]]:
+        """See :meth:`cnerta.models.runtime.inference.Model.encode`."""
+        ...
+
+    def encode_utterances(self, utterances: Sequence[Floats]) -> list[Floats]:
+        """See :meth:`cnerta.models.runtime.inference.Model.encode_utterances`."""
+        ...
+
+    def tag(
+        self,
+        texts: Sequence[str],
+        frames: Sequence[Floats],
+        hints: Sequence[Sequence[SpanHint]] = (),
+    ) -> list[Tagged]:
+        """See :meth:`cnerta.models.runtime.inference.Model.tag`."""
+        ...
+
+    def read(self, text: str, frames: Floats, tagged: Tagged) -> Tagged:
+        """See :meth:`cnerta.models.runtime.inference.Model.read`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """The result of an :class:`EncodeWork`. shape of frames: (n, width)."""
+
+    frames: Floats
+    state: AcousticState | None
+
+
+@dataclass(frozen=True, slots=True)
+class TaggedWork:
+    """The result of a :class:`TagWork`: one answer for each of its texts."""
+
+    results: tuple[Tagged, ...]
+
+
+class Engine:
+    """Runs batches on a model.
+
+    Attributes:
+        model: The model.
+        max_batch: Most items in one call of a graph.
+    """
+
+    def __init__(self, model: Inference, *, max_batch: int = 16) -> None:
+        self.model = model
+        self.max_batch = max_batch
+
+    def encode(self, work: Sequence[EncodeWork]) -> list[Encoded | Exception]:
+        """Encode chunks or utterances. An item that cannot be encoded gets its exception."""
+        if not self.model.bundle.geometry.streaming:
+            hop = self.model.bundle.geometry.hop_samples
+            classes = _window_classes(len(w.samples) // hop for w in work)
+            return _in_groups(
+                list(zip(work, classes, strict=True)),
+                key=lambda pair: pair[1],
+                most=min(_MOST_UTTERANCES, self.max_batch),
+                run=self._encode_utterances,
+            )
+        return _in_groups(
+            work, key=lambda w: len(w.samples), most=self.max_batch, run=self._encode_group
+        )
+
+    def tag(self, work: Sequence[TagWork]) -> list[TaggedWork | Exception]:
+        """Tag texts. An item that cannot be tagged gets its exception."""
+        flat = [(i, piece) for i, w in enumerate(work) for piece in _pieces(w)]
+        lengths = _window_classes(len(piece.frames) for _, piece in flat)
+        tagged = _in_groups(
+            [(piece, length) for (_, piece), length in zip(flat, lengths, strict=True)],
+            key=lambda item: item[1],
+            most=self.max_batch,
+            run=lambda group: self._tag_group([piece for piece, _ in group]),
+        )
+        collected: list[list[Tagged]] = [[] for _ in work]
+        failed: dict[int, Exception] = {}
+        for (i, _), result in zip(flat, tagged, strict=True):
+            if isinstance(result, Exception):
+                failed[i] = result
+            else:
+                collected[i].append(result)
+        return [
+            failed.get(i) or self._with_readings(w, c)
+            for i, (w, c) in enumerate(zip(work, collected, strict=True))
+        ]
+
+    def _with_readings(self, work: TagWork, tagged: list[Tagged]) -> TaggedWork | Exception:
+        """Add the readings of characters where they were asked for."""
+        if not (work.wants_readings and work.has_audio):
+            return TaggedWork(tuple(tagged))
+        (text,), (frames,) = work.texts, work.frames
+        (answer,) = _run_group(tagged, lambda group: [self.model.read(text, frames, group[0])])
+        return answer if isinstance(answer, Exception) else TaggedWork((answer,))
+
+    def _tag_group(self, group: Sequence[_Piece]) -> list[Tagged]:
+        texts, frames = [p.text for p in group], [p.frames for p in group]
+        if not any(p.hints for p in group):
+            return self.model.tag(texts, frames)
+        return self.model.tag(texts, frames, [p.hints for p in group])
+
+    def _encode_group(self, group: Sequence[EncodeWork]) -> list[Encoded]:
+        samples = joined(w.samples for w in group).reshape(len(group), -1)
+        states = [w.state for w in group if w.state is not None]
+        encoded = self.model.encode(samples, states)
+        return [Encoded(frames, state) for frames, state in encoded]
+
+    def _encode_utterances(self, group: Sequence[tuple[EncodeWork, int]]) -> list[Encoded]:
+        encoded = self.model.encode_utterances([w.samples for w, _ in group])
+        return [Encoded(frames, None) for frames in encoded]
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """One text of a :class:`TagWork`."""
+
+    text: str
+    frames: Floats
+    hints: tuple[SpanHint, ...]
+
+
+def _pieces(work: TagWork) -> Iterable[_Piece]:
+    hints = work.hints or ((),) * len(work.texts)
+    return (_Piece(*piece) for piece in zip(work.texts, work.frames, hints, strict=True))
+
+
+def _window_classes(lengths: Iterable[int]) -> list[int]:
+    """For each window the number of its class; windows of one class may go together."""
+    values = list(lengths)
+    classes: dict[int, int] = {0: 0}
+    shortest = longest_of_class = 0
+    for length in sorted(set(values) - {0}):
+        if length > max(_SHORT_WINDOW_FRAMES, _MOST_PADDING * shortest) or not longest_of_class:
+            shortest, longest_of_class = length, longest_of_class + 1
+        classes[length] = longest_of_class
+    return [classes[v] for v in values]
+
+
+def _in_groups(
+    work: Sequence[_W],
+    *,
+    key: Callable[[_W], int],
+    most: int,
+    run: Callable[[Sequence[_W]], list[_R]],
+) -> list[_R | Exception]:
+    """Run work in groups of equal key and at most ``most`` items; results in the work's order."""
+    groups: dict[int, list[int]] = {}
+    for i, item in enumerate(work):
+        groups.setdefault(key(item), []).append(i)
+    results: dict[int, _R | Exception] = {}
+    for members in groups.values():
+        for at in range(0, len(members), most):
+            group = members[at : at + most]
+            outcome = _run_group([work[i] for i in group], run)
+            results.update(zip(group, outcome, strict=True))
+    return [results[i] for i in range(len(work))]
+
+
+def _run_group(
+    group: Sequence[_W], run: Callable[[Sequence[_W]], list[_R]]
+) -> list[_R | Exception]:
+    # Whatever goes wrong in here must not end the worker thread or reach other sessions.
+    try:
+        results: list[_R | Exception] = [*run(group)]
+    except Exception as error:
+        logger.error("a batch of %d failed: %s", len(group), describe_failure(error))
+        if len(group) == 1:
+            return [error]
+        return [outcome for item in group for outcome in _run_group([item], run)]
+    return results
+
+
+def describe_failure(error: BaseException) -> str:
+    """What failed and where, without the exception's text, which may quote a client's text."""
+    frames: list[str] = []
+    traceback = error.__traceback__
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        frames.append(f"{code.co_qualname} ({code.co_filename}:{traceback.tb_lineno})")
+        traceback = traceback.tb_next
+    return f"{type(error).__name__} in {' > '.join(frames)}"

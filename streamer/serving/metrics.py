@@ -1,0 +1,109 @@
+"""What the server tells Prometheus. Counts and times only: never a word of anybody's text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from cnerta.streamer.serving.flicker import FlickerWatch
+from cnerta.streamer.wire.messages import (
+    EntityRetract,
+    EntityUpsert,
+    ServerMessage,
+    UtteranceFinal,
+    WarningMessage,
+)
+
+__all__ = ["CONTENT_TYPE", "ServerMetrics"]
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+
+_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0)
+_SIZES: Final = (0, 1, 2, 4, 8, 16, 32, 64)
+
+
+class ServerMetrics:
+    """One server's metrics, in a registry of their own."""
+
+    def __init__(self, *, name: str, device: str, count_sessions: Callable[[], int]) -> None:
+        """Begin at zero.
+
+        Args:
+            name: The bundle's name.
+            device: The execution provider.
+            count_sessions: Tells how many connections are open.
+        """
+        registry = CollectorRegistry()
+        self._registry = registry
+        ProcessCollector(registry=registry)
+        Info("cnerta_model", "The model in use.", registry=registry).info(
+            {"name": name, "device": device}
+        )
+        Gauge("cnerta_sessions", "Open connections.", registry=registry).set_function(
+            count_sessions
+        )
+        self.opened = Counter("cnerta_opened", "Connections opened.", registry=registry)
+        self.closed = Counter(
+            "cnerta_closed", "Connections closed by the server.", ["code"], registry=registry
+        )
+        self.audio = Counter("cnerta_audio_seconds", "Audio received.", registry=registry)
+        self.dropped_interims = Counter(
+            "cnerta_dropped_interims", "Interim revisions that never ran.", registry=registry
+        )
+        self._sent = Counter("cnerta_sent", "Messages sent.", ["type"], registry=registry)
+        self._warned = Counter("cnerta_warnings", "Warnings sent.", ["name"], registry=registry)
+        self._changes = Counter(
+            "cnerta_entity_changes",
+            "Entities taken back or given another label after they were shown; with "
+            "cnerta_final_entities this is the flicker.",
+            ["change", "status"],
+            registry=registry,
+        )
+        self._final_entities = Counter(
+            "cnerta_final_entities", "Entities of final transcripts.", registry=registry
+        )
+        self._behind = Histogram(
+            "cnerta_behind_live_seconds",
+            "How far behind live events were when they were made.",
+            ["type"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._batch = Histogram(
+            "cnerta_batch_items", "Items in a batch.", ["graph"], buckets=_SIZES, registry=registry
+        )
+        self._waited = Histogram(
+            "cnerta_batch_wait_seconds",
+            "How long the oldest item of a batch had waited.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+
+    def on_batch(self, encodes: int, tags: int, waited_s: float) -> None:
+        """Count a batch; see :class:`cnerta.streamer.serving.batcher.BatchObserver`."""
+        if encodes:
+            self._batch.labels("acoustic").observe(encodes)
+        if tags:
+            self._batch.labels("tagger").observe(tags)
+        self._waited.observe(waited_s)
+
+    def on_sent(self, message: ServerMessage, watch: FlickerWatch) -> None:
+        """Count a message, and what it changes of what ``watch`` has seen in this session."""
+        kind = str(message.__struct_config__.tag)
+        self._sent.labels(kind).inc()
+        if isinstance(message, EntityUpsert | EntityRetract | UtteranceFinal):
+            self._behind.labels(kind).observe(message.behind_live_ms / 1000)
+        elif isinstance(message, WarningMessage):
+            self._warned.labels(message.name).inc()
+        if isinstance(message, UtteranceFinal):
+            self._final_entities.inc(len(message.entities))
+        change = watch.see(message)
+        if change is not None:
+            self._changes.labels(change.kind, change.status).inc()
+
+    def exposition(self) -> bytes:
+        """The text that Prometheus reads."""
+        return generate_latest(self._registry)

@@ -1,0 +1,395 @@
+"""The WebSocket server: connections to sessions, sessions to the engine, and HTTP beside it.
+
+Every connection has a task that reads, which never waits for anything but the socket, so that
+pongs and closes are never held up; and a task that sends, which waits for slow readers while the
+session's outbox merges what comes after. Inference runs in the batcher's thread.
+
+Nothing that clients send is logged, and nothing is kept unless the operator has it recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import http
+import logging
+import secrets
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import msgspec
+import websockets.asyncio.server as ws
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+
+from cnerta.models.errors import CnertaError
+from cnerta.streamer.errors import RecordingError
+from cnerta.streamer.recording.file import RECORDING_SUFFIX, RecordingOptions
+from cnerta.streamer.recording.recorder import RecordedProtocol
+from cnerta.streamer.serving.batcher import Batcher
+from cnerta.streamer.serving.engine import Engine, Inference, describe_failure
+from cnerta.streamer.serving.flicker import FlickerWatch
+from cnerta.streamer.serving.hosted_session import HostedSession
+from cnerta.streamer.serving.metrics import CONTENT_TYPE, ServerMetrics
+from cnerta.streamer.session.connection import ServedModel, ServerProtocol
+from cnerta.streamer.session.limits import ConnectionLimits
+from cnerta.streamer.wire.asyncapi import STREAM_PATH, asyncapi_document
+from cnerta.streamer.wire.messages import ErrorName, ProtocolError, encode
+
+__all__ = ["AddressError", "Server", "ServerOptions"]
+
+logger = logging.getLogger(__name__)
+
+_TICK_S: Final = 0.1
+_HARD_FRAME_FACTOR: Final = 4
+"""How much longer than allowed a frame may be before the transport itself refuses it (1009)."""
+_FRAMES_A_TURN: Final = 32
+_JSON: Final = "application/json"
+
+
+class AddressError(CnertaError):
+    """The server cannot listen where it was told to."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """How the server runs.
+
+    Attributes:
+        limits: What it takes from one connection.
+        max_sessions: Most connections at once.
+        origins: Values of the Origin header that are accepted; None: any. Clients that are not
+            browsers send none and are accepted.
+        max_batch: Most sessions served by one batch. 16 costs 3 % more a chunk than 32, and a final
+            transcript waits half as long for the batch before it (docs/benchmarks.md).
+        write_buffer_bytes: What the transport holds for a slow reader.
+        ping_interval_s: Silence after which a client is pinged.
+        ping_timeout_s: How long it may take to answer.
+        close_timeout_s: How long a client may take to close.
+        drain_timeout_s: How long a shutdown waits for answers that are owed.
+        record: Folder that every session is recorded in; None: nothing is kept.
+        record_limit_bytes: Most of one session.
+    """
+
+    limits: ConnectionLimits = field(default_factory=ConnectionLimits)
+    max_sessions: int = 512
+    origins: tuple[str, ...] | None = None
+    max_batch: int = 16
+    write_buffer_bytes: int = 2**16
+    ping_interval_s: float = 20.0
+    ping_timeout_s: float = 20.0
+    close_timeout_s: float = 5.0
+    drain_timeout_s: float = 10.0
+    record: Path | None = None
+    record_limit_bytes: int = 2**30
+
+
+@dataclass(eq=False, slots=True)
+class _Client:
+    """A connection and its session.
+
+    Attributes:
+        closed_at: When the session had ended while the connection was still there.
+        counted_audio_ms: Audio that is in the metrics.
+        counted_drops: Dropped interims that are in the metrics.
+        flicker: Follows what its client is shown.
+    """
+
+    connection: ws.ServerConnection
+    session: HostedSession
+    closed_at: float | None = None
+    counted_audio_ms: int = 0
+    counted_drops: int = 0
+    flicker: FlickerWatch = field(default_factory=FlickerWatch)
+
+
+class Server:
+    """A server for one model.
+
+    Use as an asynchronous context manager, or call :meth:`start` and :meth:`stop`.
+
+    Attributes:
+        metrics: What Prometheus is told.
+        port: What is listened on, once started.
+    """
+
+    def __init__(self, model: Inference, options: ServerOptions = ServerOptions()) -> None:
+        self.port = 0
+        self._options = options
+        self._served = ServedModel(model.bundle, model.device)
+        self._clients: set[_Client] = set()
+        self.metrics = ServerMetrics(
+            name=model.bundle.name,
+            device=model.device,
+            count_sessions=lambda: len(self._clients),
+        )
+        self._engine = Engine(model)
+        self._asyncapi = msgspec.json.encode(asyncapi_document())
+        self._is_stopping = False
+        self._batcher: Batcher | None = None
+        self._listener: ws.Server | None = None
+        self._ticking: asyncio.Task[None] | None = None
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        """Listen.
+
+        Args:
+            host: Address or name of the interface.
+            port: 0 takes a free one.
+
+        Raises:
+            AddressError: The port is taken or the address is not this machine's.
+        """
+        options = self._options
+        # Its own logger, because at level DEBUG websockets would log what frames hold.
+        transport_logger = logging.getLogger("cnerta.streamer.transport")
+        transport_logger.setLevel(logging.ERROR)
+        self._batcher = Batcher(self._engine, max_batch=options.max_batch, observer=self.metrics)
+        try:
+            self._listener = await ws.serve(
+                self._handle,
+                host,
+                port,
+                process_request=self._answer_http,
+                # Deflating costs memory for every connection and gains little on audio.
+                compression=None,
+                max_size=_HARD_FRAME_FACTOR * options.limits.max_frame_bytes,
+                write_limit=options.write_buffer_bytes,
+                ping_interval=options.ping_interval_s,
+                ping_timeout=options.ping_timeout_s,
+                close_timeout=options.close_timeout_s,
+                server_header=None,
+                logger=transport_logger,
+            )
+        except OSError as error:
+            await self._batcher.close()
+            raise AddressError(_explain_address(host, port, error)) from error
+        self.port = self._listener.sockets[0].getsockname()[1]
+        self._ticking = asyncio.create_task(self._tick())
+        if options.record is not None:
+            logger.warning(
+                "RECORDING: audio, transcripts and messages of every session are kept in %s",
+                options.record,
+            )
+        logger.info(
+            "listening on %s port %d, bundle %s on %s",
+            host,
+            self.port,
+            self._served.bundle.name,
+            self._served.device,
+        )
+
+    async def stop(self, reason: str = "shutdown") -> None:
+        """Stop taking connections, give the answers still owed, close."""
+        if self._listener is None or self._batcher is None or self._is_stopping:
+            return
+        self._is_stopping = True
+        logger.info("stopping with %d open connections: %s", len(self._clients), reason)
+        for client in list(self._clients):
+            client.session.go_away(reason)
+        self._listener.close(close_connections=False)
+        try:
+            async with asyncio.timeout(self._options.drain_timeout_s):
+                await self._listener.wait_closed()
+        except TimeoutError:
+            logger.warning("%d connections did not end in time", len(self._clients))
+            for client in list(self._clients):
+                client.connection.transport.abort()
+            await self._listener.wait_closed()
+        if self._ticking is not None:
+            self._ticking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._ticking
+        await self._batcher.close()
+        logger.info("stopped")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    # --- WebSocket --------------------------------------------------------------------------------
+
+    async def _handle(self, connection: ws.ServerConnection) -> None:
+        """Serve one connection from its opening to its close."""
+        assert self._batcher is not None
+        self.metrics.opened.inc()
+        protocol = self._new_protocol()
+        client = _Client(connection, HostedSession(protocol, self._batcher))
+        refusal = self._refusal(connection)
+        self._clients.add(client)
+        if refusal is not None:
+            client.session.fail(refusal)
+        sender = asyncio.create_task(self._send(client))
+        try:
+            received = 0
+            async for frame in connection:
+                self._receive(client, frame)
+                received += 1
+                if received % _FRAMES_A_TURN == 0:
+                    # Frames that are here already do not make the loop turn: one client's
+                    # thousands of tiny ones would hold up everybody else.
+                    await asyncio.sleep(0)
+        except ConnectionClosed:
+            pass
+        finally:
+            self._count(client)
+            client.session.disconnect()
+            await sender
+            self._clients.discard(client)
+
+    def _new_protocol(self) -> ServerProtocol:
+        limits, name, now = self._options.limits, secrets.token_hex(8), _now()
+        folder = self._options.record
+        if folder is not None:
+            began = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+            path = folder / f"{began}-{name}{RECORDING_SUFFIX}"
+            recording = RecordingOptions(path, self._options.record_limit_bytes)
+            try:
+                return RecordedProtocol(self._served, limits, name, now, recording)
+            except RecordingError as error:
+                # Serving goes on, and the client is not told that anything is kept.
+                logger.error("a session is not recorded: %s", error)
+        return ServerProtocol(self._served, limits, name, now)
+
+    def _refusal(self, connection: ws.ServerConnection) -> ProtocolError | None:
+        """Why a new connection is not taken, if so."""
+        origins = self._options.origins
+        sent = connection.request.headers.get_all("Origin") if connection.request else []
+        if origins is not None and not set(sent) <= set(origins):
+            return ProtocolError(
+                ErrorName.ORIGIN_REFUSED, "expected an origin that is allowed here, got another"
+            )
+        if self._is_stopping:
+            return ProtocolError(ErrorName.GOING_AWAY, "expected to go on, got a shutdown")
+        if len(self._clients) >= self._options.max_sessions:
+            return ProtocolError(
+                ErrorName.TRY_AGAIN_LATER,
+                f"expected at most {self._options.max_sessions} sessions, got one more",
+            )
+        if self._batcher is not None and self._batcher.is_overloaded:
+            return ProtocolError(
+                ErrorName.TRY_AGAIN_LATER, "expected an engine that keeps up, got an overload"
+            )
+        return None
+
+    def _receive(self, client: _Client, frame: str | bytes) -> None:
+        try:
+            client.session.receive(frame)
+        except Exception as error:
+            self._blame(client, error)
+
+    async def _send(self, client: _Client) -> None:
+        """Send a session's messages until it ends, then close the connection."""
+        connection, session = client.connection, client.session
+        try:
+            while (message := await session.next_message()) is not None:
+                await connection.send(encode(message), text=True)
+                self.metrics.on_sent(message, client.flicker)
+            close = session.protocol.close
+            if close is not None:
+                self.metrics.closed.labels(str(close.code)).inc()
+                logger.info(
+                    "session %s closes: %d %s",
+                    session.protocol.session_id,
+                    close.code,
+                    close.reason,
+                )
+                await connection.close(close.code, close.reason)
+        except ConnectionClosed:
+            pass
+        except Exception as error:
+            self._blame(client, error)
+            connection.transport.abort()
+
+    def _blame(self, client: _Client, error: Exception) -> None:
+        """A bug that one session met ends this session and no other."""
+        name = client.session.protocol.session_id
+        logger.error("session %s failed: %s", name, describe_failure(error))
+        client.session.work_failed()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_S)
+            for client in list(self._clients):
+                try:
+                    self._tick_client(client)
+                except Exception as error:
+                    self._blame(client, error)
+
+    def _tick_client(self, client: _Client) -> None:
+        client.session.tick()
+        self._count(client)
+        if not client.session.protocol.is_closed:
+            return
+        if client.closed_at is None:
+            client.closed_at = _now()
+        elif _now() - client.closed_at > self._options.close_timeout_s:
+            # It reads neither the last messages nor the close.
+            client.connection.transport.abort()
+
+    def _count(self, client: _Client) -> None:
+        """Bring the metrics up to what the session has seen."""
+        stream = client.session.protocol.session
+        if stream is None:
+            return
+        audio_ms, drops = stream.received_ms, stream.dropped_interims
+        self.metrics.audio.inc((audio_ms - client.counted_audio_ms) / 1000)
+        self.metrics.dropped_interims.inc(drops - client.counted_drops)
+        client.counted_audio_ms, client.counted_drops = audio_ms, drops
+
+    # --- HTTP -------------------------------------------------------------------------------------
+
+    def _answer_http(self, connection: ws.ServerConnection, request: Request) -> Response | None:
+        """Answer plain HTTP; None lets the WebSocket handshake go on."""
+        path = request.path.partition("?")[0]
+        if path == STREAM_PATH:
+            return None
+        if path == "/healthz":
+            return _respond(connection, http.HTTPStatus.OK, b"ok\n")
+        if path == "/readyz":
+            if self._is_stopping:
+                return _respond(connection, http.HTTPStatus.SERVICE_UNAVAILABLE, b"stopping\n")
+            return _respond(connection, http.HTTPStatus.OK, b"ready\n")
+        if path == "/metrics":
+            return _respond(connection, http.HTTPStatus.OK, self.metrics.exposition(), CONTENT_TYPE)
+        if path == "/asyncapi.json":
+            return _respond(connection, http.HTTPStatus.OK, self._asyncapi, _JSON)
+        return _respond(connection, http.HTTPStatus.NOT_FOUND, b"not found\n")
+
+
+def _respond(
+    connection: ws.ServerConnection,
+    status: http.HTTPStatus,
+    body: bytes,
+    content_type: str = "text/plain; charset=utf-8",
+) -> Response:
+    response = connection.respond(status, "")
+    response.body = body
+    del response.headers["Content-Length"], response.headers["Content-Type"]
+    response.headers["Content-Length"] = str(len(body))
+    response.headers["Content-Type"] = content_type
+    return response
+
+
+def _explain_address(host: str, port: int, error: OSError) -> str:
+    where = f"{host} port {port}"
+    if error.errno == errno.EADDRINUSE:
+        return f"expected {where} to be free, got a program that listens there already"
+    if error.errno == errno.EACCES:
+        return f"expected a port this user may listen on, got {where}"
+    return f"expected an address of this machine, got {where}: {error.strerror or error}"
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,1 @@
+"""One stream, without I/O: the time is passed in, work is given out and taken back."""

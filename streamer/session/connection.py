@@ -1,0 +1,394 @@
+"""The server's side of one connection, without I/O.
+
+Frames in, messages and at last a close code out; the time is passed in, in seconds, so every
+fault can be replayed in a test. What the owner has to do::
+
+    receive, tick, go_away, disconnect       tell it what happened
+    take_encode / take_tag                   ask for work after each of these, run it, bring back
+    encoded / tagged / work_failed           the result
+    next_message()                           send what it gives until None
+    close                                    then close with this code, if there is one
+
+    waiting ──session.start──► open ──session.finish──► finishing ──all answered──► closed (1000)
+                                │
+                                ├──go_away──► leaving ──finals answered──► closed (1001)
+    any ──a rule is broken, or the engine fails──► closed (with the error's code)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from msgspec import UNSET
+
+from cnerta.models.runtime.bundle import SCHEMA_VERSION, Bundle
+from cnerta.models.runtime.inference import AcousticState, Tagged
+from cnerta.streamer.session.limits import ConnectionLimits
+from cnerta.streamer.session.outbox import Outbox
+from cnerta.streamer.session.session import Session
+from cnerta.streamer.session.work import EncodeWork, TagWork
+from cnerta.streamer.wire.messages import (
+    PROTOCOL_VERSION,
+    ClientMessage,
+    ErrorName,
+    Keepalive,
+    ModelInfo,
+    ProtocolError,
+    ServerMessage,
+    SessionFinish,
+    SessionGoingAway,
+    SessionReady,
+    SessionStart,
+    SessionUpdate,
+    Transcript,
+    WarningMessage,
+    decode_client,
+)
+
+__all__ = ["NORMAL_CLOSE", "Close", "ServedModel", "ServerProtocol"]
+
+NORMAL_CLOSE: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """What a connection has to know of the model.
+
+    Attributes:
+        bundle: The bundle in use.
+        device: The execution provider it runs on.
+    """
+
+    bundle: Bundle
+    device: str
+
+    def message(self) -> ModelInfo:
+        """What the client is told of it."""
+        return ModelInfo(
+            name=self.bundle.name,
+            schema_version=SCHEMA_VERSION,
+            labels=list(self.bundle.scheme.types),
+            nested=self.bundle.nested,
+            device=self.device,
+            readings=self.bundle.has_readings,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """How the connection is to be closed once all messages are sent."""
+
+    code: int
+    reason: str
+
+
+class _State(Enum):
+    WAITING = auto()
+    OPEN = auto()
+    FINISHING = auto()
+    LEAVING = auto()
+    CLOSED = auto()
+
+
+class ServerProtocol:
+    """One connection.
+
+    Attributes:
+        session_id: Its name in messages and logs.
+        close: How to close, once that is decided.
+        session: The stream, once it has started.
+    """
+
+    def __init__(
+        self,
+        model: ServedModel,
+        limits: ConnectionLimits,
+        session_id: str,
+        now: float,
+        *,
+        is_recorded: bool = False,
+    ) -> None:
+        """Begin a connection.
+
+        Args:
+            model: What answers.
+            limits: What the connection may hold.
+            session_id: Its name.
+            now: In seconds.
+            is_recorded: Whether audio and text are kept, which the client is told.
+        """
+        self.session_id = session_id
+        self._is_recorded = is_recorded
+        self.close: Close | None = None
+        self.session: Session | None = None
+        self._model = model
+        self._limits = limits
+        self._outbox = Outbox(limits.waiting_bytes)
+        self._state = _State.WAITING
+        self._heard_at = now
+        # How far audio runs ahead of real time, as of the time beside it.
+        self._ahead_ms = 0.0
+        self._ahead_at = now
+        self._warned_ahead = False
+
+    # --- what happened ----------------------------------------------------------------------------
+
+    def receive(self, data: str | bytes, now: float) -> None:
+        """Take a frame: text is a message, bytes are audio."""
+        if self._state is _State.CLOSED:
+            return
+        self._heard_at = now
+        try:
+            self._check_size(data)
+            if isinstance(data, bytes):
+                self._take_audio(data, now)
+            else:
+                self._take_message(decode_client(data), now)
+        except ProtocolError as error:
+            self.fail(error)
+        self._settle()
+
+    def receive_message(self, message: ClientMessage, now: float) -> None:
+        """Take a message that is decoded already."""
+        if self._state is _State.CLOSED:
+            return
+        self._heard_at = now
+        try:
+            self._take_message(message, now)
+        except ProtocolError as error:
+            self.fail(error)
+        self._settle()
+
+    def tick(self, now: float) -> None:
+        """Let time pass; to be called several times a second."""
+        if self._state is _State.CLOSED:
+            return
+        if self.session is not None:
+            self.session.tick(now)
+        idle_s = self._limits.idle_timeout_s
+        if (
+            idle_s is not None
+            and now - self._heard_at > idle_s
+            and self._state in (_State.WAITING, _State.OPEN)
+        ):
+            self.fail(
+                ProtocolError(
+                    ErrorName.IDLE, f"expected a frame or keepalive within {idle_s:g} s, got none"
+                )
+            )
+        self._settle()
+
+    def go_away(self, reason: str) -> None:
+        """The server stops: say so, give the answers still owed, then close."""
+        if self._state in (_State.WAITING, _State.OPEN):
+            if self.session is not None:
+                self._outbox.put(SessionGoingAway(resume=None, reason=reason))
+            self._state = _State.LEAVING
+        self._settle()
+
+    def fail(self, error: ProtocolError) -> None:
+        """End the connection with an error."""
+        if self._state is _State.CLOSED:
+            return
+        self._outbox.put(error.message())
+        self._close(error.name.code, error.name.wire_name)
+
+    def disconnect(self) -> None:
+        """The connection is gone: nothing more can be said."""
+        self._outbox.clear()
+        self._state = _State.CLOSED
+
+    # --- work for the engine ----------------------------------------------------------------------
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether a final transcript waits for its answer."""
+        return self.session is not None and self.session.is_urgent
+
+    def take_encode(self) -> EncodeWork | None:
+        """See :meth:`Session.take_encode`."""
+        if self.session is None or self._state is _State.CLOSED:
+            return None
+        return self.session.take_encode()
+
+    def take_tag(self, now: float) -> TagWork | None:
+        """See :meth:`Session.take_tag`."""
+        if self.session is None or self._state is _State.CLOSED:
+            return None
+        work = self.session.take_tag(now)
+        if work is None:
+            self._settle()  # An interim that waited too long may have been the last thing to do.
+        return work
+
+    def encoded(self, frames: npt.NDArray[np.float32], state: AcousticState | None) -> None:
+        """See :meth:`Session.encoded`."""
+        if self.session is not None and self._state is not _State.CLOSED:
+            self.session.encoded(frames, state)
+            self._settle()
+
+    def tagged(self, results: Sequence[Tagged], now: float) -> None:
+        """See :meth:`Session.tagged`."""
+        if self.session is not None and self._state is not _State.CLOSED:
+            self.session.tagged(results, now)
+            self._settle()
+
+    def work_failed(self) -> None:
+        """The engine could not do what it was given."""
+        self.fail(ProtocolError(ErrorName.INTERNAL, "expected an answer, got an internal error"))
+
+    # --- what the owner wants to know -------------------------------------------------------------
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing more will happen; what has been said may still have to be sent."""
+        return self._state is _State.CLOSED
+
+    @property
+    def backlog_ms(self) -> float:
+        """Audio that waits to be encoded."""
+        return 0.0 if self.session is None else self.session.backlog_ms
+
+    # --- what to send -----------------------------------------------------------------------------
+
+    def next_message(self) -> ServerMessage | None:
+        """The next message to send, if any; events get their number here."""
+        return self._outbox.pop()
+
+    @property
+    def has_messages(self) -> bool:
+        """Whether messages wait to be sent."""
+        return self.waiting_messages > 0
+
+    @property
+    def waiting_messages(self) -> int:
+        """How many messages wait to be sent."""
+        return len(self._outbox)
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    def _check_size(self, data: str | bytes) -> None:
+        size = len(data)
+        if isinstance(data, str) and size <= self._limits.max_frame_bytes and not data.isascii():
+            size = len(data.encode(errors="surrogatepass"))
+        if size > self._limits.max_frame_bytes:
+            raise ProtocolError(
+                ErrorName.FRAME_TOO_LARGE,
+                f"expected at most {self._limits.max_frame_bytes} bytes, got {size}",
+            )
+
+    def _started(self, what: object) -> Session:
+        if self.session is None:
+            raise ProtocolError(ErrorName.NOT_STARTED, f"expected session.start first, got {what}")
+        return self.session
+
+    def _start(self, message: SessionStart) -> None:
+        if message.version != PROTOCOL_VERSION:
+            raise ProtocolError(
+                ErrorName.UNSUPPORTED_VERSION,
+                f"expected version {PROTOCOL_VERSION}, got {message.version}",
+            )
+        if self.session is not None:
+            raise ProtocolError(
+                ErrorName.ALREADY_STARTED, "expected one session.start, got another"
+            )
+        if message.resume is not None:
+            raise ProtocolError(
+                ErrorName.UNKNOWN_SESSION,
+                "expected the token of a session that can be resumed, got another",
+            )
+        if self._state is not _State.WAITING:
+            return
+        self.session = Session(self._model.bundle, message, self._limits.session, self._outbox)
+        self._state = _State.OPEN
+        self._outbox.put(
+            SessionReady(
+                session=self.session_id,
+                resume=None,
+                model=self._model.message(),
+                limits=self._limits.message(),
+                audio_received_ms=0,
+                recorded=True if self._is_recorded else UNSET,
+            )
+        )
+
+    def _take_message(self, message: ClientMessage, now: float) -> None:
+        if isinstance(message, Keepalive):
+            return
+        if isinstance(message, SessionStart):
+            self._start(message)
+            return
+        session = self._started(message.__struct_config__.tag)
+        if self._state is _State.FINISHING:
+            self._warn_after_finish()
+        elif isinstance(message, Transcript):
+            session.add_transcript(message, now)
+        elif isinstance(message, SessionUpdate):
+            session.update(message)
+        elif isinstance(message, SessionFinish) and self._state is _State.OPEN:
+            session.finish_input()
+            self._state = _State.FINISHING
+
+    def _take_audio(self, data: bytes, now: float) -> None:
+        session = self._started("a binary frame")
+        if self._state is _State.FINISHING:
+            self._warn_after_finish()
+            return
+        self._check_pace(session.add_audio(data), now)
+
+    def _check_pace(self, added_ms: int, now: float) -> None:
+        """Keep a client from filling the server with audio faster than it is spoken."""
+        passed_ms = 1000 * (now - self._ahead_at)
+        self._ahead_ms = max(0.0, self._ahead_ms - passed_ms) + added_ms
+        self._ahead_at = now
+        most = self._limits.max_audio_ahead_ms
+        if most is None:
+            return
+        if self._ahead_ms > most:
+            raise ProtocolError(
+                ErrorName.AUDIO_TOO_FAST,
+                f"expected audio at most {most} ms ahead of real time, got {self._ahead_ms:.0f}",
+            )
+        if self._ahead_ms < self._limits.warn_audio_ahead_ms / 2:
+            self._warned_ahead = False
+        elif self._ahead_ms > self._limits.warn_audio_ahead_ms and not self._warned_ahead:
+            self._warned_ahead = True
+            self._outbox.put(
+                WarningMessage(
+                    name="audio_ahead_of_realtime",
+                    detail=f"expected audio at the pace of speech, got {self._ahead_ms:.0f} ms "
+                    f"ahead; above {most} the session ends",
+                )
+            )
+
+    def _warn_after_finish(self) -> None:
+        self._outbox.put(
+            WarningMessage(
+                name="after_finish", detail="expected nothing after session.finish, got more"
+            )
+        )
+
+    def _settle(self) -> None:
+        """Close what has nothing left to do."""
+        if self._state is not _State.CLOSED and self._outbox.is_over:
+            self._outbox.clear()
+            self.fail(
+                ProtocolError(
+                    ErrorName.READER_TOO_SLOW,
+                    f"expected at most {self._limits.waiting_bytes} bytes to wait, got more",
+                )
+            )
+        session = self.session
+        if self._state is _State.FINISHING and session is not None and session.is_idle:
+            self._outbox.put(session.summary())
+            self._close(NORMAL_CLOSE, "finished")
+        elif self._state is _State.LEAVING and (session is None or not session.is_urgent):
+            self.fail(ProtocolError(ErrorName.GOING_AWAY, "expected to go on, got a shutdown"))
+
+    def _close(self, code: int, reason: str) -> None:
+        self._state = _State.CLOSED
+        self.close = Close(code, reason)

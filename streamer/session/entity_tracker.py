@@ -1,0 +1,453 @@
+"""The entities of one utterance, followed from revision to revision.
+
+Every answer of the tagger is compared with the one before. What goes on keeps its id, what has
+changed is told, what is gone is retracted with the reason. Values in, events out; the events get
+their ``seq`` later, when they leave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final, Literal
+
+from msgspec import UNSET, UnsetType, structs
+
+from cnerta.models.runtime.decoding import ScoredSpan
+from cnerta.models.runtime.labels import Span, outermost, parents
+from cnerta.models.runtime.readings import CharacterReading
+from cnerta.models.text.normalisation import NormalisedText
+from cnerta.streamer.session.glossary import GlossaryMatch
+from cnerta.streamer.session.span_matching import TextChange, compare_texts, match_spans
+from cnerta.streamer.session.stabiliser import Evidence, StabiliserOptions, is_stable
+from cnerta.streamer.wire import messages
+from cnerta.streamer.wire.messages import (
+    Entity,
+    EntityRetract,
+    EntityStatus,
+    EntityUpsert,
+    RetractReason,
+    TimeSource,
+    Transcript,
+    UtteranceFinal,
+)
+
+__all__ = ["Answer", "AnswerOptions", "EntityTracker", "Hears", "Revision", "spread_times"]
+
+Hears = Literal["expected", "unclaimed", "nothing"]
+"""Which audio a revision is answered from: what its times say (all unclaimed audio if it has none),
+all audio since the last final utterance whatever its times say, or none."""
+CharacterTimes = tuple[tuple[int, int], ...]
+Event = EntityUpsert | EntityRetract | UtteranceFinal
+
+_UNSEQUENCED: Final = 0
+# Smaller changes of a tentative entity are not worth a message; the final one is exact.
+_CONFIDENCE_STEP: Final = 0.05
+_TIME_STEP_MS: Final = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A transcript on its way through the engine.
+
+    Attributes:
+        message: As it came.
+        text: Its text.
+        arrived: When, in seconds.
+        received_ms: Audio that had been received by then.
+        audio_end_ms: As much of it as is wanted for the answer.
+        hears: Which audio.
+    """
+
+    message: Transcript
+    text: NormalisedText
+    arrived: float
+    received_ms: float
+    audio_end_ms: float
+    hears: Hears = "expected"
+
+    def behind_live_ms(self, heard_ms: float | None, now: float) -> int:
+        """Age of the newest text and audio that an answer given now has heard.
+
+        The time since the transcript came, and the audio that had come before it but was not
+        encoded yet.
+
+        Args:
+            heard_ms: End of the audio that the answer has heard, None if it has heard none.
+            now: In seconds.
+        """
+        unheard_ms = 0.0 if heard_ms is None else max(0.0, self.audio_end_ms - heard_ms)
+        return max(0, round(1000 * (now - self.arrived) + unheard_ms))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the tagger said of a revision, in normalised characters, on the stream's clock.
+
+    Attributes:
+        found: All entities in priority order.
+        times: [start_ms, end_ms] of each normalised character, or none.
+        time_source: Where the times are from.
+        heard_ms: End of the audio that was heard; None if none was.
+        readings: How characters with several pronunciations were read; None: not asked.
+        names: Names of the client's glossary that the text has, or sounds like.
+    """
+
+    found: tuple[ScoredSpan, ...]
+    times: CharacterTimes
+    time_source: TimeSource
+    heard_ms: float | None
+    readings: tuple[CharacterReading, ...] | None = None
+    names: tuple[GlossaryMatch, ...] = ()
+
+    def name_of(self, span: ScoredSpan) -> GlossaryMatch | None:
+        """The name of the glossary that an entity is, if it is one."""
+        return next(
+            (
+                match
+                for match in self.names
+                if (match.start, match.end, match.name.label) == (span.start, span.end, span.label)
+            ),
+            None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerOptions:
+    """What the client wants to be told.
+
+    Attributes:
+        labels: Entity types to send; None: all.
+        nested: Whether inner entities are sent (rule 5).
+        interim: Whether entities of unfinished text are sent.
+        stabiliser: When an entity is stable.
+        readings: Whether a final tells how characters were pronounced.
+    """
+
+    labels: frozenset[str] | None
+    nested: bool
+    interim: bool
+    stabiliser: StabiliserOptions
+    readings: bool = False
+
+
+@dataclass(slots=True)
+class _Tracked:
+    """An entity, and how well it has held.
+
+    Attributes:
+        span: In normalised characters.
+        entity: As last sent.
+        agreements: Revisions in a row that gave this reading.
+        since: When this reading was first given, in seconds.
+    """
+
+    span: Span
+    entity: Entity
+    agreements: int
+    since: float
+
+
+class EntityTracker:
+    """One utterance's entities.
+
+    Attributes:
+        answered: The revision that was answered last.
+    """
+
+    def __init__(self, utterance: str, new_id: Callable[[], str]) -> None:
+        """Begin an utterance.
+
+        Args:
+            utterance: The client's id of it.
+            new_id: Gives an entity id that was never used before.
+        """
+        self.answered: Revision | None = None
+        self._utterance = utterance
+        self._new_id = new_id
+        self._tracked: tuple[_Tracked, ...] = ()
+        self._heard_ms: float | None = None
+
+    def __len__(self) -> int:
+        return len(self._tracked)
+
+    def apply(
+        self, revision: Revision, answer: Answer, options: AnswerOptions, now: float
+    ) -> list[Event]:
+        """Take an answer; the events say what it changes, a final's last of all."""
+        kept = _filter(answer.found, options)
+        spans = [Span(s.start, s.end, s.label) for s in kept]
+        old_spans = [t.span for t in self._tracked]
+        old_text = self.answered.text.text if self.answered else ""
+        change = compare_texts(old_text, revision.text.text)
+        pairs = match_spans(old_spans, spans, change)
+        self.answered, self._heard_ms = revision, answer.heard_ms
+
+        gone = sorted(set(range(len(old_spans))) - set(pairs.values()))
+        events: list[Event] = [
+            self._retraction(
+                self._tracked[o], _reason(old_spans[o], change, answer.found, spans), now
+            )
+            for o in gone
+        ]
+        before = [self._tracked[pairs[n]] if n in pairs else None for n in range(len(spans))]
+        ids = [b.entity.id if b else self._new_id() for b in before]
+        # What was shown is followed to the end, with all that belongs to it.
+        is_told = options.interim or bool(self._tracked)
+        tracked: list[_Tracked] = []
+        for n, (span, parent) in enumerate(zip(kept, parents(spans), strict=True)):
+            parent_id = None if parent is None else ids[parent]
+            fresh = _Tracked(spans[n], _entity(revision, answer, span, ids[n], parent_id), 1, now)
+            is_news = self._carry_on(fresh, before[n], change, options, now)
+            tracked.append(fresh)
+            if is_news and is_told:
+                events.append(self._upsert(fresh, now))
+        self._tracked = tuple(tracked)
+        if revision.message.final:
+            events.append(self._final(revision, answer, now))
+        return events
+
+    def tick(self, options: AnswerOptions, now: float) -> list[Event]:
+        """Let time pass: entities that have held long enough become stable."""
+        events: list[Event] = []
+        for tracked in self._tracked:
+            if tracked.entity.status == "tentative" and self._is_stable(tracked, options, now):
+                tracked.entity = structs.replace(
+                    tracked.entity, status="stable", version=tracked.entity.version + 1
+                )
+                events.append(self._upsert(tracked, now))
+        return events
+
+    def retract_all(self, reason: RetractReason, now: float) -> list[Event]:
+        """Take everything back: the utterance is forgotten."""
+        events: list[Event] = [self._retraction(t, reason, now) for t in self._tracked]
+        self._tracked = ()
+        return events
+
+    def _carry_on(
+        self,
+        fresh: _Tracked,
+        before: _Tracked | None,
+        change: TextChange,
+        options: AnswerOptions,
+        now: float,
+    ) -> bool:
+        """Give an entity of this answer the history it has.
+
+        Returns:
+            Whether it is news to the client.
+        """
+        assert self.answered is not None
+        status: EntityStatus = "tentative"
+        if before is not None:
+            if _is_same_reading(before.span, fresh.span, change):
+                fresh.agreements, fresh.since = before.agreements + 1, before.since
+            status = before.entity.status
+        if self.answered.message.final:
+            status = "final"
+        elif status == "tentative" and self._is_stable(fresh, options, now):
+            status = "stable"
+        fresh.entity = structs.replace(fresh.entity, status=status)
+        if before is None:
+            return True
+        if _is_news(before.entity, fresh.entity):
+            version = before.entity.version + 1
+            fresh.entity = structs.replace(fresh.entity, version=version)
+            return True
+        fresh.entity = before.entity
+        return False
+
+    def _is_stable(self, tracked: _Tracked, options: AnswerOptions, now: float) -> bool:
+        assert self.answered is not None
+        evidence = Evidence(
+            agreements=tracked.agreements,
+            edge_distance=len(self.answered.text.text) - tracked.span.end,
+            confidence=tracked.entity.confidence,
+            age_ms=1000 * (now - tracked.since),
+        )
+        return is_stable(evidence, options.stabiliser)
+
+    def _upsert(self, tracked: _Tracked, now: float) -> EntityUpsert:
+        assert self.answered is not None
+        return EntityUpsert(
+            seq=_UNSEQUENCED,
+            utterance=self._utterance,
+            revision=self.answered.message.revision,
+            entity=tracked.entity,
+            behind_live_ms=self.answered.behind_live_ms(self._heard_ms, now),
+        )
+
+    def _retraction(self, tracked: _Tracked, reason: RetractReason, now: float) -> EntityRetract:
+        assert self.answered is not None
+        return EntityRetract(
+            seq=_UNSEQUENCED,
+            utterance=self._utterance,
+            revision=self.answered.message.revision,
+            id=tracked.entity.id,
+            reason=reason,
+            behind_live_ms=self.answered.behind_live_ms(self._heard_ms, now),
+        )
+
+    def _final(self, revision: Revision, answer: Answer, now: float) -> UtteranceFinal:
+        return UtteranceFinal(
+            seq=_UNSEQUENCED,
+            utterance=self._utterance,
+            revision=revision.message.revision,
+            text=revision.message.text,
+            entities=[t.entity for t in self._tracked],
+            characters=_original_times(revision.text, answer.times),
+            time_source=answer.time_source,
+            audio_used=answer.heard_ms is not None,
+            behind_live_ms=revision.behind_live_ms(answer.heard_ms, now),
+            readings=_readings(revision.text, answer.readings),
+        )
+
+
+def spread_times(start_ms: int | None, end_ms: int | None, length: int) -> CharacterTimes:
+    """Characters spread evenly over a transcript's own times, if it has both."""
+    if start_ms is None or end_ms is None or not length:
+        return ()
+    edges = [start_ms + round(i * (end_ms - start_ms) / length) for i in range(length + 1)]
+    return tuple(pairwise(edges))
+
+
+def _filter(found: Sequence[ScoredSpan], options: AnswerOptions) -> list[ScoredSpan]:
+    """The entities that the client asked for."""
+    kept = list(found)
+    if not options.nested:
+        outer = set(outermost(Span(s.start, s.end, s.label) for s in found))
+        kept = [s for s in kept if Span(s.start, s.end, s.label) in outer]
+    if options.labels is not None:
+        kept = [s for s in kept if s.label in options.labels]
+    return kept
+
+
+def _entity(
+    revision: Revision, answer: Answer, span: ScoredSpan, entity_id: str, parent: str | None
+) -> Entity:
+    """An entity as the client sees it, in the client's own offsets."""
+    text = revision.text
+    start, end = text.original_range(span.start, span.end)
+    name = answer.name_of(span)
+    return Entity(
+        id=entity_id,
+        version=1,
+        status="tentative",
+        label=span.label,
+        text=text.original[start:end],
+        start=start,
+        end=end,
+        start_utf16=int(text.utf16[start]),
+        end_utf16=int(text.utf16[end]),
+        parent=parent,
+        start_ms=answer.times[span.start][0] if answer.times else None,
+        end_ms=answer.times[span.end - 1][1] if answer.times else None,
+        time_source=answer.time_source,
+        confidence=round(min(1.0, max(0.0, float(span.confidence))), 4),
+        audio_used=answer.heard_ms is not None,
+        glossary=UNSET if name is None else True,
+        suggested_text=UNSET if name is None or name.kind == "characters" else name.name.text,
+    )
+
+
+def _is_same_reading(before: Span, after: Span, change: TextChange) -> bool:
+    """Whether an entity still gives the same label to the same characters."""
+    return (
+        before.label == after.label
+        and change.is_kept(before)
+        and change.moved(before) == frozenset(range(after.start, after.end))
+    )
+
+
+def _is_news(before: Entity, after: Entity) -> bool:
+    """Whether the client should hear of a change."""
+    return (
+        structs.replace(
+            after,
+            version=before.version,
+            confidence=before.confidence,
+            start_ms=before.start_ms,
+            end_ms=before.end_ms,
+        )
+        != before
+        or abs(after.confidence - before.confidence) >= _CONFIDENCE_STEP
+        or _moved_ms(before.start_ms, after.start_ms) >= _TIME_STEP_MS
+        or _moved_ms(before.end_ms, after.end_ms) >= _TIME_STEP_MS
+    )
+
+
+def _moved_ms(before: int | None, after: int | None) -> int:
+    # One of them unknown means another time source, which is news anyway.
+    return 0 if before is None or after is None else abs(after - before)
+
+
+def _reason(
+    old: Span, change: TextChange, found: Sequence[ScoredSpan], spans: Sequence[Span]
+) -> RetractReason:
+    """Why an old entity has no successor among ``spans``."""
+    if not change.is_kept(old):
+        return "text_changed"
+    place = change.places[old.start]
+    assert place is not None, "a kept character has a place"
+    moved = Span(place, place + old.end - old.start, old.label)
+    if any(Span(s.start, s.end, s.label) == moved for s in found):
+        return "filtered"
+    if any(s.start < moved.end and moved.start < s.end for s in spans):
+        return "superseded"
+    return "withdrawn"
+
+
+def _readings(
+    text: NormalisedText, readings: Sequence[CharacterReading] | None
+) -> list[messages.CharacterReading] | UnsetType:
+    """Readings as the client sees them, in the client's own offsets; unset if not asked for."""
+    if readings is None:
+        return UNSET
+    told: list[messages.CharacterReading] = []
+    for heard in readings:
+        if not text.is_plain(heard.index):
+            continue  # What stands there is no character that is read so, but a figure.
+        start, end = text.original_range(heard.index, heard.index + 1)
+        (reading, confidence), *others = heard.readings
+        told.append(
+            messages.CharacterReading(
+                start=start,
+                end=end,
+                start_utf16=int(text.utf16[start]),
+                end_utf16=int(text.utf16[end]),
+                text=text.original[start:end],
+                reading=reading,
+                confidence=round(confidence, 4),
+                alternatives=[
+                    messages.PossibleReading(reading=name, confidence=round(share, 4))
+                    for name, share in others
+                ],
+            )
+        )
+    return told
+
+
+def _original_times(text: NormalisedText, times: CharacterTimes) -> list[tuple[int, int]]:
+    """[start_ms, end_ms] of each code point as the client sent it.
+
+    What is not spoken (white space, punctuation) takes no time, where the last character ended. A
+    token that is said in as many characters as it is written in has their times; any other has its
+    time spread evenly.
+    """
+    if not times:
+        return []
+    spread: list[tuple[int, int]] = []
+    first = 0
+    while first < len(times):
+        start, end = text.original_range(first, first + 1)
+        last = text.normalised_range(start, end)[1]
+        now = spread[-1][1] if spread else times[0][0]
+        spread += [(now, now)] * (start - len(spread))
+        if last - first == end - start:
+            spread += times[first:last]
+        else:
+            spread += spread_times(times[first][0], times[last - 1][1], end - start)
+        first = last
+    now = spread[-1][1]
+    return spread + [(now, now)] * (len(text.original) - len(spread))

@@ -1,0 +1,1 @@
+"""Recognisers that run on a server elsewhere, each spoken to in its own dialect."""

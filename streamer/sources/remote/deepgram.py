@@ -1,0 +1,142 @@
+"""Deepgram's live transcription, and servers that speak as it does.
+
+https://developers.deepgram.com/reference/speech-to-text/listen-streaming: text comes in pieces.
+What is ``is_final`` will not change; with ``speech_final`` the speaker has paused, which ends the
+utterance.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Final
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import numpy as np
+import numpy.typing as npt
+
+from cnerta.streamer.errors import TranscriptError
+from cnerta.streamer.sources.options import read_options
+from cnerta.streamer.sources.remote.client import ServerOptions, ServerTranscript, check_url
+from cnerta.streamer.sources.remote.dialect import (
+    Address,
+    UnknownMessageError,
+    encode_samples,
+    read_object,
+)
+from cnerta.streamer.sources.utterances import Heard
+
+__all__ = ["Deepgram", "DeepgramOptions", "connect_deepgram"]
+
+DEFAULT_HOST: Final = "api.deepgram.com"
+DEFAULT_URL: Final = f"wss://{DEFAULT_HOST}/v1/listen"
+KEY_VARIABLE: Final = "DEEPGRAM_API_KEY"
+SAMPLE_RATE: Final = 16_000
+
+
+class DeepgramOptions(ServerOptions, frozen=True, kw_only=True):
+    """Options of the source ``deepgram``; the key comes from DEEPGRAM_API_KEY.
+
+    Attributes:
+        model: Which one recognises; the server's own choice if empty.
+        language: What is spoken.
+    """
+
+    model: str = ""
+    language: str = "zh-CN"
+
+
+class Deepgram:
+    """One conversation with a server of this kind."""
+
+    name = "Deepgram"
+    sample_rate = SAMPLE_RATE
+    block_ms = 100
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.over = False
+        self.complaint = ""
+        self._utterance = 0
+        self._fixed = ""
+        self._start_ms: float | None = None
+
+    def opening(self) -> Sequence[str]:
+        """Nothing: all is in the address."""
+        return ()
+
+    def audio(self, samples: npt.NDArray[np.float32]) -> bytes:
+        """Raw 16-bit samples."""
+        return encode_samples(samples, "pcm_s16le")
+
+    def closing(self) -> Sequence[str]:
+        """Ask for the rest."""
+        return ['{"type": "CloseStream"}']
+
+    def hear(self, message: str | bytes) -> Iterable[Heard]:
+        """Pieces of text, and what ends an utterance."""
+        said = read_object(message)
+        match said:
+            case {"type": "Results"}:
+                return self._results(said)
+            case {"type": "UtteranceEnd"}:
+                return self._end(None)
+            case {"type": "Metadata"}:
+                # Sent at the end, after everything else.
+                self.over = True
+                return self._end(None)
+            case {"type": "Error"} | {"err_code": _}:
+                parts = (said.get(key) for key in ("description", "message", "err_msg", "reason"))
+                self.complaint = ": ".join(str(part) for part in parts if part)
+                return ()
+            case {"type": str()}:
+                return ()  # SpeechStarted, and whatever it learns to say
+        raise UnknownMessageError("expected a type")
+
+    def _results(self, said: dict[str, object]) -> Iterable[Heard]:
+        match said.get("channel"):
+            case {"alternatives": [{"transcript": str() as text}, *_]}:
+                pass
+            case _:
+                raise UnknownMessageError("expected channel.alternatives[0].transcript")
+        end_ms = None
+        match said:
+            case {"start": int() | float() as start, "duration": int() | float() as duration}:
+                end_ms = 1_000.0 * (start + duration)
+                if text and self._start_ms is None:
+                    self._start_ms = 1_000.0 * start
+        # Words of other scripts have spaces between them, also over the seam.
+        seam = " " if self._fixed and text else ""
+        whole = self._fixed + seam + text
+        if said.get("is_final") is True:
+            self._fixed = whole
+        if said.get("speech_final") is True:
+            return self._end(end_ms)
+        heard = Heard(str(self._utterance), whole, False, self._start_ms, end_ms)
+        return [heard]
+
+    def _end(self, end_ms: float | None) -> Iterable[Heard]:
+        heard = Heard(str(self._utterance), self._fixed, True, self._start_ms, end_ms)
+        self._utterance, self._fixed, self._start_ms = self._utterance + 1, "", None
+        return [heard]
+
+
+def connect_deepgram(where: str = DEFAULT_URL, **options: str) -> ServerTranscript:
+    """Make the source ``deepgram``."""
+    given = read_options(DeepgramOptions, "deepgram", options)
+    parts = urlsplit(check_url(where, DEFAULT_URL))
+    key = os.environ.get(KEY_VARIABLE, "")
+    if parts.hostname == DEFAULT_HOST and not key:
+        raise TranscriptError(f"expected a key for {DEFAULT_HOST} in {KEY_VARIABLE}, got none")
+    query = {
+        "language": given.language,
+        "interim_results": "true",
+        **({"model": given.model} if given.model else {}),
+        **dict(parse_qsl(parts.query)),  # the address has the last word, but for the audio
+        "encoding": "linear16",
+        "sample_rate": str(SAMPLE_RATE),
+        "channels": "1",
+    }
+    url = parts._replace(query=urlencode(query)).geturl()
+    address = Address(url, headers={"Authorization": f"Token {key}"} if key else {})
+    return ServerTranscript(lambda: Deepgram(address), given)

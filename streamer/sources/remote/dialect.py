@@ -1,0 +1,97 @@
+"""How a recogniser's server is spoken to: one small class for each kind, without any I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from cnerta.streamer.audio.source import encode_pcm_s16le
+from cnerta.streamer.sources.utterances import Heard
+
+__all__ = ["Address", "Dialect", "UnknownMessageError", "encode_samples", "read_object"]
+
+Floats = npt.NDArray[np.float32]
+
+
+class UnknownMessageError(Exception):
+    """A server's message is not of this dialect; the text says what was expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server is and what it wants to know before it listens.
+
+    Attributes:
+        url: With ``ws`` or ``wss``.
+        headers: Of the HTTP request, such as an authorisation.
+        subprotocols: Offered to it.
+    """
+
+    url: str
+    headers: dict[str, str] = field(default_factory=dict)
+    subprotocols: Sequence[str] = ()
+
+
+class Dialect(Protocol):
+    """One conversation with a server. Times are milliseconds of the audio that it was sent.
+
+    Attributes:
+        name: What the kind of server is called in messages.
+        address: Where it is.
+        sample_rate: Of the audio it wants, in Hz.
+        block_ms: How much audio a message has.
+        over: Whether the server has said all it had to say.
+        complaint: The last error that the server told of, or nothing.
+    """
+
+    name: str
+    address: Address
+    sample_rate: int
+    block_ms: int
+    over: bool
+    complaint: str
+
+    def opening(self) -> Sequence[str | bytes]:
+        """What is sent before the audio."""
+        ...
+
+    def audio(self, samples: Floats) -> str | bytes:
+        """The message for some audio. samples: float32, -1 to 1, (samples,)."""
+        ...
+
+    def closing(self) -> Sequence[str | bytes]:
+        """What is sent after the audio."""
+        ...
+
+    def hear(self, message: str | bytes) -> Iterable[Heard]:
+        """Understand a message.
+
+        Raises:
+            UnknownMessageError: It is none of this dialect.
+        """
+        ...
+
+
+def read_object(message: str | bytes) -> dict[str, Any]:
+    """Read a message that is a JSON object.
+
+    Raises:
+        UnknownMessageError: It is not.
+    """
+    try:
+        value = msgspec.json.decode(message)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UnknownMessageError("expected JSON") from error
+    if not isinstance(value, dict):
+        raise UnknownMessageError("expected a JSON object")
+    return value
+
+
+def encode_samples(samples: Floats, encoding: Literal["pcm_s16le", "pcm_f32le"]) -> bytes:
+    """Encode audio as a server wants it."""
+    return encode_pcm_s16le(samples) if encoding == "pcm_s16le" else samples.astype("<f4").tobytes()

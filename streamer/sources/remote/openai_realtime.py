@@ -1,0 +1,163 @@
+"""OpenAI's Realtime API for transcription, and servers that speak as it does.
+
+https://platform.openai.com/docs/guides/realtime-transcription: audio goes in as base64 within JSON.
+The server finds the turns; text of a turn grows by ``delta`` and ends with ``completed``.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from cnerta.streamer.errors import TranscriptError
+from cnerta.streamer.sources.options import read_options
+from cnerta.streamer.sources.remote.client import ServerOptions, ServerTranscript, check_url
+from cnerta.streamer.sources.remote.dialect import (
+    Address,
+    UnknownMessageError,
+    encode_samples,
+    read_object,
+)
+from cnerta.streamer.sources.utterances import Heard
+
+__all__ = ["OpenaiRealtime", "OpenaiRealtimeOptions", "connect_openai_realtime"]
+
+DEFAULT_HOST: Final = "api.openai.com"
+DEFAULT_URL: Final = f"wss://{DEFAULT_HOST}/v1/realtime?intent=transcription"
+KEY_VARIABLE: Final = "OPENAI_API_KEY"
+EMPTY: Final = "input_audio_buffer_commit_empty"
+_TRANSCRIPTION: Final = "conversation.item.input_audio_transcription."
+
+
+class OpenaiRealtimeOptions(ServerOptions, frozen=True, kw_only=True):
+    """Options of the source ``openai-realtime``; the key comes from OPENAI_API_KEY.
+
+    Attributes:
+        model: Which one recognises.
+        language: What is spoken.
+        rate: Of the audio, in Hz.
+    """
+
+    model: str = "gpt-4o-transcribe"
+    language: str = "zh"
+    rate: int = 24_000
+
+
+@dataclass(slots=True)
+class _Turn:
+    text: str = ""
+    start_ms: float | None = None
+    end_ms: float | None = None
+
+
+class OpenaiRealtime:
+    """One conversation with a server of this kind."""
+
+    name = "an OpenAI Realtime server"
+    block_ms = 100
+
+    def __init__(self, address: Address, options: OpenaiRealtimeOptions) -> None:
+        self.address = address
+        self.sample_rate = options.rate
+        self.over = False
+        self.complaint = ""
+        self._options = options
+        self._turns: dict[str, _Turn] = {}
+        self._closing = False
+
+    def opening(self) -> Sequence[str]:
+        """Ask for transcription with turns found by the server."""
+        options = self._options
+        heard = {
+            "format": {"type": "audio/pcm", "rate": self.sample_rate},
+            "transcription": {"model": options.model, "language": options.language},
+            "turn_detection": {"type": "server_vad"},
+        }
+        session = {"type": "transcription", "audio": {"input": heard}}
+        return [msgspec.json.encode({"type": "session.update", "session": session}).decode()]
+
+    def audio(self, samples: npt.NDArray[np.float32]) -> str:
+        """16-bit samples in base64."""
+        encoded = base64.b64encode(encode_samples(samples, "pcm_s16le")).decode()
+        return f'{{"type":"input_audio_buffer.append","audio":"{encoded}"}}'
+
+    def closing(self) -> Sequence[str]:
+        """End the turn that may be open."""
+        self._closing = True
+        return ['{"type":"input_audio_buffer.commit"}']
+
+    def hear(self, message: str | bytes) -> Iterable[Heard]:
+        """Turns and their text."""
+        said = read_object(message)
+        heard: list[Heard] = []
+        match said:
+            case {"type": "input_audio_buffer.speech_started", "item_id": str() as item}:
+                self._turn(item).start_ms = _number(said.get("audio_start_ms"))
+            case {"type": "input_audio_buffer.speech_stopped", "item_id": str() as item}:
+                self._turn(item).end_ms = _number(said.get("audio_end_ms"))
+            case {"type": "input_audio_buffer.committed", "item_id": str() as item}:
+                self._turn(item)
+            case {"type": str() as kind, "item_id": str() as item, "delta": str() as delta} if (
+                kind == _TRANSCRIPTION + "delta"
+            ):
+                turn = self._turn(item)
+                turn.text += delta
+                heard.append(Heard(item, turn.text, False, turn.start_ms, None))
+            case {"type": str() as kind, "item_id": str() as item, "transcript": str() as text} if (
+                kind == _TRANSCRIPTION + "completed"
+            ):
+                turn = self._turns.pop(item, _Turn())
+                heard.append(Heard(item, text, True, turn.start_ms, turn.end_ms))
+            case {"type": str() as kind, "item_id": str() as item} if (
+                kind == _TRANSCRIPTION + "failed"
+            ):
+                turn = self._turns.pop(item, _Turn())
+                self.complaint = _told(said)
+                heard.append(Heard(item, turn.text, True, turn.start_ms, turn.end_ms))
+            case {"type": "error"}:
+                if EMPTY in str(said.get("error")):
+                    self.over = self._closing and not self._turns
+                else:
+                    self.complaint = _told(said)
+                return heard
+            case {"type": str()}:
+                return heard  # session.created and many more
+            case _:
+                raise UnknownMessageError("expected a type")
+        # What was committed at the end is the last turn.
+        self.over = self._closing and not self._turns
+        return heard
+
+    def _turn(self, item: str) -> _Turn:
+        return self._turns.setdefault(item, _Turn())
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _told(said: dict[str, object]) -> str:
+    match said.get("error"):
+        case {"message": str() as text}:
+            return text
+        case error:
+            return str(error)
+
+
+def connect_openai_realtime(where: str = DEFAULT_URL, **options: str) -> ServerTranscript:
+    """Make the source ``openai-realtime``."""
+    given = read_options(OpenaiRealtimeOptions, "openai-realtime", options)
+    url = check_url(where, DEFAULT_URL)
+    key = os.environ.get(KEY_VARIABLE, "")
+    if urlsplit(url).hostname == DEFAULT_HOST and not key:
+        raise TranscriptError(f"expected a key for {DEFAULT_HOST} in {KEY_VARIABLE}, got none")
+    address = Address(url, headers={"Authorization": f"Bearer {key}"} if key else {})
+    return ServerTranscript(lambda: OpenaiRealtime(address, given), given)

@@ -1,0 +1,341 @@
+"""Draws a session: a moment of it for the live view, or single lines for the plain one.
+
+Entities have a colour by type. An outer entity is a block of that colour followed by its type, an
+inner one is underlined within it. What may still change is in italics; what is final is bold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from msgspec import UNSET
+from rich.cells import cell_len
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from cnerta.models.errors import CnertaError
+from cnerta.streamer.outputs.view_state import Caption, ViewState, fitting
+from cnerta.streamer.terminal.keyboard import Key
+from cnerta.streamer.terminal.timeline import SILENT_DBFS, Spoken, draw_timeline
+from cnerta.streamer.wire.messages import Entity, SessionSummary
+
+__all__ = [
+    "bracketed",
+    "complain",
+    "draw_caption",
+    "entity_line",
+    "entity_name",
+    "entity_span",
+    "format_time",
+    "has_colour",
+    "highlighted",
+    "label_text",
+    "printable",
+    "readings_line",
+    "render",
+    "summary_line",
+]
+
+LABEL_COLOURS = {"PER": "bright_magenta", "LOC": "bright_green", "ORG": "bright_cyan"}
+OTHER_COLOUR = "bright_yellow"
+
+NARROW_WIDTH = 64
+VERY_NARROW_WIDTH = 40
+"""Below these the entity list leaves out what matters least."""
+OUTER_COLUMNS = 4
+"""Border and padding of a panel, both sides."""
+FIXED_LINES = 7
+"""Two panels' borders, the header, the heads of the entity list, and the line of the cursor."""
+TIMELINE_LINES = 2
+LOW_HEIGHT = 14
+"""Below this there is no time line."""
+METER_CELLS = 8
+
+
+def format_time(at_ms: float) -> str:
+    """Write a time on the audio clock as minutes and seconds: ``1:02.34``."""
+    minutes, hundredths = divmod(round(at_ms / 10), 6_000)
+    return f"{minutes}:{hundredths // 100:02d}.{hundredths % 100:02d}"
+
+
+def _colour(label: str) -> str:
+    return LABEL_COLOURS.get(label, OTHER_COLOUR)
+
+
+def printable(text: str) -> str:
+    """Replace control characters one for one: a terminal must not obey a transcript."""
+    return "".join(
+        character if character.isprintable() or character == " " else "\N{REPLACEMENT CHARACTER}"
+        for character in text
+    )
+
+
+def complain(console: Console, error: CnertaError) -> None:
+    """Say why a command failed."""
+    console.print(
+        f"cnerta-stream: {printable(str(error))}",
+        style="bold red",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def highlighted(caption: Caption) -> Text:
+    """Draw a caption: outer entities as blocks with their type, inner ones underlined."""
+    text = Text(printable(caption.text), style="bold" if caption.final else "italic")
+    entities = fitting(caption)
+    for entity in entities:
+        certain = "bold" if entity.status == "final" else "italic"
+        if entity.parent is None:
+            style = f"not dim {certain} black on {_colour(entity.label)}"
+        else:
+            style = "underline"
+        text.stylize(style, entity.start, entity.end)
+    drawn = Text(overflow="fold")
+    at = 0
+    for entity in entities:
+        if entity.parent is None and entity.end > at:
+            drawn.append_text(text[at : entity.end])
+            label_style = f"not bold not italic {_colour(entity.label)}"
+            drawn.append(f"{printable(entity.label)} ", style=label_style)
+            at = entity.end
+    drawn.append_text(text[at:])
+    return drawn
+
+
+def bracketed(caption: Caption) -> str:
+    """Write a caption with its entities in brackets: ``[ORG [LOC 北京]大学]``."""
+    opening: dict[int, list[Entity]] = {}
+    closing: dict[int, int] = {}
+    for entity in fitting(caption):
+        opening.setdefault(entity.start, []).append(entity)
+        closing[entity.end] = closing.get(entity.end, 0) + 1
+    parts: list[str] = []
+    for index, character in enumerate(printable(caption.text)):
+        parts.append("]" * closing.get(index, 0))
+        parts.extend(f"[{printable(entity.label)} " for entity in opening.get(index, []))
+        parts.append(character)
+    parts.append("]" * closing.get(len(caption.text), 0))
+    return "".join(parts)
+
+
+def readings_line(caption: Caption) -> str:
+    """Write how characters were pronounced: ``reading 长 zhang3 98%, 行 hang2 91%``."""
+    told = (
+        f"{printable(heard.text)} {printable(heard.reading)} {heard.confidence:.0%}"
+        for heard in caption.readings
+    )
+    return "reading " + ", ".join(told)
+
+
+def draw_caption(caption: Caption, console: Console) -> Text:
+    """Draw a caption with blocks of colour, or with brackets where there is no colour."""
+    return highlighted(caption) if has_colour(console) else Text(bracketed(caption))
+
+
+def has_colour(console: Console) -> bool:
+    """Whether a console shows colours."""
+    return console.color_system is not None and not console.no_color
+
+
+def label_text(label: str) -> Text:
+    """Draw an entity type in its colour."""
+    return Text(printable(label), style=_colour(label))
+
+
+def entity_span(entity: Entity) -> str:
+    """Write when an entity was spoken, or a dash."""
+    if entity.start_ms is None or entity.end_ms is None:
+        return "-"
+    return f"{format_time(entity.start_ms)}-{format_time(entity.end_ms)}"
+
+
+def _meter(dbfs: float) -> Text:
+    share = 0.0 if dbfs <= SILENT_DBFS else min(1.0, 1.0 - dbfs / SILENT_DBFS)
+    lit = round(share * METER_CELLS)
+    return Text("█" * lit, style="green").append("░" * (METER_CELLS - lit), style="dim")
+
+
+def _header(state: ViewState, width: int) -> Table:
+    header = Table.grid(expand=True, padding=(0, 1))
+    header.add_column(no_wrap=True, overflow="ellipsis", ratio=1, min_width=8)
+    header.add_column(no_wrap=True, justify="right", overflow="ellipsis")
+    left = Text().append(state.status, style="bold green" if state.status == "live" else "bold")
+    if state.model and width >= NARROW_WIDTH:
+        left.append(f"  {printable(state.model)}", style="dim")
+    meter = Text(state.source, "bold yellow") if state.source else _meter(state.level_dbfs)
+    right = Text.assemble(meter, f" {format_time(state.heard_ms)}")
+    if state.behind_live_ms is not None:
+        right.append(f"  {state.behind_live_ms} ms behind", style="dim")
+    header.add_row(left, right)
+    return header
+
+
+def _entity_table(captions: Sequence[Caption], width: int, rows: int) -> Table:
+    wide, narrow = width >= NARROW_WIDTH, width < VERY_NARROW_WIDTH
+    table = Table(box=None, expand=True, pad_edge=False, header_style="dim")
+    table.add_column("type", no_wrap=True)
+    table.add_column("entity", ratio=1, no_wrap=True, overflow="ellipsis", min_width=8)
+    table.add_column("at" if narrow else "audio time", no_wrap=True)
+    if not narrow:
+        table.add_column("sure", justify="right", no_wrap=True)
+    if wide:
+        table.add_column("latency", justify="right", no_wrap=True)
+        table.add_column("status", no_wrap=True)
+    listed = [(caption, entity) for caption in captions for entity in caption.entities]
+    for caption, entity in listed[-rows:] if rows > 0 else []:
+        latency_ms = caption.latency_ms(entity.id)
+        name = Text("└ " if entity.parent is not None else "").append(entity_name(entity))
+        cells: list[RenderableType] = [
+            label_text(entity.label),
+            name,
+            entity_span(entity).split("-")[0] if narrow else entity_span(entity),
+        ]
+        if not narrow:
+            cells.append(f"{entity.confidence:.0%}")
+        if wide:
+            cells += ["" if latency_ms is None else f"{latency_ms} ms", entity.status]
+        table.add_row(*cells, style="italic dim" if entity.status == "tentative" else "")
+    return table
+
+
+def render(
+    state: ViewState,
+    width: int,
+    height: int,
+    *,
+    coloured: bool = True,
+    keys: Sequence[Key] = (),
+    explained: bool = False,
+) -> RenderableType:
+    """Draw one moment of a session.
+
+    Args:
+        state: The moment.
+        width: Columns there are.
+        height: Lines there are.
+        coloured: Whether colours can be seen; brackets take their place.
+        keys: What can be pressed.
+        explained: Whether to explain the keys and the picture instead of showing captions.
+    """
+    inner = max(2, width - OUTER_COLUMNS)
+    framed = Panel if not keys else partial(Panel, subtitle=_keys_line(keys, inner))
+    notes: list[Text] = []
+    if state.notice:
+        style = "yellow"
+        notes.append(Text(printable(state.notice), style, no_wrap=True, overflow="ellipsis"))
+    if state.summary is not None:
+        notes.append(Text(summary_line(state.summary), "bold", no_wrap=True, overflow="ellipsis"))
+    room = max(2, height - FIXED_LINES - len(notes))
+    timeline: list[Text] = []
+    if height >= LOW_HEIGHT and inner >= NARROW_WIDTH:
+        timeline = draw_timeline(
+            state.levels, _spoken(state.captions), state.heard_ms, inner, format_time
+        )
+        room -= TIMELINE_LINES
+    entities = sum(len(caption.entities) for caption in state.captions)
+    lines: list[Text] = []
+    for caption in state.captions:
+        drawn = highlighted(caption) if coloured else Text(bracketed(caption))
+        lines += _folded(drawn, max(2, inner - OUTER_COLUMNS))
+        if caption.readings:
+            lines += _folded(Text(readings_line(caption), "dim"), max(2, inner - OUTER_COLUMNS))
+    lines = lines[-max(room // 2, room - entities) :]
+    if explained:
+        lines = _explanation(keys, coloured=coloured)[: max(1, room)]
+    captions = Group(*lines) if lines else Text("waiting for speech …", style="dim")
+    parts: list[RenderableType] = [
+        _header(state, inner),
+        *timeline,
+        Panel(captions, title="help" if explained else "captions"),
+        _entity_table(state.captions, inner, room - max(1, len(lines))),
+        *notes,
+    ]
+    return framed(Group(*parts), title="cnerta-stream", title_align="left", border_style="dim")
+
+
+def _keys_line(keys: Sequence[Key], width: int) -> str:
+    """Name the keys, as many as fit."""
+    line = ""
+    for key in keys:
+        longer = f"{line}{' · ' if line else ''}{key.name} {key.does}"
+        if cell_len(longer) > width - OUTER_COLUMNS:
+            break
+        line = longer
+    return line
+
+
+def _explanation(keys: Sequence[Key], *, coloured: bool) -> list[Text]:
+    """Say what the keys do and what the picture means."""
+    lines = [Text(f"{key.name}  {key.does}") for key in keys]
+    if coloured:
+        outer = Text.assemble((" 北京大学 ", f"black on {_colour('ORG')}"), ("ORG", _colour("ORG")))
+        lines.append(outer.append("  an entity and its type"))
+        lines.append(Text.assemble(("北京", "underline"), "  one inside another"))
+    else:
+        lines.append(Text("[ORG [LOC 北京]大学]  entities and their types, one inside another"))
+    lines.append(
+        Text.assemble(("italics", "italic"), "  may still change; ", ("bold", "bold"), " is final")
+    )
+    return lines
+
+
+def _spoken(captions: Sequence[Caption]) -> list[Spoken]:
+    """The outermost entities, for the time line."""
+    return [
+        Spoken(
+            printable(entity.text),
+            entity.start_ms,
+            entity.end_ms,
+            f"{'' if entity.status == 'final' else 'italic '}{_colour(entity.label)}",
+        )
+        for caption in captions
+        for entity in caption.entities
+        if entity.parent is None and entity.start_ms is not None and entity.end_ms is not None
+    ]
+
+
+def _folded(text: Text, width: int) -> list[Text]:
+    """Break at the edge, wherever that is: Chinese has no spaces, and the height must be known."""
+    breaks: list[int] = []
+    cells = 0
+    for index, character in enumerate(text.plain):
+        cells += cell_len(character)
+        if cells > width:
+            breaks.append(index)
+            cells = cell_len(character)
+    return list(text.divide(breaks))
+
+
+def summary_line(summary: SessionSummary) -> str:
+    """Write the end of a session in one line."""
+    utterances = _counted(summary.utterances, "utterance", "utterances")
+    entities = _counted(summary.entities, "entity", "entities")
+    dropped = _counted(summary.dropped_interims, "interim", "interims")
+    audio = format_time(summary.audio_ms)
+    return f"{utterances}, {entities} in {audio} of audio; {dropped} dropped"
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
+
+
+def entity_name(entity: Entity) -> str:
+    """What an entity is called, and what the glossary calls it where that is something else."""
+    suggested = entity.suggested_text
+    name = printable(entity.text)
+    return name if suggested is UNSET else f"{name} → {printable(suggested)}?"
+
+
+def entity_line(entity: Entity, latency_ms: int | None) -> Text:
+    """Write an entity in one line."""
+    inner = "└ " if entity.parent is not None else ""
+    line = Text("  ").append_text(label_text(entity.label))
+    line.append(f"  {inner}{entity_name(entity)}  {entity_span(entity)}  {entity.confidence:.0%}")
+    if latency_ms is not None:
+        line.append(f"  after {latency_ms} ms", style="dim")
+    return line

@@ -1,0 +1,74 @@
+"""The engine in this process, behind the client's own interface."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cnerta.models.errors import BundleError
+from cnerta.streamer.client.local import LocalConnection
+from cnerta.streamer.errors import ServerUnreachableError
+from cnerta.streamer.wire.messages import (
+    ErrorMessage,
+    SessionFinish,
+    SessionStart,
+    SessionSummary,
+    Transcript,
+    UtteranceFinal,
+)
+
+
+async def everything(connection: LocalConnection) -> list[Any]:
+    messages: list[Any] = []
+    async with asyncio.timeout(20):
+        while not (messages and isinstance(messages[-1], SessionSummary | ErrorMessage)):
+            messages.append(await connection.receive())
+    return messages
+
+
+async def test_a_stream_in_this_process(model: Any, kit: SimpleNamespace) -> None:
+    async with LocalConnection(model) as connection:
+        await connection.send(SessionStart())
+        await connection.send_audio(kit.speak("他在北京"))
+        await connection.send(Transcript(utterance="u1", revision=1, final=True, text="他在北京"))
+        await connection.send(SessionFinish())
+        messages = await everything(connection)
+        (answer,) = [m for m in messages if isinstance(m, UtteranceFinal)]
+        assert answer.audio_used
+        with pytest.raises(ServerUnreachableError):
+            await connection.receive()
+        with pytest.raises(ServerUnreachableError):
+            await connection.send(SessionFinish())
+
+
+async def test_audio_waits_for_the_engine_not_for_the_clock(
+    model: Any, kit: SimpleNamespace
+) -> None:
+    async with LocalConnection(model) as connection:
+        await connection.send(SessionStart())
+        async with asyncio.timeout(30):
+            for _ in range(40):
+                await connection.send_audio(kit.silence(10_000))
+        await connection.send_audio(kit.speak("他在北京"))
+        await connection.send(Transcript(utterance="u1", revision=1, final=True, text="他在北京"))
+        await connection.send(SessionFinish())
+        messages = await everything(connection)
+    assert [m.audio_used for m in messages if isinstance(m, UtteranceFinal)] == [True]
+    assert messages[-1].audio_ms == 400_640
+    assert model.encoded_samples == 400_640 * 16
+
+
+async def test_a_mistake_is_an_error_message(model: Any) -> None:
+    async with LocalConnection(model) as connection:
+        await connection.send(Transcript(utterance="u1", revision=1, final=True, text="他"))
+        (error,) = await everything(connection)
+        assert (error.code, error.name) == (4400, "not_started")
+
+
+async def test_a_missing_bundle_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="expected"):
+        await LocalConnection.open(tmp_path / "nothing")

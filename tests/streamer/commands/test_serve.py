@@ -1,0 +1,150 @@
+"""``cnerta-serve`` as a program: it starts, stops, and says why when it cannot."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from websockets.sync.client import connect
+
+MODULE = [sys.executable, "-m", "cnerta.streamer.commands.serve"]
+
+
+def run(*arguments: str | Path, code: str | None = None) -> subprocess.CompletedProcess[str]:
+    command = MODULE if code is None else [sys.executable, "-c", code]
+    return subprocess.run(
+        [*command, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.fixture
+def server(tiny_bundle: Path) -> Iterator[tuple[subprocess.Popen[str], int, float]]:
+    """A running server, its port, and the seconds it took to listen."""
+    began = time.monotonic()
+    with subprocess.Popen(
+        [*MODULE, "--port", "0", "--bundle", str(tiny_bundle), "--device", "cpu"],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        port = 0
+        log = []
+        while not port:
+            line = process.stderr.readline()
+            log.append(line)
+            assert line, f"the server ended: {log}"
+            found = re.search(r"listening on \S+ port (\d+), bundle tiny on (\w+)", line)
+            if found:
+                port = int(found[1])
+                assert found[2] == "CPUExecutionProvider"
+        yield process, port, time.monotonic() - began
+        process.kill()
+
+
+def test_it_serves_and_stops_in_order(server: tuple[subprocess.Popen[str], int, float]) -> None:
+    process, port, _ = server
+    with connect(f"ws://127.0.0.1:{port}/v1/stream", proxy=None) as stream:
+        stream.send('{"type":"session.start","version":1}')
+        assert json.loads(stream.recv())["type"] == "session.ready"
+        stream.send(
+            '{"type":"transcript","utterance":"u","revision":1,"final":true,"text":"北京大学"}'
+        )
+        while json.loads(stream.recv())["type"] != "utterance.final":
+            pass
+        process.send_signal(signal.SIGTERM)
+        kinds = [json.loads(message)["type"] for message in stream]
+        assert kinds == ["session.going_away", "error"]
+        assert stream.close_code == 1001
+    assert process.wait(10) == 0
+    assert process.stderr is not None
+    rest = process.stderr.read()
+    assert "stopping" in rest
+    assert "北京" not in rest
+    assert "Traceback" not in rest
+
+
+def test_it_is_light(server: tuple[subprocess.Popen[str], int, float]) -> None:
+    _, port, seconds = server
+    with connect(f"ws://127.0.0.1:{port}/v1/stream", proxy=None) as stream:
+        stream.send('{"type":"session.start","version":1}')
+        stream.send(bytes(32_000))
+        stream.send('{"type":"session.finish"}')
+        list(stream)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
+        metrics = response.read().decode()
+    resident = re.search(r"^process_resident_memory_bytes (\S+)$", metrics, re.MULTILINE)
+    # Prometheus' own client reads it on Linux only.
+    assert resident is not None or sys.platform != "linux"
+    assert resident is None or float(resident[1]) < 250 * 2**20
+    # The bound is 2 s on an idle machine; this leaves room for a busy one.
+    assert seconds < 6
+
+
+def test_a_taken_port(tiny_bundle: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        result = run("--port", str(port), "--bundle", tiny_bundle)
+    assert result.returncode == 3
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith(f"cnerta-serve: expected 127.0.0.1 port {port} to be free")
+    assert "Traceback" not in result.stderr
+
+
+def test_a_missing_bundle(tmp_path: Path) -> None:
+    result = run("--bundle", tmp_path / "nothing")
+    assert result.returncode == 8
+    assert "cnerta-serve: expected" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("harm", ["truncated graph", "truncated manifest", "schema", "no graph"])
+def test_a_damaged_bundle(tiny_bundle: Path, tmp_path: Path, harm: str) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, bundle)
+    manifest, graph = bundle / "bundle.json", bundle / "tagger.onnx"
+    if harm == "truncated graph":
+        graph.write_bytes(graph.read_bytes()[:-100])
+    elif harm == "truncated manifest":
+        manifest.write_bytes(manifest.read_bytes()[:-100])
+    elif harm == "schema":
+        content = json.loads(manifest.read_text())
+        manifest.write_text(json.dumps(content | {"schema_version": 999}))
+    else:
+        graph.unlink()
+    result = run("--bundle", bundle)
+    assert result.returncode == 8
+    assert "cnerta-serve: expected" in result.stderr
+    assert ", got" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_no_onnx_runtime(tiny_bundle: Path) -> None:
+    code = (
+        "import sys; sys.modules['onnxruntime'] = None\n"
+        "from cnerta.streamer.commands.serve import main; main()\n"
+    )
+    result = run("--bundle", tiny_bundle, code=code)
+    assert result.returncode == 9
+    assert "cnerta-stream[cpu]" in result.stderr
+    assert "cnerta-stream[gpu]" in result.stderr
+
+
+def test_help_names_the_options_and_exit_codes() -> None:
+    result = run("--help")
+    assert result.returncode == 0
+    for word in ("--bundle", "--device", "--threads", "--max-sessions", "Exit codes"):
+        assert word in result.stdout
+    assert run("--port", "70000").returncode == 2

@@ -1,0 +1,255 @@
+"""Batches: what goes together, in which order, and what one failure leaves alone."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cnerta.models.runtime.inference import AcousticState
+from cnerta.streamer.serving.batcher import Batcher
+from cnerta.streamer.serving.engine import Encoded, Engine, TaggedWork, describe_failure
+from cnerta.streamer.serving.hosted_session import HostedSession
+from cnerta.streamer.session.connection import ServedModel, ServerProtocol
+from cnerta.streamer.session.limits import ConnectionLimits
+from cnerta.streamer.session.work import EncodeWork, TagWork
+from cnerta.streamer.wire.messages import ErrorMessage, SessionStart, Transcript, UtteranceFinal
+
+
+def chunk(model: Any, frames: int, value: float = 0.0) -> EncodeWork:
+    samples = np.full(640 * frames, value, np.float32)
+    return EncodeWork(samples, AcousticState.initial(model.bundle.geometry))
+
+
+def text(content: str, frames: int = 0) -> TagWork:
+    return TagWork((content,), (np.zeros((frames, 2), np.float32),), 0)
+
+
+def test_chunks_of_one_length_go_together_and_results_keep_their_order(model: Any) -> None:
+    work = [chunk(model, 8, 0.1), chunk(model, 3, 0.2), chunk(model, 8, 0.3)]
+    results = Engine(model).encode(work)
+    levels = [r.frames[0, 0] for r in results if isinstance(r, Encoded)]
+    np.testing.assert_allclose(levels, [0.1, 0.2, 0.3], rtol=1e-5)
+    assert sorted(model.encode_batches) == [(1, 3), (2, 8)]
+
+
+def test_batches_have_a_bound(model: Any) -> None:
+    Engine(model, max_batch=4).encode([chunk(model, 8)] * 10)
+    assert [batch for batch, _ in model.encode_batches] == [4, 4, 2]
+
+
+def test_short_windows_are_not_padded_to_long_ones(model: Any) -> None:
+    calls: list[list[int]] = []
+    plain = model.tag
+
+    def tag(texts: list[str], frames: list[Any]) -> Any:
+        calls.append([len(f) for f in frames])
+        return plain(texts, frames)
+
+    model.tag = tag
+    lengths = [0, 10, 40, 1500, 1400, 100, 120, 0]
+    results = Engine(model).tag([text("他", n) for n in lengths])
+    assert len(results) == len(lengths)
+    assert sorted(sorted(call) for call in calls) == [[0, 0], [10, 40], [100, 120], [1400, 1500]]
+
+
+def test_pieces_come_back_to_their_text(model: Any) -> None:
+    none = np.zeros((0, 2), np.float32)
+    pieces = TagWork(("去上海", "在北京"), (none, none), 0)
+    results = Engine(model).tag([text("张三"), pieces, TagWork((), (), 0)])
+    found = [[len(t.spans) for t in r.results] for r in results if isinstance(r, TaggedWork)]
+    assert found == [[1], [1, 1], []]
+
+
+def test_only_the_item_at_fault_fails(model: Any) -> None:
+    model.poison = "毒"
+    results = Engine(model).tag([text("北京"), text("毒"), text("上海")])
+    assert [isinstance(r, Exception) for r in results] == [False, True, False]
+
+
+def test_a_failure_is_described_without_the_text() -> None:
+    def quote(content: str) -> None:
+        raise ValueError(f"cannot say {content}")
+
+    try:
+        quote("北京大学")
+    except ValueError as error:
+        described = describe_failure(error)
+    assert "ValueError" in described
+    assert "quote" in described
+    assert "北京" not in described
+
+
+# --- across sessions ------------------------------------------------------------------------------
+
+
+class Gate:
+    """Holds the engine's thread in its first call until it is opened."""
+
+    def __init__(self, model: Any) -> None:
+        self.entered = threading.Event()
+        self._open = threading.Event()
+        self.texts: list[list[str]] = []
+        plain = model.tag
+
+        def tag(texts: list[str], frames: list[Any]) -> Any:
+            self.texts.append(list(texts))
+            self.entered.set()
+            assert self._open.wait(10)
+            return plain(texts, frames)
+
+        model.tag = tag
+
+    def open(self) -> None:
+        self._open.set()
+
+
+def host(model: Any, batcher: Batcher) -> HostedSession:
+    now = asyncio.get_running_loop().time()
+    protocol = ServerProtocol(
+        ServedModel(model.bundle, model.device), ConnectionLimits(), "test", now
+    )
+    session = HostedSession(protocol, batcher)
+    session.receive_message(SessionStart())
+    protocol.next_message()
+    return session
+
+
+def say(session: HostedSession, content: str, revision: int, *, final: bool = False) -> None:
+    session.receive_message(Transcript(utterance="u", revision=revision, final=final, text=content))
+
+
+async def until_final(session: HostedSession) -> UtteranceFinal:
+    async with asyncio.timeout(10):
+        while True:
+            message = await session.next_message()
+            assert message is not None, "expected a final before the end"
+            assert not isinstance(message, ErrorMessage), message
+            if isinstance(message, UtteranceFinal):
+                return message
+
+
+async def test_what_comes_while_the_engine_is_busy_is_one_batch_finals_first(model: Any) -> None:
+    gate = Gate(model)
+    batcher = Batcher(Engine(model))
+    first = host(model, batcher)
+    say(first, "他", 1, final=True)
+    assert await asyncio.to_thread(gate.entered.wait, 10)
+    others = [host(model, batcher) for _ in range(5)]
+    for number, session in enumerate(others):
+        say(session, "在北京", 1)
+        say(session, "在上海", 2, final=number == 4)
+    assert gate.texts == [["他"]], "an idle engine starts at once"
+    gate.open()
+    await until_final(others[4])
+    for session in others[:4]:
+        say(session, "在上海了", 3, final=True)
+    await asyncio.gather(*(until_final(s) for s in others[:4]))
+    await batcher.close()
+    assert gate.texts[1] == ["在上海"] * 5, "overtaken interims never reach the engine"
+    assert [s.protocol.session.dropped_interims for s in others if s.protocol.session] == [1] * 5
+
+
+async def test_urgent_sessions_do_not_wait_for_a_full_batch_of_others(model: Any) -> None:
+    gate = Gate(model)
+    batcher = Batcher(Engine(model), max_batch=2)
+    first = host(model, batcher)
+    say(first, "他", 1)
+    assert await asyncio.to_thread(gate.entered.wait, 10)
+    interims = [host(model, batcher) for _ in range(6)]
+    for session in interims:
+        say(session, "在北京", 1)
+    urgent = host(model, batcher)
+    say(urgent, "去上海", 1, final=True)
+    gate.open()
+    await until_final(urgent)
+    await batcher.close()
+    assert gate.texts[1][0] == "去上海"
+
+
+async def test_a_failing_session_does_not_harm_its_neighbours(
+    model: Any, kit: SimpleNamespace
+) -> None:
+    model.poison = "毒"
+    batcher = Batcher(Engine(model))
+    good, bad, buggy = (host(model, batcher) for _ in range(3))
+    assert buggy.protocol.session is not None
+    buggy.protocol.session._tag_work = None  # type: ignore[method-assign, assignment]
+    for session, content in ((bad, "毒"), (buggy, "他"), (good, "在北京")):
+        say(session, content, 1, final=True)
+    assert [e.text for e in (await until_final(good)).entities] == ["北京"]
+    for session in (bad, buggy):
+        async with asyncio.timeout(10):
+            error = await session.next_message()
+            assert isinstance(error, ErrorMessage)
+            assert error.code == 1011
+            assert await session.next_message() is None
+    good.receive(kit.speak("在北京"))
+    await batcher.close()
+
+
+@pytest.mark.parametrize("results", [OSError("no thread"), []])
+async def test_a_batch_that_fails_as_a_whole_ends_its_sessions_and_no_others(
+    model: Any, kit: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, results: Any
+) -> None:
+    """Whether the engine raises or gives too few results; the other lane goes on."""
+    engine = Engine(model)
+    plain = engine.tag
+
+    def tag(work: Any) -> Any:
+        if any("毒" in text for item in work for text in item.texts):
+            if isinstance(results, Exception):
+                raise results
+            return results
+        return plain(work)
+
+    monkeypatch.setattr(engine, "tag", tag)
+    batcher = Batcher(engine)
+    bad, good = host(model, batcher), host(model, batcher)
+    good.receive(kit.speak("在北京"))
+    say(bad, "毒", 1, final=True)
+    async with asyncio.timeout(10):
+        error = await bad.next_message()
+    assert isinstance(error, ErrorMessage)
+    assert error.code == 1011
+    say(good, "在北京", 1, final=True)
+    assert (await until_final(good)).audio_used
+    await batcher.close()
+
+
+async def test_overload_is_seen_while_work_waits(model: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("cnerta.streamer.serving.batcher._OVERLOADED_S", 0.02)
+    gate = Gate(model)
+    batcher = Batcher(Engine(model))
+    first, second = host(model, batcher), host(model, batcher)
+    assert not batcher.is_overloaded
+    say(first, "他", 1, final=True)
+    assert await asyncio.to_thread(gate.entered.wait, 10)
+    say(second, "他", 1, final=True)
+    await asyncio.sleep(0.05)
+    assert batcher.is_overloaded
+    gate.open()
+    await until_final(second)
+    say(first, "在", 2)
+    await asyncio.sleep(0.05)
+    assert not batcher.is_overloaded
+    await batcher.close()
+
+
+async def test_a_session_that_left_is_not_asked_for_work(model: Any) -> None:
+    gate = Gate(model)
+    batcher = Batcher(Engine(model))
+    first, gone = host(model, batcher), host(model, batcher)
+    say(first, "他", 1, final=True)
+    assert await asyncio.to_thread(gate.entered.wait, 10)
+    say(gone, "在北京", 1, final=True)
+    gone.disconnect()
+    gate.open()
+    await until_final(first)
+    await batcher.close()
+    assert gate.texts == [["他"]]
+    assert await gone.next_message() is None

@@ -1,0 +1,529 @@
+"""The server over real sockets on this machine, each on a port of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from cnerta.models.runtime.inference import Model
+from cnerta.streamer.serving.server import _FRAMES_A_TURN, AddressError, Server, ServerOptions
+from cnerta.streamer.session.limits import ConnectionLimits
+from cnerta.streamer.wire.messages import (
+    AudioFormat,
+    ClientMessage,
+    EntityUpsert,
+    ErrorMessage,
+    ServerMessage,
+    SessionFinish,
+    SessionGoingAway,
+    SessionReady,
+    SessionStart,
+    SessionSummary,
+    Transcript,
+    UtteranceFinal,
+    WarningMessage,
+    decode_server,
+    encode,
+)
+
+
+@contextlib.asynccontextmanager
+async def serving(model: Any, **options: Any) -> AsyncIterator[Server]:
+    async with Server(model, ServerOptions(**options)) as server:
+        await server.start()
+        yield server
+
+
+class Client:
+    """A client that speaks messages."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.socket = socket
+
+    async def send(self, *messages: ClientMessage | bytes | str) -> Client:
+        for message in messages:
+            raw = isinstance(message, bytes | str)
+            await self.socket.send(message if raw else encode(message), text=None if raw else True)
+        return self
+
+    async def rest(self) -> list[ServerMessage]:
+        """Everything until the connection closes."""
+        messages: list[ServerMessage] = []
+        async with asyncio.timeout(20):
+            with contextlib.suppress(ConnectionClosed):
+                while True:
+                    messages.append(decode_server(await self.socket.recv()))
+        return messages
+
+    async def until(self, kind: type) -> Any:
+        async with asyncio.timeout(20):
+            while True:
+                message = decode_server(await self.socket.recv())
+                if isinstance(message, kind):
+                    return message
+
+
+@contextlib.asynccontextmanager
+async def client(server: Server, **options: Any) -> AsyncIterator[Client]:
+    url = f"ws://127.0.0.1:{server.port}/v1/stream"
+    async with connect(url, proxy=None, compression=None, **options) as socket:
+        yield Client(socket)
+
+
+def final(text: str, utterance: str = "u1", revision: int = 1, **times: int) -> Transcript:
+    return Transcript(utterance=utterance, revision=revision, final=True, text=text, **times)
+
+
+async def get(server: Server, path: str, method: str = "GET") -> tuple[int, str, bytes]:
+    def fetch() -> tuple[int, str, bytes]:
+        request = urllib.request.Request(f"http://127.0.0.1:{server.port}{path}", method=method)
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(request, timeout=10) as response:
+                return response.status, response.headers["Content-Type"], response.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.headers.get("Content-Type", ""), error.read()
+
+    return await asyncio.to_thread(fetch)
+
+
+async def still_serves(server: Server, kit: SimpleNamespace) -> bool:
+    """A fresh client gets its answer."""
+    async with client(server) as good:
+        await good.send(SessionStart(), kit.speak("他在北京"), final("他在北京"), SessionFinish())
+        messages = await good.rest()
+        answers = [m for m in messages if isinstance(m, UtteranceFinal)]
+        return (
+            len(answers) == 1
+            and answers[0].audio_used
+            and [e.text for e in answers[0].entities] == ["北京"]
+            and isinstance(messages[-1], SessionSummary)
+            and good.socket.close_code == 1000
+        )
+
+
+# --- the way through ------------------------------------------------------------------------------
+
+
+async def test_a_stream_from_start_to_summary(model: Any, kit: SimpleNamespace) -> None:
+    async with serving(model) as server, client(server) as stream:
+        await stream.send(SessionStart())
+        assert isinstance(await stream.until(SessionReady), SessionReady)
+        await stream.send(kit.speak("他在北京") + kit.silence(320))
+        await stream.send(Transcript(utterance="u1", revision=1, final=False, text="他在北"))
+        await stream.send(Transcript(utterance="u1", revision=2, final=False, text="他在北京"))
+        first = await stream.until(EntityUpsert)
+        assert first.entity.text == "北京"
+        await stream.send(final("他在北京", revision=3), SessionFinish())
+        messages = await stream.rest()
+        (answer,) = [m for m in messages if isinstance(m, UtteranceFinal)]
+        assert answer.audio_used
+        assert answer.entities[0].id == first.entity.id
+        assert isinstance(messages[-1], SessionSummary)
+        assert stream.socket.close_code == 1000
+
+
+async def test_many_streams_at_once_keep_apart(model: Any, kit: SimpleNamespace) -> None:
+    texts = ["他在北京", "她去上海", "张三李四", "在南京市"] * 6
+
+    async def one(server: Server, text: str) -> list[str]:
+        async with client(server) as stream:
+            await stream.send(SessionStart(nested=False))
+            for number in range(1, 4):
+                spoken = "去" * number + text
+                data = kit.speak(spoken) + kit.silence(200)
+                for at in range(0, len(data), 3200):
+                    await stream.send(data[at : at + 3200])
+                await stream.send(final(spoken, f"u{number}"))
+            await stream.send(SessionFinish())
+            answers = [m for m in await stream.rest() if isinstance(m, UtteranceFinal)]
+            assert [a.utterance for a in answers] == ["u1", "u2", "u3"]
+            assert all(a.audio_used for a in answers)
+            return [e.text for a in answers for e in a.entities]
+
+    async with serving(model) as server:
+        results = await asyncio.gather(*(one(server, text) for text in texts))
+    expected = {"他在北京": ["北京"], "她去上海": ["上海"], "张三李四": ["张三", "李四"]}
+    for text, found in zip(texts, results, strict=True):
+        assert found == expected.get(text, ["南京市"]) * 3
+    # Three utterances of 1+n, 2+n and 3+n characters and a pause, whole frames, each once.
+    samples = sum(sum(4 * 640 * (n + len(t)) + 3200 for n in (1, 2, 3)) for t in texts)
+    assert model.encoded_samples == samples
+    assert max(batch for batch, _ in model.encode_batches) > 1, "batched across sessions"
+
+
+async def test_the_real_graphs_answer(tiny_bundle: Path, kit: SimpleNamespace) -> None:
+    real = Model.load(tiny_bundle, device="cpu")
+    async with serving(real) as server, client(server) as stream:
+        await stream.send(SessionStart(audio=AudioFormat(sample_rate=48_000)))
+        ready = await stream.until(SessionReady)
+        assert ready.model.device == "CPUExecutionProvider"
+        noise = bytes((7 * i * i) % 251 for i in range(48_000 * 2 * 2))
+        for at in range(0, len(noise), 9_600):
+            await stream.send(noise[at : at + 9_600])
+        text = "今天在南京市长江大桥上"
+        for revision in range(1, 6):
+            part = text[: 2 * revision]
+            await stream.send(Transcript(utterance="u1", revision=revision, final=False, text=part))
+            await asyncio.sleep(0.02)
+        await stream.send(final(text, revision=9), final("", "empty"), SessionFinish())
+        messages = await stream.rest()
+    answers = {m.utterance: m for m in messages if isinstance(m, UtteranceFinal)}
+    assert set(answers) == {"u1", "empty"}
+    answer = answers["u1"]
+    if answer.audio_used:
+        edges = [edge for pair in answer.characters for edge in pair]
+        assert edges == sorted(edges)
+        assert edges[-1] <= 2000
+    for entity in answer.entities:
+        assert answer.text[entity.start : entity.end] == entity.text
+    assert real.encoded_samples == 2 * 16_000 // 640 * 640
+
+
+# --- bad input and bad behaviour ------------------------------------------------------------------
+
+START = encode(SessionStart()).decode()
+BAD_FRAMES: dict[str, tuple[list[str | bytes], int, str]] = {
+    "not JSON": ([START, "{"], 4400, "not_json"),
+    "unknown type": ([START, '{"type":"x"}'], 4400, "unknown_type"),
+    "unknown field": ([START, '{"type":"keepalive","x":1}'], 4400, "unknown_field"),
+    "unknown version": (['{"type":"session.start","version":9}'], 4400, "unsupported_version"),
+    "unsupported encoding": (
+        ['{"type":"session.start","audio":{"encoding":"opus"}}'],
+        4400,
+        "unsupported_encoding",
+    ),
+    "unsupported rate": (
+        ['{"type":"session.start","audio":{"sample_rate":1}}'],
+        4400,
+        "unsupported_sample_rate",
+    ),
+    "binary before start": ([b"\0\0"], 4400, "not_started"),
+    "10,000 characters": (
+        [START, encode(final("北" * 10_000)).decode()],
+        4400,
+        "text_too_long",
+    ),
+    "frame too large": ([START, bytes(2**20 + 1)], 4413, "frame_too_large"),
+    "too fast": ([START, bytes(2**20), bytes(2**20)], 4429, "audio_too_fast"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FRAMES)
+async def test_bad_input_ends_its_own_session_only(
+    model: Any, kit: SimpleNamespace, case: str
+) -> None:
+    frames, code, name = BAD_FRAMES[case]
+    async with serving(model) as server, client(server) as neighbour:
+        await neighbour.send(SessionStart(), kit.speak("她去上海"))
+        async with client(server) as bad:
+            await bad.send(*frames)
+            error = (await bad.rest())[-1]
+            assert isinstance(error, ErrorMessage)
+            assert (error.code, error.name) == (code, name)
+            assert bad.socket.close_code == code
+        await neighbour.send(final("她去上海"))
+        assert (await neighbour.until(UtteranceFinal)).audio_used
+        assert await still_serves(server, kit)
+
+
+async def test_what_is_no_websocket_is_answered_or_refused(
+    model: Any, kit: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(model) as server:
+        status, _, body = await get(server, "/v1/stream")
+        assert status == 426
+        assert b"WebSocket" in body
+        for garbage in (b"\x16\x03\x01\x02\x00\x01\x00", b"HELLO\r\n\r\n", b"\0" * 5000):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(garbage)
+            await writer.drain()
+            writer.write_eof()
+            async with asyncio.timeout(10):
+                await reader.read()
+            writer.close()
+        # A WebSocket frame whose opcode does not exist.
+        async with client(server) as bad:
+            bad.socket.transport.write(b"\x87\x80\0\0\0\0")
+            await bad.rest()
+            assert bad.socket.close_code == 1002
+        # Text that is not UTF-8.
+        async with client(server) as bad:
+            bad.socket.transport.write(b"\x81\x82\0\0\0\0\xff\xfe")
+            await bad.rest()
+            assert bad.socket.close_code == 1007
+        assert await still_serves(server, kit)
+    own = [r for r in caplog.records if r.name.startswith("cnerta")]
+    assert not [r for r in own if r.levelno >= logging.ERROR], "not the server's fault"
+
+
+async def test_frames_far_too_large_are_refused_by_the_transport(
+    model: Any, kit: SimpleNamespace
+) -> None:
+    limits = ConnectionLimits(max_frame_bytes=1000)
+    async with serving(model, limits=limits) as server:
+        async with client(server) as bad:
+            await bad.send(SessionStart())
+            await bad.until(SessionReady)
+            with contextlib.suppress(ConnectionClosed):
+                await bad.send(bytes(100_000))
+            await bad.rest()
+            assert bad.socket.close_code == 1009
+        async with client(server) as good:
+            await good.send(SessionStart(), final("他在北京"))
+            assert await good.until(UtteranceFinal)
+
+
+async def test_a_client_that_vanishes_harms_nobody(model: Any, kit: SimpleNamespace) -> None:
+    async with serving(model) as server:
+        for _ in range(10):
+            async with client(server) as stream:
+                await stream.send(SessionStart(), kit.speak("他在北京"), final("他在北京"))
+                stream.socket.transport.abort()
+        assert await still_serves(server, kit)
+        async with asyncio.timeout(5):
+            while server._clients:
+                await asyncio.sleep(0.01)
+
+
+async def test_a_client_that_never_reads_costs_bounded_memory_and_is_cut_off(
+    model: Any, kit: SimpleNamespace
+) -> None:
+    limits = ConnectionLimits(waiting_bytes=300_000)
+    async with (
+        serving(model, limits=limits, write_buffer_bytes=4096, close_timeout_s=0.3) as server,
+        client(server, max_queue=1) as deaf,
+    ):
+        await deaf.send(SessionStart())
+        deaf.socket.transport.pause_reading()
+        number = 0
+        with contextlib.suppress(ConnectionClosed):
+            async with asyncio.timeout(20):
+                while server._clients:
+                    number += 1
+                    await deaf.send(final("他在北京大学" * 20, f"u{number}"))
+                    await asyncio.sleep(0.001)
+        assert not server._clients
+        assert await still_serves(server, kit)
+        deaf.socket.transport.abort()
+
+
+async def test_pongs_flow_while_a_reader_is_slow_and_the_engine_busy(
+    model: Any, kit: SimpleNamespace
+) -> None:
+    plain = model.tag
+
+    def slow(*arguments: Any) -> Any:
+        import time
+
+        time.sleep(0.5)
+        return plain(*arguments)
+
+    model.tag = slow
+    async with serving(model) as server, client(server) as stream:
+        await stream.send(SessionStart(), final("他在北京"))
+        await asyncio.sleep(0.05)
+        async with asyncio.timeout(0.3):
+            for _ in range(5):
+                await (await stream.socket.ping())
+        assert await stream.until(UtteranceFinal)
+
+
+async def test_a_flood_of_tiny_frames_holds_nobody_up(
+    model: Any, kit: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Not by the clock, which a busy machine stretches: by turns of the event loop.
+    turns, received = 0, Counter[int]()
+    receive = Server._receive
+
+    def counted(self: Server, client: Any, frame: str | bytes) -> None:
+        received[turns] += 1
+        receive(self, client, frame)
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(Server, "_receive", counted)
+    turning = asyncio.create_task(turn())
+    async with serving(model) as server, client(server) as flood, client(server) as other:
+        await flood.send(SessionStart())
+        await other.send(SessionStart())
+        await other.until(SessionReady)
+        flood.socket.transport.write(b"\x82\x80\0\0\0\0" * 100_000)
+        await other.send(kit.speak("他在北京"), final("他在北京"))
+        assert await other.until(UtteranceFinal)
+        assert await still_serves(server, kit)
+    turning.cancel()
+    # Three clients at most had their turn in one turn of the loop.
+    assert max(received.values()) <= 3 * _FRAMES_A_TURN
+
+
+async def test_an_internal_failure_is_1011_and_not_logged_with_its_text(
+    model: Any, kit: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    model.poison = "毒"
+    async with serving(model) as server:
+        async with client(server) as unlucky:
+            await unlucky.send(SessionStart(), kit.speak("毒"), final("毒药在北京"))
+            error = (await unlucky.rest())[-1]
+            assert isinstance(error, ErrorMessage)
+            assert (error.code, error.name) == (1011, "internal")
+            assert unlucky.socket.close_code == 1011
+        assert await still_serves(server, kit)
+        bug = Server._receive
+        Server._receive = lambda self, client, frame: bug(self, client, None)  # type: ignore[assignment, arg-type, method-assign]
+        try:
+            async with client(server) as unlucky:
+                await unlucky.send(SessionStart())
+                await unlucky.rest()
+                assert unlucky.socket.close_code == 1011
+        finally:
+            Server._receive = bug  # type: ignore[method-assign]
+        assert await still_serves(server, kit)
+    own = [r.getMessage() for r in caplog.records if r.name.startswith("cnerta")]
+    assert any("ValueError" in line for line in own)
+    for line in own:
+        assert not set("毒药北京") & set(line)
+
+
+# --- limits and the server's own life -------------------------------------------------------------
+
+
+async def test_more_sessions_than_allowed_are_told_to_try_again(
+    model: Any, kit: SimpleNamespace
+) -> None:
+    async with serving(model, max_sessions=2) as server:
+        async with client(server) as one, client(server) as two:
+            await one.send(SessionStart())
+            await two.send(SessionStart())
+            await one.until(SessionReady)
+            await two.until(SessionReady)
+            async with client(server) as three:
+                (error,) = await three.rest()
+                assert isinstance(error, ErrorMessage)
+                assert (error.code, error.retryable) == (1013, True)
+                assert three.socket.close_code == 1013
+        async with asyncio.timeout(5):
+            while server._clients:
+                await asyncio.sleep(0.01)
+        assert await still_serves(server, kit)
+
+
+async def test_browsers_from_elsewhere_are_refused(model: Any, kit: SimpleNamespace) -> None:
+    async with serving(model, origins=("https://captions.example",)) as server:
+        async with client(server, origin="https://evil.example") as bad:
+            (error,) = await bad.rest()
+            assert isinstance(error, ErrorMessage)
+            assert (error.code, error.name) == (4403, "origin_refused")
+            assert bad.socket.close_code == 4403
+        async with client(server, origin="https://captions.example") as good:
+            await good.send(SessionStart())
+            assert await good.until(SessionReady)
+        assert await still_serves(server, kit), "what is no browser sends no origin"
+
+
+async def test_idle_connections_are_closed(model: Any) -> None:
+    limits = ConnectionLimits(idle_timeout_s=0.2)
+    async with serving(model, limits=limits) as server, client(server) as quiet:
+        (error,) = await quiet.rest()
+        assert isinstance(error, ErrorMessage)
+        assert (error.code, quiet.socket.close_code) == (4408, 4408)
+
+
+async def test_a_shutdown_gives_the_answers_owed_and_says_so(
+    model: Any, kit: SimpleNamespace
+) -> None:
+    plain = model.tag
+
+    def slow(*arguments: Any) -> Any:
+        import time
+
+        time.sleep(0.3)
+        return plain(*arguments)
+
+    model.tag = slow
+    async with serving(model) as server:
+        async with client(server) as stream, client(server) as quiet:
+            await stream.send(SessionStart(), kit.speak("他在北京"), final("他在北京"))
+            await quiet.send(SessionStart())
+            await stream.until(SessionReady)
+            await quiet.until(SessionReady)
+            await asyncio.sleep(0.05)
+            stopping = asyncio.create_task(server.stop())
+            messages = await stream.rest()
+            kinds = [type(m) for m in messages if not isinstance(m, EntityUpsert)]
+            assert kinds == [SessionGoingAway, UtteranceFinal, ErrorMessage]
+            assert messages[-1].code == stream.socket.close_code == 1001
+            assert [type(m) for m in await quiet.rest()] == [SessionGoingAway, ErrorMessage]
+            await stopping
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", server.port)
+
+
+async def test_a_taken_port_is_named(model: Any) -> None:
+    async with serving(model) as server:
+        with pytest.raises(AddressError, match=rf"port {server.port} to be free"):
+            await Server(model).start(port=server.port)
+    with pytest.raises(AddressError, match="expected an address of this machine"):
+        await Server(model).start("192.0.2.1")
+
+
+async def test_http_beside_the_stream(model: Any, kit: SimpleNamespace) -> None:
+    async with serving(model) as server:
+        assert (await get(server, "/healthz"))[::2] == (200, b"ok\n")
+        assert (await get(server, "/readyz?x=1"))[::2] == (200, b"ready\n")
+        assert (await get(server, "/nowhere"))[0] == 404
+        status, kind, body = await get(server, "/asyncapi.json")
+        assert (status, kind) == (200, "application/json")
+        assert json.loads(body)["asyncapi"].startswith("3.")
+        assert await still_serves(server, kit)
+        async with client(server) as bad:
+            await bad.send("{")
+            await bad.rest()
+        status, kind, body = await get(server, "/metrics")
+        assert status == 200
+        assert kind.startswith("text/plain")
+        figures = dict(
+            line.rsplit(" ", 1) for line in body.decode().splitlines() if line[:1] != "#"
+        )
+        assert figures['cnerta_sent_total{type="utterance.final"}'] == "1.0"
+        assert figures["cnerta_audio_seconds_total"] == "0.64"
+        assert figures['cnerta_closed_total{code="1000"}'] == "1.0"
+        assert figures['cnerta_closed_total{code="4400"}'] == "1.0"
+        assert figures['cnerta_model_info{device="fake",name="fake"}'] == "1.0"
+
+
+async def test_warnings_reach_the_client(model: Any, kit: SimpleNamespace) -> None:
+    async with serving(model) as server, client(server) as stream:
+        await stream.send(SessionStart(), *[kit.silence(1000)] * 7)
+        warning = await stream.until(WarningMessage)
+        assert warning.name == "audio_ahead_of_realtime"
+
+
+def test_the_server_imports_without_torch() -> None:
+    code = (
+        "import sys, cnerta.streamer.serving.server, cnerta.streamer.commands.serve\n"
+        "import cnerta.streamer.client.local\n"
+        "heavy = {'torch', 'transformers', 'sounddevice'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,0 +1,419 @@
+from __future__ import annotations
+
+import io
+import math
+
+import msgspec
+import pytest
+from rich.cells import cell_len
+from rich.console import Console, ConsoleDimensions
+
+from cnerta.streamer.outputs.highlighting import Highlighter, HighlightRule
+from cnerta.streamer.outputs.view_state import CAPTIONS_KEPT, Caption, ViewState
+from cnerta.streamer.sources import Revision
+from cnerta.streamer.terminal.drawing import bracketed, format_time, render
+from cnerta.streamer.terminal.keyboard import Key
+from cnerta.streamer.terminal.view import JsonView, LiveView, PlainView
+from cnerta.streamer.wire.messages import (
+    CharacterReading,
+    EntityRetract,
+    ErrorMessage,
+    ServerMessage,
+    SessionGoingAway,
+    WarningMessage,
+    decode_server,
+)
+
+from .. import server_messages as wire
+
+SENTENCE = "他在北京大学见到了江大桥"
+ORG = wire.entity("ORG", "北京大学", 2)
+INNER = wire.entity("LOC", "北京", 2, parent=ORG.id)
+PER = wire.entity("PER", "江大桥", 9)
+
+
+def spoken(*messages: ServerMessage, final: bool = False) -> ViewState:
+    """After the sentence was sent at 2.0 s and the messages came at 2.05 s."""
+    state = ViewState().received(wire.ready(), 1.0).heard(2_300, -18.0)
+    state = state.sent(Revision("u1", 3, SENTENCE, final), 2.0)
+    for message in messages:
+        state = state.received(message, 2.05)
+    return state
+
+
+def drawn(state: ViewState, width: int = 100, height: int = 24, colour: bool = False) -> str:
+    console = Console(
+        file=io.StringIO(),
+        width=width,
+        force_terminal=colour,
+        color_system="truecolor" if colour else None,
+    )
+    console.print(render(state, width, height))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def upserts() -> list[ServerMessage]:
+    return [wire.upsert("u1", 3, found) for found in (PER, INNER, ORG)]
+
+
+def test_state_is_the_fold_of_what_came() -> None:
+    state = spoken(*upserts())
+    assert (state.status, state.model, state.behind_live_ms) == ("live", "tiny on CPU", 40)
+    (caption,) = state.captions
+    assert caption.text == SENTENCE
+    assert not caption.final
+    assert caption.entities == (ORG, INNER, PER), "in order of the text, outer before inner"
+    assert caption.latency_ms(PER.id) == 50
+
+
+def test_a_change_replaces_and_a_retraction_removes() -> None:
+    grown = wire.entity("PER", "见到了江大桥", 6, id=PER.id, version=2)
+    gone = EntityRetract(
+        seq=5, utterance="u1", revision=4, id=INNER.id, reason="text_changed", behind_live_ms=7
+    )
+    state = spoken(*upserts(), wire.upsert("u1", 3, grown), gone)
+    assert state.captions[0].entities == (ORG, grown)
+    assert state.behind_live_ms == 7
+
+
+def test_latency_is_that_of_the_first_answer() -> None:
+    state = spoken(*upserts()).sent(Revision("u1", 4, SENTENCE + "了", False), 3.0)
+    state = state.received(wire.upsert("u1", 4, PER), 3.5)
+    assert state.captions[0].latency_ms(PER.id) == 50
+
+
+def test_the_final_answer_is_complete_by_itself() -> None:
+    certain = wire.entity("ORG", "北京大学", 2, status="final")
+    state = spoken(*upserts(), wire.final("u1", 3, SENTENCE, certain))
+    (caption,) = state.captions
+    assert caption.final
+    assert caption.entities == (certain,)
+    assert caption.final_latency_ms == 50
+
+
+def test_events_of_a_forgotten_utterance_do_not_bring_it_back() -> None:
+    state = ViewState()
+    for number in range(CAPTIONS_KEPT + 5):
+        state = state.sent(Revision(f"u{number}", 1, "好", True), 0.0)
+    assert len(state.captions) == CAPTIONS_KEPT
+    assert state.received(wire.upsert("u0", 1, PER), 0.0).captions == state.captions
+
+
+@pytest.mark.parametrize(
+    ("message", "status", "notice"),
+    [
+        (WarningMessage(name="audio_clipped", detail="loud"), "live", "audio_clipped: loud"),
+        (
+            ErrorMessage(code=4400, name="not_json", retryable=False, detail="got x"),
+            "refused",
+            "not_json: got x",
+        ),
+        (SessionGoingAway(resume=None, reason="shutdown"), "going away (shutdown)", ""),
+        (wire.summary(), "ended", ""),
+    ],
+)
+def test_state_of_the_session(message: ServerMessage, status: str, notice: str) -> None:
+    state = spoken(message)
+    assert (state.status, state.notice) == (status, notice)
+    assert status in drawn(state)
+    assert notice in drawn(state)
+
+
+def test_picture_shows_captions_entities_times_and_figures() -> None:
+    picture = drawn(spoken(*upserts()))
+    assert "他在北京大学ORG 见到了江大桥PER" in picture
+    assert "└ 北京" in picture
+    for part in ("0:00.30-0:00.90", "93%", "50 ms", "tentative", "0:02.30", "40 ms behind"):
+        assert part in picture
+
+
+def test_picture_without_anything_said() -> None:
+    assert "waiting for speech" in drawn(ViewState())
+    assert "connecting" in drawn(ViewState())
+
+
+def test_types_have_their_colours_inner_ones_a_line_and_final_ones_weight() -> None:
+    tentative = drawn(spoken(*upserts()), colour=True)
+    assert "\x1b[3;30;106m大学" in tentative, "italic on cyan"
+    assert "\x1b[3;4;30;106m北京" in tentative, "underlined within it"
+    assert "\x1b[3;30;105m江大桥" in tentative, "italic on magenta"
+    certain = wire.entity("PER", "江大桥", 9, status="final")
+    assert "\x1b[1;30;105m江大桥" in drawn(
+        spoken(wire.final("u1", 3, SENTENCE, certain)), colour=True
+    )
+
+
+def test_neighbours_of_one_type_are_told_apart() -> None:
+    pair = [wire.entity("LOC", "南京市", 0), wire.entity("LOC", "长江大桥", 3)]
+    state = spoken(wire.final("u1", 3, "南京市长江大桥", *pair))
+    assert "南京市LOC 长江大桥LOC" in drawn(state)
+
+
+def test_without_colour_brackets_take_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=24)
+    view = LiveView(console)
+    view.state = spoken(*upserts())
+    console.print(view.picture())
+    assert isinstance(console.file, io.StringIO)
+    assert "他在[ORG [LOC 北京]大学]见到了[PER 江大桥]" in console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [20, 30, 39, 40, 63, 64, 200])
+@pytest.mark.parametrize("height", [8, 24])
+def test_no_line_is_wider_than_the_terminal(width: int, height: int) -> None:
+    lines = drawn(spoken(*upserts(), wire.final("u1", 3, SENTENCE, ORG, INNER, PER)), width, height)
+    assert max(cell_len(line) for line in lines.splitlines()) <= width
+
+
+def test_narrow_picture_keeps_what_matters() -> None:
+    picture = drawn(spoken(*upserts()), width=34)
+    for part in ("live", "北京大学", "江大桥", "PER", "0:00.30"):
+        assert part in picture
+
+
+def test_many_long_captions_stay_within_the_height() -> None:
+    state = spoken()
+    for number in range(CAPTIONS_KEPT):
+        sentence = f"{number:02d}" + "他在北京" * 20
+        state = state.sent(Revision(f"x{number}", 1, sentence, True), 0.0)
+        state = state.received(
+            wire.final(f"x{number}", 1, sentence, wire.entity("LOC", "北京", 4)), 0.0
+        )
+    picture = drawn(state, width=80, height=24)
+    assert len(picture.splitlines()) <= 24
+    assert f"{CAPTIONS_KEPT - 1:02d}他在" in picture, "the newest is there"
+
+
+def test_a_transcript_cannot_command_the_terminal() -> None:
+    evil = "江\x1b]0;title\x07大\x9b31m"
+    found = wire.entity("P\x1b[2J", evil, 0)
+    state = ViewState().sent(Revision("u1", 1, evil, True), 0.0)
+    state = state.received(wire.final("u1", 1, evil, found), 0.0)
+    for control in ("\x1b", "\x07", "\x9b"):
+        assert control not in drawn(state)
+        assert control not in bracketed(state.captions[0])
+
+
+def test_offsets_into_an_older_text_are_not_drawn_into_the_newer_one() -> None:
+    state = spoken(*upserts()).sent(Revision("u1", 4, "昨天" + SENTENCE, False), 2.1)
+    assert bracketed(state.captions[0]) == "昨天" + SENTENCE
+
+
+@pytest.mark.parametrize(
+    ("entities", "expected"),
+    [
+        ((ORG, INNER, PER), "他在[ORG [LOC 北京]大学]见到了[PER 江大桥]"),
+        ((), SENTENCE),
+        ((wire.entity("PER", SENTENCE, 0),), f"[PER {SENTENCE}]"),
+    ],
+)
+def test_brackets(entities: tuple[wire.Entity, ...], expected: str) -> None:
+    assert bracketed(Caption("u1", text=SENTENCE, entities=entities)) == expected
+
+
+def test_format_time() -> None:
+    assert [format_time(ms) for ms in (0, 340, 59_999, 61_005, 3_600_000)] == [
+        "0:00.00",
+        "0:00.34",
+        "1:00.00",
+        "1:01.00",  # half a hundredth, to the even one
+        "60:00.00",
+    ]
+
+
+def test_plain_lines_say_what_is_final(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cnerta.streamer.outputs.presenter.time.monotonic", lambda: 5.0)
+    out = io.StringIO()
+    with PlainView(Console(file=out, width=40)) as view:
+        view.on_message(wire.ready())
+        view.on_revision(Revision("u1", 3, SENTENCE, True))
+        view.on_audio(bytes(640), 20.0)
+        view.on_message(wire.upsert("u1", 3, PER))
+        view.on_message(wire.final("u1", 3, SENTENCE, ORG, INNER))
+        view.on_message(WarningMessage(name="audio_clipped", detail="loud"))
+        view.on_message(wire.summary())
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "他在[ORG [LOC 北京]大学]见到了江大桥"
+    assert lines[1].startswith("  ORG  北京大学  0:00.30-0:00.90  93%  after 0 ms")
+    assert lines[2].startswith("  LOC  └ 北京  0:00.30-0:00.90")
+    assert lines[3] == "warning audio_clipped: loud"
+    assert lines[4] == "1 utterance, 2 entities in 0:02.30 of audio; 0 interims dropped"
+    assert len(lines) == 5
+
+
+def test_plain_lines_say_where_the_audio_was_not_used() -> None:
+    out = io.StringIO()
+    with PlainView(Console(file=out)) as view:
+        view.on_message(wire.final("u1", 1, "江大桥", wire.entity("PER", "江大桥", 0)))
+        assert "alone" not in out.getvalue()
+        unheard = msgspec.structs.replace(wire.final("u2", 1, "江大桥"), audio_used=False)
+        view.on_message(unheard)
+        view.on_message(msgspec.structs.replace(unheard, utterance="u3", text=""))
+    assert out.getvalue().splitlines()[2:] == ["江大桥", "  answered from the text alone", ""]
+
+
+def read(text: str, start: int, reading: str, confidence: float) -> CharacterReading:
+    return CharacterReading(
+        start=start,
+        end=start + 1,
+        start_utf16=start,
+        end_utf16=start + 1,
+        text=text,
+        reading=reading,
+        confidence=confidence,
+        alternatives=[],
+    )
+
+
+def test_readings_are_told_with_the_final_where_they_were_asked_for() -> None:
+    asked = msgspec.structs.replace(
+        wire.final("u1", 1, "长行"),
+        readings=[read("长", 0, "zhang3", 0.98), read("行", 1, "\x1bhang2", 0.914)],
+    )
+    none_found = msgspec.structs.replace(wire.final("u2", 1, "北京"), readings=[])
+    told = "reading 长 zhang3 98%, 行 \N{REPLACEMENT CHARACTER}hang2 91%"
+    out = io.StringIO()
+    with PlainView(Console(file=out)) as view:
+        for message in (asked, none_found, wire.final("u3", 1, "上海")):
+            view.on_message(message)
+    assert out.getvalue().splitlines() == ["长行", f"  {told}", "北京", "上海"]
+    picture = drawn(view.state)
+    assert told in picture
+    assert picture.count("reading") == 1
+
+
+@pytest.mark.parametrize("paced", [True, False])
+def test_a_warning_of_what_is_done_on_purpose_is_not_shown(paced: bool) -> None:
+    out = io.StringIO()
+    with PlainView(Console(file=out), paced=paced) as view:
+        view.on_message(WarningMessage(name="audio_ahead_of_realtime", detail="5 s ahead"))
+        view.on_message(WarningMessage(name="audio_clipped", detail="loud"))
+    ahead = ["warning audio_ahead_of_realtime: 5 s ahead"] if paced else []
+    assert out.getvalue().splitlines() == [*ahead, "warning audio_clipped: loud"]
+    live = LiveView(Console(file=io.StringIO()), paced=paced)
+    live.on_message(WarningMessage(name="audio_ahead_of_realtime", detail="5 s ahead"))
+    assert bool(live.state.notice) is paced
+
+
+def test_json_lines_are_the_messages_and_nothing_else() -> None:
+    out = io.BytesIO()
+    messages = [
+        wire.ready(),
+        wire.upsert("u1", 1, PER),
+        wire.final("u1", 1, "江大桥"),
+        wire.summary(),
+    ]
+    with JsonView(out) as view:
+        view.on_audio(b"", 0.0)
+        view.on_revision(Revision("u1", 1, "江大桥", True))
+        for message in messages:
+            view.on_message(message)
+            assert out.getvalue().endswith(b"\n"), "every line is written at once"
+    assert [decode_server(line) for line in out.getvalue().splitlines()] == messages
+    assert msgspec.json.decode(out.getvalue().splitlines()[2])["type"] == "utterance.final"
+
+
+def test_what_is_hidden_is_listed_and_not_highlighted() -> None:
+    out = io.StringIO()
+    highlighter = Highlighter(HighlightRule(first_only=True))
+    with PlainView(Console(file=out), highlighter=highlighter) as view:
+        for name in ("u1", "u2"):
+            view.on_revision(Revision(name, 3, SENTENCE, True))
+            view.on_message(wire.final(name, 3, SENTENCE, PER))
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "他在北京大学见到了[PER 江大桥]"
+    assert lines[2] == SENTENCE
+    assert lines[3].startswith("  PER  江大桥")
+
+
+def test_time_line_shows_levels_and_names_where_they_were_spoken() -> None:
+    found = wire.entity("PER", "江大桥", 9, start_ms=1_000, end_ms=1_500)
+    state = spoken(wire.final("u1", 3, SENTENCE, found, INNER))
+    for at_ms in range(2_320, 3_000, 20):
+        state = state.heard(at_ms, -math.inf if at_ms > 2_500 else -1.0)
+    lines = drawn(state, width=80, height=20).splitlines()
+    levels, names = lines[2], lines[3]
+    assert levels[2:10] == "0:00.00 "
+    assert "0:02.98" in levels
+    assert levels[10:33] == " " * 18 + "██" + " " * 3
+    assert names[10:].index("江大桥") == 8, "a second, in eighths"
+    assert "北京" not in names, "only what is outermost"
+
+
+def test_names_that_follow_at_once_are_both_there() -> None:
+    first = wire.entity("LOC", "北京大学", 2, start_ms=1_000, end_ms=1_100)
+    second = wire.entity("PER", "江大桥", 9, start_ms=1_500, end_ms=2_000)
+    at_once = wire.entity("ORG", "见到", 6, start_ms=1_000, end_ms=1_050)
+    state = spoken(wire.final("u1", 3, SENTENCE, first, at_once, second)).heard(3_000, -20.0)
+    assert "        北京江大桥  " in drawn(state, width=80).splitlines()[3]
+
+
+def test_low_and_narrow_terminals_have_no_time_line() -> None:
+    state = spoken(*upserts())
+    for width, height in ((80, 13), (60, 24)):
+        assert "0:00.00" not in drawn(state, width, height)
+
+
+def test_keys_are_named_and_explained() -> None:
+    view = LiveView(Console(file=io.StringIO(), width=80, height=24, force_terminal=True))
+    view.keys = (*view.own_keys, Key("q", "finish", lambda: None))
+    view.state = spoken(*upserts())
+
+    def picture() -> str:
+        console = Console(file=io.StringIO(), width=80, height=24)
+        console.print(view.picture())
+        assert isinstance(console.file, io.StringIO)
+        return console.file.getvalue()
+
+    def press(name: str) -> None:
+        next(key for key in view.own_keys if key.name == name).press()
+
+    assert "? help · f freeze · q finish" in picture()
+    press("?")
+    assert "an entity and its type" in picture()
+    assert "他在" not in picture()
+    press("?")
+    assert "他在" in picture()
+    press("f")
+    view.on_revision(Revision("u2", 1, "之后", True))
+    assert "frozen" in picture()
+    assert "之后" not in picture()
+    press("f")
+    assert "之后" in picture()
+
+
+def test_why_there_is_silence_takes_the_place_of_the_meter() -> None:
+    view = LiveView(Console(file=io.StringIO()))
+    view.on_source("muted")
+    assert "muted" in drawn(view.state)
+    assert "░" not in drawn(view.state)
+    view.on_source("")
+    assert "░" in drawn(view.state)
+
+
+def test_another_size_of_the_terminal_starts_with_a_clear_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=24)
+    assert isinstance(console.file, io.StringIO)
+    view = LiveView(console)
+    view.state = spoken(*upserts())
+    view.picture()
+    view.picture()
+    assert "\x1b[2J" not in console.file.getvalue()
+    console.size = ConsoleDimensions(40, 24)
+    view.picture()
+    assert "\x1b[2J\x1b[H" in console.file.getvalue()
+
+
+def test_live_view_leaves_the_last_picture_on_the_terminal() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=24)
+    with LiveView(console) as view:
+        view.on_message(wire.ready())
+        view.on_revision(Revision("u1", 3, SENTENCE, True))
+        view.on_message(wire.final("u1", 3, SENTENCE, ORG))
+        view.on_message(wire.summary())
+    assert isinstance(console.file, io.StringIO)
+    assert "1 utterance, 2 entities" in console.file.getvalue()

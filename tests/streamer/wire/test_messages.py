@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+import pytest
+
+from cnerta.streamer.wire.asyncapi import STREAM_PATH, asyncapi_document
+from cnerta.streamer.wire.messages import (
+    CLIENT_MESSAGES,
+    SERVER_MESSAGES,
+    AudioFormat,
+    ErrorName,
+    ProtocolError,
+    SessionStart,
+    Transcript,
+    UtteranceFinal,
+    WarningName,
+    decode_client,
+    decode_server,
+    encode,
+)
+
+TRANSCRIPT = {"type": "transcript", "utterance": "u1", "revision": 1, "final": False, "text": "他"}
+
+
+@pytest.mark.parametrize(
+    ("frame", "name", "detail"),
+    [
+        ("{", "not_json", "expected JSON"),
+        (b"\xff\xfe", "not_json", "expected JSON"),
+        ('{"type":"keepalive"', "not_json", "expected JSON"),
+        ("[" * 100_000, "not_json", "expected JSON"),
+        ('{"type":"keepalive","x":' + "[" * 100_000, "not_json", "expected JSON"),
+        ("[1]", "invalid_message", "expected an object with a type, got [1]"),
+        ("{}", "unknown_type", "got None"),
+        ('{"type":"hello"}', "unknown_type", "got 'hello'"),
+        ('{"type":["a"]}', "unknown_type", "got ['a']"),
+        ('{"type":"keepalive","colour":1}', "unknown_field", "got 'colour' at $"),
+        (
+            '{"type":"session.start","audio":{"rate":1}}',
+            "unknown_field",
+            "got 'rate' at $.audio",
+        ),
+        ('{"type":"session.start","version":"1"}', "unsupported_version", "expected 1, got '1'"),
+        (
+            '{"type":"session.start","audio":{"encoding":"opus"}}',
+            "unsupported_encoding",
+            "expected pcm_s16le | pcm_f32le | mulaw | alaw, got 'opus'",
+        ),
+        (
+            '{"type":"session.start","audio":{"sample_rate":96000}}',
+            "unsupported_sample_rate",
+            "expected 8000 to 48000, got 96000",
+        ),
+        (
+            '{"type":"session.start","audio":{"sample_rate":"16k"}}',
+            "unsupported_sample_rate",
+            "got '16k'",
+        ),
+        (
+            '{"type":"session.start","audio":{"channels":0}}',
+            "unsupported_channels",
+            "expected 1 to 8, got 0",
+        ),
+        (
+            json.dumps({**TRANSCRIPT, "revision": -1}),
+            "invalid_message",
+            "expected int >= 0, got -1 at $.revision",
+        ),
+        (json.dumps({**TRANSCRIPT, "final": 1}), "invalid_message", "expected bool, got 1"),
+        (
+            json.dumps({**TRANSCRIPT, "text": None}),
+            "invalid_message",
+            "expected str, got None at $.text",
+        ),
+        (
+            json.dumps({**TRANSCRIPT, "utterance": "x" * 65}),
+            "invalid_message",
+            "expected str of length <= 64",
+        ),
+        (
+            json.dumps({**TRANSCRIPT, "start_ms": 1.5}),
+            "invalid_message",
+            "expected int | null, got 1.5",
+        ),
+        (
+            '{"type":"transcript","utterance":"u1"}',
+            "invalid_message",
+            "expected field 'revision' of transcript at $, got none",
+        ),
+        (
+            '{"type":"session.start","labels":["PER",3]}',
+            "invalid_message",
+            "expected str, got 3 at $.labels[1]",
+        ),
+    ],
+)
+def test_a_bad_message_is_an_error_that_names_what_was_expected(
+    frame: str | bytes, name: str, detail: str
+) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        decode_client(frame)
+    assert caught.value.name.wire_name == name
+    assert caught.value.name.code == 4400
+    assert detail in caught.value.detail
+    assert len(caught.value.detail) < 300, "a client's frame is not sent back whole"
+
+
+def test_messages_survive_the_wire() -> None:
+    start = SessionStart(
+        audio=AudioFormat(encoding="mulaw", sample_rate=8000, channels=2), labels=["PER"]
+    )
+    assert decode_client(encode(start)) == start
+    text = Transcript(utterance="u", revision=2**53 - 1, final=True, text="\u0000𠀀é", start_ms=0)
+    assert decode_client(encode(text)) == text
+    final = UtteranceFinal(
+        seq=1,
+        utterance="u",
+        revision=1,
+        text="他",
+        entities=[],
+        characters=[(0, 40)],
+        time_source="alignment",
+        audio_used=True,
+        behind_live_ms=0,
+    )
+    assert decode_server(encode(final)) == final
+
+
+def test_unknown_fields_from_a_server_are_errors_too() -> None:
+    with pytest.raises(ProtocolError, match="unknown_field"):
+        decode_server('{"type":"audio.ack","received_ms":1,"more":2}')
+
+
+def test_codes_and_names_of_errors_are_those_of_the_protocol() -> None:
+    codes = {e.code for e in ErrorName}
+    assert codes == {1001, 1011, 1013, 4400, 4401, 4403, 4404, 4408, 4409, 4413, 4429}
+    assert len({e.wire_name for e in ErrorName}) == len(ErrorName)
+
+
+def test_the_documented_errors_and_warnings_are_those_there_are() -> None:
+    page = Path(__file__).parents[3] / "docs" / "protocol.md"
+    _, _, errors = page.read_text(encoding="utf-8").partition("## Errors")
+    errors, _, warnings = errors.partition("## Warnings")
+    documented = [
+        (int(code), name)
+        for code, names in re.findall(r"^\| (\d{4}) \| ([^|]*) \|", errors, re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", names)
+    ]
+    assert sorted(documented) == sorted((error.code, error.wire_name) for error in ErrorName)
+    assert re.findall(r"^\| `(\w+)` \|", warnings, re.MULTILINE) == list(get_args(WarningName))
+
+
+def references(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        own = [value["$ref"]] if "$ref" in value else []
+        return own + [r for v in value.values() for r in references(v)]
+    if isinstance(value, list):
+        return [r for v in value for r in references(v)]
+    return []
+
+
+def test_the_asyncapi_document_describes_every_message_and_resolves() -> None:
+    document = json.loads(msgspec.json.encode(asyncapi_document()))
+    assert document["asyncapi"].startswith("3.")
+    tags = {str(t.__struct_config__.tag) for t in (*CLIENT_MESSAGES, *SERVER_MESSAGES)}
+    assert set(document["components"]["messages"]) == tags | {"audio"}
+    assert document["channels"]["stream"]["address"] == STREAM_PATH
+    for reference in references(document):
+        at: Any = document
+        for step in reference.removeprefix("#/").split("/"):
+            at = at[step]
+    listed = {
+        reference.rpartition("/")[2]
+        for operation in document["operations"].values()
+        for reference in references(operation["messages"])
+    }
+    assert listed == tags | {"audio"}
+    schemas = document["components"]["schemas"]
+    assert schemas["Transcript"]["additionalProperties"] is False
+    assert set(schemas["Transcript"]["required"]) == {
+        "type",
+        "utterance",
+        "revision",
+        "final",
+        "text",
+    }
+    assert "idle" in schemas["ErrorMessage"]["properties"]["name"]["enum"]

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from cnerta.models.runtime.labels import Span
+from cnerta.train.commands.train import app
+from cnerta.train.data.examples import Example
+from cnerta.train.data.statistics import Spread, corpus_statistics, find_overlap
+
+CORPUS = [
+    Example(
+        "南京市长江大桥",
+        (Span(0, 3, "LOC"), Span(0, 2, "LOC"), Span(3, 7, "LOC")),
+        Path("a.wav"),
+        name="a",
+        speaker="S0002",
+    ),
+    Example(
+        "北京大学的李",
+        (Span(0, 4, "ORG"), Span(0, 2, "LOC"), Span(5, 6, "PER"), Span(0, 1, "LOC")),
+        Path("b.wav"),
+        name="b",
+        speaker="S0003",
+    ),
+    Example("你好", (), name="c", speaker="S0002"),
+    Example("谢谢你", None),
+]
+
+
+def test_a_corpus_is_counted() -> None:
+    found = corpus_statistics(CORPUS, lambda e: {"a": 3.0, "b": 6.0}[e.name])
+    assert (found.sentences, found.annotated, found.with_entities) == (4, 3, 2)
+    assert found.nested_sentences == 2
+    assert found.nested_share == 100.0
+    assert found.characters == 18
+    assert found.lengths == Spread(2, 4.5, 7)
+    assert (found.spoken, found.speakers) == (2, 2)
+    assert found.hours == pytest.approx(9 / 3600)
+    assert found.seconds == Spread(3, 4.5, 6)
+    assert found.entities == {"LOC": 5, "ORG": 1, "PER": 1}
+    assert found.nested_entities == {"LOC": 3}
+    assert found.entity_lengths == Spread(1, pytest.approx(17 / 7), 4)  # type: ignore[arg-type]
+    assert found.depth == 3
+
+
+def test_nothing_is_counted_too() -> None:
+    found = corpus_statistics([Example("", None)], lambda _: 0.0)
+    assert found.nested_share == found.hours == found.depth == 0
+    assert found.seconds == Spread(0, 0, 0)
+
+
+@given(
+    st.sets(
+        st.builds(
+            lambda s, n, label: Span(s, s + n, label),
+            st.integers(0, 5), st.integers(1, 6), st.sampled_from("AB"),
+        ),
+        min_size=1, max_size=6,
+    )
+)  # fmt: skip
+def test_depth_is_the_longest_chain_of_entities(spans: set[Span]) -> None:
+    def inside(inner: Span, outer: Span) -> bool:
+        return outer.start <= inner.start and inner.end <= outer.end and inner != outer
+
+    def chains(chain: list[Span]) -> int:
+        # Of two with the same extent either may be the inner one, but not both.
+        further = [
+            s for s in spans
+            if s not in chain and all(inside(s, c) for c in chain)
+        ]  # fmt: skip
+        return max((chains([*chain, s]) for s in further), default=len(chain))
+
+    found = corpus_statistics([Example("x" * 12, tuple(spans))], lambda _: 0.0)
+    assert found.depth == chains([])
+
+
+def test_what_two_corpora_share_is_found() -> None:
+    other = [
+        Example("你好。", None, name="z", speaker="S0003"),
+        Example("南京", None, name="b"),
+        Example("", None, name=""),
+    ]
+    overlap = find_overlap(CORPUS, other)
+    assert overlap.texts == ["你好"]
+    assert overlap.recordings == ["b"]
+    assert overlap.speakers == ["S0003"]
+    assert find_overlap(CORPUS, [Example("", None)]).texts == []
+
+
+def write(folder: Path, name: str, *texts: str, voice: str = "v") -> Path:
+    rows = []
+    for i, text in enumerate(texts):
+        soundfile.write(folder / f"{name}-{i}.wav", np.zeros(8_000), 16_000)
+        entities = [[0, 2, text[:2], "LOC"], [0, 1, text[:1], "PER"]]
+        rows.append(
+            {"audio": f"{name}-{i}.wav", "text": text, "entities": entities, "voice": voice}
+        )
+    path = folder / f"{name}.jsonl"
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return path
+
+
+def test_the_command_prints_a_table_or_json(tmp_path: Path) -> None:
+    files = [str(write(tmp_path, "one", "南京", "北京")), str(write(tmp_path, "two", "上海"))]
+    plain = CliRunner().invoke(app, ["statistics", *files])
+    assert plain.exit_code == 0, plain.output
+    row = next(line for line in plain.output.splitlines() if "sentences" in line)
+    assert [int(n) for n in row.split("│")[2:5]] == [2, 1, 3]
+    found = json.loads(CliRunner().invoke(app, ["statistics", *files, "--json"]).stdout)
+    assert list(found) == ["one", "two", "all"]
+    assert found["all"]["entities"] == {"LOC": 3, "PER": 3}
+    assert found["all"]["nested_entities"] == {"PER": 3}
+    assert found["all"]["hours"] == pytest.approx(1.5 / 3600)
+
+
+def test_the_command_fails_on_what_is_missing(tmp_path: Path) -> None:
+    path = write(tmp_path, "one", "南京")
+    (tmp_path / "one-0.wav").unlink()
+    result = CliRunner().invoke(app, ["statistics", str(path)])
+    assert result.exit_code == 1
+    assert "got none of 1: one-0.wav (line 1)" in result.output
+
+
+def test_a_recipe_is_checked_where_it_trains_and_measures(tmp_path: Path) -> None:
+    write(tmp_path, "train", "南京", "北京")
+    write(tmp_path, "more", "上海", voice="w")
+    write(tmp_path, "dev", "北京")
+    recipe = tmp_path / "recipe.toml"
+    sources = "".join(
+        f'[data.{n}]\nformat = "manifest"\npath = "{n}.jsonl"\n' for n in ("train", "more", "dev")
+    )
+    stage = (
+        '[[stages]]\nname = "s"\ntask = "entities"\ntrain = ["train", "more"]\n'
+        'dev = ["dev"]\nepochs = 1\n'
+    )
+    recipe.write_text(f'name = "r"\n{sources}{stage}')
+    command = ["check", str(recipe), "--data-root", str(tmp_path)]
+    result = CliRunner().invoke(app, [*command, "--json"])
+    assert result.exit_code == 1
+    rows = {(r["first"], r["second"]): r["overlap"] for r in json.loads(result.stdout)}
+    assert list(rows) == [("train", "dev"), ("more", "dev")]
+    assert rows["train", "dev"] == {"texts": ["北京"], "recordings": [], "speakers": ["v"]}
+    assert rows["more", "dev"] == {"texts": [], "recordings": [], "speakers": []}
+    assert "train and dev, texts: 北京" in CliRunner().invoke(app, command).output
+    apart = [str(tmp_path / f"{n}.jsonl") for n in ("train", "more")]
+    assert CliRunner().invoke(app, ["check", *apart]).exit_code == 0

@@ -1,0 +1,40 @@
+"""The checkpoint that comes along for fine-tuning is the model that the default bundle holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+from cnerta.models.networks.checkpoint import load_checkpoint
+from cnerta.models.runtime.bundle import default_bundle_path
+from cnerta.models.runtime.inference import Model
+from cnerta.train.data.audio import AudioCache
+from cnerta.train.data.examples import Example
+from cnerta.train.evaluation.predict import bundle_predictions, torch_predictions
+
+REPOSITORY = Path(__file__).parents[3]
+DEMO = REPOSITORY / "streamer" / "demo"
+HOMOGRAPH = "南京市长江大桥"
+TEXTS = (HOMOGRAPH, "李娜在北京大学见到了张伟", "上海交通大学附属瑞金医院", "今天天气不错")
+
+
+@pytest.fixture(scope="module")
+def examples() -> list[Example]:
+    spoken = [Example(HOMOGRAPH, None, DEMO / f"{name}.flac") for name in ("mayor", "bridge")]
+    return [*spoken, *(Example(text, None) for text in TEXTS)]
+
+
+def test_checkpoint_and_bundle_say_the_same(examples: list[Example]) -> None:
+    checkpoint = load_checkpoint(REPOSITORY / "models" / "fast_checkpoint")
+    bundle = Model.load(default_bundle_path(), device="cpu")
+    assert checkpoint.model.vocabulary.sha256 == bundle.bundle.vocabulary.sha256
+    assert checkpoint.provenance == bundle.bundle.provenance
+    found = torch_predictions(checkpoint.model, examples, AudioCache())
+    expected = [list(spans) for spans in bundle_predictions(bundle, examples)]
+    assert found == expected
+    assert found[0] != found[1], "the two readings of one text are told apart"
+    assert any(found[2:5])
+    assert found[-1] == []

@@ -1,0 +1,298 @@
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+pytest.importorskip("torch")
+
+import typer
+
+from cnerta.models.config import FusionConfig, ModelConfig, TextConfig
+from cnerta.models.errors import ConfigError, DataError
+from cnerta.models.runtime.labels import Span
+from cnerta.train.commands.table import table
+from cnerta.train.evaluation.predictions import Prediction, read_predictions, write_predictions
+from cnerta.train.recipe import Recipe, Source, Stage
+from cnerta.train.table.grid import Grid, Run, RunRecord, evaluation_sources, find_runs, plan_runs
+from cnerta.train.table.table import build_sections, choose_baselines, csv_table, markdown_table
+
+app = typer.Typer()
+app.command()(table)
+
+GOLD = (Span(0, 4, "ORG"), Span(0, 2, "LOC"))
+TEXT_ONLY = ModelConfig(fusion=FusionConfig(kind="none"))
+
+
+def run_table(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def a_recipe(model: ModelConfig, seed: int = 0) -> Recipe:
+    stage = Stage(name="tag", task="entities", train=["t"], dev=["d"], epochs=1)
+    data = {n: Source(format="manifest", path=f"{n}.jsonl") for n in "td"}
+    return Recipe(name="r", seed=seed, model=model, data=data, stages=[stage])
+
+
+def a_run(
+    out: Path, name: str, seed: int, model: ModelConfig, found: dict[str, list[Any]], **record: Any
+) -> Run:
+    """A run as it is on disk: 4 sentences of the same gold entities, and what it found in them."""
+    folder = out / name / f"seed-{seed}"
+    (folder / "predictions").mkdir(parents=True)
+    record = {"status": "finished", **record}
+    run = Run(name, seed, folder, RunRecord(a_recipe(model, seed), **record))
+    for mode, spans in found.items():
+        rows = [Prediction("北京大学", tuple(s), GOLD, out / "a.wav") for s in spans]
+        write_predictions(folder / "predictions" / f"d.{mode}.jsonl", rows)
+    return run.write(run.record)
+
+
+def test_a_table_by_hand(tmp_path: Path) -> None:
+    right, outer, nothing = list(GOLD), [GOLD[0]], []
+    text = [right, outer, nothing, nothing]
+    a_run(tmp_path, "text", 0, TEXT_ONLY, {"text": text})
+    a_run(tmp_path, "text", 1, TEXT_ONLY, {"text": text})
+    both = {"speech": [right] * 4, "text": [right, right, nothing, nothing]}
+    a_run(tmp_path, "m3t", 0, ModelConfig(), both)
+    a_run(tmp_path, "m3t", 1, ModelConfig(), {**both, "speech": [right, right, right, outer]})
+    a_run(tmp_path, "m3t", 2, ModelConfig(), {}, status="failed", message="DataError: no | no")
+    a_run(tmp_path, "flat", 0, ModelConfig(labels="flat"), {"text": text}, status="running")
+
+    speech, written = build_sections(find_runs(tmp_path), ["d"])
+    assert (speech.mode, speech.sentences, speech.spoken) == ("speech", 4, 4)
+    assert [r.name for r in speech.rows] == ["text", "flat", "m3t"], "text alone first"
+    base, flat, ours = speech.rows
+    assert base.nested is not None
+    # Nested: 3 of 8 entities, all of what it says is right; the same answers with speech.
+    assert (base.nested.precision.mean, base.nested.recall.mean) == (100.0, 37.5)
+    assert base.nested.f1.mean == pytest.approx(2 * 100 * 37.5 / 137.5)
+    assert base.nested.f1.deviation == 0.0
+    assert base.nested.delta is None
+    assert ours.seeds == (0, 1)
+    assert ours.unscored == ((2, "failed: DataError: no | no"),)
+    assert ours.nested is not None
+    assert ours.flat is not None
+    # Recall 8/8 and 7/8: F1 100 and 93.33.
+    assert ours.nested.f1.mean == pytest.approx((100 + 1400 / 15) / 2)
+    assert ours.nested.f1.deviation == pytest.approx((100 - 1400 / 15) / 2**0.5)
+    assert ours.flat.f1.mean == 100.0
+    assert ours.flat.delta is not None
+    assert ours.flat.delta.value == pytest.approx(100 - 200 * 2 / 6)
+    assert ours.flat.delta.low <= ours.flat.delta.value <= ours.flat.delta.high
+    assert (flat.seeds, flat.unscored) == ((), ((0, "not finished"),))
+
+    assert written.rows[2].nested is not None
+    assert written.rows[2].nested.recall.mean == 50.0, "without speech its own other answers"
+
+    markdown = markdown_table([speech, written], {"d, with speech": "d.png"})
+    assert "| 100.00 ± 0.00 | +33.33 [" in markdown
+    assert "- m3t, seed 2: failed: DataError: no | no" in markdown
+    assert "| flat | bilstm | cma | characters | 0 of 1 | not finished |" in markdown
+    assert "![d, with speech](d.png)" in markdown
+    rows = list(csv.DictReader(csv_table([speech, written]).splitlines()))
+    (row,) = (r for r in rows if (r["model"], r["mode"], r["scores"]) == ("m3t", "speech", "flat"))
+    assert (row["f1"], row["baseline"], row["seeds"]) == ("100.0000", "text", "2")
+    assert float(row["delta"]) == pytest.approx(100 / 3, abs=1e-3)
+    assert len(rows) == 12
+
+
+def test_runs_of_other_sentences_are_not_compared(tmp_path: Path) -> None:
+    a_run(tmp_path, "a", 0, TEXT_ONLY, {"text": [GOLD]})
+    a_run(tmp_path, "b", 0, TEXT_ONLY, {"text": [GOLD, GOLD]})
+    with pytest.raises(DataError, match="same sentences of d"):
+        build_sections(find_runs(tmp_path), ["d"])
+    with pytest.raises(DataError, match="expected runs below"):
+        find_runs(tmp_path / "nowhere")
+
+
+def test_what_rows_are_compared_with() -> None:
+    bert = TextConfig(encoder="pretrained", checkpoint="bert")
+    models = {
+        "bilstm": ModelConfig(fusion=FusionConfig(kind="none")),
+        "wide": ModelConfig(text=TextConfig(hidden=500), fusion=FusionConfig(kind="none")),
+        "bilstm-m3t": ModelConfig(),
+        "wide-m3t": ModelConfig(text=TextConfig(hidden=500)),
+        "other-m3t": ModelConfig(text=TextConfig(hidden=400)),
+        "flat-m3t": ModelConfig(labels="flat"),
+        "bert-m3t": ModelConfig(text=bert),
+    }
+    usual = {"bilstm-m3t": "bilstm", "wide-m3t": "wide", "other-m3t": "bilstm"}
+    assert choose_baselines(models, ()) == usual
+    one = choose_baselines(models, ["bert-m3t=wide-m3t"])
+    assert one == {**usual, "bert-m3t": "wide-m3t"}
+    assert choose_baselines(models, ["bilstm"]) == {n: "bilstm" for n in models if n != "bilstm"}
+    with pytest.raises(ConfigError, match="expected a row of"):
+        choose_baselines(models, ["nothing"])
+
+
+def test_sources_are_named_by_recipe_or_path() -> None:
+    one, other = a_recipe(TEXT_ONLY), a_recipe(ModelConfig())
+    assert evaluation_sources((), [one, other]) == {"d": one.data["d"]}
+    chosen = evaluation_sources(["test=a/b.json", "t"], [one], "wav")
+    assert chosen["test"] == Source(format="manifest", path="a/b.json", audio_root="wav")
+    assert list(chosen) == ["test", "t"]
+    with pytest.raises(ConfigError, match="got 'x'"):
+        evaluation_sources(["x"], [one])
+    with pytest.raises(ConfigError, match="names of letters"):
+        evaluation_sources(["../x=y"], [one])
+    changed = msgspec.structs.replace(other, data={"d": Source(format="cnerta", path="d.jsonl")})
+    with pytest.raises(ConfigError, match="got different ones"):
+        evaluation_sources(["d"], [one, changed])
+
+
+def test_predictions_are_read_as_they_were_written(tmp_path: Path) -> None:
+    rows = [
+        Prediction("北京大学", (GOLD[1],), GOLD, tmp_path / "a.wav"),
+        Prediction("他说", (), None),
+        Prediction("他", (), ()),
+    ]
+    write_predictions(tmp_path / "p.jsonl", rows)
+    assert read_predictions(tmp_path / "p.jsonl") == rows
+    (tmp_path / "p.jsonl").write_text('{"text": 3}\n')
+    with pytest.raises(DataError, match="expected predictions in"):
+        read_predictions(tmp_path / "p.jsonl")
+
+
+RECIPE = """
+name = "tiny"
+[model.acoustic]
+mel_bins = 40
+conv_channels = 4
+width = 16
+layers = 1
+heads = 2
+feed_forward = 16
+[model.text]
+embedding = 8
+hidden = 16
+[model.fusion]
+width = 16
+heads = 2
+feed_forward = 16
+[data.few]
+format = "manifest"
+path = "few.jsonl"
+[[stages]]
+name = "tag"
+task = "entities"
+train = ["few"]
+dev = ["few"]
+epochs = 1
+"""
+
+
+@pytest.fixture
+def grid_arguments(tmp_path: Path) -> list[object]:
+    generator = np.random.default_rng(0)
+    rows = []
+    for i in range(2):
+        soundfile.write(tmp_path / f"{i}.wav", 0.1 * generator.normal(size=16_000), 16_000)
+        entities = [[0, 2, "南京", "LOC"]]
+        rows.append({"audio": f"{i}.wav", "text": "南京市长", "entities": entities})
+    (tmp_path / "few.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    (tmp_path / "good.toml").write_text(RECIPE)
+    broken = RECIPE + "learning_rate = 1e30\nwarmup_steps = 0\nbatch_size = 1\n"
+    (tmp_path / "broken.toml").write_text(broken)
+    recipes = f"{tmp_path / 'broken.toml'},{tmp_path / 'good.toml'}"
+    return ["--recipes", recipes, "--data-root", tmp_path, "--out", tmp_path / "out", "--cpu",
+            "--threads", 1, "--evaluate", "few", "--evaluate", "again=few.jsonl"]  # fmt: skip
+
+
+def test_a_grid_runs_goes_on_after_a_failure_and_is_not_run_again(
+    grid_arguments: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, _ = run_table(*grid_arguments)
+    assert code == 1, "one of them failed"
+    assert "| broken | bilstm | cma | characters | 0 of 1 | failed |" in out
+    assert "- broken, seed 0: failed: " in out
+    assert "expected a finite loss" in out
+    assert "| good | bilstm | cma | characters | 1 |" in out
+    kept = tmp_path / "out"
+    assert (kept / "table.md").read_text(encoding="utf-8").strip() == out.strip()
+    assert (kept / "few-speech.png").read_bytes().startswith(b"\x89PNG")
+    found = read_predictions(kept / "good" / "seed-0" / "predictions" / "again.speech.jsonl")
+    assert [(p.text, p.gold) for p in found] == [("南京市长", (Span(0, 2, "LOC"),))] * 2
+    assert all(p.audio is not None and p.audio.is_file() for p in found)
+
+    def no_process(*_: object, **__: object) -> None:
+        raise AssertionError("expected no training, got one")
+
+    monkeypatch.setattr(subprocess, "Popen", no_process)
+    again, good = list(grid_arguments), f"{tmp_path / 'good.toml'}"
+    again[1] = good
+    # A source that was not scored before is scored now, without training.
+    code, out, _ = run_table(*again, "--evaluate", "third=few.jsonl")
+    assert code == 0, out
+    assert "## third, text only" in out
+    # The folder belongs to what was run in it.
+    code, out, _ = run_table(*again, "--set", "stages.0.epochs=2")
+    assert code == 1
+    assert "choose another --out" in out
+    code, out, _ = run_table("--out", kept, "--report-only")
+    assert code == 1, "the failed one is still there"
+    assert "## third, with speech" in out
+    assert "- broken, seed 0: failed: " in out
+    code, out, _ = run_table("--out", kept, "--report-only", "--recipes", "good")
+    assert code == 0
+    assert "broken" not in out
+
+
+def test_a_run_that_is_cut_off_has_not_failed(
+    grid_arguments: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = iter([-signal.SIGTERM, -signal.SIGKILL])
+    monkeypatch.setattr(Grid, "_call", lambda *_: next(codes))
+    code, out, _ = run_table(*grid_arguments)
+    assert code == 1
+    assert "- broken, seed 0: not finished" in out
+    assert "- good, seed 0: failed: ended by SIGKILL: out of memory?" in out
+    assert [r.record.status for r in find_runs(tmp_path / "out")] == ["running", "failed"]
+
+
+def test_two_processes_do_not_train_in_one_folder(
+    grid_arguments: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    monkeypatch.setattr(Grid, "_call", lambda *_: -signal.SIGTERM)
+    folder = tmp_path / "out" / "good" / "seed-0"
+    folder.mkdir(parents=True)
+    with (folder / "train.log").open("ab") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        # A training that outlives the grid that began it holds the lock with the file.
+        with subprocess.Popen(["sleep", "60"], stdout=log) as child:
+            log.close()
+            _, out, _ = run_table(*grid_arguments)
+            assert "- good, seed 0: failed: another process trains in" in out
+            assert "- broken, seed 0: not finished" in out
+            assert not (folder / "run.json").exists()
+            child.kill()
+    _, out, _ = run_table(*grid_arguments)
+    assert "- good, seed 0: not finished" in out
+
+
+def test_grids_that_cannot_be_run_are_said_before_anything_runs(tmp_path: Path) -> None:
+    for arguments, message in (
+        (("--recipes", "fast", "--seeds", "a,b"), "whole numbers by comma"),
+        (("--recipes", ""), "at least one recipe"),
+        (("--recipes", "fast,fast"), "every recipe and seed once"),
+        (("--recipes", "no-such"), "expected a recipe file or one of"),
+        (("--recipes", "fast", "--data-root", tmp_path), "expected a data file"),
+    ):
+        code, _, errors = run_table("--out", tmp_path / "out", *arguments)
+        assert code == 1
+        assert message in errors.replace("\n", " ")
+    assert not (tmp_path / "out").exists()
+    runs = plan_runs(["fast", "a/b.toml"][:1], [0, 3], tmp_path, ["stages.0.epochs=1"])
+    assert [(r.record.recipe.seed, r.folder.name) for r in runs] == [(0, "seed-0"), (3, "seed-3")]
+    assert runs[1].arguments == ("fast", "--set", "stages.0.epochs=1", "--set", "seed=3")

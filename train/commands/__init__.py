@@ -1,0 +1,1 @@
+"""What a person types: ``cnerta-train`` and ``cnerta-evaluate``."""

@@ -1,0 +1,37 @@
+"""`cnerta-train average`: one model from several."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from cnerta.models.errors import CnertaError
+from cnerta.train.commands.failure import fail
+
+__all__ = ["average"]
+
+
+def average(
+    checkpoints: Annotated[
+        list[Path],
+        typer.Argument(help="Checkpoints of one composition, trained on from the same start."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the checkpoint with their mean.")],
+    half: Annotated[
+        bool, typer.Option("--half", help="Store weights as 16-bit floats, half the size.")
+    ] = False,
+) -> None:
+    """Average the weights of several checkpoints."""
+    # Torch takes seconds to import; --help should not.
+    from cnerta.models.networks.checkpoint import save_checkpoint
+    from cnerta.train.loop.averaging import average_checkpoints
+
+    try:
+        save_checkpoint(out, average_checkpoints(checkpoints), half=half)
+    except (CnertaError, OSError) as error:
+        fail(error)
+    told = f"mean of {len(checkpoints)} models: {out}"
+    Console(stderr=True).print(told, markup=False, soft_wrap=True)

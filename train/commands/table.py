@@ -1,0 +1,197 @@
+"""``cnerta-train table``: train recipes with several seeds, score them, report like Table 3."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from cnerta.models.errors import CnertaError, ConfigError
+from cnerta.train.commands.failure import fail
+from cnerta.train.evaluation.differences import cases_document, find_cases
+from cnerta.train.table.grid import (
+    Grid,
+    Run,
+    evaluation_sources,
+    find_runs,
+    load_predictions,
+    plan_external,
+    plan_runs,
+)
+from cnerta.train.table.plots import draw_sections
+from cnerta.train.table.table import Section, build_sections, csv_table, markdown_table
+
+__all__ = ["table"]
+
+logger = logging.getLogger(__name__)
+
+
+def table(
+    out: Annotated[Path, typer.Option(help="Folder of the grid; goes on with what is there.")],
+    recipes: Annotated[
+        str,
+        typer.Option(
+            help="Rows of the table, by comma: recipes of the package or TOML files. With "
+            "--report-only they choose among what is there."
+        ),
+    ] = "",
+    seeds: Annotated[str, typer.Option(help="By comma.")] = "0",
+    data_root: Annotated[
+        Path, typer.Option(help="Folder that the recipes' data paths are relative to.")
+    ] = Path(),
+    evaluate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=PATH]",
+            help="What to score on: a source of the recipes, or JSON lines below the data root. "
+            "Repeatable. \\[default: the development sources of the recipes' last stages]",
+        ),
+    ] = None,
+    audio_root: Annotated[
+        str, typer.Option(help="Recordings of what --evaluate NAME=PATH names.")
+    ] = "",
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[ROW=]BASELINE",
+            help="Row that Δ is against, for one row or all. Repeatable. \\[default: the text-only "
+            "row of the same text encoder]",
+        ),
+    ] = None,
+    external: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LIBRARY:MODEL",
+            help="Another library's pipeline as a row, flat only: spacy:zh_core_web_trf, "
+            "stanza:zh. It must be installed. Repeatable.",
+        ),
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change a value of every recipe. Repeatable."
+        ),
+    ] = None,
+    init: Annotated[str, typer.Option(help="Start every run from this checkpoint.")] = "",
+    acoustic_from: Annotated[
+        str,
+        typer.Option(
+            help="Start every run that listens from this checkpoint's acoustic encoder and CTC."
+        ),
+    ] = "",
+    cpu: Annotated[bool, typer.Option("--cpu", help="Do not use an accelerator.")] = False,
+    precision: Annotated[
+        Literal["no", "fp16", "bf16"], typer.Option(help="Of the forward pass.")
+    ] = "no",
+    threads: Annotated[int, typer.Option(help="CPU threads of a run; 0 for all cores.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Threads of a run that build batches.")] = 1,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Runs at a time; small models share a GPU well.")
+    ] = 1,
+    report_only: Annotated[
+        bool, typer.Option("--report-only", help="Train nothing: report what is there.")
+    ] = False,
+) -> None:
+    """Run a grid, recipes x seeds, and write table.md, table.csv and a plot for each source.
+
+    What is finished is not run again, what was cut off goes on, what fails is said and does not
+    stop the others.
+    """
+    logging.getLogger("cnerta").setLevel(logging.INFO)
+    console = Console(stderr=True)
+    logging.basicConfig(
+        level=logging.WARNING,
+        format="%(message)s",
+        handlers=[RichHandler(console=console, show_path=False)],
+    )
+    try:
+        names = [r.strip() for r in recipes.split(",") if r.strip()]
+        if report_only:
+            runs = _there(out, names)
+            named = [e.partition("=")[0] for e in evaluate or ()]
+            sources = named or _scored_sources(runs)
+        else:
+            runs = plan_runs(names, _numbers(seeds), out, assignments or ())
+            chosen = evaluation_sources(evaluate or (), [r.record.recipe for r in runs], audio_root)
+            arguments = ["--precision", precision, "--threads", str(threads)]
+            arguments += ["--workers", str(workers), *(["--cpu"] if cpu else [])]
+            starts = (init, acoustic_from)
+            runs = [*plan_external(external or (), out), *runs]
+            grid = Grid(arguments, starts, chosen, data_root, cpu=cpu, jobs=jobs)
+            # A process manager's request to end ends the trainings too.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            runs = grid.run(runs)
+            sources = list(chosen)
+        sections = build_sections(runs, sources, baseline or ())
+        plots = draw_sections(out, sections)
+        report = markdown_table(sections, plots, _write_cases(out, runs, sections))
+        (out / "table.md").write_text(report, encoding="utf-8")
+        (out / "table.csv").write_text(csv_table(sections), encoding="utf-8")
+    except (CnertaError, OSError) as error:
+        fail(error)
+    typer.echo(report)
+    if any(run.record.status == "failed" or run.record.message for run in runs):
+        raise typer.Exit(1)
+
+
+def _write_cases(
+    out: Path, runs: Sequence[Run], sections: Sequence[Section]
+) -> dict[str, dict[str, str]]:
+    """Write where each row differs from its baseline, of the first seed that both have.
+
+    Returns:
+        Name of each file, by the section's title and the row's name.
+    """
+    by_place = {(run.name, run.seed): run for run in runs}
+    links: dict[str, dict[str, str]] = {}
+    for section in sections:
+        seeds = {row.name: row.seeds for row in section.rows}
+        for row in section.rows:
+            both = [s for s in row.seeds if s in seeds.get(row.baseline, ())]
+            if not both:
+                continue
+            ours, theirs = (
+                load_predictions(by_place[name, both[0]], section.source, section.mode)
+                for name in (row.name, row.baseline)
+            )
+            assert ours is not None, "scored"
+            assert theirs is not None, "scored"
+            path = out / "cases" / f"{section.source}-{section.mode}-{row.name}.md"
+            path.parent.mkdir(exist_ok=True)
+            what = "Speech" if section.mode == "speech" else ""
+            cases = find_cases(ours, theirs)
+            document = cases_document(cases, row.name, row.baseline, what=what)
+            path.write_text(document, encoding="utf-8")
+            links.setdefault(section.title, {})[row.name] = f"cases/{path.name}"
+    return links
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(n) for n in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"expected whole numbers by comma, got {text!r}") from error
+
+
+def _there(out: Path, names: Sequence[str]) -> list[Run]:
+    """The runs of a folder; of the given recipes, in their order, where some are given."""
+    runs = find_runs(out)
+    wanted = [Path(n).stem if n.endswith(".toml") else n for n in names]
+    for name in wanted:
+        if all(r.name != name for r in runs):
+            raise ConfigError(f"expected runs of {name} below {out}, got none")
+    if not wanted:
+        return runs
+    chosen = [r for r in runs if r.name in wanted]
+    return sorted(chosen, key=lambda r: wanted.index(r.name))
+
+
+def _scored_sources(runs: Sequence[Run]) -> list[str]:
+    found = {f.name.split(".")[0] for r in runs for f in r.folder.glob("predictions/*.*.jsonl")}
+    return sorted(found)

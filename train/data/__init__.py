@@ -1,0 +1,1 @@
+"""Corpora in: texts, recordings, pronunciations, word lists."""

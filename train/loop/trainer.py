@@ -1,0 +1,481 @@
+"""The training loop: stages and epochs, the best model of each, exact resume.
+
+Everything random in a step follows from (seed, stage, epoch, batch), not from what came before. So
+a run that is cut off and resumed takes the same steps as one that is not: on a CPU, bit for bit.
+And so do several processes: each knows the whole plan and computes its part (see
+:mod:`cnerta.train.loop.schedule`); the first one alone reads and writes checkpoints.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import platform
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import accelerate
+import msgspec
+import numpy as np
+import torch
+from accelerate.utils import broadcast_object_list, gather_object
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from cnerta.models.errors import CheckpointError, ConfigError, DataError
+from cnerta.models.networks.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from cnerta.models.networks.pretrained_text import PretrainedEncoder
+from cnerta.models.networks.tagger import SpeechTagger
+from cnerta.models.networks.zen import ZenEncoder
+from cnerta.models.runtime.labels import Span
+from cnerta.train.batches.batch import BatchBuilder, Clip, plan_epoch
+from cnerta.train.batches.mentions import Mentions
+from cnerta.train.data.audio import AudioCache
+from cnerta.train.data.examples import Example, read_source
+from cnerta.train.environment import ENVIRONMENT, RECIPE, describe_start, record_start
+from cnerta.train.evaluation.metrics import score_entities
+from cnerta.train.evaluation.predict import torch_predictions, unit_errors
+from cnerta.train.loop.new_model import (
+    new_model,
+    take_acoustic,
+    with_chosen_readings,
+    with_gazetteer,
+    with_name_readings,
+    with_prosody,
+)
+from cnerta.train.loop.optimisation import NotFiniteError, Optimisation, learning_rate
+from cnerta.train.loop.run_folder import Progress, RunFolder, SavedRun
+from cnerta.train.loop.schedule import Feed
+from cnerta.train.recipe import Recipe, Source, Stage
+
+__all__ = ["Trainer"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Trainer:
+    """Runs a recipe.
+
+    Args:
+        recipe: What to train.
+        data_root: Folder that the recipe's paths are relative to.
+        out: Folder for checkpoints and logs. Resumes what is there.
+        cpu: Do not use an accelerator.
+        mixed_precision: ``no``, ``fp16`` or ``bf16``.
+        save_minutes: Time between checkpoints inside an epoch.
+        init: Checkpoint to start from in place of random weights; brings its own vocabulary and
+            labels.
+        acoustic_from: Checkpoint whose acoustic encoder and CTC head to start from.
+        workers: Threads that build batches.
+        cache: Folder for decoded recordings; None: they are kept in memory.
+
+    Raises:
+        ConfigError: The device cannot compute in the precision.
+        DataError: The data is not what the recipe says.
+        CheckpointError: ``out`` holds a run of another recipe.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data_root: Path,
+        out: Path,
+        *,
+        cpu: bool = False,
+        mixed_precision: str = "no",
+        save_minutes: float = 5.0,
+        init: Path | None = None,
+        acoustic_from: Path | None = None,
+        workers: int = 1,
+        cache: Path | None = None,
+    ) -> None:
+        if mixed_precision == "fp16" and (cpu or not torch.accelerator.is_available()):
+            raise ConfigError(
+                "expected a GPU for --precision fp16, got a CPU: take bf16, which a CPU has too, "
+                "or no"
+            )
+        self.recipe = recipe
+        self.data_root = data_root
+        self.workers = workers
+        self.folder = RunFolder(out)
+        self.save_seconds = 60 * save_minutes
+        self.accelerator = accelerate.Accelerator(cpu=cpu, mixed_precision=mixed_precision)
+        self.cache = AudioCache(cache)
+        names = {n for s in recipe.stages for n in (*s.train, *s.dev)}
+        self.examples = {
+            n: read_source(recipe.data[n], data_root, cache=cache) for n in sorted(names)
+        }
+        for name, examples in self.examples.items():
+            spoken = sum(e.audio is not None for e in examples)
+            logger.info("%s: %d examples, %d with audio", name, len(examples), spoken)
+            self.cache.expect(e.audio for e in examples if e.audio is not None)
+        self._log_cache()
+        digests = {n: _digest_examples(es) for n, es in self.examples.items()}
+        self._agree(digests)
+        # The first process reads or makes the model, and the others have theirs from it.
+        saved = self._from_first(self.folder.load)
+        if saved is not None:
+            digest = _digest(recipe, saved.progress.stage)
+            if saved.progress.recipe_sha256 != digest:
+                raise CheckpointError(
+                    f"expected a run of this recipe in {out}, got one whose model, data or stages "
+                    "up to the running one differ: choose another --out"
+                )
+        self._saved: SavedRun | None = saved
+        self.progress = saved.progress if saved else Progress(_digest(recipe, 0))
+        self.model = (
+            saved.model
+            if saved
+            else self._from_first(lambda: self._starting_model(init, acoustic_from))
+        )
+        self.model.to(self.accelerator.device)
+        self.writer: SummaryWriter | None = None
+        if self.accelerator.is_main_process:
+            start = describe_start(recipe, self.accelerator, digests, resumed=saved is not None)
+            record_start(out, recipe, start)
+            self.writer = SummaryWriter(str(out / "tensorboard"))
+
+    def run(self) -> Path:
+        """Train all stages that are left.
+
+        Returns:
+            Folder of the best model of the last stage.
+
+        Raises:
+            NotFiniteError: The loss is not finite, more often than the stage allows.
+            OutOfMemoryError: A batch does not fit in memory.
+        """
+        first = self.progress.stage
+        for index in range(first, len(self.recipe.stages)):
+            if index > first:
+                self.progress.begin(index, _digest(self.recipe, index))
+            self._run_stage(self.recipe.stages[index])
+            # The next stage starts from the best model of this one.
+            state = self._from_first(partial(_weights, self._best(index)))
+            self.model.load_state_dict(state)
+        self._log_cache()
+        if self.writer is not None:
+            self.writer.close()
+        return self._best(len(self.recipe.stages) - 1)
+
+    def _log_cache(self) -> None:
+        if self.cache.store is not None:
+            count, size = self.cache.store.size()
+            folder = self.cache.store.folder
+            logger.info("cache %s: %d recordings, %.1f MB", folder, count, size / 1e6)
+
+    def _best(self, stage: int) -> Path:
+        return self.folder.best(stage, self.recipe.stages[stage].name)
+
+    def _examples(self, names: Sequence[str]) -> list[Example]:
+        return [e for n in names for e in self.examples[n]]
+
+    def _from_first(self, make: Callable[[], T]) -> T:
+        """What the first process makes, for all of them."""
+        made = [make() if self.accelerator.is_main_process else None]
+        (shared,) = broadcast_object_list(made)
+        return shared  # type: ignore[no-any-return]
+
+    def _agree(self, value: object) -> None:
+        """Raise where processes have different data: they would wait for each other for ever."""
+        if len({repr(v) for v in gather_object([value])}) > 1:
+            raise DataError("expected the same data on every machine, got files that differ")
+
+    def _starting_model(self, init: Path | None, acoustic_from: Path | None) -> SpeechTagger:
+        torch.manual_seed(self.recipe.seed)
+        if init:
+            model = load_checkpoint(init).model
+            if self.recipe.model.gazetteer.lists and model.lexicon is None:
+                model = with_gazetteer(model, self.recipe.model.gazetteer, self.data_root)
+            readings = self.recipe.model.fusion.readings
+            if readings and model.chosen_readings is None:
+                model = with_name_readings(model, self.recipe.max_readings)
+                model = with_chosen_readings(model, readings)
+            prosody = self.recipe.model.fusion.prosody
+            if prosody != model.config.fusion.prosody:
+                model = with_prosody(model, prosody)
+        else:
+            training = self._examples(sorted({n for s in self.recipe.stages for n in s.train}))
+            model = new_model(self.recipe, self.data_root, training, self.cache)
+        if model.config != self.recipe.model:
+            raise CheckpointError(f"expected a model as the recipe describes it in {init}")
+        if acoustic_from:
+            take_acoustic(model, load_checkpoint(acoustic_from).model)
+        return model
+
+    def _run_stage(self, stage: Stage) -> None:
+        progress = self.progress
+        sources = self._stage_sources(stage)
+        optimisation = Optimisation(self.accelerator, self.model, stage, self.recipe.augmentation)
+        if self._saved is not None:
+            optimisation.load(self._saved.optimizer, progress.scaler)
+            self._saved = None
+        mentions: Mentions | None = None
+        if stage.exchange_names:
+            mentions = Mentions(e for _, examples in sources for e in examples)
+        first_plan = plan_epoch(sources, stage, self.cache, self._generator(0), mentions)
+        steps = len(self._feed(stage, first_plan, 0))
+        logger.info("stage %s: about %d steps", stage.name, stage.epochs * steps)
+        while progress.epoch < stage.epochs:
+            if stage.patience and progress.since_best >= stage.patience:
+                logger.info("no better score in %d epochs: stage ends", stage.patience)
+                break
+            plan = first_plan
+            if progress.epoch:
+                generator = self._generator(progress.epoch)
+                plan = plan_epoch(sources, stage, self.cache, generator, mentions)
+            feed = self._feed(stage, plan, progress.epoch)
+            self._run_epoch(stage, feed, optimisation, stage.epochs * steps)
+            loss = progress.loss_sum / max(1, progress.step)
+            progress.epoch += 1
+            progress.step, progress.loss_sum = 0, 0.0
+            self._finish_epoch(stage, loss)
+            self._save_last(optimisation)
+
+    def _stage_sources(self, stage: Stage) -> list[tuple[Source, list[Example]]]:
+        """What a stage trains on."""
+        sources = [(self.recipe.data[n], self.examples[n]) for n in stage.train]
+        if stage.task == "entities":
+            sources = [(s, [e for e in es if e.spans is not None]) for s, es in sources]
+            training = [e for _, es in sources for e in es]
+            self._check_lengths(stage, training)
+            self._check_types(stage, training)
+        if stage.task == "acoustic" and any(e.audio is None for _, es in sources for e in es):
+            raise ConfigError(f"stage {stage.name!r}: expected recordings in every source")
+        return sources
+
+    def _check_lengths(self, stage: Stage, examples: Sequence[Example]) -> None:
+        text = self.model.text
+        longest = max((len(e.text) for e in examples), default=0)
+        if isinstance(text, PretrainedEncoder | ZenEncoder) and longest > text.max_characters:
+            raise DataError(
+                f"stage {stage.name!r}: expected sentences of at most {text.max_characters} "
+                f"characters, as the pretrained encoder can read, got one of {longest}"
+            )
+
+    def _check_types(self, stage: Stage, examples: Sequence[Example]) -> None:
+        """A model trained further has the types it had: others would be taught as no entities."""
+        types = self.model.scheme.types
+        found = Counter(s.label for e in examples for s in e.spans or ())
+        unknown = [f"{label} ({found[label]})" for label in sorted(found) if label not in types]
+        if unknown:
+            raise DataError(
+                f"stage {stage.name!r}: expected entities of the model's types "
+                f"{', '.join(types)}, got {', '.join(unknown)}"
+            )
+
+    def _generator(self, epoch: int) -> np.random.Generator:
+        return np.random.default_rng([self.recipe.seed, self.progress.stage, epoch, 0])
+
+    def _feed(self, stage: Stage, plan: Sequence[Sequence[Clip]], epoch: int) -> Feed:
+        acoustic = self.recipe.model.acoustic
+        return Feed(
+            plan,
+            stage,
+            BatchBuilder(
+                self.model.vocabulary,
+                self.model.scheme,
+                self.cache,
+                self.recipe.augmentation,
+                self.model.lexicon,
+            ),
+            (self.recipe.seed, self.progress.stage, epoch),
+            (acoustic.min_chunk, acoustic.max_chunk) if acoustic.streaming else None,
+            process=self.accelerator.process_index,
+            processes=self.accelerator.num_processes,
+            workers=self.workers,
+        )
+
+    def _run_epoch(
+        self, stage: Stage, feed: Feed, optimisation: Optimisation, total_steps: int
+    ) -> None:
+        """One epoch from ``progress.step`` on."""
+        progress = self.progress
+        optimisation.train()
+        saved = time.monotonic()
+        bar = tqdm(
+            feed.steps(progress.step),
+            desc=f"{stage.name} {progress.epoch + 1}/{stage.epochs}",
+            initial=progress.step,
+            total=len(feed),
+            mininterval=5.0,
+            disable=not self.accelerator.is_local_main_process,
+        )
+        for parts in bar:
+            began = time.monotonic()
+            rate = learning_rate(stage, progress.steps, total_steps)
+            try:
+                loss = optimisation.step(parts, rate)
+            except NotFiniteError as error:
+                self._skip(stage, error)
+                loss = progress.loss_sum / max(1, progress.step)
+            progress.step += 1
+            progress.steps += 1
+            progress.loss_sum += loss
+            progress.seconds += time.monotonic() - began
+            if self.writer is not None:
+                self.writer.add_scalar(f"{stage.name}/loss", loss, progress.steps)
+                self.writer.add_scalar(f"{stage.name}/learning rate", rate, progress.steps)
+            bar.set_postfix(loss=f"{progress.loss_sum / progress.step:.3f}", refresh=False)
+            if time.monotonic() - saved > self.save_seconds:
+                self._save_last(optimisation)
+                saved = time.monotonic()
+
+    def _skip(self, stage: Stage, error: NotFiniteError) -> None:
+        """Leave a step out, or give up."""
+        progress = self.progress
+        where = f"step {progress.step} of epoch {progress.epoch} of stage {stage.name!r}"
+        if progress.skipped >= stage.skip_nonfinite:
+            raise NotFiniteError(
+                f"{where}: {error}: lower the learning rate, look for damaged recordings among "
+                f"them, or leave out more than {stage.skip_nonfinite} such steps (skip_nonfinite)"
+            ) from error
+        progress.skipped += 1
+        logger.warning("%s left out: %s", where, error)
+
+    def _finish_epoch(self, stage: Stage, loss: float) -> None:
+        """Evaluate, log, and keep the model if it is the best of its stage."""
+        progress = self.progress
+        scores = self._evaluate(stage)
+        scores["train.loss"] = loss
+        score = scores["score"]
+        logger.info(
+            "%s epoch %d: %s",
+            stage.name,
+            progress.epoch,
+            ", ".join(f"{k} {v:.2f}" for k, v in scores.items()),
+        )
+        if self.writer is not None:
+            for name, value in scores.items():
+                self.writer.add_scalar(f"{stage.name}/{name}", value, progress.epoch)
+            self.writer.flush()
+        if progress.best_score is None or score > progress.best_score:
+            progress.best_score, progress.since_best = score, 0
+            progress.best_scores = scores
+            self._save_best(scores)
+        else:
+            progress.since_best += 1
+
+    def _evaluate(self, stage: Stage) -> dict[str, float]:
+        """Development figures, ``score`` the one that chooses the epoch.
+
+        Every process scores its share of the examples.
+        """
+        if not stage.dev:
+            return {"score": float(self.progress.epoch)}
+        if stage.task == "acoustic":
+            mine = self._examples(stage.dev)[self._own_share()]
+            device = self.accelerator.device
+            counts = gather_object([unit_errors(self.model, mine, self.cache, device=device)])
+            errors, total = (sum(c) for c in zip(*counts, strict=True))
+            rate = 100.0 * errors / max(total, 1)
+            return {"unit error rate": rate, "score": -rate}
+        kind = self.recipe.select_on
+        if kind == "auto":
+            kind = self.recipe.model.labels
+        figures: dict[str, float] = {}
+        decisive = []
+        for name in stage.dev:
+            annotated = [e for e in self.examples[name] if e.spans is not None]
+            spoken = [e for e in annotated if e.audio is not None]
+            for mode, chosen in (("text", annotated), ("speech", spoken)):
+                if chosen:
+                    predicted = self._predictions(chosen, use_audio=mode == "speech")
+                    scores = score_entities([e.spans or () for e in chosen], predicted)
+                    figures[f"{name}.{mode}.flat.f1"] = scores.flat.f1
+                    figures[f"{name}.{mode}.nested.f1"] = scores.nested.f1
+            # A source with speech is judged with it.
+            decisive.append(figures[f"{name}.{'speech' if spoken else 'text'}.{kind}.f1"])
+        figures["score"] = float(np.mean(decisive))
+        return figures
+
+    def _predictions(self, examples: Sequence[Example], *, use_audio: bool) -> list[list[Span]]:
+        mine = list(enumerate(examples))[self._own_share()]
+        found = torch_predictions(
+            self.model,
+            [e for _, e in mine],
+            self.cache,
+            use_audio=use_audio,
+            device=self.accelerator.device,
+        )
+        numbered = zip((i for i, _ in mine), found, strict=True)
+        return [spans for _, spans in sorted(gather_object(list(numbered)))]
+
+    def _own_share(self) -> slice:
+        return slice(self.accelerator.process_index, None, self.accelerator.num_processes)
+
+    def _checkpoint(self, scores: dict[str, float]) -> Checkpoint:
+        provenance = {
+            "recipe": self.recipe.name,
+            "recipe_sha256": self.progress.recipe_sha256,
+            "seed": str(self.recipe.seed),
+            "stage": self.recipe.stages[self.progress.stage].name,
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+            "device": str(self.accelerator.device),
+            "training_minutes": f"{self.progress.seconds / 60:.0f}",
+        }
+        return Checkpoint(self.recipe.name, self.model, provenance, scores)
+
+    def _save_best(self, scores: dict[str, float]) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        best = self._best(self.progress.stage)
+        save_checkpoint(best, self._checkpoint(scores))
+        for name in (ENVIRONMENT, RECIPE):
+            shutil.copyfile(self.folder.path / name, best / name)
+
+    def _save_last(self, optimisation: Optimisation) -> None:
+        """Write all that resuming needs."""
+        if self.accelerator.is_main_process:
+            self.progress.scaler = optimisation.scaler_state()
+            checkpoint = self._checkpoint(self.progress.best_scores)
+            self.folder.save(self.progress, checkpoint, optimisation.state())
+
+
+def _weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(checkpoint).model.state_dict()
+
+
+def _digest(recipe: Recipe, stage: int) -> str:
+    """Hash of all in a recipe that decides a run up to and including a stage.
+
+    Only of what differs from the defaults, so that a setting that is new in a later version does
+    not make every run another one.
+    """
+    stages = recipe.stages[: stage + 1]
+    used = {n for s in stages for n in (*s.train, *s.dev)}
+    data = {n: source for n, source in sorted(recipe.data.items()) if n in used}
+    followed = msgspec.structs.replace(recipe, stages=stages, data=data)
+    return hashlib.sha256(msgspec.json.encode(_unlike_defaults(followed))).hexdigest()
+
+
+def _unlike_defaults(value: object) -> object:
+    if isinstance(value, msgspec.Struct):
+        changed = {}
+        for field in msgspec.structs.fields(value):
+            own, make = getattr(value, field.name), field.default_factory
+            if own != (field.default if make is msgspec.NODEFAULT else make()):
+                changed[field.name] = _unlike_defaults(own)
+        return changed
+    if isinstance(value, dict):
+        return {k: _unlike_defaults(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_unlike_defaults(v) for v in value]
+    return value
+
+
+def _digest_examples(examples: Sequence[Example]) -> str:
+    """Hash of what was read; recordings count by name."""
+    digest = hashlib.sha256()
+    for e in examples:
+        row = (e.text, e.spans, e.audio and e.audio.name, e.times_ms, e.readings, e.isolated)
+        digest.update(repr(row).encode())
+    return digest.hexdigest()

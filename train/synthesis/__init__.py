@@ -1,0 +1,1 @@
+"""Training speech from synthetic voices."""

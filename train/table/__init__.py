@@ -1,0 +1,1 @@
+"""Grids of runs, and tables of them such as Table 3 of the paper."""
