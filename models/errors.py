@@ -10,7 +10,7 @@ CnertaError
 
 Packages add their own below it where they are raised: ``VoiceError``
 (``train/synthesis/voices.py``), ``ExternalError`` (``train/evaluation/external.py``),
-``ProtocolError`` (``streamer/wire/messages.py``), ``AddressError`` (``streamer/serving/server.py``)
+``ProtocolError`` (``streamer/wire/errors.py``), ``AddressError`` (``streamer/serving/server.py``)
 and those of the clients (``streamer/errors.py``).
 
 Messages say what was expected and what came.

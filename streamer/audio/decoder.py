@@ -16,7 +16,8 @@ import numpy.typing as npt
 import soxr
 
 from cnerta.models.runtime.geometry import SAMPLE_RATE
-from cnerta.streamer.wire.messages import AudioFormat, ErrorName, ProtocolError
+from cnerta.streamer.wire.errors import ErrorName, ProtocolError
+from cnerta.streamer.wire.parts import AudioFormat
 
 __all__ = ["AudioInput"]
 

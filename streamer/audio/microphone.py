@@ -26,7 +26,7 @@ import numpy as np
 import soxr
 
 from cnerta.streamer.errors import MicrophoneError, NoMicrophoneError, PortAudioMissingError
-from cnerta.streamer.wire.messages import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, AudioFormat
+from cnerta.streamer.wire.parts import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, AudioFormat
 
 __all__ = ["InputDevice", "Microphone", "find_input_device", "list_input_devices"]
 

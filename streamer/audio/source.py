@@ -19,7 +19,7 @@ import soxr
 
 from cnerta.streamer.audio.pyav_file import MediaFile
 from cnerta.streamer.errors import AudioFileError
-from cnerta.streamer.wire.messages import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, AudioFormat
+from cnerta.streamer.wire.parts import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, AudioFormat
 
 __all__ = ["AudioFile", "AudioSource", "encode_pcm_s16le", "level_dbfs"]
 

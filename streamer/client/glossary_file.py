@@ -6,7 +6,8 @@ from pathlib import Path
 
 from cnerta.streamer.errors import GlossaryFileError
 from cnerta.streamer.session.glossary import read_pinyin
-from cnerta.streamer.wire.messages import MAX_GLOSSARY_ENTRIES, GlossaryEntry
+from cnerta.streamer.wire.messages import MAX_GLOSSARY_ENTRIES
+from cnerta.streamer.wire.parts import GlossaryEntry
 
 __all__ = ["read_glossary"]
 

@@ -30,13 +30,12 @@ from cnerta.streamer.audio.source import AudioSource
 from cnerta.streamer.errors import ServerUnreachableError, SessionRefusedError
 from cnerta.streamer.sources import LiveAudio, Revision, TranscriptSource
 from cnerta.streamer.wire.addresses import is_loopback
+from cnerta.streamer.wire.codec import decode_server, encode
+from cnerta.streamer.wire.errors import ProtocolError
 from cnerta.streamer.wire.messages import (
     ClientMessage,
     ErrorMessage,
-    GlossaryEntry,
     Keepalive,
-    Limits,
-    ProtocolError,
     ServerMessage,
     SessionFinish,
     SessionReady,
@@ -44,9 +43,8 @@ from cnerta.streamer.wire.messages import (
     SessionSummary,
     Transcript,
     UtteranceFinal,
-    decode_server,
-    encode,
 )
+from cnerta.streamer.wire.parts import GlossaryEntry, Limits
 
 __all__ = [
     "Connection",

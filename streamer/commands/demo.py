@@ -44,14 +44,13 @@ from cnerta.streamer.terminal.drawing import (
     render,
 )
 from cnerta.streamer.wire.messages import (
-    AudioFormat,
-    Entity,
     EntityRetract,
     EntityUpsert,
     ServerMessage,
     SessionReady,
     UtteranceFinal,
 )
+from cnerta.streamer.wire.parts import AudioFormat, Entity
 
 __all__ = ["Recording", "app", "load_recordings", "main", "run_demo"]
 

@@ -19,7 +19,8 @@ from cnerta.streamer.outputs.caption_formats import FORMATS, CaptionedUtterance
 from cnerta.streamer.outputs.cues import DEFAULT_LAYOUT, CaptionLayout, CueTrack
 from cnerta.streamer.outputs.highlighting import Highlighter
 from cnerta.streamer.sources import Revision
-from cnerta.streamer.wire.messages import ServerMessage, SessionReady, UtteranceFinal, encode
+from cnerta.streamer.wire.codec import encode
+from cnerta.streamer.wire.messages import ServerMessage, SessionReady, UtteranceFinal
 
 __all__ = ["CaptionFile", "EventFile", "open_caption_file", "replace_file"]
 

@@ -17,7 +17,8 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from cnerta.streamer.outputs.cues import CaptionLine, Cue, Mark, clean
-from cnerta.streamer.wire.messages import Entity, UtteranceFinal
+from cnerta.streamer.wire.messages import UtteranceFinal
+from cnerta.streamer.wire.parts import Entity
 
 __all__ = [
     "FORMATS",

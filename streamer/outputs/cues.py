@@ -23,7 +23,8 @@ from typing import Final
 
 from rich.cells import cell_len
 
-from cnerta.streamer.wire.messages import Entity, UtteranceFinal
+from cnerta.streamer.wire.messages import UtteranceFinal
+from cnerta.streamer.wire.parts import Entity
 
 __all__ = [
     "DEFAULT_LAYOUT",

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from cnerta.streamer.wire.messages import Entity
+from cnerta.streamer.wire.parts import Entity
 
 __all__ = ["ALL_HIGHLIGHTED", "HighlightRule", "Highlighter"]
 

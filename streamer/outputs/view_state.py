@@ -13,8 +13,6 @@ from cnerta.streamer.outputs.levels import NOTHING_HEARD, Levels
 from cnerta.streamer.sources import Revision
 from cnerta.streamer.wire.messages import (
     AudioAck,
-    CharacterReading,
-    Entity,
     EntityRetract,
     EntityUpsert,
     ErrorMessage,
@@ -25,6 +23,7 @@ from cnerta.streamer.wire.messages import (
     UtteranceFinal,
     WarningMessage,
 )
+from cnerta.streamer.wire.parts import CharacterReading, Entity
 
 __all__ = ["CAPTIONS_KEPT", "Caption", "ViewState", "fitting"]
 

@@ -30,6 +30,7 @@ import msgspec
 from cnerta.streamer.errors import OutputError
 from cnerta.streamer.sources import Revision
 from cnerta.streamer.wire.addresses import is_loopback
+from cnerta.streamer.wire.codec import encode
 from cnerta.streamer.wire.messages import (
     EntityRetract,
     EntityUpsert,
@@ -37,7 +38,6 @@ from cnerta.streamer.wire.messages import (
     SessionReady,
     SessionSummary,
     UtteranceFinal,
-    encode,
 )
 
 __all__ = ["TOKEN_VARIABLE", "RetryPolicy", "Webhook"]

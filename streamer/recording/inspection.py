@@ -18,18 +18,17 @@ from cnerta.streamer.audio.decoder import AudioInput
 from cnerta.streamer.errors import OutputError
 from cnerta.streamer.recording import file as recording
 from cnerta.streamer.recording.file import Header, RecordingReader
+from cnerta.streamer.wire.codec import decode_client, decode_server
+from cnerta.streamer.wire.errors import ProtocolError
 from cnerta.streamer.wire.messages import (
     EntityRetract,
     EntityUpsert,
     ErrorMessage,
-    ProtocolError,
     SessionStart,
     SessionUpdate,
     Transcript,
     UtteranceFinal,
     WarningMessage,
-    decode_client,
-    decode_server,
 )
 
 __all__ = ["Inspection", "draw", "inspect_recording", "summarise"]

@@ -26,7 +26,9 @@ from cnerta.streamer.recording.file import Header, Record, RecordingOptions, Rec
 from cnerta.streamer.session.connection import ServedModel, ServerProtocol
 from cnerta.streamer.session.limits import ConnectionLimits
 from cnerta.streamer.session.work import EncodeWork, TagWork
-from cnerta.streamer.wire.messages import ClientMessage, ProtocolError, ServerMessage, encode
+from cnerta.streamer.wire.codec import encode
+from cnerta.streamer.wire.errors import ProtocolError
+from cnerta.streamer.wire.messages import ClientMessage, ServerMessage
 
 __all__ = [
     "RecordedProtocol",

@@ -22,14 +22,9 @@ from cnerta.streamer.recording.recorder import model_answer
 from cnerta.streamer.serving.engine import Encoded, Engine, TaggedWork, describe_failure
 from cnerta.streamer.session.connection import ServedModel, ServerProtocol
 from cnerta.streamer.session.work import EncodeWork, TagWork
-from cnerta.streamer.wire.messages import (
-    ErrorName,
-    ProtocolError,
-    ServerMessage,
-    decode_client,
-    decode_server,
-    encode,
-)
+from cnerta.streamer.wire.codec import decode_client, decode_server, encode
+from cnerta.streamer.wire.errors import ErrorName, ProtocolError
+from cnerta.streamer.wire.messages import ServerMessage
 
 __all__ = ["Answers", "AskAgain", "Difference", "Recall", "Replay", "Replayed"]
 

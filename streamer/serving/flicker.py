@@ -5,13 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from cnerta.streamer.wire.messages import (
-    EntityRetract,
-    EntityStatus,
-    EntityUpsert,
-    ServerMessage,
-    UtteranceFinal,
-)
+from cnerta.streamer.wire.messages import EntityRetract, EntityUpsert, ServerMessage, UtteranceFinal
+from cnerta.streamer.wire.parts import EntityStatus
 
 __all__ = ["Change", "FlickerWatch"]
 

@@ -15,7 +15,8 @@ from cnerta.models.runtime.inference import AcousticState, Tagged
 from cnerta.streamer.serving.batcher import Batcher
 from cnerta.streamer.session.connection import ServerProtocol
 from cnerta.streamer.session.work import EncodeWork, TagWork
-from cnerta.streamer.wire.messages import ClientMessage, ProtocolError, ServerMessage
+from cnerta.streamer.wire.errors import ProtocolError
+from cnerta.streamer.wire.messages import ClientMessage, ServerMessage
 
 __all__ = ["HostedSession"]
 

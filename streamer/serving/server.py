@@ -38,7 +38,8 @@ from cnerta.streamer.serving.metrics import CONTENT_TYPE, ServerMetrics
 from cnerta.streamer.session.connection import ServedModel, ServerProtocol
 from cnerta.streamer.session.limits import ConnectionLimits
 from cnerta.streamer.wire.asyncapi import STREAM_PATH, asyncapi_document
-from cnerta.streamer.wire.messages import ErrorName, ProtocolError, encode
+from cnerta.streamer.wire.codec import encode
+from cnerta.streamer.wire.errors import ErrorName, ProtocolError
 
 __all__ = ["AddressError", "Server", "ServerOptions"]
 

@@ -32,13 +32,12 @@ from cnerta.streamer.session.limits import ConnectionLimits
 from cnerta.streamer.session.outbox import Outbox
 from cnerta.streamer.session.session import Session
 from cnerta.streamer.session.work import EncodeWork, TagWork
+from cnerta.streamer.wire.codec import decode_client
+from cnerta.streamer.wire.errors import ErrorName, ProtocolError
 from cnerta.streamer.wire.messages import (
     PROTOCOL_VERSION,
     ClientMessage,
-    ErrorName,
     Keepalive,
-    ModelInfo,
-    ProtocolError,
     ServerMessage,
     SessionFinish,
     SessionGoingAway,
@@ -47,8 +46,8 @@ from cnerta.streamer.wire.messages import (
     SessionUpdate,
     Transcript,
     WarningMessage,
-    decode_client,
 )
+from cnerta.streamer.wire.parts import ModelInfo
 
 __all__ = ["NORMAL_CLOSE", "Close", "ServedModel", "ServerProtocol"]
 

@@ -21,17 +21,15 @@ from cnerta.models.text.normalisation import NormalisedText
 from cnerta.streamer.session.glossary import GlossaryMatch
 from cnerta.streamer.session.span_matching import TextChange, compare_texts, match_spans
 from cnerta.streamer.session.stabiliser import Evidence, StabiliserOptions, is_stable
-from cnerta.streamer.wire import messages
+from cnerta.streamer.wire import parts
 from cnerta.streamer.wire.messages import (
-    Entity,
     EntityRetract,
-    EntityStatus,
     EntityUpsert,
     RetractReason,
-    TimeSource,
     Transcript,
     UtteranceFinal,
 )
+from cnerta.streamer.wire.parts import Entity, EntityStatus, TimeSource
 
 __all__ = ["Answer", "AnswerOptions", "EntityTracker", "Hears", "Revision", "spread_times"]
 
@@ -400,18 +398,18 @@ def _reason(
 
 def _readings(
     text: NormalisedText, readings: Sequence[CharacterReading] | None
-) -> list[messages.CharacterReading] | UnsetType:
+) -> list[parts.CharacterReading] | UnsetType:
     """Readings as the client sees them, in the client's own offsets; unset if not asked for."""
     if readings is None:
         return UNSET
-    told: list[messages.CharacterReading] = []
+    told: list[parts.CharacterReading] = []
     for heard in readings:
         if not text.is_plain(heard.index):
             continue  # What stands there is no character that is read so, but a figure.
         start, end = text.original_range(heard.index, heard.index + 1)
         (reading, confidence), *others = heard.readings
         told.append(
-            messages.CharacterReading(
+            parts.CharacterReading(
                 start=start,
                 end=end,
                 start_utf16=int(text.utf16[start]),
@@ -420,7 +418,7 @@ def _readings(
                 reading=reading,
                 confidence=round(confidence, 4),
                 alternatives=[
-                    messages.PossibleReading(reading=name, confidence=round(share, 4))
+                    parts.PossibleReading(reading=name, confidence=round(share, 4))
                     for name, share in others
                 ],
             )

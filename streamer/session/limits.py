@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from cnerta.streamer.wire.messages import MAX_TEXT_CHARACTERS, Limits
+from cnerta.streamer.wire.messages import MAX_TEXT_CHARACTERS
+from cnerta.streamer.wire.parts import Limits
 
 __all__ = ["ConnectionLimits", "SessionLimits"]
 

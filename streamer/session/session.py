@@ -46,21 +46,19 @@ from cnerta.streamer.session.outbox import Outbox
 from cnerta.streamer.session.stabiliser import StabiliserOptions
 from cnerta.streamer.session.voice_activity import voiced_range
 from cnerta.streamer.session.work import EncodeWork, TagWork
+from cnerta.streamer.wire.errors import ErrorName, ProtocolError
 from cnerta.streamer.wire.messages import (
     MAX_TEXT_CHARACTERS,
     AudioAck,
-    ErrorName,
-    GlossaryEntry,
-    ProtocolError,
     ServerMessage,
     SessionStart,
     SessionSummary,
     SessionUpdate,
-    TimeSource,
     Transcript,
     WarningMessage,
     WarningName,
 )
+from cnerta.streamer.wire.parts import GlossaryEntry, TimeSource
 
 __all__ = ["Session"]
 

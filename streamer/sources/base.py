@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from cnerta.streamer.wire.messages import AudioFormat
+from cnerta.streamer.wire.parts import AudioFormat
 
 __all__ = ["BLOCKS_WAITING", "LiveAudio", "Revision", "TranscriptSource"]
 

@@ -20,7 +20,8 @@ from cnerta.models.errors import CnertaError
 from cnerta.streamer.outputs.view_state import Caption, ViewState, fitting
 from cnerta.streamer.terminal.keyboard import Key
 from cnerta.streamer.terminal.timeline import SILENT_DBFS, Spoken, draw_timeline
-from cnerta.streamer.wire.messages import Entity, SessionSummary
+from cnerta.streamer.wire.messages import SessionSummary
+from cnerta.streamer.wire.parts import Entity
 
 __all__ = [
     "bracketed",

@@ -30,13 +30,13 @@ from cnerta.streamer.terminal.drawing import (
     summary_line,
 )
 from cnerta.streamer.terminal.keyboard import Key
+from cnerta.streamer.wire.codec import encode
 from cnerta.streamer.wire.messages import (
     ServerMessage,
     SessionGoingAway,
     SessionSummary,
     UtteranceFinal,
     WarningMessage,
-    encode,
 )
 
 __all__ = ["JsonView", "LiveView", "PlainView"]

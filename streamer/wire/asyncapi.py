@@ -6,12 +6,12 @@ from typing import Any, Final
 
 import msgspec
 
+from cnerta.streamer.wire.errors import ErrorName
 from cnerta.streamer.wire.messages import (
     CLIENT_MESSAGES,
     PROTOCOL_VERSION,
     SERVER_MESSAGES,
     ErrorMessage,
-    ErrorName,
 )
 
 __all__ = ["STREAM_PATH", "asyncapi_document"]

@@ -26,7 +26,8 @@ from cnerta.streamer.serving.engine import Engine
 from cnerta.streamer.session.limits import SessionLimits
 from cnerta.streamer.session.outbox import Outbox
 from cnerta.streamer.session.session import Session
-from cnerta.streamer.wire.messages import AudioFormat, SessionStart, Transcript, UtteranceFinal
+from cnerta.streamer.wire.messages import SessionStart, Transcript, UtteranceFinal
+from cnerta.streamer.wire.parts import AudioFormat
 
 RATE = 16_000
 FRAME = RATE * 40 // 1000

@@ -51,14 +51,13 @@ from cnerta.streamer.session.session import Session
 from cnerta.streamer.session.stabiliser import StabiliserOptions
 from cnerta.streamer.session.work import EncodeWork, TagWork
 from cnerta.streamer.wire.messages import (
-    AudioFormat,
-    Entity,
     EntityRetract,
     EntityUpsert,
     SessionStart,
     Transcript,
     UtteranceFinal,
 )
+from cnerta.streamer.wire.parts import AudioFormat, Entity
 from cnerta.train.data.audio import read_audio
 
 STEP_MS = 40

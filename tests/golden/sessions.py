@@ -23,15 +23,9 @@ from cnerta.streamer.serving.engine import Engine
 from cnerta.streamer.session.connection import ServedModel, ServerProtocol
 from cnerta.streamer.session.limits import ConnectionLimits
 from cnerta.streamer.session.work import TagWork
-from cnerta.streamer.wire.messages import (
-    AudioFormat,
-    GlossaryEntry,
-    SessionFinish,
-    SessionStart,
-    SessionUpdate,
-    Transcript,
-    encode,
-)
+from cnerta.streamer.wire.codec import encode
+from cnerta.streamer.wire.messages import SessionFinish, SessionStart, SessionUpdate, Transcript
+from cnerta.streamer.wire.parts import AudioFormat, GlossaryEntry
 
 BUNDLES: Final = ("fast", "accurate")
 FOLDER: Final = Path(__file__).parent

@@ -28,16 +28,16 @@ from cnerta.streamer.serving.engine import Engine
 from cnerta.streamer.session.connection import ServedModel, ServerProtocol
 from cnerta.streamer.session.limits import ConnectionLimits
 from cnerta.streamer.session.work import EncodeWork, TagWork
+from cnerta.streamer.wire.codec import encode
 from cnerta.streamer.wire.messages import (
-    Entity,
     EntityRetract,
     EntityUpsert,
     ServerMessage,
     SessionStart,
     Transcript,
     UtteranceFinal,
-    encode,
 )
+from cnerta.streamer.wire.parts import Entity
 
 Floats = npt.NDArray[np.float32]
 

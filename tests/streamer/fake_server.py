@@ -7,14 +7,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from websockets.asyncio.server import ServerConnection, serve
 
+from cnerta.streamer.wire.codec import decode_client, encode
 from cnerta.streamer.wire.messages import (
     SessionFinish,
     SessionStart,
     SessionSummary,
     Transcript,
     UtteranceFinal,
-    decode_client,
-    encode,
 )
 
 from . import server_messages as wire

@@ -4,15 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cnerta.streamer.wire.messages import (
-    Entity,
-    EntityUpsert,
-    Limits,
-    ModelInfo,
-    SessionReady,
-    SessionSummary,
-    UtteranceFinal,
-)
+from cnerta.streamer.wire.messages import EntityUpsert, SessionReady, SessionSummary, UtteranceFinal
+from cnerta.streamer.wire.parts import Entity, Limits, ModelInfo
 
 
 def entity(label: str, text: str, start: int, **changes: Any) -> Entity:

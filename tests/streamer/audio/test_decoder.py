@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnerta.streamer.audio.decoder import AudioInput
-from cnerta.streamer.wire.messages import AudioFormat, ProtocolError
+from cnerta.streamer.wire.errors import ProtocolError
+from cnerta.streamer.wire.parts import AudioFormat
 
 
 def decode(audio_format: AudioFormat, data: bytes, cuts: list[int] | None = None) -> np.ndarray:

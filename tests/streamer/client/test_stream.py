@@ -14,8 +14,8 @@ from websockets.asyncio.server import ServerConnection
 from cnerta.streamer.client.stream import StreamOptions, WebSocketConnection, stream
 from cnerta.streamer.errors import AudioFileError, ServerUnreachableError, SessionRefusedError
 from cnerta.streamer.sources import LiveAudio, Revision, TimedTranscript, TranscriptSource
+from cnerta.streamer.wire.codec import encode
 from cnerta.streamer.wire.messages import (
-    AudioFormat,
     ClientMessage,
     ErrorMessage,
     Keepalive,
@@ -26,8 +26,8 @@ from cnerta.streamer.wire.messages import (
     SessionSummary,
     Transcript,
     UtteranceFinal,
-    encode,
 )
+from cnerta.streamer.wire.parts import AudioFormat
 
 from .. import server_messages as wire
 from ..fake_server import answering, server

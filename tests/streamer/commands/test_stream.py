@@ -20,13 +20,8 @@ from websockets.asyncio.server import ServerConnection
 
 from cnerta.streamer.commands.stream import app
 from cnerta.streamer.sources.sherpa import DEFAULT_MODEL
-from cnerta.streamer.wire.messages import (
-    ErrorMessage,
-    SessionSummary,
-    UtteranceFinal,
-    decode_server,
-    encode,
-)
+from cnerta.streamer.wire.codec import decode_server, encode
+from cnerta.streamer.wire.messages import ErrorMessage, SessionSummary, UtteranceFinal
 
 from ..fake_server import answering, server
 from ..fake_sounddevice import FakeSounddevice

@@ -23,7 +23,8 @@ from cnerta.streamer.outputs.caption_files import (
 from cnerta.streamer.outputs.highlighting import Highlighter, HighlightRule
 from cnerta.streamer.outputs.outputs import Outputs
 from cnerta.streamer.sources import Revision
-from cnerta.streamer.wire.messages import ServerMessage, UtteranceFinal, decode_server
+from cnerta.streamer.wire.codec import decode_server
+from cnerta.streamer.wire.messages import ServerMessage, UtteranceFinal
 
 from .. import server_messages as wire
 
@@ -205,7 +206,7 @@ import itertools, sys
 from pathlib import Path
 from cnerta.streamer.outputs.caption_files import open_caption_file
 from cnerta.streamer.outputs.highlighting import Highlighter
-from cnerta.streamer.wire.messages import decode_server
+from cnerta.streamer.wire.codec import decode_server
 
 ready, final = sys.stdin.buffer.read().splitlines()
 files = [open_caption_file(Path(name), "talk", Highlighter()) for name in sys.argv[1:]]

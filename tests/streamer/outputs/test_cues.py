@@ -34,7 +34,8 @@ from cnerta.streamer.outputs.cues import (
     mark_line,
     roll_up,
 )
-from cnerta.streamer.wire.messages import Entity, UtteranceFinal
+from cnerta.streamer.wire.messages import UtteranceFinal
+from cnerta.streamer.wire.parts import Entity
 
 from .. import server_messages as wire
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnerta.streamer.outputs.highlighting import Highlighter, HighlightRule
-from cnerta.streamer.wire.messages import Entity
+from cnerta.streamer.wire.parts import Entity
 
 from .. import server_messages as wire
 

@@ -16,7 +16,8 @@ from cnerta.streamer.outputs.outputs import Outputs
 from cnerta.streamer.outputs.presenter import FoldingView
 from cnerta.streamer.outputs.webhook import RetryPolicy, Webhook
 from cnerta.streamer.sources import Revision
-from cnerta.streamer.wire.messages import WarningMessage, encode
+from cnerta.streamer.wire.codec import encode
+from cnerta.streamer.wire.messages import WarningMessage
 
 from .. import server_messages as wire
 

@@ -37,16 +37,16 @@ from cnerta.streamer.serving.server import Server, ServerOptions
 from cnerta.streamer.session.connection import ServedModel
 from cnerta.streamer.session.limits import ConnectionLimits
 from cnerta.streamer.sources import TimedTranscript
+from cnerta.streamer.wire.codec import encode
 from cnerta.streamer.wire.messages import (
-    GlossaryEntry,
     ServerMessage,
     SessionFinish,
     SessionReady,
     SessionStart,
     SessionUpdate,
     UtteranceFinal,
-    encode,
 )
+from cnerta.streamer.wire.parts import GlossaryEntry
 
 DEMO = Path(__file__).parents[3] / "streamer" / "demo"
 BRIDGE = "各位观众今天我们来认识一下南京市长江大桥"

@@ -23,8 +23,8 @@ from websockets.exceptions import ConnectionClosed
 from cnerta.models.runtime.inference import Model
 from cnerta.streamer.serving.server import _FRAMES_A_TURN, AddressError, Server, ServerOptions
 from cnerta.streamer.session.limits import ConnectionLimits
+from cnerta.streamer.wire.codec import decode_server, encode
 from cnerta.streamer.wire.messages import (
-    AudioFormat,
     ClientMessage,
     EntityUpsert,
     ErrorMessage,
@@ -37,9 +37,8 @@ from cnerta.streamer.wire.messages import (
     Transcript,
     UtteranceFinal,
     WarningMessage,
-    decode_server,
-    encode,
 )
+from cnerta.streamer.wire.parts import AudioFormat
 
 
 @contextlib.asynccontextmanager

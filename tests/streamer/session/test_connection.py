@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from cnerta.streamer.session.limits import ConnectionLimits
+from cnerta.streamer.wire.codec import encode
 from cnerta.streamer.wire.messages import (
     MAX_TEXT_CHARACTERS,
-    AudioFormat,
     ErrorMessage,
     Keepalive,
     SessionFinish,
@@ -21,8 +21,8 @@ from cnerta.streamer.wire.messages import (
     Transcript,
     UtteranceFinal,
     WarningMessage,
-    encode,
 )
+from cnerta.streamer.wire.parts import AudioFormat
 
 Drive = Callable[..., Any]
 START = encode(SessionStart()).decode()

@@ -25,6 +25,7 @@ from cnerta.streamer.session.encoder_buffer import Sought, UtteranceHearing
 from cnerta.streamer.session.limits import ConnectionLimits, SessionLimits
 from cnerta.streamer.session.work import EncodeWork
 from cnerta.streamer.sources.rough import RoughTranscript
+from cnerta.streamer.wire.codec import decode_server, encode
 from cnerta.streamer.wire.messages import (
     EntityUpsert,
     ServerMessage,
@@ -32,8 +33,6 @@ from cnerta.streamer.wire.messages import (
     SessionStart,
     Transcript,
     UtteranceFinal,
-    decode_server,
-    encode,
 )
 
 TEXT = "今天在南京市长江大桥上看到了"

@@ -3,13 +3,13 @@ from __future__ import annotations
 from cnerta.streamer.session.outbox import Outbox
 from cnerta.streamer.wire.messages import (
     AudioAck,
-    Entity,
     EntityRetract,
     EntityUpsert,
     ServerMessage,
     UtteranceFinal,
     WarningMessage,
 )
+from cnerta.streamer.wire.parts import Entity
 
 ENTITY = Entity(
     id="e1",

@@ -12,11 +12,9 @@ import pytest
 from cnerta.streamer.session.limits import ConnectionLimits, SessionLimits
 from cnerta.streamer.wire.messages import (
     AudioAck,
-    AudioFormat,
     EntityRetract,
     EntityUpsert,
     ErrorMessage,
-    ResumeRequest,
     SessionFinish,
     SessionGoingAway,
     SessionReady,
@@ -27,6 +25,7 @@ from cnerta.streamer.wire.messages import (
     UtteranceFinal,
     WarningMessage,
 )
+from cnerta.streamer.wire.parts import AudioFormat, ResumeRequest
 
 Drive = Callable[..., Any]
 

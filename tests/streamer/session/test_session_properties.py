@@ -14,11 +14,9 @@ from cnerta.models.runtime.decoding import SpanHint
 from cnerta.models.runtime.labels import Span, outermost, parents
 from cnerta.models.text.normalisation import normalise
 from cnerta.streamer.wire.messages import (
-    Entity,
     EntityRetract,
     EntityUpsert,
     ErrorMessage,
-    GlossaryEntry,
     SessionFinish,
     SessionStart,
     SessionSummary,
@@ -26,6 +24,7 @@ from cnerta.streamer.wire.messages import (
     Transcript,
     UtteranceFinal,
 )
+from cnerta.streamer.wire.parts import Entity, GlossaryEntry
 
 PIECES = ["北京", "北京大学", "上海", "张三", "南京市长江大桥", "他", "在", "，", " ", "𠀀", "李四"]
 PIECES += ["2024年", "3.5%", "長江大橋"]

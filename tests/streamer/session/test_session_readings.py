@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from cnerta.models.runtime.readings import CharacterReading
-from cnerta.streamer.wire.messages import ErrorMessage, SessionStart, SessionUpdate, encode
+from cnerta.streamer.wire.codec import encode
+from cnerta.streamer.wire.messages import ErrorMessage, SessionStart, SessionUpdate
 
 Drive = Callable[..., Any]
 

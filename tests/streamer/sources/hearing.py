@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from cnerta.streamer.audio.source import encode_pcm_s16le
 from cnerta.streamer.sources import LiveAudio, Revision, TranscriptSource
-from cnerta.streamer.wire.messages import AudioFormat
+from cnerta.streamer.wire.parts import AudioFormat
 
 BLOCK_SAMPLES = 640
 

@@ -29,7 +29,7 @@ from cnerta.streamer.sources import (
 from cnerta.streamer.sources import lines as line_source
 from cnerta.streamer.sources.caption_input import read_captions
 from cnerta.streamer.sources.mono_audio import without_gaps
-from cnerta.streamer.wire.messages import AudioFormat
+from cnerta.streamer.wire.parts import AudioFormat
 
 FORMAT = AudioFormat(sample_rate=16_000)
 BLOCK_MS = 40

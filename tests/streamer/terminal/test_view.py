@@ -14,15 +14,15 @@ from cnerta.streamer.sources import Revision
 from cnerta.streamer.terminal.drawing import bracketed, format_time, render
 from cnerta.streamer.terminal.keyboard import Key
 from cnerta.streamer.terminal.view import JsonView, LiveView, PlainView
+from cnerta.streamer.wire.codec import decode_server
 from cnerta.streamer.wire.messages import (
-    CharacterReading,
     EntityRetract,
     ErrorMessage,
     ServerMessage,
     SessionGoingAway,
     WarningMessage,
-    decode_server,
 )
+from cnerta.streamer.wire.parts import CharacterReading
 
 from .. import server_messages as wire
 

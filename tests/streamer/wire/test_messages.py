@@ -9,20 +9,17 @@ import msgspec
 import pytest
 
 from cnerta.streamer.wire.asyncapi import STREAM_PATH, asyncapi_document
+from cnerta.streamer.wire.codec import decode_client, decode_server, encode
+from cnerta.streamer.wire.errors import ErrorName, ProtocolError
 from cnerta.streamer.wire.messages import (
     CLIENT_MESSAGES,
     SERVER_MESSAGES,
-    AudioFormat,
-    ErrorName,
-    ProtocolError,
     SessionStart,
     Transcript,
     UtteranceFinal,
     WarningName,
-    decode_client,
-    decode_server,
-    encode,
 )
+from cnerta.streamer.wire.parts import AudioFormat
 
 TRANSCRIPT = {"type": "transcript", "utterance": "u1", "revision": 1, "final": False, "text": "他"}
 

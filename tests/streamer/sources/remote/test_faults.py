@@ -20,7 +20,7 @@ from websockets.http11 import Request, Response
 from cnerta.streamer.errors import RecogniserError
 from cnerta.streamer.sources import LiveAudio, Revision, make_transcript_source
 from cnerta.streamer.sources.remote import client
-from cnerta.streamer.wire.messages import AudioFormat
+from cnerta.streamer.wire.parts import AudioFormat
 
 from ..hearing import finals, hear
 from .recorded_server import listening
