@@ -317,7 +317,7 @@ class Server:
         """A bug that one session met ends this session and no other."""
         name = client.session.protocol.session_id
         logger.error("session %s failed: %s", name, describe_failure(error))
-        client.session.work_failed()
+        client.session.fail_internally()
 
     async def _tick(self) -> None:
         while True:
