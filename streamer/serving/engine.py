@@ -21,7 +21,6 @@ from cnerta.models.runtime.buffers import joined
 from cnerta.models.runtime.bundle import Bundle
 from cnerta.models.runtime.decoding import SpanHint
 from cnerta.models.runtime.inference import AcousticState, Tagged
-from cnerta.models.text.normalisation import normalise
 from cnerta.streamer.session.work import (
     CompileWork,
     EncodedAudio,
@@ -33,7 +32,7 @@ from cnerta.streamer.session.work import (
 )
 from cnerta.streamer.wire.errors import ProtocolError
 
-__all__ = ["Engine", "Inference", "TextWork", "describe_failure"]
+__all__ = ["Engine", "Inference", "TextWork", "describe_failure", "prepare"]
 
 logger = logging.getLogger(__name__)
 
@@ -117,12 +116,11 @@ class Engine:
 
     def process(self, work: Sequence[TextWork]) -> list[Result | Exception]:
         """Do what there is to do with texts. An item that cannot be done gets its exception."""
-        results: list[Result | Exception | None] = [_prepare(item) for item in work]
-        tags = [(i, item) for i, item in enumerate(work) if isinstance(item, TagWork)]
-        tagged = self.tag([item for _, item in tags])
-        for (i, _), result in zip(tags, tagged, strict=True):
-            results[i] = result
-        return [r for r in results if r is not None]
+        tags = [item for item in work if isinstance(item, TagWork)]
+        results = self.tag(tags)
+        assert len(results) == len(tags), "expected a result for each text"
+        tagged = iter(results)
+        return [next(tagged) if isinstance(item, TagWork) else prepare(item) for item in work]
 
     def tag(self, work: Sequence[TagWork]) -> list[TaggedText | Exception]:
         """Tag texts. An item that cannot be tagged gets its exception."""
@@ -142,7 +140,9 @@ class Engine:
             for w, found in zip(group, names, strict=True)
         ]
         texts, frames = [w.text for w in group], [w.frames for w in group]
-        answers = self.model.tag(texts, frames, hints if any(hints) else ())
+        answers = (
+            self.model.tag(texts, frames, hints) if any(hints) else self.model.tag(texts, frames)
+        )
         return [
             TaggedText(len(w.text), self._with_readings(w, tagged), found)
             for w, tagged, found in zip(group, answers, names, strict=True)
@@ -168,16 +168,10 @@ class Engine:
 TextWork = NormaliseWork | CompileWork | TagWork
 
 
-def _prepare(work: TextWork) -> Result | Exception | None:
-    """Do what needs no model; None for a text to tag."""
+def prepare(work: NormaliseWork | CompileWork) -> Result | Exception:
+    """Do what needs no model; where it cannot be done, say why."""
     try:
-        match work:
-            case NormaliseWork():
-                return normalise(work.text)
-            case CompileWork():
-                return work.run()
-            case TagWork():
-                return None
+        return work.run()
     except ProtocolError as error:  # of the client, whom it is told to
         return error
     except Exception as error:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from cnerta.models.runtime.boundaries import LEVELS_PER_FRAME
 from cnerta.models.runtime.inference import AcousticState, Tagged
 from cnerta.models.runtime.vocabulary import Vocabulary
-from cnerta.models.text.normalisation import NormalisedText
+from cnerta.models.text.normalisation import NormalisedText, normalise
 from cnerta.streamer.session.glossary import Glossary, GlossaryMatch, GlossaryName
 from cnerta.streamer.wire.parts import GlossaryEntry
 
@@ -71,6 +71,10 @@ class NormaliseWork:
     """
 
     text: str
+
+    def run(self) -> NormalisedText:
+        """Do it."""
+        return normalise(self.text)
 
 
 @dataclass(frozen=True, slots=True)
