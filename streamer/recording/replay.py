@@ -20,7 +20,7 @@ from cnerta.streamer.errors import RecordingError
 from cnerta.streamer.recording import file as recording
 from cnerta.streamer.recording.file import AnsweredText, Header, Record, RecordingReader
 from cnerta.streamer.recording.recorder import model_answer
-from cnerta.streamer.serving.engine import Engine, TextWork, describe_failure, prepare
+from cnerta.streamer.serving.engine import Engine, describe_failure, prepare
 from cnerta.streamer.session.connection import ServedModel, ServerProtocol
 from cnerta.streamer.session.work import (
     EncodedAudio,
@@ -78,12 +78,8 @@ class Difference:
 class EngineSubstitute(Protocol):
     """Who does the engine's work in a replay."""
 
-    def encode(self, work: EncodeWork) -> Result | Exception:
-        """Encode a chunk."""
-        ...
-
-    def process(self, work: TextWork, recorded: AnsweredText | None) -> Result | Exception:
-        """Do what there is to do with a text; this is what the model said of it then."""
+    def run(self, work: Work, recorded: AnsweredText | None) -> Result | Exception:
+        """Do a piece of work; if it is a text to tag, this is what the model said of it then."""
         ...
 
 
@@ -93,15 +89,9 @@ class AskAgain:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def encode(self, work: EncodeWork) -> Result | Exception:
-        """Encode a chunk."""
-        (encoded,) = self._engine.encode([work])
-        return encoded
-
-    def process(self, work: TextWork, recorded: AnsweredText | None) -> Result | Exception:
-        """Do what there is to do with a text."""
-        (result,) = self._engine.process([work])
-        return result
+    def run(self, work: Work, recorded: AnsweredText | None) -> Result | Exception:
+        """Do a piece of work."""
+        return self._engine.run(work)
 
 
 class Recall:
@@ -110,7 +100,18 @@ class Recall:
     def __init__(self, bundle: Bundle) -> None:
         self._geometry = bundle.geometry
 
-    def encode(self, work: EncodeWork) -> EncodedAudio:
+    def run(self, work: Work, recorded: AnsweredText | None) -> Result | Exception:
+        """What was said then; what needs no model is done again."""
+        if isinstance(work, EncodeWork):
+            return self._frames_of(work)
+        if not isinstance(work, TagWork):
+            return prepare(work)
+        if recorded is None:
+            return RecordingError("expected what the model said of a text, got none")
+        names = () if work.glossary is None else work.glossary.find(work.text)
+        return TaggedText(len(work.text), model_answer(recorded), names)
+
+    def _frames_of(self, work: EncodeWork) -> EncodedAudio:
         """Frames of the right number and without content: nobody looks at them."""
         count = len(work.samples) // self._geometry.hop_samples
         frames = np.zeros((count, self._geometry.width), np.float32)
@@ -118,15 +119,6 @@ class Recall:
         if before is None:
             return EncodedAudio(frames, None)
         return EncodedAudio(frames, replace(before, position=before.position + count))
-
-    def process(self, work: TextWork, recorded: AnsweredText | None) -> Result | Exception:
-        """What was said then; what needs no model is done again."""
-        if not isinstance(work, TagWork):
-            return prepare(work)
-        if recorded is None:
-            return RecordingError("expected what the model said of a text, got none")
-        names = () if work.glossary is None else work.glossary.find(work.text)
-        return TaggedText(len(work.text), model_answer(recorded), names)
 
 
 class Replay:
@@ -211,13 +203,11 @@ class Replay:
         work = self._away.pop(record.lane, None)
         if work is None:
             return
-        result: Result | Exception
-        if record.failed:
-            result = RecordingError("expected a result, got what failed then as well")
-        elif isinstance(work, EncodeWork):
-            result = self._engine.encode(work)
-        else:
-            result = self._engine.process(work, record.answer)
+        result = (
+            RecordingError("expected a result, got what failed then as well")
+            if record.failed
+            else self._engine.run(work, record.answer)
+        )
         if isinstance(result, Exception) and not (
             record.failed or isinstance(result, ProtocolError)
         ):

@@ -29,6 +29,7 @@ from cnerta.streamer.session.work import (
     Result,
     TaggedText,
     TagWork,
+    Work,
 )
 from cnerta.streamer.wire.errors import ProtocolError
 
@@ -98,6 +99,15 @@ class Engine:
     def __init__(self, model: Inference, *, max_batch: int = 16) -> None:
         self.model = model
         self.max_batch = max_batch
+
+    def run(self, work: Work) -> Result | Exception:
+        """Do one piece of work alone."""
+        result: Result | Exception
+        if isinstance(work, EncodeWork):
+            (result,) = self.encode([work])
+        else:
+            (result,) = self.process([work])
+        return result
 
     def encode(self, work: Sequence[EncodeWork]) -> list[EncodedAudio | Exception]:
         """Encode chunks or utterances. An item that cannot be encoded gets its exception."""

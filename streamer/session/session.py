@@ -11,11 +11,13 @@ audio received before it encoded; how, and what interim ones get, is told in
 :mod:`cnerta.streamer.session.encoder_buffer`. A newer revision takes the place of an interim one
 that has not run yet. The parts:
 
-    audio_track   samples to frames, and what is kept of them
-    utterances    what is open, which finals and interims wait
-    revision      how far a transcript has come on its way to its answer
-    answers       from what the tagger said to times on the stream's clock
-    clock_skew    whether the transcript's clock is that of the audio
+    options                      what the client asked for
+    audio_track                  samples to frames, and what is kept of them
+    utterances                   what is open, which finals and interims wait
+    revision                     how far a transcript has come on its way to its answer
+    placement, clock_skew        where its audio is
+    tag_planning                 what the tagger is given for it
+    answers                      from what the tagger said to times on the stream's clock
     entity_tracker, stabiliser   from answers to events
 """
 
@@ -25,23 +27,22 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-import numpy as np
 from msgspec import UNSET
 
 from cnerta.models.runtime.bundle import Bundle
 from cnerta.models.text.normalisation import NormalisedText, normalise
 from cnerta.streamer.session.answers import Answer, make_answer
 from cnerta.streamer.session.audio_track import AudioTrack
-from cnerta.streamer.session.clock_skew import ClockSkew, Offsets
 from cnerta.streamer.session.encoder_buffer import Sought
 from cnerta.streamer.session.glossary import Glossary
 from cnerta.streamer.session.limits import SessionLimits
 from cnerta.streamer.session.options import AnswerOptions, check_labels
 from cnerta.streamer.session.outbox import Outbox
+from cnerta.streamer.session.placement import AudioPlacement
 from cnerta.streamer.session.revision import PendingRevision, TaggedRevision
+from cnerta.streamer.session.tag_planning import plan_tagging
 from cnerta.streamer.session.text_budget import TextBudget
 from cnerta.streamer.session.utterances import Utterance, Utterances
-from cnerta.streamer.session.voice_activity import voiced_range
 from cnerta.streamer.session.work import (
     CompileWork,
     EncodedAudio,
@@ -71,9 +72,6 @@ __all__ = ["Session"]
 _SHORT_TEXT: Final = 256
 """Texts up to this length are normalised where they come in, which takes a third of a millisecond;
 longer ones beside the tagger."""
-_PIECE: Final = 256
-"""So much of a text that is too long for the model is tagged at a time, so that others' texts get
-their turn in between."""
 
 
 class Session:
@@ -100,9 +98,9 @@ class Session:
         self._new_glossary: tuple[GlossaryEntry, ...] | None = None
         self._expect_names(start.glossary)
         self._audio = AudioTrack(start.audio, bundle.geometry, limits, self._warn)
+        self._placement = AudioPlacement(bundle, self._audio, limits, self._warn)
         self._utterances = Utterances(limits)
         self._budget = TextBudget(limits.characters_per_s, limits.character_burst)
-        self._skew = ClockSkew(limits.slack_ms)
         self._text_away: PendingRevision | CompileWork | None = None
         self._entity_total = 0
 
@@ -300,21 +298,9 @@ class Session:
         self._new_glossary = entries or None
 
     def _pending(self, message: Transcript, now: float) -> PendingRevision:
-        received_ms = audio_end_ms = self._audio.decoded_ms
-        _, end_ms = self._given_times(message)
-        if end_ms is not None:
-            audio_end_ms = min(received_ms, end_ms + self._limits.slack_ms)
         text = normalise(message.text) if len(message.text) <= _SHORT_TEXT else None
-        return PendingRevision(message, text, now, received_ms, audio_end_ms)
-
-    def _given_times(self, message: Transcript) -> tuple[int | None, int | None]:
-        """Start and end as the transcript says, put on our clock."""
-        offset_ms = self._skew.offset_ms
-        start_ms, end_ms = (
-            None if given is None else max(0, given + offset_ms)
-            for given in (message.start_ms, message.end_ms)
-        )
-        return start_ms, end_ms
+        received_ms, end_ms = self._audio.decoded_ms, self._placement.end_ms(message)
+        return PendingRevision(message, text, now, received_ms, end_ms)
 
     def _open(self, message: Transcript, now: float) -> Utterance:
         if self._utterances.is_full:
@@ -373,71 +359,25 @@ class Session:
         revision = self._due_revision(now)
         if revision is None or revision.text is None:
             return None
-        work = self._tag_work(revision)
+        work = self._plan(revision)
         return work if isinstance(work, Sought) else None
 
     def _text_work(self, revision: PendingRevision) -> NormaliseWork | TagWork | None:
         """What is to be done with a revision; None if its audio has to be encoded first."""
         if revision.text is None:
             return NormaliseWork(revision.message.text)
-        work = self._tag_work(revision)
+        work = self._plan(revision)
         return work if isinstance(work, TagWork) else None
 
-    def _tag_work(self, revision: PendingRevision) -> TagWork | Sought:
-        """What the tagger is to be given, or the frames that have to be encoded first."""
-        text = revision.normalised.text
-        none = np.zeros((0, self._geometry.width), np.float32)
-        wants_readings = revision.is_final and self._options.readings
-        work = TagWork(text, none, 0, wants_readings=wants_readings, glossary=self._glossary)
-        if self._is_too_long(text):
-            begin = sum(piece.length for piece in revision.pieces)
-            return replace(work, text=text[begin : begin + self._piece_length])
-        if not text:
-            return work
-        start, end = self._frames_of(revision)
-        start = max(start, self._audio.first)
-        work = replace(work, first_frame=start)
-        levels = self._audio.levels(start, end)
-        # Each character needs a frame of its own, else this audio cannot be of this text.
-        is_text_only = revision.scope == "none" or self._bundle.audio_use == "none"
-        if is_text_only or len(levels) < len(text):
-            return work
-        first, last = start, start + len(levels)
-        if revision.scope == "unassigned" or not revision.has_times:
-            voiced = voiced_range(levels, len(text))
-            if voiced[1] - voiced[0] >= len(text):
-                first, last = start + voiced[0], start + voiced[1]
-        sought = Sought(revision.message.utterance, revision.is_final, start, first, last)
-        window = self._audio.window(sought)
-        if window is None:
-            return sought
-        if len(window.frames) < len(text):
-            return work
-        return replace(
-            work,
-            frames=window.frames,
-            first_frame=window.first,
-            end_frame=start + len(levels) if window.end == last else window.end,
-            levels=self._audio.levels(window.first, window.end),
+    def _plan(self, revision: PendingRevision) -> TagWork | Sought:
+        return plan_tagging(
+            revision,
+            self._bundle,
+            self._audio,
+            self._placement,
+            glossary=self._glossary,
+            wants_readings=revision.is_final and self._options.readings,
         )
-
-    def _frames_of(self, revision: PendingRevision) -> tuple[int, int]:
-        """Numbers of the frames that may belong to a revision (rule 7)."""
-        start, end = self._audio.unassigned, self._audio.end
-        if revision.is_final:
-            # What came after the final transcript belongs to the next utterance.
-            end = min(end, self._audio.frame_at(revision.audio_end_ms))
-        if revision.scope == "unassigned":
-            return start, end
-        start_ms, end_ms = self._given_times(revision.message)
-        return self._audio.frames_around(start_ms, end_ms, start=start, end=end)
-
-    def _is_too_long(self, text: str) -> bool:
-        return len(text) > self._bundle.max_characters
-
-    @property
-    def _piece_length(self) -> int:
-        return min(_PIECE, self._bundle.max_characters)
 
     # --- answers ----------------------------------------------------------------------------------
 
@@ -456,105 +396,30 @@ class Session:
             # If neither has audio, the first is answered; if they fit alike, the one not cut off.
             if tagged.score < earlier.score or not tagged.work.has_audio:
                 tagged = earlier
-        elif self._may_be_elsewhere(tagged):
+        elif self._placement.may_be_elsewhere(tagged):
             self._utterances.put_back(revision.widened(tagged))
             self._audio.commit(revision.received_ms)
             return
-        if tagged.work.has_audio and not self._fits(tagged):
+        if tagged.work.has_audio and not self._placement.fits(tagged):
             self._utterances.put_back(tagged.revision.without_audio())
             return
-        if self._is_too_long(revision.normalised.text):
+        if len(revision.normalised.text) > self._bundle.max_characters:
             self._warn(
                 "text_beyond_model",
                 f"expected at most {self._bundle.max_characters} characters, got "
                 f"{len(revision.normalised.text)}: answered in pieces, from text alone",
             )
-        given_ms = self._given_times(tagged.revision.message)
+        given_ms = self._placement.given_ms(tagged.revision.message)
         answer = make_answer(tagged, given_ms, self._geometry)
         self._send(utterance.tracker.apply(tagged.revision, answer, self._options, now))
         if revision.is_final:
             self._close(utterance, tagged, answer)
 
-    def _fits(self, tagged: TaggedRevision) -> bool:
-        """Whether the audio is of the text (rule 6), as far as the model can tell."""
-        can_tell = self._bundle.audio_use == "aligned"
-        return not can_tell or tagged.score >= self._bundle.audio_fit_bound
-
-    def _may_be_elsewhere(self, tagged: TaggedRevision) -> bool:
-        """Whether a final's audio may lie outside its given times, where it was looked for.
-
-        It may if the text did not fit there or, as long as little is known of the transcript's
-        clock, if it begins or ends just where the times cut the audio off; provided that there is
-        audio beyond that no utterance was assigned.
-        """
-        revision, work = tagged.revision, tagged.work
-        text, received = revision.normalised.text, self._audio.frame_at(revision.received_ms)
-        if not revision.is_final or revision.scope != "timed" or not revision.has_times:
-            return False
-        if not text or self._is_too_long(text):
-            return False
-        if received - self._audio.unassigned < len(text):
-            return False
-        before = self._audio.unassigned < work.first_frame
-        after = received > work.first_frame + len(work.frames)
-        if not self._fits(tagged):
-            return before or after
-        if self._skew.is_settled:
-            return False
-        cut_start, cut_end = self._cut_off(tagged)
-        return (cut_start and before) or (cut_end and after)
-
-    def _cut_off(self, tagged: TaggedRevision) -> tuple[bool, bool]:
-        """Whether the text begins, and ends, just where the given times cut the audio off."""
-        alignment, revision, work = tagged.alignment, tagged.revision, tagged.work
-        if alignment is None or revision.scope != "timed":
-            return False, False
-        count = len(work.frames)
-        is_end_given = work.first_frame + count < self._audio.frame_at(revision.received_ms)
-        return (
-            work.first_frame > 0 and int(alignment.starts[0]) == 0,
-            is_end_given and int(alignment.ends[-1]) == count,
-        )
-
     def _close(self, utterance: Utterance, tagged: TaggedRevision, answer: Answer) -> None:
         """Forget an utterance whose final was answered, and the audio that was its own."""
         self._utterances.close(utterance)
         self._entity_total += len(utterance.tracker)
-        if not tagged.revision.normalised.text:
-            return
-        alignment = tagged.alignment
-        if alignment is not None:
-            # The rest is the next utterance's.
-            consumed = tagged.work.first_frame + int(alignment.ends[-1])
-            while self._geometry.frame_start_ms(consumed) < answer.times[-1][1]:
-                consumed += 1  # the sound of the last character went on
-            self._measure_skew(tagged, answer)
-        else:
-            # Whose audio this is nobody knows: the next utterance begins afresh.
-            start_ms, end_ms = self._given_times(tagged.revision.message)
-            whole = tagged.revision.audio_end_ms
-            if start_ms is not None and start_ms >= whole:
-                return  # None of its audio has come yet, so what has come is another's.
-            consumed = self._audio.frame_at(whole if end_ms is None else min(whole, end_ms))
-        self._audio.assign(consumed)
-
-    def _measure_skew(self, tagged: TaggedRevision, answer: Answer) -> None:
-        """Compare a final's given times with where its text was found; follow and warn."""
-        message = tagged.revision.message
-        if message.start_ms is None or message.end_ms is None or any(self._cut_off(tagged)):
-            return
-        found_ms = answer.times[0][0], answer.times[-1][1]
-        before_ms = self._skew.offset_ms
-        self._skew = self._skew.after(Offsets.measure((message.start_ms, message.end_ms), found_ms))
-        offset_ms = self._skew.offset_ms
-        if offset_ms != before_ms:
-            direction = "early" if offset_ms > 0 else "late"
-            self._warn(
-                "transcript_clock_skew",
-                "expected transcript times on the clock of the received audio, got times that are "
-                f"{abs(offset_ms)} ms too {direction}: {offset_ms:+d} ms is added to them from "
-                "now on",
-            )
+        self._placement.answered(tagged, answer)
 
     # --- messages ---------------------------------------------------------------------------------
 

@@ -109,8 +109,7 @@ class Driver:
         work = self.protocol.next_work(lane, self.now)
         if work is None:
             return False
-        run = self.engine.encode if lane == "audio" else self.engine.process
-        (result,) = run([work])  # type: ignore[list-item]
+        result = self.engine.run(work)
         assert not isinstance(result, Exception), result
         self.protocol.work_done(work, result, self.now)
         return True

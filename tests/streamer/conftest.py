@@ -27,7 +27,7 @@ from cnerta.models.runtime.vocabulary import Vocabulary
 from cnerta.streamer.serving.engine import Engine
 from cnerta.streamer.session.connection import ServedModel, ServerProtocol
 from cnerta.streamer.session.limits import ConnectionLimits
-from cnerta.streamer.session.work import EncodeWork, Lane, Result, Work
+from cnerta.streamer.session.work import Lane, Work
 from cnerta.streamer.wire.codec import encode
 from cnerta.streamer.wire.messages import (
     EntityRetract,
@@ -258,14 +258,8 @@ class Driver:
     def give(self, lane: Lane) -> None:
         """Do what the lane has taken and bring it back."""
         work = self._away.pop(lane, None)
-        if work is None:
-            return
-        result: Result | Exception
-        if isinstance(work, EncodeWork):
-            (result,) = self.engine.encode([work])
-        else:
-            (result,) = self.engine.process([work])
-        self.protocol.work_done(work, result, self.now)
+        if work is not None:
+            self.protocol.work_done(work, self.engine.run(work), self.now)
 
     def step(self) -> bool:
         """Run one round of work."""
