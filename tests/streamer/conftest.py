@@ -321,6 +321,7 @@ def kit() -> SimpleNamespace:
         speak=speak,
         silence=silence,
         level=level,
+        start=SessionStart,
         CHARACTER_MS=CHARACTER_MS,
         FRAME_MS=FRAME_MS,
     )
