@@ -27,7 +27,7 @@ from cnerta.streamer.serving.engine import Engine
 from cnerta.streamer.session.limits import SessionLimits
 from cnerta.streamer.session.outbox import Outbox
 from cnerta.streamer.session.session import Session
-from cnerta.streamer.session.work import Lane, TagWork
+from cnerta.streamer.session.work import LANES, TagWork
 from cnerta.streamer.wire.messages import SessionStart, Transcript, UtteranceFinal, WarningMessage
 
 RATE = 16_000
@@ -68,9 +68,6 @@ class Outcome:
     finals: list[UtteranceFinal]
     warnings: list[str]
     calls: int
-
-
-LANES: tuple[Lane, ...] = ("audio", "text")
 
 
 def join(manifest: Path, count: int) -> tuple[np.ndarray, list[Clip]]:

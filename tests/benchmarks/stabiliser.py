@@ -50,9 +50,9 @@ from cnerta.streamer.session.outbox import Outbox
 from cnerta.streamer.session.session import Session
 from cnerta.streamer.session.stabiliser import StabiliserOptions
 from cnerta.streamer.session.work import (
+    LANES,
     EncodedAudio,
     EncodeWork,
-    Lane,
     Result,
     TaggedText,
     Work,
@@ -177,9 +177,6 @@ class Recorder:
         if isinstance(result, TaggedText):
             self.said.append(result)
         return result
-
-
-LANES: tuple[Lane, ...] = ("audio", "text")
 
 
 def replay(
