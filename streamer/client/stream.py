@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -31,7 +32,7 @@ from cnerta.streamer.errors import ServerUnreachableError, SessionRefusedError
 from cnerta.streamer.sources import LiveAudio, Revision, TranscriptSource
 from cnerta.streamer.wire.addresses import is_loopback
 from cnerta.streamer.wire.codec import decode_server, encode
-from cnerta.streamer.wire.errors import ProtocolError
+from cnerta.streamer.wire.errors import NewerMessageError, ProtocolError
 from cnerta.streamer.wire.messages import (
     ClientMessage,
     ErrorMessage,
@@ -53,6 +54,8 @@ __all__ = [
     "WebSocketConnection",
     "stream",
 ]
+
+log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -135,6 +138,7 @@ class WebSocketConnection:
     def __init__(self, url: str, socket: ClientConnection) -> None:
         self._url = url
         self._socket = socket
+        self._greeted = self._noted = False
 
     @classmethod
     async def open(cls, url: str) -> WebSocketConnection:
@@ -186,9 +190,21 @@ class WebSocketConnection:
             await self._socket.send(block)
 
     async def receive(self) -> ServerMessage:
-        """Wait for the next message."""
+        """Wait for the next message, passing over those that only newer servers have."""
         with self._explained():
-            return decode_server(await self._socket.recv())
+            while True:
+                try:
+                    message = decode_server(await self._socket.recv())
+                except NewerMessageError as error:
+                    # What greets in another way speaks another protocol, not a newer version.
+                    if not self._greeted:
+                        raise
+                    level = logging.DEBUG if self._noted else logging.WARNING
+                    log.log(level, "passing over a message of a newer server: %s", error.detail)
+                    self._noted = True
+                else:
+                    self._greeted = True
+                    return message
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
@@ -14,7 +15,7 @@ from websockets.asyncio.server import ServerConnection
 from cnerta.streamer.client.stream import StreamOptions, WebSocketConnection, stream
 from cnerta.streamer.errors import AudioFileError, ServerUnreachableError, SessionRefusedError
 from cnerta.streamer.sources import LiveAudio, Revision, TimedTranscript, TranscriptSource
-from cnerta.streamer.wire.codec import encode
+from cnerta.streamer.wire.codec import decode_client, encode
 from cnerta.streamer.wire.messages import (
     ClientMessage,
     ErrorMessage,
@@ -430,3 +431,26 @@ async def test_server_of_another_protocol(answer: str | bytes) -> None:
         with pytest.raises(ServerUnreachableError, match="expected messages of protocol version 1"):
             async for _ in stream(connection, Silence(1), Said(said(1))):
                 pass
+
+
+async def test_newer_server_is_understood_as_far_as_it_can_be(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def newer(connection: ServerConnection) -> None:
+        await connection.recv()
+        ready = json.loads(encode(wire.ready()))
+        ready["limits"]["max_moods"] = 3
+        await connection.send(json.dumps({**ready, "region": "north"}))
+        for mood in ("glad", "sad"):
+            await connection.send(json.dumps({"type": "mood.changed", "mood": mood}))
+        await connection.send('{"type":"warning","name":"too_dark","detail":"x"}')
+        async for frame in connection:
+            if not isinstance(frame, bytes) and isinstance(decode_client(frame), SessionFinish):
+                await connection.send(encode(wire.summary(0)), text=True)
+
+    async with server(newer) as url, await WebSocketConnection.open(url) as connection:
+        messages = [message async for message in stream(connection, Silence(1), Said())]
+    assert messages == [wire.ready(), wire.summary(0)]
+    (note,) = caplog.records
+    assert "passing over a message of a newer server" in note.message
+    assert "got 'mood.changed'" in note.message
