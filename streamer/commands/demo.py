@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
+from cnerta.models.command_line import VersionOption, fail, make_app
 from cnerta.models.errors import CnertaError, DataError
 from cnerta.models.runtime.bundle import find_bundle
 from cnerta.models.runtime.inference import Model
@@ -345,7 +346,7 @@ def _compare(outcomes: Sequence[_Outcome], console: Console) -> None:
     console.print(f"\n{verdict}", highlight=False)
 
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = make_app()
 
 
 @app.command()
@@ -363,19 +364,17 @@ def demo(
         Path | None,
         typer.Option(metavar="FILE.svg", help="Also draw a moment of the live view into a file."),
     ] = None,
+    version: VersionOption = False,
 ) -> None:
     """Stream one sentence in its two readings through a real server and show what it hears."""
     console = Console()
-    complaints = Console(stderr=True)
     try:
         chosen = find_bundle(bundle)
         complete = asyncio.run(run_demo(chosen, recordings, console, picture))
     except CnertaError as error:
-        complaints.print(f"demo: {error}", style="bold red", markup=False, soft_wrap=True)
-        raise typer.Exit(1) from None
+        fail("demo", error)
     if not complete:
-        complaints.print("demo: expected an utterance.final for every recording", style="bold red")
-        raise typer.Exit(1)
+        fail("demo", DataError("expected an utterance.final for every recording, got fewer"))
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from cnerta.models.errors import CnertaError
+from cnerta.models.command_line import printable
 from cnerta.streamer.outputs.view_state import Caption, ViewState, fitting
 from cnerta.streamer.terminal.keyboard import Key
 from cnerta.streamer.terminal.timeline import SILENT_DBFS, Spoken, draw_timeline
@@ -25,7 +25,6 @@ from cnerta.streamer.wire.parts import Entity
 
 __all__ = [
     "bracketed",
-    "complain",
     "draw_caption",
     "entity_line",
     "entity_name",
@@ -34,7 +33,6 @@ __all__ = [
     "has_colour",
     "highlighted",
     "label_text",
-    "printable",
     "readings_line",
     "render",
     "summary_line",
@@ -64,25 +62,6 @@ def format_time(at_ms: float) -> str:
 
 def _colour(label: str) -> str:
     return LABEL_COLOURS.get(label, OTHER_COLOUR)
-
-
-def printable(text: str) -> str:
-    """Replace control characters one for one: a terminal must not obey a transcript."""
-    return "".join(
-        character if character.isprintable() or character == " " else "\N{REPLACEMENT CHARACTER}"
-        for character in text
-    )
-
-
-def complain(console: Console, error: CnertaError) -> None:
-    """Say why a command failed."""
-    console.print(
-        f"cnerta-stream: {printable(str(error))}",
-        style="bold red",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
 
 
 def highlighted(caption: Caption) -> Text:

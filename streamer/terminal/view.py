@@ -16,6 +16,7 @@ from rich.control import Control
 from rich.live import Live
 from rich.text import Text
 
+from cnerta.models.command_line import printable
 from cnerta.streamer.outputs.highlighting import Highlighter
 from cnerta.streamer.outputs.presenter import FoldingView
 from cnerta.streamer.outputs.view_state import ViewState
@@ -24,7 +25,6 @@ from cnerta.streamer.terminal.drawing import (
     draw_caption,
     entity_line,
     has_colour,
-    printable,
     readings_line,
     render,
     summary_line,
