@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import inspect
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Annotated, Any, Final, NoReturn, TypeVar, get_type_hints
 
 import typer
@@ -18,6 +20,7 @@ from typer.core import TyperCommand, TyperGroup
 
 __all__ = [
     "EXIT_BROKEN_PIPE",
+    "TRAINING_EXTRAS",
     "Command",
     "CommandGroup",
     "VersionOption",
@@ -26,12 +29,15 @@ __all__ = [
     "log_lines",
     "log_to_console",
     "make_app",
+    "needs_extra",
     "printable",
     "version",
     "with_options",
 ]
 
 PROJECT: Final = "cnerta-stream"
+TRAINING_EXTRAS: Final = "cpu,train"
+"""What installs all that training, exporting and scoring need."""
 EXIT_BROKEN_PIPE: Final = 128 + 13  # SIGPIPE, which not every system defines
 
 _T = TypeVar("_T")
@@ -70,11 +76,13 @@ class _Help:
     """Help that shows what takes a value and what does not, and that may lose its reader."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """All parameters; typer would show a flag as if it took a value."""
+        """All parameters; typer would show ``<bool>`` for a flag and ``<list[path]>`` for paths."""
         params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
         for param in params:
             if getattr(param, "is_flag", False) and param.metavar is None:
                 param.metavar = ""
+            elif "list[" in (shown := _type_shown(param, ctx)):
+                param.display_type = partial(_one_of, shown)
         return params
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -83,6 +91,17 @@ class _Help:
             super().format_help(ctx, formatter)  # type: ignore[misc]
         except SystemExit:
             raise typer.Exit(EXIT_BROKEN_PIPE) from None
+
+
+def _type_shown(param: Any, ctx: Any) -> str:
+    """What help says of the values that a parameter takes; older versions of typer have no list."""
+    display_type = getattr(param, "display_type", None)
+    return "" if display_type is None else str(display_type(ctx))
+
+
+def _one_of(shown: str, ctx: Any) -> str:
+    """What help says of one value."""
+    return shown.lower().replace("list[", "").replace("]", "")
 
 
 class Command(_Help, TyperCommand):
@@ -193,25 +212,51 @@ def log_lines(level: int) -> None:
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
-def fail(command: str, error: Exception, status: int = 1) -> NoReturn:
+def fail(who: str, error: Exception, status: int = 1) -> NoReturn:
     """Say in one line why a command failed, and end it.
 
     Args:
-        command: Its name.
+        who: What the line begins with: the command, or the kind of the error.
         error: What went wrong.
-        status: What it ends with.
+        status: What the command ends with.
 
     Raises:
         typer.Exit: Always.
     """
+    _say(who, str(error))
+    raise typer.Exit(status) from None
+
+
+@contextlib.contextmanager
+def needs_extra(command: str, extras: str) -> Iterator[None]:
+    """Where a package is missing, say in one line what installs it, and end the process.
+
+    Args:
+        command: Its name.
+        extras: The extras of this project that install everything it needs.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "cnerta"):
+            raise
+        _say(
+            command,
+            f"expected the Python package {package}, got none: "
+            f"pip install '{PROJECT}[{extras}]' installs it",
+        )
+        sys.exit(1)
+
+
+def _say(who: str, what: str) -> None:
     Console(stderr=True).print(
-        f"{command}: {printable(' '.join(str(error).splitlines()))}",
+        f"{who}: {printable(' '.join(what.splitlines()))}",
         style="bold red",
         markup=False,
         highlight=False,
         soft_wrap=True,
     )
-    raise typer.Exit(status) from None
 
 
 def drop_output() -> None:
