@@ -32,7 +32,8 @@ from cnerta.models.errors import CnertaError, DataError
 from cnerta.models.runtime.bundle import find_bundle
 from cnerta.models.runtime.inference import Model
 from cnerta.streamer.audio.source import AudioFile
-from cnerta.streamer.client.stream import WebSocketConnection, stream
+from cnerta.streamer.client.connection import WebSocketConnection
+from cnerta.streamer.client.stream import stream
 from cnerta.streamer.outputs.presenter import FoldingView
 from cnerta.streamer.outputs.view_state import Caption
 from cnerta.streamer.serving.server import Server

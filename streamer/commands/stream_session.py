@@ -19,8 +19,9 @@ from rich.console import Console
 from cnerta.models.command_line import log_to_console, printable
 from cnerta.streamer.audio.microphone import Microphone, find_input_device, list_input_devices
 from cnerta.streamer.audio.source import AudioFile, AudioSource
+from cnerta.streamer.client.connection import Connection, WebSocketConnection
 from cnerta.streamer.client.glossary_file import read_glossary
-from cnerta.streamer.client.stream import Connection, StreamOptions, WebSocketConnection, stream
+from cnerta.streamer.client.stream import StreamOptions, stream
 from cnerta.streamer.commands.stream_options import StreamArguments
 from cnerta.streamer.errors import TranscriptError
 from cnerta.streamer.outputs.highlighting import Highlighter, HighlightRule

@@ -12,7 +12,8 @@ import pytest
 import websockets.exceptions
 from websockets.asyncio.server import ServerConnection
 
-from cnerta.streamer.client.stream import StreamOptions, WebSocketConnection, stream
+from cnerta.streamer.client.connection import WebSocketConnection
+from cnerta.streamer.client.stream import StreamOptions, stream
 from cnerta.streamer.errors import AudioFileError, ServerUnreachableError, SessionRefusedError
 from cnerta.streamer.sources import LiveAudio, Revision, TimedTranscript, TranscriptSource
 from cnerta.streamer.wire.codec import decode_client, encode

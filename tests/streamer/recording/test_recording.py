@@ -23,7 +23,8 @@ from typer.testing import CliRunner
 from cnerta.models.runtime.bundle import default_bundle_path
 from cnerta.models.runtime.inference import Model
 from cnerta.streamer.audio.source import AudioFile
-from cnerta.streamer.client.stream import StreamOptions, WebSocketConnection, stream
+from cnerta.streamer.client.connection import WebSocketConnection
+from cnerta.streamer.client.stream import StreamOptions, stream
 from cnerta.streamer.commands.recording import EXIT_DIFFERS
 from cnerta.streamer.commands.stream import app
 from cnerta.streamer.errors import RecordingError
