@@ -7,13 +7,12 @@ import logging
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Final, Protocol, Self
-from urllib.parse import urlsplit
 
 import websockets.exceptions
 from websockets.asyncio.client import ClientConnection, connect
 
 from cnerta.streamer.errors import ServerUnreachableError
-from cnerta.streamer.wire.addresses import is_loopback
+from cnerta.streamer.wire.addresses import exposes_secret, is_loopback, parse_address, redact
 from cnerta.streamer.wire.codec import decode_server, encode
 from cnerta.streamer.wire.errors import NewerMessageError, ProtocolError
 from cnerta.streamer.wire.messages import ClientMessage, ServerMessage
@@ -72,8 +71,14 @@ class WebSocketConnection:
     Use `open` to make one.
     """
 
-    def __init__(self, url: str, socket: ClientConnection) -> None:
-        self._url = url
+    def __init__(self, shown: str, socket: ClientConnection) -> None:
+        """A connection that is open.
+
+        Args:
+            shown: What messages call the server: nothing that might be secret.
+            socket: To it.
+        """
+        self._shown = shown
         self._socket = socket
         self._greeted = self._noted = False
 
@@ -82,23 +87,30 @@ class WebSocketConnection:
         """Connect to a server.
 
         Args:
-            url: ``ws://host:port`` or ``wss://…``; without a path, the protocol's own is taken.
+            url: ``ws://host:port`` or ``wss://…``; without a path, the protocol's own is taken. One
+                with a password or token in it has to be ``wss://``, or of this machine.
 
         Raises:
             ServerUnreachableError: The address is none, nothing answers there, or not with a
                 WebSocket.
         """
-        address = urlsplit(url)
-        if address.scheme not in ("ws", "wss") or not address.hostname:
+        address = parse_address(url, ("ws", "wss"))
+        shown = redact(url)
+        if address is None:
             raise ServerUnreachableError(
-                f"expected a server's address such as ws://127.0.0.1:8765, got {url!r}"
+                f"expected a server's address such as ws://127.0.0.1:8765, got {shown!r}"
+            )
+        if exposes_secret(address):
+            raise ServerUnreachableError(
+                f"expected wss:// for an address with a password or token, got {shown}: it would "
+                "cross the network in clear text"
             )
         if address.path in ("", "/"):
             address = address._replace(path=DEFAULT_PATH)
-        url = address.geturl()
+        shown = redact(address.geturl())
         try:
             socket = await connect(
-                url,
+                address.geturl(),
                 open_timeout=OPEN_TIMEOUT_S,
                 max_size=MAX_MESSAGE_BYTES,
                 # Deflating raw audio costs time on both sides and saves next to nothing.
@@ -108,13 +120,13 @@ class WebSocketConnection:
             )
         except TimeoutError as error:
             raise ServerUnreachableError(
-                f"expected a server at {url}, got no answer in {OPEN_TIMEOUT_S:g} s"
+                f"expected a server at {shown}, got no answer in {OPEN_TIMEOUT_S:g} s"
             ) from error
         except (OSError, ValueError, websockets.exceptions.WebSocketException) as error:
             # Some say nothing of themselves, such as a TLS greeting that met a plain server.
-            reason = str(error) or type(error).__name__
-            raise ServerUnreachableError(f"expected a server at {url}, got: {reason}") from error
-        return cls(url, socket)
+            reason = redact(str(error)) or type(error).__name__
+            raise ServerUnreachableError(f"expected a server at {shown}, got: {reason}") from error
+        return cls(shown, socket)
 
     async def send(self, message: ClientMessage) -> None:
         """Send one message as a text frame."""
@@ -149,11 +161,11 @@ class WebSocketConnection:
             yield
         except websockets.exceptions.ConnectionClosed as error:
             raise ServerUnreachableError(
-                f"expected {self._url} to stay until the summary, got: {error}"
+                f"expected {self._shown} to stay until the summary, got: {error}"
             ) from error
         except ProtocolError as error:
             raise ServerUnreachableError(
-                f"expected messages of protocol version 1 from {self._url}, got one with {error}"
+                f"expected messages of protocol version 1 from {self._shown}, got one with {error}"
             ) from error
 
     async def __aenter__(self) -> Self:

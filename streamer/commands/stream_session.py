@@ -40,6 +40,7 @@ from cnerta.streamer.sources.lines import STANDARD_INPUT
 from cnerta.streamer.sources.registry import DEFAULT_RECOGNISER
 from cnerta.streamer.terminal.keyboard import Key, pressed_keys
 from cnerta.streamer.terminal.view import JsonView, LiveView, PlainView
+from cnerta.streamer.wire.addresses import redact
 
 __all__ = ["PreparedSession", "build_session", "run_session"]
 
@@ -236,7 +237,7 @@ def _names(listed: str | None) -> tuple[str, ...] | None:
 async def _open_connection(session: PreparedSession) -> Connection:
     if session.url is not None:
         connection = await WebSocketConnection.open(session.url)
-        log.info("connected to %s", session.url)
+        log.info("connected to %s", redact(session.url))
         return connection
     # Only here, so that a client of a server needs no ONNX runtime.
     from cnerta.streamer.client.local import LocalConnection

@@ -36,7 +36,7 @@ from cnerta.streamer.outputs.highlighting import Highlighter
 from cnerta.streamer.outputs.presenter import FoldingView
 from cnerta.streamer.outputs.view_state import Caption, fitting
 from cnerta.streamer.sources import Revision
-from cnerta.streamer.wire.addresses import is_loopback
+from cnerta.streamer.wire.addresses import is_loopback, parse_address, redact
 from cnerta.streamer.wire.messages import ServerMessage, SessionSummary
 
 __all__ = ["DEFAULT_MARKS", "ObsAddress", "ObsTextFile", "ObsWebSocket"]
@@ -209,6 +209,9 @@ class ObsTextFile(_LiveText):
 class ObsAddress:
     """Where obs-websocket listens.
 
+    It has no TLS of its own. The password is not sent to it but proven (:func:`authentication`), so
+    it may be used with ``ws://`` too.
+
     Attributes:
         url: ``ws://host:port``, without a password.
         password: What OBS shows under Tools, WebSocket Server Settings; empty if it wants none.
@@ -224,15 +227,13 @@ class ObsAddress:
         Raises:
             OutputError: It is none.
         """
-        address = urlsplit(url)
-        try:
-            port = address.port or DEFAULT_PORT
-        except ValueError:
-            port = 0
-        if address.scheme not in ("ws", "wss") or not address.hostname or not port:
+        address = parse_address(url, ("ws", "wss"))
+        if address is None:
             raise OutputError(
-                "expected the address of OBS such as ws://127.0.0.1:4455, got something else"
+                f"expected the address of OBS such as ws://127.0.0.1:4455, got {redact(url)!r}"
             )
+        port = address.port or DEFAULT_PORT
+        assert address.hostname is not None, "an address has a host"
         host = f"[{address.hostname}]" if ":" in address.hostname else address.hostname
         password = unquote(address.password or "") or environment.get(PASSWORD_VARIABLE, "")
         return cls(f"{address.scheme}://{host}:{port}{address.path}", password)

@@ -23,13 +23,12 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from types import TracebackType
 from typing import IO, Any, Final, Self
-from urllib.parse import urlsplit
 
 import msgspec
 
 from cnerta.streamer.errors import OutputError
 from cnerta.streamer.sources import Revision
-from cnerta.streamer.wire.addresses import is_loopback
+from cnerta.streamer.wire.addresses import exposes_secret, is_loopback, parse_address
 from cnerta.streamer.wire.codec import encode
 from cnerta.streamer.wire.messages import (
     EntityRetract,
@@ -83,25 +82,30 @@ class Webhook:
         policy: How long to wait and how often to try.
 
     Raises:
-        OutputError: The URL is none, or has a user in it.
+        OutputError: The URL is none, has a user in it, or would take a token in clear text.
     """
 
     def __init__(self, url: str, *, token: str = "", policy: RetryPolicy = DEFAULT_POLICY) -> None:
-        address = urlsplit(url)
-        if address.scheme not in ("http", "https") or not address.hostname:
+        address = parse_address(url, ("http", "https"))
+        if address is None or not (url.isascii() and url.isprintable()) or " " in url:
             raise OutputError("expected a webhook such as https://host/path, got something else")
         if address.username is not None or address.password is not None:
             raise OutputError(
                 f"expected a webhook without a password in it, got one: set {TOKEN_VARIABLE}"
             )
-        self._url = url
         # For messages: a path may be as secret as a password.
         self._place = f"{address.scheme}://{address.netloc}/…"
+        if exposes_secret(address, sends_key=bool(token)):
+            raise OutputError(
+                f"expected https:// for a webhook that is sent a token, got {self._place}: it "
+                "would cross the network in clear text"
+            )
+        self._url = url
         self._headers = {"Content-Type": "application/json", "User-Agent": "cnerta-stream"}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
         handlers: list[Any] = [_NoRedirect()]
-        if is_loopback(address.hostname):
+        if is_loopback(address.hostname or ""):
             handlers.append(urllib.request.ProxyHandler({}))
         self._opener = urllib.request.build_opener(*handlers)
         self._policy = policy

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any, Final, NoReturn
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import msgspec
 import numpy as np
@@ -33,7 +33,7 @@ from cnerta.streamer.sources.base import LiveAudio, Revision
 from cnerta.streamer.sources.mono_audio import MonoAudio
 from cnerta.streamer.sources.remote.dialect import Dialect, UnknownMessageError
 from cnerta.streamer.sources.utterances import Heard, Utterances
-from cnerta.streamer.wire.addresses import is_loopback
+from cnerta.streamer.wire.addresses import is_loopback, parse_address, redact
 
 __all__ = ["ServerOptions", "ServerTranscript", "check_url"]
 
@@ -82,13 +82,11 @@ def check_url(url: str, example: str) -> str:
     Raises:
         TranscriptError: It is not.
     """
-    try:
-        address = urlsplit(url)
-        if address.scheme in ("ws", "wss") and address.hostname and address.port != 0:
-            return url
-    except ValueError:
-        pass
-    raise TranscriptError(f"expected a recogniser's address such as {example}, got {url!r}")
+    if parse_address(url, ("ws", "wss")) is None:
+        raise TranscriptError(
+            f"expected a recogniser's address such as {example}, got {redact(url)!r}"
+        )
+    return url
 
 
 class ServerTranscript:
@@ -261,7 +259,7 @@ class _Conversation:
         feed: _Feed,
         utterances: Utterances,
     ) -> None:
-        self.called = f"{dialect.name} at {_without_secrets(dialect.address.url)}"
+        self.called = f"{dialect.name} at {redact(dialect.address.url)}"
         self.heard = False
         self._dialect = dialect
         self._options = options
@@ -355,7 +353,7 @@ class _Conversation:
                 f"{error.verify_message}; insecure=true takes any"
             ) from error
         except (OSError, ValueError, websockets.exceptions.WebSocketException) as error:
-            raise _BrokenError(str(error) or type(error).__name__) from error
+            raise _BrokenError(redact(str(error)) or type(error).__name__) from error
 
     async def _send(self, socket: ClientConnection) -> None:
         for message in self._dialect.opening():
@@ -415,10 +413,3 @@ class _Conversation:
         if self._sent_all and received is not None and received.code in (1000, 1001, 1005):
             raise _EndedError from error
         raise _BrokenError(said) from error
-
-
-def _without_secrets(url: str) -> str:
-    """An address without its query and whoever it names: both may hold keys."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, parts.path, "", ""))

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
+from urllib.parse import urlsplit
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from cnerta.streamer.audio.source import encode_pcm_s16le
+from cnerta.streamer.errors import TranscriptError
 from cnerta.streamer.sources.utterances import Heard
+from cnerta.streamer.wire.addresses import exposes_secret, redact
 
 __all__ = ["Address", "Dialect", "UnknownMessageError", "encode_samples", "read_object"]
 
@@ -30,11 +33,21 @@ class Address:
         url: With ``ws`` or ``wss``.
         headers: Of the HTTP request, such as an authorisation.
         subprotocols: Offered to it.
+
+    Raises:
+        TranscriptError: A key, a token or a password would cross the network in clear text.
     """
 
     url: str
     headers: dict[str, str] = field(default_factory=dict)
     subprotocols: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if exposes_secret(urlsplit(self.url), sends_key="Authorization" in self.headers):
+            raise TranscriptError(
+                f"expected wss:// for a recogniser that is sent a key, a token or a password, got "
+                f"{redact(self.url)}: it would cross the network in clear text"
+            )
 
 
 class Dialect(Protocol):

@@ -340,6 +340,32 @@ async def test_address_that_is_none(url: str) -> None:
         await WebSocketConnection.open(url)
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["ws://ann:hush@host", "ws://host/?token=hush", "wss://host:1x?key=hush", "ann:hush@host:1"],
+)
+async def test_secrets_are_neither_sent_in_clear_text_nor_told(url: str) -> None:
+    with pytest.raises(ServerUnreachableError, match="expected") as caught:
+        await WebSocketConnection.open(url)
+    assert "hush" not in str(caught.value)
+
+
+async def test_secrets_of_a_server_that_breaks_off_are_not_told() -> None:
+    async def breaking(connection: ServerConnection) -> None:
+        assert connection.request is not None
+        assert connection.request.path == "/v1/stream?token=hush"
+        assert connection.request.headers["Authorization"].startswith("Basic ")
+        await connection.close(1011, "oops")
+
+    async with server(breaking) as url:
+        url = url.replace("ws://", "ws://ann:hush@") + "?token=hush"
+        async with await WebSocketConnection.open(url) as connection:
+            with pytest.raises(ServerUnreachableError, match="to stay until the summary") as caught:
+                await connection.receive()
+    assert "ws://***@127.0.0.1" in str(caught.value)
+    assert "hush" not in str(caught.value)
+
+
 async def test_nothing_listens() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

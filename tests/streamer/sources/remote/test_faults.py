@@ -17,9 +17,10 @@ import pytest
 from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 
-from cnerta.streamer.errors import RecogniserError
+from cnerta.streamer.errors import RecogniserError, TranscriptError
 from cnerta.streamer.sources import LiveAudio, Revision, make_transcript_source
 from cnerta.streamer.sources.remote import client
+from cnerta.streamer.sources.remote.dialect import Dialect
 from cnerta.streamer.wire.parts import AudioFormat
 
 from ..hearing import finals, hear
@@ -334,6 +335,50 @@ async def test_keys_in_an_address_are_not_told(caplog: pytest.LogCaptureFixture)
             await hear(make_transcript_source(f"json:{secret},token=silence"), SECONDS)
     said = str(caught.value) + caplog.text
     assert not any(key in said for key in ("pass-word", "hush", "silence"))
+
+
+@pytest.mark.parametrize(
+    ("source", "variable"),
+    [
+        ("deepgram:ws://host/v1/listen", "DEEPGRAM_API_KEY"),
+        ("openai-realtime:ws://host/v1/realtime", "OPENAI_API_KEY"),
+        ("json:ws://host/asr,token=hush", ""),
+        ("json:ws://ann:hush@host/asr", ""),
+        ("vosk:ws://host?token=hush", ""),
+        ("funasr:ws://host?api_key=hush", ""),
+        ("sherpa-server:ws://hush@host", ""),
+    ],
+)
+def test_keys_are_not_sent_in_clear_text(
+    source: str, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if variable:
+        monkeypatch.setenv(variable, "hush")
+    with pytest.raises(TranscriptError, match="expected wss:// for a recogniser") as caught:
+        make_dialect(source)
+    assert "hush" not in str(caught.value)
+    make_dialect(source.replace("ws://", "wss://"))
+    make_dialect(source.replace("host", "127.0.0.1"))
+
+
+def make_dialect(source: str) -> Dialect:
+    """What would speak to the server."""
+    transcript = make_transcript_source(source)
+    assert isinstance(transcript, client.ServerTranscript)
+    return transcript._make_dialect()
+
+
+@pytest.mark.parametrize("source", ["json:ann:hush@host", "vosk:http://ann:hush@host?token=hush"])
+def test_keys_in_what_is_no_address_are_not_told(source: str) -> None:
+    with pytest.raises(TranscriptError, match="expected a recogniser's address") as caught:
+        make_transcript_source(source)
+    assert "hush" not in str(caught.value)
+
+
+def test_keys_among_the_options_are_not_told() -> None:
+    with pytest.raises(TranscriptError, match="expected token once") as caught:
+        make_transcript_source("json:wss://host,token=hush,token=hush")
+    assert "hush" not in str(caught.value)
 
 
 async def test_leaving_early_leaves_nothing_behind() -> None:
