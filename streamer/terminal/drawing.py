@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cnerta.models.command_line import printable
+from cnerta.models.label_colours import label_colour
 from cnerta.streamer.outputs.view_state import Caption, ViewState, fitting
 from cnerta.streamer.terminal.keyboard import Key
 from cnerta.streamer.terminal.timeline import SILENT_DBFS, Spoken, draw_timeline
@@ -38,9 +39,6 @@ __all__ = [
     "summary_line",
 ]
 
-LABEL_COLOURS = {"PER": "bright_magenta", "LOC": "bright_green", "ORG": "bright_cyan"}
-OTHER_COLOUR = "bright_yellow"
-
 NARROW_WIDTH = 64
 VERY_NARROW_WIDTH = 40
 """Below these the entity list leaves out what matters least."""
@@ -61,7 +59,7 @@ def format_time(at_ms: float) -> str:
 
 
 def _colour(label: str) -> str:
-    return LABEL_COLOURS.get(label, OTHER_COLOUR)
+    return label_colour(label).terminal
 
 
 def highlighted(caption: Caption) -> Text:
