@@ -65,8 +65,8 @@ class StreamOptions:
 class StreamWatcher(Protocol):
     """Is told what the client sends, which the server's messages do not repeat."""
 
-    def on_audio(self, block: bytes, heard_ms: float) -> None:
-        """`block` was sent; with it `heard_ms` of audio."""
+    def on_audio(self, block: bytes, audio_ms: float) -> None:
+        """`block` was sent; with it `audio_ms` of audio."""
         ...
 
     def on_revision(self, revision: Revision) -> None:
@@ -181,7 +181,7 @@ class _Sender:
         """
         # Half of what the server keeps open, since utterances that are not final yet count too.
         self._room_for_finals = asyncio.Semaphore(max(1, limits.max_open_utterances // 2))
-        # First, so that a recogniser hears the audio from its beginning.
+        # First, so that a recogniser gets the audio from its beginning.
         transcript = asyncio.create_task(self._send_transcript())
         audio = asyncio.create_task(self._send_audio(limits))
         keepalive = asyncio.create_task(self._keep_alive(limits))
@@ -217,7 +217,7 @@ class _Sender:
                     await self._connection.send_audio(block[start : start + limits.max_frame_bytes])
                 await self._live.push(block)
                 if self._watcher is not None:
-                    self._watcher.on_audio(block, self._live.heard_ms)
+                    self._watcher.on_audio(block, self._live.audio_ms)
                 if not self._audio.paced:
                     # Whatever was waiting for this moment of the audio goes out before the next.
                     elapsed_ms = 1_000 * (loop.time() - started)
@@ -228,7 +228,7 @@ class _Sender:
         """How long to wait so as not to be further ahead of real time than the server takes."""
         if limits.max_audio_ahead_ms is None:
             return 0.0
-        ahead_ms = self._live.heard_ms - elapsed_ms
+        ahead_ms = self._live.audio_ms - elapsed_ms
         return max(0.0, ahead_ms - AHEAD_SHARE * limits.max_audio_ahead_ms)
 
     async def _send_transcript(self) -> None:

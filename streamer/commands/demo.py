@@ -209,7 +209,7 @@ class _DemoView(FoldingView):
         return next(each for each in self.state.captions if each.utterance == utterance)
 
     def _line(self, what: str, text: Text) -> None:
-        line = Text(f"{format_time(self.state.heard_ms)}  {what:<10}  ", "dim")
+        line = Text(f"{format_time(self.state.audio_ms)}  {what:<10}  ", "dim")
         self._console.print(line.append_text(text), soft_wrap=True, highlight=False)
 
 
@@ -296,7 +296,7 @@ async def run_demo(
     transcript = TimedTranscript(_timed_lines(recordings, files))
     view = _DemoView(console)
     with _server(bundle) as url:
-        console.print(f"A server is listening on {url}. It will hear:", highlight=False)
+        console.print(f"A server is listening on {url}. It is sent:", highlight=False)
         for recording in recordings:
             line = f"  {recording.audio}: {recording.reading}  {recording.description}"
             console.print(line, soft_wrap=True, highlight=False)
@@ -319,7 +319,7 @@ async def run_demo(
 
 def _compare(outcomes: Sequence[_Outcome], console: Console) -> None:
     """Set the readings side by side, from their final events alone."""
-    console.print("\nWhat was heard", style="bold", highlight=False)
+    console.print("\nWhat was found", style="bold", highlight=False)
     width = max(cell_len(outcome.recording.reading) for outcome in outcomes)
     for outcome in outcomes:
         reading = outcome.recording.reading
@@ -337,7 +337,7 @@ def _compare(outcomes: Sequence[_Outcome], console: Console) -> None:
         {(entity.start, entity.end, entity.label) for entity in final.entities} for final in finals
     ]
     if all(entities == found[0] for entities in found):
-        verdict = "Same text, same entities: this model did not hear the difference."
+        verdict = "Same text, same entities: this model did not tell the readings apart."
     elif found == [outcome.recording.annotated for outcome in outcomes]:
         verdict = (
             "Same text, different entities, as they were read: only the voice tells them apart."
@@ -367,7 +367,7 @@ def demo(
     ] = None,
     version: VersionOption = False,
 ) -> None:
-    """Stream one sentence in its two readings through a real server and show what it hears."""
+    """Stream one sentence in its two readings through a real server and show what it finds."""
     console = Console()
     try:
         chosen = find_bundle(bundle)

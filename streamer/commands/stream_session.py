@@ -25,8 +25,8 @@ from cnerta.streamer.client.stream import StreamOptions, stream
 from cnerta.streamer.commands.stream_options import StreamArguments
 from cnerta.streamer.errors import TranscriptError
 from cnerta.streamer.outputs.highlighting import Highlighter, HighlightRule
-from cnerta.streamer.outputs.outputs import OutputOptions, Outputs, make_outputs
 from cnerta.streamer.outputs.presenter import Presenter
+from cnerta.streamer.outputs.session_outputs import OutputOptions, Outputs, make_outputs
 from cnerta.streamer.recording.file import RecordingOptions
 from cnerta.streamer.sources import (
     LineTranscript,

@@ -116,17 +116,17 @@ class CaptionFile:
         self._file = _File(path)
         self._highlighter = highlighter
         self._track = CueTrack(layout)
-        self._heard = _HeardTimes()
+        self._spoken = _SpokenTimes()
         self._body: list[str] = []
         """All that stands before the tail, where there is one."""
 
-    def on_audio(self, block: bytes, heard_ms: float) -> None:
+    def on_audio(self, block: bytes, audio_ms: float) -> None:
         """Note the time."""
-        self._heard.now_ms = heard_ms
+        self._spoken.now_ms = audio_ms
 
     def on_revision(self, revision: Revision) -> None:
         """Note when the utterance was spoken."""
-        self._heard.sent(revision)
+        self._spoken.sent(revision)
 
     def on_message(self, message: ServerMessage) -> None:
         """Write what is final.
@@ -155,7 +155,7 @@ class CaptionFile:
     def _captioned(self, final: UtteranceFinal) -> CaptionedUtterance:
         chosen = self._highlighter.choose(final.utterance, final.text, final.entities, final=True)
         marked = [entity for entity in final.entities if entity.id in chosen]
-        cues = self._track.cues(final, marked, self._heard.of(final.utterance))
+        cues = self._track.cues(final, marked, self._spoken.of(final.utterance))
         return CaptionedUtterance.of(final, chosen, cues)
 
     def _replace(self) -> None:
@@ -182,7 +182,7 @@ class CaptionFile:
         self._file.close()
 
 
-class _HeardTimes:
+class _SpokenTimes:
     """From when to when each utterance was spoken, as far as can be told without an alignment."""
 
     def __init__(self) -> None:
@@ -218,7 +218,7 @@ class EventFile:
     def __init__(self, path: Path) -> None:
         self._file = _File(path)
 
-    def on_audio(self, block: bytes, heard_ms: float) -> None:
+    def on_audio(self, block: bytes, audio_ms: float) -> None:
         """Nothing is written for what is sent."""
 
     def on_revision(self, revision: Revision) -> None:

@@ -58,9 +58,9 @@ class FoldingView:
         """Note what keeps the audio silent: nothing if empty."""
         self.state = replace(self.state, source=source)
 
-    def on_audio(self, block: bytes, heard_ms: float) -> None:
+    def on_audio(self, block: bytes, audio_ms: float) -> None:
         """Note the level and the time."""
-        self.state = self.state.heard(heard_ms, level_dbfs(block))
+        self.state = self.state.with_audio(audio_ms, level_dbfs(block))
 
     def on_revision(self, revision: Revision) -> None:
         """Note the text."""

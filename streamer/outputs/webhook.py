@@ -117,7 +117,7 @@ class Webhook:
         self._lost = self._on_the_way = 0
         self._thread = threading.Thread(target=self._run, name="webhook", daemon=True)
 
-    def on_audio(self, block: bytes, heard_ms: float) -> None:
+    def on_audio(self, block: bytes, audio_ms: float) -> None:
         """Nothing is sent of audio."""
 
     def on_revision(self, revision: Revision) -> None:

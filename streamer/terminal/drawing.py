@@ -104,8 +104,8 @@ def bracketed(caption: Caption) -> str:
 def readings_line(caption: Caption) -> str:
     """Write how characters were pronounced: ``reading 长 zhang3 98%, 行 hang2 91%``."""
     told = (
-        f"{printable(heard.text)} {printable(heard.reading)} {heard.confidence:.0%}"
-        for heard in caption.readings
+        f"{printable(reading.text)} {printable(reading.reading)} {reading.confidence:.0%}"
+        for reading in caption.readings
     )
     return "reading " + ", ".join(told)
 
@@ -146,7 +146,7 @@ def _header(state: ViewState, width: int) -> Table:
     if state.model and width >= NARROW_WIDTH:
         left.append(f"  {printable(state.model)}", style="dim")
     meter = Text(state.source, "bold yellow") if state.source else _meter(state.level_dbfs)
-    right = Text.assemble(meter, f" {format_time(state.heard_ms)}")
+    right = Text.assemble(meter, f" {format_time(state.audio_ms)}")
     if state.behind_live_ms is not None:
         right.append(f"  {state.behind_live_ms} ms behind", style="dim")
     header.add_row(left, right)
@@ -212,7 +212,7 @@ def render(
     timeline: list[Text] = []
     if height >= LOW_HEIGHT and inner >= NARROW_WIDTH:
         timeline = draw_timeline(
-            state.levels, _spoken(state.captions), state.heard_ms, inner, format_time
+            state.levels, _spoken(state.captions), state.audio_ms, inner, format_time
         )
         room -= TIMELINE_LINES
     entities = sum(len(caption.entities) for caption in state.captions)

@@ -163,7 +163,7 @@ class JsonView:
     def __init__(self, out: IO[bytes]) -> None:
         self._out = out
 
-    def on_audio(self, block: bytes, heard_ms: float) -> None:
+    def on_audio(self, block: bytes, audio_ms: float) -> None:
         """Nothing is written for what is sent."""
 
     def on_revision(self, revision: Revision) -> None:

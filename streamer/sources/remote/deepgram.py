@@ -17,14 +17,14 @@ import numpy.typing as npt
 
 from cnerta.streamer.errors import TranscriptError
 from cnerta.streamer.sources.options import read_options
-from cnerta.streamer.sources.remote.client import ServerOptions, ServerTranscript, check_url
+from cnerta.streamer.sources.remote.client import RemoteOptions, ServerTranscript, check_url
 from cnerta.streamer.sources.remote.dialect import (
     Address,
     UnknownMessageError,
     encode_samples,
     read_object,
 )
-from cnerta.streamer.sources.utterances import Heard
+from cnerta.streamer.sources.utterances import Hypothesis
 
 __all__ = ["Deepgram", "DeepgramOptions", "connect_deepgram"]
 
@@ -34,7 +34,7 @@ KEY_VARIABLE: Final = "DEEPGRAM_API_KEY"
 SAMPLE_RATE: Final = 16_000
 
 
-class DeepgramOptions(ServerOptions, frozen=True, kw_only=True):
+class DeepgramOptions(RemoteOptions, frozen=True, kw_only=True):
     """Options of the source ``deepgram``; the key comes from DEEPGRAM_API_KEY.
 
     Attributes:
@@ -56,7 +56,7 @@ class Deepgram:
     def __init__(self, address: Address) -> None:
         self.address = address
         self.over = False
-        self.complaint = ""
+        self.server_error = ""
         self._utterance = 0
         self._fixed = ""
         self._start_ms: float | None = None
@@ -73,7 +73,7 @@ class Deepgram:
         """Ask for the rest."""
         return ['{"type": "CloseStream"}']
 
-    def hear(self, message: str | bytes) -> Iterable[Heard]:
+    def read(self, message: str | bytes) -> Iterable[Hypothesis]:
         """Pieces of text, and what ends an utterance."""
         said = read_object(message)
         match said:
@@ -87,13 +87,13 @@ class Deepgram:
                 return self._end(None)
             case {"type": "Error"} | {"err_code": _}:
                 parts = (said.get(key) for key in ("description", "message", "err_msg", "reason"))
-                self.complaint = ": ".join(str(part) for part in parts if part)
+                self.server_error = ": ".join(str(part) for part in parts if part)
                 return ()
             case {"type": str()}:
                 return ()  # SpeechStarted, and whatever it learns to say
         raise UnknownMessageError("expected a type")
 
-    def _results(self, said: dict[str, object]) -> Iterable[Heard]:
+    def _results(self, said: dict[str, object]) -> Iterable[Hypothesis]:
         match said.get("channel"):
             case {"alternatives": [{"transcript": str() as text}, *_]}:
                 pass
@@ -112,13 +112,13 @@ class Deepgram:
             self._fixed = whole
         if said.get("speech_final") is True:
             return self._end(end_ms)
-        heard = Heard(str(self._utterance), whole, False, self._start_ms, end_ms)
-        return [heard]
+        hypothesis = Hypothesis(str(self._utterance), whole, False, self._start_ms, end_ms)
+        return [hypothesis]
 
-    def _end(self, end_ms: float | None) -> Iterable[Heard]:
-        heard = Heard(str(self._utterance), self._fixed, True, self._start_ms, end_ms)
+    def _end(self, end_ms: float | None) -> Iterable[Hypothesis]:
+        hypothesis = Hypothesis(str(self._utterance), self._fixed, True, self._start_ms, end_ms)
         self._utterance, self._fixed, self._start_ms = self._utterance + 1, "", None
-        return [heard]
+        return [hypothesis]
 
 
 def connect_deepgram(where: str = DEFAULT_URL, **options: str) -> ServerTranscript:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from cnerta.streamer.audio.source import encode_pcm_s16le
 from cnerta.streamer.errors import TranscriptError
-from cnerta.streamer.sources.utterances import Heard
+from cnerta.streamer.sources.utterances import Hypothesis
 from cnerta.streamer.wire.addresses import exposes_secret, redact
 
 __all__ = ["Address", "Dialect", "UnknownMessageError", "encode_samples", "read_object"]
@@ -27,7 +27,7 @@ class UnknownMessageError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server is and what it wants to know before it listens.
+    """Where a server is and what it wants to know first.
 
     Attributes:
         url: With ``ws`` or ``wss``.
@@ -59,7 +59,7 @@ class Dialect(Protocol):
         sample_rate: Of the audio it wants, in Hz.
         block_ms: How much audio a message has.
         over: Whether the server has said all it had to say.
-        complaint: The last error that the server told of, or nothing.
+        server_error: The last error that the server told of, or nothing.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Dialect(Protocol):
     sample_rate: int
     block_ms: int
     over: bool
-    complaint: str
+    server_error: str
 
     def opening(self) -> Sequence[str | bytes]:
         """What is sent before the audio."""
@@ -81,7 +81,7 @@ class Dialect(Protocol):
         """What is sent after the audio."""
         ...
 
-    def hear(self, message: str | bytes) -> Iterable[Heard]:
+    def read(self, message: str | bytes) -> Iterable[Hypothesis]:
         """Understand a message.
 
         Raises:

@@ -15,14 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from cnerta.streamer.sources.options import read_options
-from cnerta.streamer.sources.remote.client import ServerOptions, ServerTranscript, check_url
+from cnerta.streamer.sources.remote.client import RemoteOptions, ServerTranscript, check_url
 from cnerta.streamer.sources.remote.dialect import (
     Address,
     UnknownMessageError,
     encode_samples,
     read_object,
 )
-from cnerta.streamer.sources.utterances import Heard
+from cnerta.streamer.sources.utterances import Hypothesis
 
 __all__ = ["Funasr", "FunasrOptions", "connect_funasr"]
 
@@ -30,7 +30,7 @@ DEFAULT_URL: Final = "ws://127.0.0.1:10095"
 ONLINE_SILENCE_S: Final = 1.5
 
 
-class FunasrOptions(ServerOptions, frozen=True, kw_only=True):
+class FunasrOptions(RemoteOptions, frozen=True, kw_only=True):
     """Options of the source ``funasr``.
 
     Attributes:
@@ -54,7 +54,7 @@ class Funasr:
     def __init__(self, address: Address, options: FunasrOptions) -> None:
         self.address = address
         self.over = False
-        self.complaint = ""
+        self.server_error = ""
         self._options = options
         self._utterance = 0
         self._text = ""
@@ -87,7 +87,7 @@ class Funasr:
         self._ended = True
         return ['{"is_speaking": false}']
 
-    def hear(self, message: str | bytes) -> Iterable[Heard]:
+    def read(self, message: str | bytes) -> Iterable[Hypothesis]:
         """Pieces of the streaming model, or a sentence of the second pass."""
         said = read_object(message)
         text, mode = said.get("text"), said.get("mode")
@@ -99,15 +99,15 @@ class Funasr:
         last = self._ended and self._final_before not in (None, is_final)
         if mode == "2pass-offline":
             self.over = last
-            heard = Heard(str(self._utterance), text, final=True)
+            hypothesis = Hypothesis(str(self._utterance), text, final=True)
             self._utterance, self._text = self._utterance + 1, ""
-            return [heard]
+            return [hypothesis]
         if mode == "online":
             self.over = last
         elif mode != "2pass-online":
             raise UnknownMessageError("expected mode online, 2pass-online or 2pass-offline")
         self._text += text
-        return [Heard(str(self._utterance), self._text, final=False)]
+        return [Hypothesis(str(self._utterance), self._text, final=False)]
 
 
 def connect_funasr(where: str = DEFAULT_URL, **options: str) -> ServerTranscript:

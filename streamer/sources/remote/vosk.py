@@ -12,14 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from cnerta.streamer.sources.options import read_options
-from cnerta.streamer.sources.remote.client import ServerOptions, ServerTranscript, check_url
+from cnerta.streamer.sources.remote.client import RemoteOptions, ServerTranscript, check_url
 from cnerta.streamer.sources.remote.dialect import (
     Address,
     UnknownMessageError,
     encode_samples,
     read_object,
 )
-from cnerta.streamer.sources.utterances import Heard
+from cnerta.streamer.sources.utterances import Hypothesis
 
 __all__ = ["Vosk", "connect_vosk"]
 
@@ -38,7 +38,7 @@ class Vosk:
     def __init__(self, address: Address) -> None:
         self.address = address
         self.over = False
-        self.complaint = ""
+        self.server_error = ""
         self._utterance = 0
 
     def opening(self) -> Sequence[str]:
@@ -53,11 +53,11 @@ class Vosk:
         """Ask for the last result; the server closes after it."""
         return [END]
 
-    def hear(self, message: str | bytes) -> Iterable[Heard]:
+    def read(self, message: str | bytes) -> Iterable[Hypothesis]:
         """Every message of audio is answered: with a partial result, or a whole utterance."""
         said = read_object(message)
         if isinstance(said.get("partial"), str):
-            return [Heard(str(self._utterance), said["partial"], final=False)]
+            return [Hypothesis(str(self._utterance), said["partial"], final=False)]
         alternatives = said.get("alternatives")
         if isinstance(alternatives, list) and alternatives and isinstance(alternatives[0], dict):
             said = alternatives[0]
@@ -68,13 +68,13 @@ class Vosk:
         match said.get("result"):
             case [{"start": int() | float() as start}, *_] as words:
                 start_ms, end_ms = 1_000.0 * start, 1_000.0 * float(words[-1].get("end", start))
-        heard = Heard(str(self._utterance), text, True, start_ms, end_ms)
+        hypothesis = Hypothesis(str(self._utterance), text, True, start_ms, end_ms)
         self._utterance += 1
-        return [heard]
+        return [hypothesis]
 
 
 def connect_vosk(where: str = DEFAULT_URL, **options: str) -> ServerTranscript:
     """Make the source ``vosk``."""
-    given = read_options(ServerOptions, "vosk", options)
+    given = read_options(RemoteOptions, "vosk", options)
     address = Address(check_url(where, DEFAULT_URL))
     return ServerTranscript(lambda: Vosk(address), given)

@@ -174,15 +174,15 @@ async def test_options_and_format_are_asked_for() -> None:
 async def test_the_transcript_follows_the_audio_even_when_it_runs() -> None:
     connection = FakeConnection()
     await run(connection, Silence(100), TimedTranscript.untimed("一二三四五", 2_000))
-    heard_ms = 0
+    audio_ms = 0
     for message in connection.sent:
         if isinstance(message, bytes):
-            heard_ms += 20
+            audio_ms += 20
         elif isinstance(message, Transcript) and not message.final:
-            spoken = (heard_ms - 200) / 400
+            spoken = (audio_ms - 200) / 400
             assert spoken - 1.1 <= len(message.text) <= spoken
         elif isinstance(message, Transcript):
-            assert (message.text, heard_ms) == ("一二三四五", 2_000)
+            assert (message.text, audio_ms) == ("一二三四五", 2_000)
 
 
 async def test_endless_audio_ends_with_its_transcript_and_is_closed() -> None:
@@ -310,8 +310,8 @@ async def test_watcher_is_told_what_is_sent() -> None:
             self.heard: list[float] = []
             self.said: list[Revision] = []
 
-        def on_audio(self, block: bytes, heard_ms: float) -> None:
-            self.heard.append(heard_ms)
+        def on_audio(self, block: bytes, audio_ms: float) -> None:
+            self.heard.append(audio_ms)
 
         def on_revision(self, revision: Revision) -> None:
             self.said.append(revision)

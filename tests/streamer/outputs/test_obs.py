@@ -15,8 +15,8 @@ from cnerta.streamer.errors import OutputError
 from cnerta.streamer.outputs import obs
 from cnerta.streamer.outputs.highlighting import Highlighter, HighlightRule
 from cnerta.streamer.outputs.obs import ObsAddress, ObsTextFile, ObsWebSocket, authentication
-from cnerta.streamer.outputs.outputs import Outputs
 from cnerta.streamer.outputs.presenter import FoldingView
+from cnerta.streamer.outputs.session_outputs import Outputs
 from cnerta.streamer.sources import Revision
 
 from .. import server_messages as wire

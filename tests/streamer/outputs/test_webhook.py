@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from cnerta.streamer.errors import OutputError
-from cnerta.streamer.outputs.outputs import Outputs
 from cnerta.streamer.outputs.presenter import FoldingView
+from cnerta.streamer.outputs.session_outputs import Outputs
 from cnerta.streamer.outputs.webhook import RetryPolicy, Webhook
 from cnerta.streamer.sources import Revision
 from cnerta.streamer.wire.codec import encode
