@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import multiprocessing
 import signal
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -24,7 +23,6 @@ import msgspec
 import typer
 from rich.cells import cell_len
 from rich.console import Console
-from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
 from cnerta.models.command_line import VersionOption, fail, make_app
@@ -45,6 +43,7 @@ from cnerta.streamer.terminal.drawing import (
     label_text,
     render,
 )
+from cnerta.streamer.terminal.picture import draw_svg
 from cnerta.streamer.wire.messages import (
     EntityRetract,
     EntityUpsert,
@@ -310,9 +309,8 @@ async def run_demo(
     ]
     _compare(outcomes, console)
     if picture is not None:
-        paper = Console(record=True, width=PICTURE_WIDTH, file=io.StringIO(), force_terminal=True)
-        paper.print(render(view.before_final, PICTURE_WIDTH, PICTURE_HEIGHT))
-        paper.save_svg(str(picture), title="cnerta-stream", theme=MONOKAI)
+        moment = render(view.before_final, PICTURE_WIDTH, PICTURE_HEIGHT)
+        picture.write_text(draw_svg(moment, PICTURE_WIDTH, "cnerta-stream"), encoding="utf-8")
         console.print(f"\nThe live view is drawn in {picture}.", highlight=False)
     return all(outcome.final is not None for outcome in outcomes)
 
