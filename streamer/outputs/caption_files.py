@@ -18,6 +18,7 @@ from cnerta.streamer.errors import OutputError
 from cnerta.streamer.outputs.caption_formats import FORMATS, CaptionedUtterance
 from cnerta.streamer.outputs.cues import DEFAULT_LAYOUT, CaptionLayout, CueTrack
 from cnerta.streamer.outputs.highlighting import Highlighter
+from cnerta.streamer.outputs.presenter import PresenterBase
 from cnerta.streamer.sources import Revision
 from cnerta.streamer.wire.codec import encode
 from cnerta.streamer.wire.messages import ServerMessage, SessionReady, UtteranceFinal
@@ -98,7 +99,7 @@ class _File:
                 self._out.close()
 
 
-class CaptionFile:
+class CaptionFile(PresenterBase):
     """A `Presenter` that writes captions to a file.
 
     Use `open_caption_file` to make one.
@@ -208,7 +209,7 @@ class _SpokenTimes:
         return self._of.pop(utterance, (self.now_ms, self.now_ms))
 
 
-class EventFile:
+class EventFile(PresenterBase):
     """A `Presenter` that writes every server message as a line of JSON to a file.
 
     Args:
@@ -217,12 +218,6 @@ class EventFile:
 
     def __init__(self, path: Path) -> None:
         self._file = _File(path)
-
-    def on_audio(self, block: bytes, audio_ms: float) -> None:
-        """Nothing is written for what is sent."""
-
-    def on_revision(self, revision: Revision) -> None:
-        """Nothing is written for what is sent."""
 
     def on_message(self, message: ServerMessage) -> None:
         """Write the message.

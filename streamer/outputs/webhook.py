@@ -27,7 +27,7 @@ from typing import IO, Any, Final, Self
 import msgspec
 
 from cnerta.streamer.errors import OutputError
-from cnerta.streamer.sources import Revision
+from cnerta.streamer.outputs.presenter import PresenterBase
 from cnerta.streamer.wire.addresses import exposes_secret, is_loopback, parse_address
 from cnerta.streamer.wire.codec import encode
 from cnerta.streamer.wire.messages import (
@@ -73,7 +73,7 @@ class RetryPolicy:
 DEFAULT_POLICY: Final = RetryPolicy()
 
 
-class Webhook:
+class Webhook(PresenterBase):
     """A `Presenter` that sends entity events, finals and the summary to a URL.
 
     Args:
@@ -116,12 +116,6 @@ class Webhook:
         self._stopped = threading.Event()
         self._lost = self._on_the_way = 0
         self._thread = threading.Thread(target=self._run, name="webhook", daemon=True)
-
-    def on_audio(self, block: bytes, audio_ms: float) -> None:
-        """Nothing is sent of audio."""
-
-    def on_revision(self, revision: Revision) -> None:
-        """Nothing is sent of transcripts but what is answered."""
 
     def on_message(self, message: ServerMessage) -> None:
         """Have the event sent."""

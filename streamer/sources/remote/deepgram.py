@@ -12,16 +12,13 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-import numpy as np
-import numpy.typing as npt
-
-from cnerta.streamer.errors import TranscriptError
 from cnerta.streamer.sources.options import read_options
 from cnerta.streamer.sources.remote.client import RemoteOptions, ServerTranscript, check_url
 from cnerta.streamer.sources.remote.dialect import (
     Address,
+    Dialect,
     UnknownMessageError,
-    encode_samples,
+    read_key,
     read_object,
 )
 from cnerta.streamer.sources.utterances import Hypothesis
@@ -46,28 +43,17 @@ class DeepgramOptions(RemoteOptions, frozen=True, kw_only=True):
     language: str = "zh-CN"
 
 
-class Deepgram:
+class Deepgram(Dialect):
     """One conversation with a server of this kind."""
 
     name = "Deepgram"
     sample_rate = SAMPLE_RATE
-    block_ms = 100
 
     def __init__(self, address: Address) -> None:
-        self.address = address
-        self.over = False
-        self.server_error = ""
+        super().__init__(address)
         self._utterance = 0
         self._fixed = ""
         self._start_ms: float | None = None
-
-    def opening(self) -> Sequence[str]:
-        """Nothing: all is in the address."""
-        return ()
-
-    def audio(self, samples: npt.NDArray[np.float32]) -> bytes:
-        """Raw 16-bit samples."""
-        return encode_samples(samples, "pcm_s16le")
 
     def closing(self) -> Sequence[str]:
         """Ask for the rest."""
@@ -125,9 +111,7 @@ def connect_deepgram(where: str = DEFAULT_URL, **options: str) -> ServerTranscri
     """Make the source ``deepgram``."""
     given = read_options(DeepgramOptions, "deepgram", options)
     parts = urlsplit(check_url(where, DEFAULT_URL))
-    key = os.environ.get(KEY_VARIABLE, "")
-    if parts.hostname == DEFAULT_HOST and not key:
-        raise TranscriptError(f"expected a key for {DEFAULT_HOST} in {KEY_VARIABLE}, got none")
+    key = read_key(KEY_VARIABLE, where, DEFAULT_HOST, os.environ)
     query = {
         "language": given.language,
         "interim_results": "true",

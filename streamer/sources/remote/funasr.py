@@ -11,15 +11,13 @@ from collections.abc import Iterable, Sequence
 from typing import Final, Literal
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
 from cnerta.streamer.sources.options import read_options
 from cnerta.streamer.sources.remote.client import RemoteOptions, ServerTranscript, check_url
 from cnerta.streamer.sources.remote.dialect import (
     Address,
+    Dialect,
     UnknownMessageError,
-    encode_samples,
     read_object,
 )
 from cnerta.streamer.sources.utterances import Hypothesis
@@ -44,17 +42,14 @@ class FunasrOptions(RemoteOptions, frozen=True, kw_only=True):
     hotwords: str = ""
 
 
-class Funasr:
+class Funasr(Dialect):
     """One conversation with a FunASR server."""
 
     name = "FunASR"
-    sample_rate = 16_000
     block_ms = 60  # ten of them are a step of the streaming model
 
     def __init__(self, address: Address, options: FunasrOptions) -> None:
-        self.address = address
-        self.over = False
-        self.server_error = ""
+        super().__init__(address)
         self._options = options
         self._utterance = 0
         self._text = ""
@@ -77,10 +72,6 @@ class Funasr:
             **({"hotwords": self._options.hotwords} if self._options.hotwords else {}),
         }
         return [msgspec.json.encode(first).decode()]
-
-    def audio(self, samples: npt.NDArray[np.float32]) -> bytes:
-        """Raw 16-bit samples."""
-        return encode_samples(samples, "pcm_s16le")
 
     def closing(self) -> Sequence[str]:
         """Tell that there is no more."""

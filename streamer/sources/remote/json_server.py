@@ -16,7 +16,7 @@ import numpy.typing as npt
 from cnerta.streamer.errors import TranscriptError
 from cnerta.streamer.sources.options import read_options
 from cnerta.streamer.sources.remote.client import RemoteOptions, ServerTranscript, check_url
-from cnerta.streamer.sources.remote.dialect import Address, encode_samples, read_object
+from cnerta.streamer.sources.remote.dialect import Address, Dialect, encode_samples, read_object
 from cnerta.streamer.sources.utterances import Hypothesis
 
 __all__ = ["JsonOptions", "JsonServer", "connect_json_server"]
@@ -63,17 +63,15 @@ class JsonOptions(RemoteOptions, frozen=True, kw_only=True):
     token: str = ""
 
 
-class JsonServer:
+class JsonServer(Dialect):
     """One conversation with such a server."""
 
     name = "a JSON server"
 
     def __init__(self, address: Address, options: JsonOptions) -> None:
-        self.address = address
+        super().__init__(address)
         self.sample_rate = options.rate
         self.block_ms = options.block
-        self.over = False
-        self.server_error = ""
         self._options = options
         self._utterance = 0
         self._texts: dict[str, str] = {}

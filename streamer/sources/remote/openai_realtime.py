@@ -11,19 +11,19 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from cnerta.streamer.errors import TranscriptError
 from cnerta.streamer.sources.options import read_options
 from cnerta.streamer.sources.remote.client import RemoteOptions, ServerTranscript, check_url
 from cnerta.streamer.sources.remote.dialect import (
     Address,
+    Dialect,
     UnknownMessageError,
     encode_samples,
+    read_key,
     read_object,
 )
 from cnerta.streamer.sources.utterances import Hypothesis
@@ -58,17 +58,14 @@ class _Turn:
     end_ms: float | None = None
 
 
-class OpenaiRealtime:
+class OpenaiRealtime(Dialect):
     """One conversation with a server of this kind."""
 
     name = "an OpenAI Realtime server"
-    block_ms = 100
 
     def __init__(self, address: Address, options: OpenaiRealtimeOptions) -> None:
-        self.address = address
+        super().__init__(address)
         self.sample_rate = options.rate
-        self.over = False
-        self.server_error = ""
         self._options = options
         self._turns: dict[str, _Turn] = {}
         self._closing = False
@@ -156,8 +153,6 @@ def connect_openai_realtime(where: str = DEFAULT_URL, **options: str) -> ServerT
     """Make the source ``openai-realtime``."""
     given = read_options(OpenaiRealtimeOptions, "openai-realtime", options)
     url = check_url(where, DEFAULT_URL)
-    key = os.environ.get(KEY_VARIABLE, "")
-    if urlsplit(url).hostname == DEFAULT_HOST and not key:
-        raise TranscriptError(f"expected a key for {DEFAULT_HOST} in {KEY_VARIABLE}, got none")
+    key = read_key(KEY_VARIABLE, url, DEFAULT_HOST, os.environ)
     address = Address(url, headers={"Authorization": f"Bearer {key}"} if key else {})
     return ServerTranscript(lambda: OpenaiRealtime(address, given), given)

@@ -16,6 +16,7 @@ from cnerta.streamer.sources.options import read_options
 from cnerta.streamer.sources.remote.client import RemoteOptions, ServerTranscript, check_url
 from cnerta.streamer.sources.remote.dialect import (
     Address,
+    Dialect,
     UnknownMessageError,
     encode_samples,
     read_object,
@@ -29,23 +30,15 @@ LEAD_MS: Final = 300
 """Times say when a token was recognised, which is a little after it began."""
 
 
-class SherpaServer:
+class SherpaServer(Dialect):
     """One conversation with a sherpa-onnx server."""
 
     name = "sherpa-onnx's server"
-    sample_rate = 16_000
-    block_ms = 100
 
     def __init__(self, address: Address) -> None:
-        self.address = address
-        self.over = False
-        self.server_error = ""
+        super().__init__(address)
         self._segment = 0
         self._text = ""
-
-    def opening(self) -> Sequence[str]:
-        """Nothing."""
-        return ()
 
     def audio(self, samples: npt.NDArray[np.float32]) -> bytes:
         """Raw 32-bit floats."""

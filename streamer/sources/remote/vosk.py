@@ -8,15 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
 from cnerta.streamer.sources.options import read_options
 from cnerta.streamer.sources.remote.client import RemoteOptions, ServerTranscript, check_url
 from cnerta.streamer.sources.remote.dialect import (
     Address,
+    Dialect,
     UnknownMessageError,
-    encode_samples,
     read_object,
 )
 from cnerta.streamer.sources.utterances import Hypothesis
@@ -28,26 +25,18 @@ DEFAULT_URL: Final = "ws://127.0.0.1:2700"
 END: Final = '{"eof" : 1}'
 
 
-class Vosk:
+class Vosk(Dialect):
     """One conversation with a vosk-server."""
 
     name = "vosk-server"
-    sample_rate = 16_000
-    block_ms = 100
 
     def __init__(self, address: Address) -> None:
-        self.address = address
-        self.over = False
-        self.server_error = ""
+        super().__init__(address)
         self._utterance = 0
 
     def opening(self) -> Sequence[str]:
         """Tell the rate, and that times of words are wanted."""
         return [f'{{"config": {{"sample_rate": {self.sample_rate}, "words": true}}}}']
-
-    def audio(self, samples: npt.NDArray[np.float32]) -> bytes:
-        """Raw 16-bit samples."""
-        return encode_samples(samples, "pcm_s16le")
 
     def closing(self) -> Sequence[str]:
         """Ask for the last result; the server closes after it."""
