@@ -320,7 +320,7 @@ class ObsWebSocket(_LiveText):
                 msgspec.MsgspecError,
                 websockets.exceptions.WebSocketException,
             ) as error:
-                reason = str(error) or type(error).__name__
+                reason = redact(str(error)) or type(error).__name__
                 self._warn_once(f"expected OBS at {self._address.url}, got: {reason}; trying again")
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LAST_RETRY_S)

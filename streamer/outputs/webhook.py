@@ -28,7 +28,7 @@ import msgspec
 
 from cnerta.streamer.errors import OutputError
 from cnerta.streamer.outputs.presenter import PresenterBase
-from cnerta.streamer.wire.addresses import exposes_secret, is_loopback, parse_address
+from cnerta.streamer.wire.addresses import exposes_secret, is_loopback, parse_address, redact
 from cnerta.streamer.wire.codec import encode
 from cnerta.streamer.wire.messages import (
     EntityRetract,
@@ -221,9 +221,9 @@ class Webhook(PresenterBase):
                 after_s = float(wanted) if wanted.isdecimal() else 0.0
                 return _Refusal(f"{error.code} {error.reason}", retryable, after_s)
         except urllib.error.URLError as error:
-            return _Refusal(str(error.reason), True)
+            return _Refusal(redact(str(error.reason)), True)
         except (OSError, HTTPException) as error:
-            return _Refusal(str(error) or type(error).__name__, True)
+            return _Refusal(redact(str(error)) or type(error).__name__, True)
 
     def __enter__(self) -> Self:
         self._thread.start()
