@@ -27,7 +27,7 @@ from cnerta.streamer.errors import TranscriptError
 from cnerta.streamer.outputs.highlighting import Highlighter, HighlightRule
 from cnerta.streamer.outputs.presenter import Presenter
 from cnerta.streamer.outputs.session_outputs import OutputOptions, Outputs, make_outputs
-from cnerta.streamer.recording.file import RecordingOptions
+from cnerta.streamer.recording.writer import RecordingOptions
 from cnerta.streamer.sources import (
     LineTranscript,
     TimedTranscript,
