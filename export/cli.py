@@ -68,8 +68,8 @@ def export(
             )
     except CnertaError as error:
         # The message may hold a path in brackets, which is no markup, and is not to be folded.
-        complaint = Text.assemble((type(error).__name__, "red"), f": {error}")
-        console.print(complaint, soft_wrap=True)
+        message = Text.assemble((type(error).__name__, "red"), f": {error}")
+        console.print(message, soft_wrap=True)
         raise typer.Exit(1) from error
     console.print(
         f"bundle {written.bundle.name} in {out}: differs from torch by at most "

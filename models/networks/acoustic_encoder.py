@@ -90,7 +90,7 @@ class _RotaryAttention(nn.Module):
         self.projection: nn.Linear | None = None
 
     @torch.no_grad()
-    def fold(self) -> None:
+    def merge_parameters(self) -> None:
         """Make one projection of the three, for an encoder that is trained no more."""
         weight, bias = self._projection()
         self.projection = nn.Linear(weight.shape[1], weight.shape[0])
@@ -104,7 +104,7 @@ class _RotaryAttention(nn.Module):
         shapes: (3 * width, width), (3 * width,)
         """
         if self.query is None or self.key_value is None:
-            assert self.projection is not None, "folded"
+            assert self.projection is not None, "merged"
             return self.projection.weight, self.projection.bias
         scale = self.size**-0.5
         return (
@@ -256,11 +256,11 @@ class AcousticEncoder(nn.Module):
         encoded: Tensor = self.norm(rows).view_as(x)
         return encoded
 
-    def fold(self) -> None:
+    def merge_parameters(self) -> None:
         """Put together what only training keeps apart, for an encoder that is trained no more."""
         for layer in self.layers:
             assert isinstance(layer, _Layer), "for the type checker"
-            layer.attention.fold()
+            layer.attention.merge_parameters()
 
     def forward(
         self, samples: Tensor, sample_counts: Tensor, chunk: int | None

@@ -1,6 +1,6 @@
 """A model on disk: ``model.json`` (what it is) and ``model.safetensors`` (what it learned).
 
-With ``lexicon.txt`` or ``gazetteer.npz`` beside them, if the model knows words.
+With ``lexicon.txt`` or ``gazetteer.npz`` beside them, if the model has a lexicon or a gazetteer.
 """
 
 from __future__ import annotations
@@ -11,14 +11,22 @@ import msgspec
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from cnerta.models.config import LEXICON_ENCODERS, LabelKind, ModelConfig
+from cnerta.models.config import LEXICON_ENCODERS, FusionKind, LabelKind, ModelConfig
 from cnerta.models.errors import CheckpointError, ConfigError
 from cnerta.models.networks.tagger import SpeechTagger
 from cnerta.models.runtime.labels import LabelScheme
 from cnerta.models.runtime.vocabulary import Vocabulary
 from cnerta.models.text.word_files import GAZETTEER_FILE, LEXICON_FILE, load_words, save_words
 
-__all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
+__all__ = ["Checkpoint", "load_checkpoint", "parameter_name", "save_checkpoint"]
+
+# Parameters that earlier versions had under other names, by the kind of fusion.
+_RENAMED: dict[FusionKind, dict[str, str]] = {
+    "none": {},
+    "cma": {"fusion.silence": "fusion.null_key_value"},
+    "mmi": {"fusion.silence": "fusion.null_frame"},
+    "aligned": {"fusion.silence": "fusion.null_value"},
+}
 
 _DESCRIPTION = "model.json"
 _WEIGHTS = "model.safetensors"
@@ -88,8 +96,13 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, *, half: bool = False) -
     (path / _DESCRIPTION).write_bytes(msgspec.json.format(msgspec.json.encode(description)))
 
 
+def parameter_name(stored: str, fusion: FusionKind) -> str:
+    """Today's name of a parameter in a checkpoint that an earlier version may have written."""
+    return _RENAMED[fusion].get(stored, stored)
+
+
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a model.
+    """Read a model, also one that an earlier version has written.
 
     Raises:
         CheckpointError: A file is missing or damaged, or the weights are of another model.
@@ -114,7 +127,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
             lexicon,
             description.acoustic_architecture,
         )
-        model.load_state_dict(load_file(path / _WEIGHTS))
+        weights = load_file(path / _WEIGHTS)
+        fusion = description.config.fusion.kind
+        model.load_state_dict({parameter_name(n, fusion): w for n, w in weights.items()})
     except OSError as error:
         raise CheckpointError(f"expected a checkpoint folder, got {path}: {error}") from error
     except (msgspec.MsgspecError, ConfigError, SafetensorError, RuntimeError) as error:

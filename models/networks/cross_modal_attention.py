@@ -14,13 +14,13 @@ __all__ = ["CrossModalAttention", "Fusion", "build_fusion", "posterior_features"
 
 
 class CrossModalAttention(nn.Module):
-    """Cross-modal attention (CMA, equation 1): characters ask, frames answer.
+    """Cross-modal attention (CMA, equation 1): characters are the queries, frames keys and values.
 
     Multi-head attention with the text representation as queries and the frames as keys and values,
     then the usual residual, normalisation and feed-forward layer.
 
-    Ours: one learned key and value stand for "nothing heard". They are what a sentence without
-    audio attends to, and where a character may rest that no frame speaks for.
+    Ours: a learned null key and value. A sentence without audio attends to them alone, and so may a
+    character that no frame belongs to.
     """
 
     def __init__(self, config: FusionConfig, text_width: int, frame_width: int) -> None:
@@ -32,7 +32,7 @@ class CrossModalAttention(nn.Module):
         if config.pause_context:
             frame_width += 2 * config.pause_context + 1
         self.key_value = nn.Linear(frame_width, 2 * config.width)
-        self.silence = nn.Parameter(torch.randn(2 * config.width) / config.width**0.5)
+        self.null_key_value = nn.Parameter(torch.randn(2 * config.width) / config.width**0.5)
         self.output = nn.Linear(config.width, config.width)
         self.attention_norm = nn.LayerNorm(config.width)
         self.feed_forward = feed_forward(config)
@@ -85,14 +85,14 @@ class CrossModalAttention(nn.Module):
         if self.pause_context:
             pauses = self._pauses(log_probabilities, frame_counts)
             frames = torch.cat([frames, pauses], dim=2)
-        silence = self.silence.expand(batch, 1, -1)
-        key_value = torch.cat([silence, self.key_value(frames)], dim=1)
+        null = self.null_key_value.expand(batch, 1, -1)
+        key_value = torch.cat([null, self.key_value(frames)], dim=1)
         key, value = key_value[..., : self.width], key_value[..., self.width :]
         scores = self._split(query) @ self._split(key).transpose(2, 3) / self.size**0.5
         if self.guidance is not None:
-            # shape: (batch, length, 1 + time); the learned "nothing heard" gets no guidance.
-            heard = log_probabilities[:, :, 1:].transpose(1, 2).clamp(min=-10.0)
-            guide = nn.functional.pad(heard, (1, 0), value=-5.0)
+            # shape: (batch, length, 1 + time); the null key gets a constant.
+            of_characters = log_probabilities[:, :, 1:].transpose(1, 2).clamp(min=-10.0)
+            guide = nn.functional.pad(of_characters, (1, 0), value=-5.0)
             scores = scores + self.guidance[:, None, None] * guide[:, None]
         index = torch.arange(key.shape[1], device=text.device)
         valid = index <= frame_counts[:, None]  # index 0 is always valid

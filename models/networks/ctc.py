@@ -74,7 +74,7 @@ class CtcHead(nn.Module):
         return rows
 
     @torch.no_grad()
-    def fold(self) -> None:
+    def merge_parameters(self) -> None:
         """Give each unit its whole row, for a head that is trained no more."""
         self.own.weight.copy_(self.unit_rows())
         self.part_rows = None

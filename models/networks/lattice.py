@@ -1,4 +1,4 @@
-"""Lattice-LSTM: an LSTM over characters whose cells also hear of the words that end at them.
+"""Lattice-LSTM: an LSTM over characters whose cells also take in the words that end at them.
 
 Zhang and Yang (ACL 2018), section 3.3. Every word of a lexicon that is found in the text has a cell
 that starts from the state of its first character and reaches the cell of its last one through a

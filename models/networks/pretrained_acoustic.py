@@ -50,7 +50,7 @@ class PretrainedAcousticEncoder(nn.Module):
             architecture: The checkpoint's own configuration, see :func:`acoustic_architecture`.
 
         Raises:
-            ConfigError: ``architecture`` is of no encoder this module knows, or the model is to
+            ConfigError: ``architecture`` is of no encoder this module supports, or the model is to
                 stream.
         """
         super().__init__()
@@ -250,7 +250,7 @@ def acoustic_architecture(checkpoint: str) -> str:
         checkpoint: A folder or a name on the Hugging Face hub.
 
     Raises:
-        ConfigError: There is no such checkpoint, or it is of no encoder this module knows.
+        ConfigError: There is no such checkpoint, or it is of no encoder this module supports.
     """
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(checkpoint)

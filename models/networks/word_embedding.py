@@ -21,7 +21,7 @@ class WordEmbedding(nn.Module):
 
     Ours: beside its own vector a word has that of its tags (the mean, if there are several), which
     words that training never shows share with those it does. Own vectors can be hidden at random,
-    so that training teaches what to make of a word of which the tags alone are known.
+    so that training also covers words of which only the tags are known.
 
     Row 0 of the trained ones stands for no word at all (``NO_WORD``, also padding).
 

@@ -105,7 +105,7 @@ def _to_the_sound(
     stretches: list[tuple[float, float]],
     window: tuple[float, float],
 ) -> None:
-    """Move boundaries, in place, to where the sound is; ``window`` is what was listened to."""
+    """Move boundaries, in place, to where the sound is; ``window`` is the aligned audio."""
     length = len(centres)
     first_ms, last_ms = window
     # A pause lies between two characters' cores, or beyond the outermost ones within reach.

@@ -100,7 +100,7 @@ class CrfDecoder:
             for label in scheme.types
         }
         # From the tags that hold one part of an entity to those that hold the next. Small: numpy
-        # keeps the interpreter for up to 500 numbers, see cnerta.models.runtime.buffers.
+        # keeps the GIL for up to 500 numbers, see cnerta.models.runtime.buffers.
         weights = np.exp(scores.transitions)
         self._inside = {
             (before, after, label): weights[
@@ -122,7 +122,7 @@ class CrfDecoder:
         """
         paths = self._search.best_paths(emissions, lengths)
         found = [self.scheme.decode(path) for path in paths]
-        # Most captions hold no entity, and then nobody asks how probable it is.
+        # Most captions hold no entity: then no confidence is needed.
         holding = [i for i, spans in enumerate(found) if spans]
         lattices = self._search.lattices(emissions[holding], [lengths[i] for i in holding])
         answers: list[tuple[ScoredSpan, ...]] = [()] * len(found)

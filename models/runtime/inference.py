@@ -79,7 +79,7 @@ class Tagged:
     Attributes:
         spans: Entities in priority order.
         alignment: Frames of each character; None without audio, with too little of it, or of a
-            model that was not taught to align.
+            model without a CTC task.
         readings: How characters with several pronunciations were read, if that was asked for.
     """
 

@@ -12,6 +12,6 @@ __all__ = ["fail"]
 
 def fail(error: Exception) -> NoReturn:
     """Print what went wrong and end the command with status 1."""
-    complaint = f"{type(error).__name__}: {error}"
-    Console(stderr=True).print(complaint, style="red", markup=False, soft_wrap=True)
+    message = f"{type(error).__name__}: {error}"
+    Console(stderr=True).print(message, style="red", markup=False, soft_wrap=True)
     raise typer.Exit(1) from error

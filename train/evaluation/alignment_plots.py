@@ -75,7 +75,9 @@ def draw_alignments(
         DataError: No sentence has a recording.
     """
     if answers.align is None:
-        raise ConfigError(f"expected a model that listens, got {answers.name}: no character times")
+        raise ConfigError(
+            f"expected a model that uses audio, got {answers.name}: no character times"
+        )
     spoken = [i for i, e in enumerate(examples) if e.audio is not None]
     if not spoken:
         raise DataError("expected recordings to draw, got none")

@@ -116,7 +116,7 @@ def new_model(
         if lexicon is not None:
             raise ConfigError(
                 f"expected no model.gazetteer.lists beside the text encoder {text.encoder!r}, "
-                "which knows words itself, got some"
+                "which has a lexicon itself, got some"
             )
         lexicon = _gazetteer(recipe.model.gazetteer, data_root)
     acoustic = _acoustic_checkpoint(recipe.model.acoustic, data_root)
@@ -167,7 +167,7 @@ def with_gazetteer(model: SpeechTagger, config: GazetteerConfig, data_root: Path
     """Give a trained model a gazetteer; it answers as before until it is trained further.
 
     Args:
-        model: Without one, and with a text encoder that knows no words.
+        model: Without one, and with a text encoder without a lexicon.
         config: The gazetteer's settings.
         data_root: Folder that its lists may be below.
 
@@ -180,12 +180,12 @@ def with_gazetteer(model: SpeechTagger, config: GazetteerConfig, data_root: Path
 
 
 def with_chosen_readings(model: SpeechTagger, width: int) -> SpeechTagger:
-    """Tell a trained model's tagger which pronunciations were heard.
+    """Give a trained model's tagger the pronunciations that were spoken as an input.
 
     It answers as before until it is trained further.
 
     Args:
-        model: One that is not told.
+        model: One without that input.
         width: See :class:`cnerta.models.config.FusionConfig`.
     """
     fusion = msgspec.structs.replace(model.config.fusion, readings=width)
@@ -194,7 +194,7 @@ def with_chosen_readings(model: SpeechTagger, width: int) -> SpeechTagger:
 
 
 def with_name_readings(model: SpeechTagger, most: int) -> SpeechTagger:
-    """Let a trained model know how characters are read in names; it needs no training for that.
+    """Add to a trained model how characters are read in names; it needs no training for that.
 
     Pronunciations that it has no unit for are put together from the parts of those it has.
 
@@ -231,7 +231,7 @@ def with_prosody(model: SpeechTagger, weight: float) -> SpeechTagger:
 
 @torch.no_grad()
 def _grown(model: SpeechTagger, larger: SpeechTagger) -> SpeechTagger:
-    """Give a model that is told more of each character the weights of one that is told less."""
+    """Give a model with more input features of each character the weights of one with fewer."""
     weights = larger.state_dict()
     readings = model.config.fusion.readings
     for name, known in model.state_dict().items():
@@ -239,7 +239,7 @@ def _grown(model: SpeechTagger, larger: SpeechTagger) -> SpeechTagger:
         if new.shape == known.shape:
             new.copy_(known)
             continue
-        # What reads all that is told of a character, the readings in its last columns and the kinds
+        # A layer over all features of a character, the readings in its last columns and the kinds
         # of words before them.
         first = known.shape[1] - readings
         new.zero_()
@@ -314,8 +314,8 @@ def _build_model(
     acoustic_checkpoint: str,
 ) -> SpeechTagger:
     """A new model, its encoders started from checkpoints if there are any."""
-    hears = acoustic_architecture(acoustic_checkpoint) if acoustic_checkpoint else ""
-    model = _build_from_text(config, vocabulary, scheme, checkpoint, lexicon, hears)
+    acoustic = acoustic_architecture(acoustic_checkpoint) if acoustic_checkpoint else ""
+    model = _build_from_text(config, vocabulary, scheme, checkpoint, lexicon, acoustic)
     if isinstance(model.acoustic, PretrainedAcousticEncoder):
         load_acoustic(model.acoustic, acoustic_checkpoint)
     return model
@@ -327,23 +327,23 @@ def _build_from_text(
     scheme: LabelScheme,
     checkpoint: str,
     lexicon: Words | None,
-    hears: str,
+    acoustic: str,
 ) -> SpeechTagger:
     """A new model, its text encoder started from a checkpoint if there is one."""
     if config.text.encoder == "zen":
         architecture = zen_architecture(checkpoint)
-        model = SpeechTagger(config, vocabulary, scheme, architecture, lexicon, hears)
+        model = SpeechTagger(config, vocabulary, scheme, architecture, lexicon, acoustic)
         assert isinstance(model.text, ZenEncoder), "as configured"
         assert isinstance(lexicon, Lexicon), "a ZEN has one"
         load_zen(model.text, checkpoint, vocabulary, lexicon)
         return model
     if config.text.encoder == "pretrained":
         architecture = pretrained_architecture(checkpoint)
-        model = SpeechTagger(config, vocabulary, scheme, architecture, lexicon, hears)
+        model = SpeechTagger(config, vocabulary, scheme, architecture, lexicon, acoustic)
         assert isinstance(model.text, PretrainedEncoder), "as configured"
         load_pretrained(model.text, checkpoint, vocabulary)
         return model
-    model = SpeechTagger(config, vocabulary, scheme, "", lexicon, hears)
+    model = SpeechTagger(config, vocabulary, scheme, "", lexicon, acoustic)
     if checkpoint:
         assert not isinstance(model.text, PretrainedEncoder | ZenEncoder), "as configured"
         rows = principal_embeddings(checkpoint, vocabulary, config.text.embedding)

@@ -20,7 +20,7 @@ import numpy as np
 from cnerta.train.batches.batch import Batch, BatchBuilder, Clip
 from cnerta.train.recipe import Stage
 
-__all__ = ["Feed", "Part"]
+__all__ = ["BatchSchedule", "Part"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Part:
     seed: int
 
 
-class Feed:
+class BatchSchedule:
     """The parts of one epoch for one process.
 
     Args:

@@ -50,7 +50,7 @@ from cnerta.train.loop.new_model import (
 )
 from cnerta.train.loop.optimisation import NotFiniteError, Optimisation, learning_rate
 from cnerta.train.loop.run_folder import Progress, RunFolder, SavedRun
-from cnerta.train.loop.schedule import Feed
+from cnerta.train.loop.schedule import BatchSchedule
 from cnerta.train.recipe import Recipe, Source, Stage
 
 __all__ = ["Trainer"]
@@ -221,7 +221,7 @@ class Trainer:
         if stage.exchange_names:
             mentions = Mentions(e for _, examples in sources for e in examples)
         first_plan = plan_epoch(sources, stage, self.cache, self._generator(0), mentions)
-        steps = len(self._feed(stage, first_plan, 0))
+        steps = len(self._schedule(stage, first_plan, 0))
         logger.info("stage %s: about %d steps", stage.name, stage.epochs * steps)
         while progress.epoch < stage.epochs:
             if stage.patience and progress.since_best >= stage.patience:
@@ -231,8 +231,8 @@ class Trainer:
             if progress.epoch:
                 generator = self._generator(progress.epoch)
                 plan = plan_epoch(sources, stage, self.cache, generator, mentions)
-            feed = self._feed(stage, plan, progress.epoch)
-            self._run_epoch(stage, feed, optimisation, stage.epochs * steps)
+            schedule = self._schedule(stage, plan, progress.epoch)
+            self._run_epoch(stage, schedule, optimisation, stage.epochs * steps)
             loss = progress.loss_sum / max(1, progress.step)
             progress.epoch += 1
             progress.step, progress.loss_sum = 0, 0.0
@@ -261,7 +261,7 @@ class Trainer:
             )
 
     def _check_types(self, stage: Stage, examples: Sequence[Example]) -> None:
-        """A model trained further has the types it had: others would be taught as no entities."""
+        """A model trained further has the types it had: others would be trained as no entities."""
         types = self.model.scheme.types
         found = Counter(s.label for e in examples for s in e.spans or ())
         unknown = [f"{label} ({found[label]})" for label in sorted(found) if label not in types]
@@ -274,9 +274,9 @@ class Trainer:
     def _generator(self, epoch: int) -> np.random.Generator:
         return np.random.default_rng([self.recipe.seed, self.progress.stage, epoch, 0])
 
-    def _feed(self, stage: Stage, plan: Sequence[Sequence[Clip]], epoch: int) -> Feed:
+    def _schedule(self, stage: Stage, plan: Sequence[Sequence[Clip]], epoch: int) -> BatchSchedule:
         acoustic = self.recipe.model.acoustic
-        return Feed(
+        return BatchSchedule(
             plan,
             stage,
             BatchBuilder(
@@ -294,17 +294,17 @@ class Trainer:
         )
 
     def _run_epoch(
-        self, stage: Stage, feed: Feed, optimisation: Optimisation, total_steps: int
+        self, stage: Stage, schedule: BatchSchedule, optimisation: Optimisation, total_steps: int
     ) -> None:
         """One epoch from ``progress.step`` on."""
         progress = self.progress
         optimisation.train()
         saved = time.monotonic()
         bar = tqdm(
-            feed.steps(progress.step),
+            schedule.steps(progress.step),
             desc=f"{stage.name} {progress.epoch + 1}/{stage.epochs}",
             initial=progress.step,
-            total=len(feed),
+            total=len(schedule),
             mininterval=5.0,
             disable=not self.accelerator.is_local_main_process,
         )

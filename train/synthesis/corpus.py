@@ -63,7 +63,7 @@ log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.jsonl"
 
-_BLEND_CHANCE = 0.4  # how often two speakers are mixed into one nobody else has
+_BLEND_CHANCE = 0.4  # how often two speakers are mixed into a new one
 _LEAD_MS = (60.0, 400.0)
 _TAIL_MS = (80.0, 400.0)
 _CHINESE = re.compile(r"[\u3400-\u9fff]+")

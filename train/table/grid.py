@@ -96,7 +96,7 @@ class Run:
         seed: Of everything random.
         folder: Where it is kept.
         record: How it stands.
-        arguments: What tells ``cnerta-train`` its recipe; empty if it was only found.
+        arguments: Those that give ``cnerta-train`` its recipe; empty if it was only found.
     """
 
     name: str
@@ -232,7 +232,7 @@ def evaluation_sources(
 
 
 def load_predictions(run: Run, source: str, mode: Mode) -> list[Prediction] | None:
-    """What a run found on a source; what a model that does not listen found is the same always.
+    """What a run found on a source; without audio, the same in either mode.
 
     Raises:
         DataError: The file cannot be read.
@@ -250,10 +250,10 @@ class Grid:
     """Trains and scores runs, several at a time if wanted.
 
     Attributes:
-        arguments: What every training is told besides recipe, seed and folder, as command-line
+        arguments: What every training gets besides recipe, seed and folder, as command-line
             arguments of ``cnerta-train``.
         starts: Checkpoints for ``--init`` and ``--acoustic-from``; runs of models that do not
-            listen take the first only.
+            use audio take the first only.
         sources: What to score on.
         data_root: Folder that their paths are relative to.
         cpu: Do not use an accelerator.
@@ -471,7 +471,7 @@ def _complaint(log: Path, start: int, code: int) -> str:
         return f"ended by {name}" + (": out of memory?" if code == -signal.SIGKILL else "")
     lines = log.read_bytes()[start:].decode("utf-8", errors="replace").splitlines()
     said = [line.strip() for line in lines if line.strip()]
-    # A progress bar may come to its end after the error was told.
+    # A progress bar may come to its end after the error was printed.
     errors = [line for line in said if _ERROR.match(line)]
     return (errors or said or [f"exit status {code}"])[-1]
 

@@ -107,7 +107,7 @@ class Section:
 
     Attributes:
         source: Its name.
-        mode: ``speech``: recordings are listened to where there are some.
+        mode: ``speech``: recordings are used where there are some.
         sentences: How many.
         spoken: How many of them have a recording.
         rows: In the order of the recipes.
@@ -314,7 +314,7 @@ def markdown_table(
     Args:
         sections: What to show.
         plots: Picture of each section, by title.
-        links: Cases of rows, by the section's title and the row's name.
+        links: Differences of rows from their baselines, by the section's title and the row's name.
     """
     lines = [
         "# Table",

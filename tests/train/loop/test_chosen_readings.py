@@ -1,4 +1,4 @@
-"""The tagger is told which pronunciation was heard."""
+"""The tagger's input includes which pronunciation was spoken."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def test_a_loss_that_is_not_finite_names_the_examples(
     with pytest.raises(NotFiniteError) as caught:
         Trainer(recipe(data), data, tmp_path / "run", cpu=True).run()
     message = str(caught.value)
-    assert "step 0 of epoch 0 of stage 'hear': expected a finite loss, got nan" in message
+    assert "step 0 of epoch 0 of stage 'acoustic': expected a finite loss, got nan" in message
     assert message.count("'南市长' (") == 4
     assert ".wav" in message
 
@@ -152,7 +152,7 @@ def test_steps_are_left_out_as_often_as_allowed(
         return
     weights = load_checkpoint(trainer.run()).model.state_dict()
     assert all(bool(v.isfinite().all()) for v in weights.values())
-    assert math.isfinite(load_checkpoint(tmp_path / "run" / "best-0-hear").scores["train.loss"])
+    assert math.isfinite(load_checkpoint(tmp_path / "run" / "best-0-acoustic").scores["train.loss"])
 
 
 @pytest.mark.parametrize("kind", ["cuda", "cpu"])
@@ -169,7 +169,7 @@ def test_a_batch_too_large_for_memory_says_what_to_lower(
         Trainer(recipe(data), data, tmp_path / "run", cpu=True).run()
     message = str(caught.value)
     assert "4 utterances of up to 0." in message
-    assert "stage 'hear' lower batch_seconds (now 120) or batch_size (now 4)" in message
+    assert "stage 'acoustic' lower batch_seconds (now 120) or batch_size (now 4)" in message
 
 
 def test_other_errors_of_torch_are_not_taken_for_memory(
