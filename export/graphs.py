@@ -109,7 +109,7 @@ class UtteranceGraph(nn.Module):
         """See :meth:`cnerta.models.networks.acoustic_encoder.AcousticEncoder.encode`.
 
         Args:
-            samples: Whole frames, filled up with zeros. shape: (batch, 640 * time)
+            samples: Whole frames, filled up with zeros. shape: (batch, HOP_SAMPLES * time)
             frame_count: Valid frames of each utterance. shape: (batch,)
         """
         return self.encoder.encode(self.encoder.features(samples), frame_count, None)

@@ -287,8 +287,8 @@ class AcousticEncoder(nn.Module):
         belongs in place ``t % left_frames``), so that the cache is read and never rewritten.
 
         Args:
-            samples: New samples. shape: (batch, 640 * n)
-            carry: The samples before them. shape: (batch, 720)
+            samples: New samples. shape: (batch, HOP_SAMPLES * n)
+            carry: The samples before them. shape: (batch, CARRY_SAMPLES)
             position: Number of the first new frame. shape: (batch,)
             cache: Keys of the first layer, its values, keys of the second, and so on: the last
                 ``left_frames`` frames, in any order if there are as many, else the first places

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from cnerta.models.config import LEXICON_ENCODERS, FusionKind, LabelKind, ModelConfig
 from cnerta.models.errors import CheckpointError, ConfigError
+from cnerta.models.files import replacing, write_atomically
 from cnerta.models.networks.tagger import SpeechTagger
 from cnerta.models.runtime.labels import LabelScheme
 from cnerta.models.runtime.vocabulary import Vocabulary
@@ -75,9 +76,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, *, half: bool = False) -
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     if half:
         weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
-    partial = path / (_WEIGHTS + ".partial")
-    save_file(weights, partial)
-    partial.replace(path / _WEIGHTS)
+    with replacing(path / _WEIGHTS) as partial:
+        save_file(weights, partial)
     if model.lexicon is not None:
         save_words(path, model.lexicon)
     description = _Description(
@@ -93,7 +93,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, *, half: bool = False) -
         text_architecture=model.text_architecture,
         acoustic_architecture=model.acoustic_architecture,
     )
-    (path / _DESCRIPTION).write_bytes(msgspec.json.format(msgspec.json.encode(description)))
+    content = msgspec.json.format(msgspec.json.encode(description))
+    write_atomically(path / _DESCRIPTION, content)
 
 
 def parameter_name(stored: str, fusion: FusionKind) -> str:

@@ -16,11 +16,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from cnerta.models.runtime.geometry import SAMPLE_RATE
+from cnerta.models.runtime.geometry import SAMPLE_RATE, SHIFT_SAMPLES, WINDOW_SAMPLES
 
 __all__ = [
-    "SHIFT_SAMPLES",
-    "WINDOW_SAMPLES",
     "FilterBank",
     "hertz",
     "mel",
@@ -28,8 +26,7 @@ __all__ = [
     "windows",
 ]
 
-WINDOW_SAMPLES = 400
-SHIFT_SAMPLES = 160
+
 _FFT_SAMPLES = 512
 _BINS = _FFT_SAMPLES // 2
 _PRE_EMPHASIS = 0.97

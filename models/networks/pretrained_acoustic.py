@@ -17,9 +17,15 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from cnerta.models.config import AcousticConfig
 from cnerta.models.errors import ConfigError
-from cnerta.models.networks.filterbank import SHIFT_SAMPLES, WINDOW_SAMPLES, windows
+from cnerta.models.networks.filterbank import windows
 from cnerta.models.networks.pretrained_text import architecture_config, attention_mask
-from cnerta.models.runtime.geometry import HOP_SAMPLES, SAMPLE_RATE, FrameGeometry
+from cnerta.models.runtime.geometry import (
+    HOP_SAMPLES,
+    SAMPLE_RATE,
+    SHIFT_SAMPLES,
+    WINDOW_SAMPLES,
+    FrameGeometry,
+)
 
 __all__ = [
     "PretrainedAcousticEncoder",
@@ -135,7 +141,7 @@ class _Whisper(nn.Module):
     mel: Tensor
     spectral = True
     # Windows are centred on their samples 0, 160, 320 and 480 of a frame: 240 on the mean, 320
-    # would be the middle of the 640.
+    # would be the middle of the frame's 640.
     carry_samples = SHIFT_SAMPLES
 
     def __init__(self, encoder: WhisperEncoder) -> None:

@@ -24,6 +24,7 @@ import numpy as np
 
 from cnerta.models.config import AudioUse, LabelKind
 from cnerta.models.errors import BundleError, ConfigError
+from cnerta.models.files import write_atomically
 from cnerta.models.runtime.calibration import Calibration
 from cnerta.models.runtime.decoding import CrfParameters
 from cnerta.models.runtime.geometry import FrameGeometry
@@ -212,7 +213,7 @@ def write_bundle(bundle: Bundle) -> None:
         sha256={name: _file_sha256(bundle.path / name) for name in files},
     )
     encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=0)
-    (bundle.path / _MANIFEST).write_bytes(encoded + b"\n")
+    write_atomically(bundle.path / _MANIFEST, encoded + b"\n")
 
 
 def load_bundle(path: Path) -> Bundle:

@@ -21,6 +21,7 @@ import soundfile
 import typer
 
 from cnerta.models.runtime.bundle import find_bundle
+from cnerta.models.runtime.geometry import SAMPLE_RATE as RATE
 from cnerta.models.runtime.inference import Model
 from cnerta.streamer.serving.engine import Engine
 from cnerta.streamer.session.limits import SessionLimits
@@ -28,7 +29,6 @@ from cnerta.streamer.session.outbox import Outbox
 from cnerta.streamer.session.session import Session
 from cnerta.streamer.wire.messages import AudioFormat, SessionStart, Transcript, UtteranceFinal
 
-RATE = 16_000
 FRAME = RATE * 40 // 1000
 DEMO = Path(__file__).parents[2] / "streamer" / "demo"
 

@@ -41,6 +41,7 @@ import typer
 
 from cnerta.models.runtime.boundaries import character_times, sound_levels
 from cnerta.models.runtime.bundle import find_bundle
+from cnerta.models.runtime.geometry import HOP_SAMPLES, SAMPLE_RATE
 from cnerta.models.runtime.inference import Model, Tagged
 from cnerta.models.runtime.vocabulary import Vocabulary
 from cnerta.models.text.normalisation import normalise
@@ -161,7 +162,7 @@ class Recorder:
 
     def encode(self, work: EncodeWork) -> tuple[Floats, Any]:
         if self.engine is None:  # frames without content: nobody looks at them
-            return np.zeros((len(work.samples) // 640, self.width), np.float32), work.state
+            return np.zeros((len(work.samples) // HOP_SAMPLES, self.width), np.float32), work.state
         (encoded,) = self.engine.encode([work])
         assert not isinstance(encoded, Exception)
         return encoded.frames, encoded.state
@@ -180,7 +181,9 @@ def replay(
 ) -> Iterator[tuple[float, EntityUpsert | EntityRetract | UtteranceFinal]]:
     """Stream a clip. Yields each event with its time in ms."""
     outbox = Outbox(1 << 20)
-    start = SessionStart(audio=AudioFormat(encoding="pcm_f32le", sample_rate=16_000, channels=1))
+    start = SessionStart(
+        audio=AudioFormat(encoding="pcm_f32le", sample_rate=SAMPLE_RATE, channels=1)
+    )
     session = Session(model.bundle, start, SessionLimits(), outbox)
     # The wire offers max_delay_ms only; the rest is what this program is about.
     session._options = replace(session._options, stabiliser=options)

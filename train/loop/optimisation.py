@@ -24,6 +24,7 @@ from torch import Tensor
 from cnerta.models.errors import CnertaError
 from cnerta.models.networks.checkpoint import parameter_name
 from cnerta.models.networks.tagger import SpeechTagger
+from cnerta.models.runtime.geometry import SAMPLE_RATE
 from cnerta.train.batches.batch import Clip
 from cnerta.train.loop.objective import LossCounts, Objective
 from cnerta.train.loop.schedule import Part
@@ -178,7 +179,7 @@ class Optimisation:
 
     def _what_to_lower(self, part: Part) -> str:
         batch, stage = part.batch, self.stage
-        seconds = batch.samples.shape[1] / 16_000 if bool(batch.sample_counts.any()) else 0.0
+        seconds = batch.samples.shape[1] / SAMPLE_RATE if bool(batch.sample_counts.any()) else 0.0
         return (
             f"expected a batch to fit in memory, got none left with {len(part.clips)} utterances "
             f"of up to {seconds:.1f} s and {batch.characters.shape[1]} characters on "

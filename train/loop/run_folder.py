@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cnerta.models.errors import CheckpointError
+from cnerta.models.files import replacing
 from cnerta.models.networks.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from cnerta.models.networks.tagger import SpeechTagger
 
@@ -130,11 +131,10 @@ class RunFolder:
         save_checkpoint(self._next, checkpoint)
         save_file(optimizer, self._next / _OPTIMIZER)
         # The state comes last: where it is, the rest is too.
-        partial = self._next / f"{_STATE}.partial"
-        partial.write_bytes(msgspec.json.encode(progress))
-        for file in self._next.iterdir():
-            _to_disk(file)
-        partial.replace(self._next / _STATE)
+        with replacing(self._next / _STATE) as partial:
+            partial.write_bytes(msgspec.json.encode(progress))
+            for file in self._next.iterdir():
+                _to_disk(file)
         shutil.rmtree(self._previous, ignore_errors=True)
         if self.last.exists():
             self.last.replace(self._previous)

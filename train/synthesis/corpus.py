@@ -28,6 +28,7 @@ import soundfile
 from pypinyin import Style, lazy_pinyin
 
 from cnerta.models.errors import DataError
+from cnerta.models.files import write_atomically
 from cnerta.models.runtime.geometry import SAMPLE_RATE
 from cnerta.models.runtime.labels import Span
 from cnerta.train.synthesis.homographs import HomographPair, Kind, Word, read_words
@@ -419,7 +420,7 @@ def _finished(folder: Path) -> set[str]:
         kept.append(line)
     if damaged:
         log.warning("%s: dropped what was cut short", path)
-        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
     return keys
 
 

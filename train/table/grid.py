@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from cnerta.models.config import FusionConfig, FusionKind, ModelConfig, TextKind
 from cnerta.models.errors import CnertaError, ConfigError, DataError
+from cnerta.models.files import write_atomically
 from cnerta.train.data.examples import Example, read_source
 from cnerta.train.evaluation.external import load_external
 from cnerta.train.evaluation.predictions import (
@@ -123,9 +124,8 @@ class Run:
     def write(self, record: RunRecord) -> Run:
         """Keep how it stands."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / (_RECORD + ".partial")
-        partial.write_bytes(msgspec.json.format(msgspec.json.encode(record)))
-        partial.replace(self.folder / _RECORD)
+        content = msgspec.json.format(msgspec.json.encode(record))
+        write_atomically(self.folder / _RECORD, content)
         return replace(self, record=record)
 
 

@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import numpy as np
 import numpy.typing as npt
 
+from cnerta.models.runtime.geometry import SAMPLE_RATE
 from cnerta.streamer.errors import TranscriptError
 from cnerta.streamer.sources.options import read_options
 from cnerta.streamer.sources.remote.client import ServerOptions, ServerTranscript, check_url
@@ -31,7 +32,6 @@ __all__ = ["Deepgram", "DeepgramOptions", "connect_deepgram"]
 DEFAULT_HOST: Final = "api.deepgram.com"
 DEFAULT_URL: Final = f"wss://{DEFAULT_HOST}/v1/listen"
 KEY_VARIABLE: Final = "DEEPGRAM_API_KEY"
-SAMPLE_RATE: Final = 16_000
 
 
 class DeepgramOptions(ServerOptions, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from cnerta.models.runtime.geometry import SAMPLE_RATE
 from cnerta.streamer.sources.options import read_options
 from cnerta.streamer.sources.remote.client import ServerOptions, ServerTranscript, check_url
 from cnerta.streamer.sources.remote.dialect import (
@@ -48,7 +49,7 @@ class Funasr:
     """One conversation with a FunASR server."""
 
     name = "FunASR"
-    sample_rate = 16_000
+    sample_rate = SAMPLE_RATE
     block_ms = 60  # ten of them are a step of the streaming model
 
     def __init__(self, address: Address, options: FunasrOptions) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from cnerta.models.runtime.geometry import SAMPLE_RATE
 from cnerta.streamer.sources.options import read_options
 from cnerta.streamer.sources.remote.client import ServerOptions, ServerTranscript, check_url
 from cnerta.streamer.sources.remote.dialect import (
@@ -33,7 +34,7 @@ class SherpaServer:
     """One conversation with a sherpa-onnx server."""
 
     name = "sherpa-onnx's server"
-    sample_rate = 16_000
+    sample_rate = SAMPLE_RATE
     block_ms = 100
 
     def __init__(self, address: Address) -> None:

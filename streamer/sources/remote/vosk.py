@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from cnerta.models.runtime.geometry import SAMPLE_RATE
 from cnerta.streamer.sources.options import read_options
 from cnerta.streamer.sources.remote.client import ServerOptions, ServerTranscript, check_url
 from cnerta.streamer.sources.remote.dialect import (
@@ -32,7 +33,7 @@ class Vosk:
     """One conversation with a vosk-server."""
 
     name = "vosk-server"
-    sample_rate = 16_000
+    sample_rate = SAMPLE_RATE
     block_ms = 100
 
     def __init__(self, address: Address) -> None:
