@@ -31,7 +31,9 @@ from cnerta.models.errors import DataError
 from cnerta.models.files import write_atomically
 from cnerta.models.runtime.geometry import SAMPLE_RATE
 from cnerta.models.runtime.labels import Span
-from cnerta.train.synthesis.homographs import HomographPair, Kind, Word, read_words
+from cnerta.train.synthesis.homograph_phrases import Kind
+from cnerta.train.synthesis.homographs import HomographPair
+from cnerta.train.synthesis.marked_words import Word, read_words
 from cnerta.train.synthesis.voices import (
     ProsodicWord,
     Script,
@@ -112,7 +114,7 @@ class Sentence:
 
 @dataclass(frozen=True, slots=True)
 class MarkedLine:
-    """A text in the notation of `cnerta.train.synthesis.homographs`, said exactly as marked."""
+    """A text in the notation of `cnerta.train.synthesis.marked_words`, said exactly as marked."""
 
     key: str
     words: tuple[Word, ...]
