@@ -203,7 +203,7 @@ class CtcConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The CTC task.
 
     Attributes:
-        weight: λ of equation 4: weight of the CTC loss beside the CRF's. 0 turns the task off (the
+        weight: λ of equation 3: weight of the CTC loss beside the CRF's. 0 turns the task off (the
             -CMA-CRF rows).
         units: ``characters`` (the paper) or ``pronunciations`` (ours: tonal syllables, composed
             of initial, final and tone).

@@ -66,7 +66,7 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     Attributes:
         name: Shown in logs.
         task: ``acoustic``: CTC over all units, and frame targets where character times are known.
-            ``entities``: CRF loss, plus λ times the masked CTC loss (equation 4).
+            ``entities``: CRF loss, plus λ times the masked CTC loss (equation 3).
         train: Names of the training sources.
         dev: Names of the development sources that choose the best epoch; none: the last epoch is
             kept, so that the scores on what was not looked at stay honest.

@@ -221,7 +221,7 @@ class LatticeLstm(nn.Module):
         return _Found(starts, ends, usable & (slot < self.most_words), slot)
 
     def _read(self, gates: Tensor, word_gates: Tensor, found: _Found) -> Tensor:
-        """All steps (equations 11 to 16).
+        """All steps (equations 11 to 16 of Zhang and Yang).
 
         Args:
             gates: The characters' share of their own gates and of the words' gates into their
@@ -344,7 +344,7 @@ def _ways(rows: Tensor) -> Tensor:
 
 
 def _character_gates(gates: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Input, output and forget gate of characters, and their candidate (equation 11)."""
+    """Input, output and forget gate of characters, and candidate (Zhang and Yang, equation 11)."""
     size = gates.shape[-1] // 4
     sigmoid, tanh = torch.split(gates, [3 * size, size], dim=-1)
     i, o, f = sigmoid.sigmoid().chunk(3, dim=-1)
@@ -361,7 +361,7 @@ def _word_cell(gates: Tensor, cell: Tensor) -> Tensor:
 
 
 def _mix(i: Tensor, candidate: Tensor, words: Tensor, weights: Tensor) -> Tensor:
-    """Cells of characters where words end (equations 12 and 16).
+    """Cells of characters where words end (equations 12 and 16 of Zhang and Yang).
 
     Input gates, of the character and one a word and dimension, are brought to sum to one.
 

@@ -168,7 +168,7 @@ class SpeechTagger(nn.Module):
         return TaggerOutput(self.emissions(self.dropout(encoded)), log_probabilities, breaks)
 
     def entity_loss(self, output: TaggerOutput, tags: Tensor, counts: Tensor) -> Tensor:
-        """CRF negative log-likelihood, mean over sentences (equation 2)."""
+        """CRF negative log-likelihood, mean over sentences (L_crf of equation 3)."""
         index = torch.arange(tags.shape[1], device=tags.device)
         loss: Tensor = -self.crf(
             output.emissions.float(), tags, mask=index < counts[:, None], reduction="mean"
@@ -178,7 +178,7 @@ class SpeechTagger(nn.Module):
     def masked_ctc_loss(
         self, output: TaggerOutput, characters: Tensor, counts: Tensor, frame_counts: Tensor
     ) -> Tensor:
-        """Masked CTC loss a character, mean over the sentences that have audio (equation 3)."""
+        """Masked CTC loss a character, mean over sentences with audio (L_ctc of equation 3)."""
         heard = frame_counts > 0
         # Equal characters share a column, the first of them: a blank must part equal neighbours.
         same = characters[:, :, None] == characters[:, None, :]
