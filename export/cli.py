@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.text import Text
 
+from cnerta.models.console import log_to
 from cnerta.models.errors import CnertaError
 from cnerta.models.runtime.bundle import AUDIO_FIT_BOUND, BLANK_PENALTY
 
@@ -46,12 +46,7 @@ def export(
 ) -> None:
     """Export a trained model as a bundle that the server runs, and check that it is the same."""
     console = Console(stderr=True)
-    logging.getLogger("cnerta").setLevel(logging.INFO)
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(message)s",
-        handlers=[RichHandler(console=console, show_path=False)],
-    )
+    log_to(console, logging.INFO)
     # Torch takes seconds to import; --help should not.
     from cnerta.export.quantise import Int8
     from cnerta.export.write import export_bundle

@@ -92,13 +92,7 @@ class LatticeEncoder(nn.Module):
     def __init__(self, config: TextConfig, characters: int, lexicon: Lexicon) -> None:
         super().__init__()
         self.embedding = nn.Embedding(characters, config.embedding, padding_idx=PADDING_ID)
-        self.words = WordEmbedding(
-            lexicon,
-            config.word_embedding,
-            vectors=bool(config.word_embeddings),
-            tags=config.tag_embedding,
-            hidden=config.hide_words,
-        )
+        self.words = WordEmbedding.configured(config, lexicon)
         self.dropout = nn.Dropout(config.dropout)
         self.lattice = LatticeLstm(
             config.embedding,

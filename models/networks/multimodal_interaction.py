@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cnerta.models.config import FusionConfig
-from cnerta.models.networks.layers import NEVER, feed_forward
+from cnerta.models.networks.layers import attend, feed_forward
 
 __all__ = ["MultimodalInteraction"]
 
@@ -86,7 +86,7 @@ class _CrossModalTransformer(nn.Module):
     def __init__(self, config: FusionConfig) -> None:
         super().__init__()
         self.heads = config.heads
-        self.size = config.width // config.heads
+
         self.query = nn.Linear(config.width, config.width)
         self.key_value = nn.Linear(config.width, 2 * config.width)
         self.output = nn.Linear(config.width, config.width)
@@ -94,10 +94,6 @@ class _CrossModalTransformer(nn.Module):
         self.feed_forward = feed_forward(config)
         self.feed_forward_norm = nn.LayerNorm(config.width)
         self.dropout = nn.Dropout(config.dropout)
-
-    def _split(self, x: Tensor) -> Tensor:
-        batch, rows, _ = x.shape
-        return x.view(batch, rows, self.heads, self.size).transpose(1, 2)
 
     def forward(self, asking: Tensor, answering: Tensor, valid: Tensor) -> Tensor:
         """Attend.
@@ -111,11 +107,8 @@ class _CrossModalTransformer(nn.Module):
             shape: (batch, rows, width)
         """
         key, value = self.key_value(answering).chunk(2, dim=2)
-        query = self._split(self.query(asking))
-        scores = query @ self._split(key).transpose(2, 3) / self.size**0.5
-        scores = scores.masked_fill(~valid[:, None, None, :], NEVER)
-        attended = self.dropout(scores.softmax(dim=-1)) @ self._split(value)
-        merged = attended.transpose(1, 2).flatten(2)
+        query = self.query(asking)
+        merged = attend(query, key, value, valid, heads=self.heads, dropout=self.dropout)
         aware = self.attention_norm(asking + self.dropout(self.output(merged)))
         normed: Tensor = self.feed_forward_norm(aware + self.dropout(self.feed_forward(aware)))
         return normed

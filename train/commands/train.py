@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
 from typer.core import TyperGroup
 
+from cnerta.models.console import log_to
 from cnerta.models.errors import CnertaError
 from cnerta.train.commands.average import average
 from cnerta.train.commands.calibrate import calibrate
@@ -103,12 +103,7 @@ def train(
     """Train a model from a recipe, resuming if it was cut off."""
     # Of several processes (torchrun, accelerate launch) the first one speaks.
     is_first = os.environ.get("RANK", "0") == "0"
-    logging.getLogger("cnerta").setLevel(logging.INFO if is_first else logging.ERROR)
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(message)s",
-        handlers=[RichHandler(console=Console(stderr=True), show_path=False)],
-    )
+    log_to(Console(stderr=True), logging.INFO if is_first else logging.ERROR)
     # Torch takes seconds to import; --help should not.
     import torch
 
