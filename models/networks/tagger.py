@@ -152,7 +152,7 @@ class SpeechTagger(nn.Module):
                 log_probabilities, frame_counts, self.config.fusion.posterior_features
             )
             encoded = torch.cat([encoded, features], dim=2)
-        # These two last, so that a trained model can be given them (cnerta.train.loop.new_model).
+        # These two last, so that a trained model can be given them (train/loop/continued_model).
         if self.word_kinds is not None:
             encoded = torch.cat([encoded, self.word_kinds(matches, characters.shape[1])], dim=2)
         readings: Tensor | None = None

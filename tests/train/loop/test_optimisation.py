@@ -17,6 +17,7 @@ from cnerta.models.runtime.labels import Span  # noqa: E402
 from cnerta.train.batches.batch import BatchBuilder, Clip  # noqa: E402
 from cnerta.train.data.audio import AudioCache  # noqa: E402
 from cnerta.train.data.examples import Example, read_source  # noqa: E402
+from cnerta.train.loop import development  # noqa: E402
 from cnerta.train.loop import trainer as loop  # noqa: E402
 from cnerta.train.loop.objective import Objective  # noqa: E402
 from cnerta.train.loop.optimisation import (  # noqa: E402
@@ -222,7 +223,7 @@ def test_the_best_model_is_chosen_by_the_figure_that_is_asked_for(
     nested = tmp_path / "nested.jsonl"
     entities = [[0, 3, "南市长", "ORG"], [0, 1, "南", "LOC"]]
     nested.write_text(json.dumps({"text": "南市长", "entities": entities}) + "\n")
-    monkeypatch.setattr(loop, "torch_predictions", lambda *_, **__: [[Span(0, 3, "ORG")]])
+    monkeypatch.setattr(development, "torch_predictions", lambda *_, **__: [[Span(0, 3, "ORG")]])
     scores = {}
     for select_on, labels in [
         ("nested", "flat"), ("flat", "nested"), ("auto", "flat"), ("auto", "nested"),

@@ -21,23 +21,27 @@ from cnerta.train.commands import synthesise as synthesise_cli
 from cnerta.train.synthesis import kokoro
 from cnerta.train.synthesis.corpus import (
     MANIFEST,
-    Cast,
-    MarkedLine,
-    Sentence,
-    Task,
-    homograph_tasks,
-    interleave,
-    marked_tasks,
-    may_pause,
-    read_marked,
-    read_sentences,
-    sentence_tasks,
     synthesise,
 )
 from cnerta.train.synthesis.espeak import EspeakVoice
 from cnerta.train.synthesis.homographs import homograph_pairs
 from cnerta.train.synthesis.kokoro import KokoroVoice, SpeakerStyles
 from cnerta.train.synthesis.pauses import with_pauses
+from cnerta.train.synthesis.sentences import (
+    MarkedLine,
+    Sentence,
+    read_marked,
+    read_sentences,
+)
+from cnerta.train.synthesis.tasks import (
+    Cast,
+    Task,
+    homograph_tasks,
+    interleave,
+    marked_tasks,
+    may_pause,
+    sentence_tasks,
+)
 from cnerta.train.synthesis.voices import (
     ProsodicWord,
     Script,
