@@ -1,4 +1,4 @@
-"""Weights of 8 bits: a smaller graph, quicker where it is large, and not quite the same answers.
+"""8-bit weights: a smaller graph, faster where it is large, with slightly different answers.
 
 Weights are integers with a scale, activations are quantised as they come. With a pretrained text
 encoder both have a scale for each block of 128 numbers (MatMulNBits): a few of the numbers inside

@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all, also for whoever reads them meanwhile."""
+"""Files that appear as a whole or not at all, also to processes that read them meanwhile."""
 
 from __future__ import annotations
 

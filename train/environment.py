@@ -69,7 +69,7 @@ class Start(msgspec.Struct, frozen=True):
 def describe_start(
     recipe: Recipe, accelerator: accelerate.Accelerator, data: dict[str, str], *, resumed: bool
 ) -> Start:
-    """Look at where this process runs.
+    """Describe the environment of this process.
 
     Args:
         recipe: What is trained.

@@ -283,7 +283,7 @@ class AcousticEncoder(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Encode the next chunk of each stream.
 
-        Only what is new comes out; where it goes in the cache is the caller's affair (frame ``t``
+        Only what is new comes out; the caller puts it into the cache (frame ``t``
         belongs in place ``t % left_frames``), so that the cache is read and never rewritten.
 
         Args:

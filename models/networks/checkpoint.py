@@ -1,4 +1,4 @@
-"""A model on disk: ``model.json`` (what it is) and ``model.safetensors`` (what it learned).
+"""A model on disk: ``model.json`` (its description) and ``model.safetensors`` (its weights).
 
 With ``lexicon.txt`` or ``gazetteer.npz`` beside them, if the model has a lexicon or a gazetteer.
 """

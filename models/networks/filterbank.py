@@ -31,7 +31,7 @@ _FFT_SAMPLES = 512
 _BINS = _FFT_SAMPLES // 2
 _PRE_EMPHASIS = 0.97
 _LOW_HZ = 20.0
-# Kaldi works on 16-bit integers; so do the energy floor and everybody's trained statistics.
+# Kaldi works on 16-bit integers; its energy floor and published statistics are in that scale.
 _SAMPLE_SCALE = 32768.0
 _ENERGY_FLOOR = torch.finfo(torch.float32).eps
 

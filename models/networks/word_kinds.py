@@ -32,7 +32,7 @@ class WordKinds(nn.Module):
         self.projection = nn.Linear(SETS * members.shape[1], config.width, bias=False)
 
     def forward(self, matches: Tensor, length: int) -> Tensor:
-        """Tell of each character.
+        """Compute the features of each character.
 
         Args:
             matches: (start, end, combination of kinds). shape: (batch, matches, 3)

@@ -16,7 +16,7 @@ __all__ = ["joined"]
 
 
 def joined(pieces: Iterable[npt.NDArray[np.float32] | bytes]) -> npt.NDArray[np.float32]:
-    """Contiguous pieces one after the other, in memory of their own, without letting go.
+    """Contiguous pieces one after the other, in memory of their own, without releasing the GIL.
 
     Returns:
         shape: (all numbers of all pieces,)

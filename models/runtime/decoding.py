@@ -1,4 +1,4 @@
-"""CRF decoding: the spans of the best tag sequence, and how sure the model is of each.
+"""CRF decoding: the spans of the best tag sequence with their confidences.
 
 The linear-chain CRF is that of pytorch-crf, which trains it; here only its three parameter arrays
 are needed, so serving does without torch. Decoding is restricted to the transitions the label
@@ -53,7 +53,7 @@ class ScoredSpan:
 
 @dataclass(frozen=True, slots=True)
 class SpanHint:
-    """Something from elsewhere that speaks for an entity.
+    """Outside evidence for an entity, such as an entry of a glossary.
 
     Attributes:
         start: First character.
@@ -135,7 +135,7 @@ class CrfDecoder:
     def with_hints(
         self, emissions: npt.NDArray[np.float32], hints: Sequence[SpanHint]
     ) -> npt.NDArray[np.float32]:
-        """Emissions of one sentence that speak for some entities more than they did.
+        """Emissions of one sentence with the scores of some entities raised.
 
         A hint raises all tags that begin its entity where it begins, and all that end it where it
         ends, by half its strength each. Whatever holds the entity gains all of it, whatever shares

@@ -74,7 +74,7 @@ class AcousticState:
 
 @dataclass(frozen=True, slots=True)
 class Tagged:
-    """What the tagger says of one text.
+    """The tagger's answer to one text.
 
     Attributes:
         spans: Entities in priority order.
@@ -159,7 +159,7 @@ class Model:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        # Spinning threads win microseconds and take a core from everybody else.
+        # Spinning threads save microseconds and take a core from all other threads.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         try:
@@ -295,7 +295,7 @@ class Model:
             texts: Normalised texts, each of at most ``bundle.max_characters``.
             frames: Frames of each utterance; none at all gives the answer from text alone.
                 shape of each: (time, width)
-            hints: What speaks for some entities of each text from elsewhere; none at all: nothing.
+            hints: Outside evidence for entities of each text; empty for none at all.
         """
         lengths = [len(t) for t in texts]
         if not any(lengths):

@@ -37,7 +37,7 @@ Times = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """What there is to see.
+    """What a picture shows.
 
     Attributes:
         text: Characters, normalised.

@@ -34,7 +34,7 @@ class Other:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything there is to say.
+    """All scores of one model on one set of sentences.
 
     Attributes:
         name: Of the model.

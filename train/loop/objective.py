@@ -15,7 +15,7 @@ from cnerta.train.recipe import Augmentation, Stage
 
 __all__ = ["LossCounts", "LossWeights", "Objective"]
 
-# Pauses are most frames of slow speech; they must not drown the rest.
+# Most frames of slow speech are pauses: at full weight they would dominate the loss.
 _PAUSE_WEIGHT = 0.5
 
 

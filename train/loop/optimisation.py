@@ -1,4 +1,4 @@
-"""One optimiser step from several batches in several processes, and what can go wrong in it.
+"""One optimiser step from several batches in several processes, and its errors.
 
 The gradient of a step is that of the mean loss over all its utterances, wherever they were
 computed: each batch's means are weighted by its share of the step

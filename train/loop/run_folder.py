@@ -1,4 +1,4 @@
-"""A run on disk: what is needed to go on after a cut, and the best model of each stage.
+"""A run on disk: what resuming needs, and the best model of each stage.
 
 Nothing here is ever half written. A checkpoint is three files that belong together (weights, state
 of the optimiser, where the run stands), so it is made in a folder of its own that takes the old
@@ -70,7 +70,7 @@ class Progress(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class SavedRun(msgspec.Struct, frozen=True):
-    """What a run goes on from.
+    """What a run resumes from.
 
     Attributes:
         progress: Where it stands.

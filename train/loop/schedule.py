@@ -1,4 +1,4 @@
-"""Who computes what: an epoch's batches, divided into optimiser steps and over processes.
+"""Which process computes what: an epoch's batches, divided into optimiser steps and processes.
 
 A step takes ``accumulate`` batches of the plan. Where that is no multiple of the processes, each of
 the batches is divided by rows into as many shares as it takes. So a recipe means the same whatever
@@ -86,7 +86,7 @@ class BatchSchedule:
         batches = range(first, min(first + self._stage.accumulate, len(self._plan)))
         every = [(b, s) for b in batches for s in range(self._shares)]
         mine = every[self._process :: self._processes]
-        # Of a batch with fewer rows than shares there is not something for everybody.
+        # A batch with fewer rows than shares leaves some processes without a part.
         return [(b, s) for b, s in mine if s < len(self._plan[b])]
 
     def steps(self, first: int) -> Iterator[list[Part]]:

@@ -161,7 +161,7 @@ def choose_baselines(
 def build_sections(
     runs: Sequence[Run], sources: Sequence[str], baselines: Iterable[str] = ()
 ) -> list[Section]:
-    """Score what is there.
+    """Score the runs that have predictions.
 
     Args:
         runs: Runs, those of a recipe after one another.
