@@ -40,9 +40,7 @@ from cnerta.train.batches.augment import spec_augment
 from cnerta.train.batches.batch import Batch, BatchBuilder, plan_epoch
 from cnerta.train.data.audio import AudioCache
 from cnerta.train.data.examples import Example, read_source
-from cnerta.train.loop.new_model import (
-    new_model,
-)
+from cnerta.train.loop.new_model import new_model
 from cnerta.train.loop.optimisation import Optimisation
 from cnerta.train.loop.schedule import BatchSchedule
 from cnerta.train.recipe import Recipe, Source, load_recipe

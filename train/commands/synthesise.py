@@ -23,20 +23,13 @@ from rich.progress import (
 from cnerta.models.console import log_to
 from cnerta.models.errors import CnertaError, DataError
 from cnerta.train.commands.failure import fail
-from cnerta.train.synthesis.corpus import (
-    remaining,
-)
-from cnerta.train.synthesis.corpus import (
-    synthesise as synthesise_tasks,
-)
+from cnerta.train.synthesis.corpus import remaining
+from cnerta.train.synthesis.corpus import synthesise as synthesise_tasks
 from cnerta.train.synthesis.espeak import EspeakVoice
 from cnerta.train.synthesis.fastspeech2 import FastSpeech2Voice
 from cnerta.train.synthesis.homographs import homograph_pairs
 from cnerta.train.synthesis.kokoro import KokoroVoice
-from cnerta.train.synthesis.sentences import (
-    read_marked,
-    read_sentences,
-)
+from cnerta.train.synthesis.sentences import read_marked, read_sentences
 from cnerta.train.synthesis.tasks import (
     Cast,
     Task,

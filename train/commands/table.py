@@ -15,14 +15,9 @@ from cnerta.models.console import log_to
 from cnerta.models.errors import CnertaError, ConfigError
 from cnerta.train.commands.failure import fail
 from cnerta.train.evaluation.differences import differences_document, find_differences
-from cnerta.train.table.grid import (
-    Grid,
-)
+from cnerta.train.table.grid import Grid
 from cnerta.train.table.plots import draw_sections
-from cnerta.train.table.results import (
-    Section,
-    build_sections,
-)
+from cnerta.train.table.results import Section, build_sections
 from cnerta.train.table.runs import (
     Run,
     evaluation_sources,
@@ -31,10 +26,7 @@ from cnerta.train.table.runs import (
     plan_external,
     plan_runs,
 )
-from cnerta.train.table.table import (
-    csv_table,
-    markdown_table,
-)
+from cnerta.train.table.table import csv_table, markdown_table
 
 __all__ = ["table"]
 

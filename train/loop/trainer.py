@@ -35,15 +35,10 @@ from cnerta.train.batches.mentions import Mentions
 from cnerta.train.data.audio import AudioCache
 from cnerta.train.data.examples import Example, read_source
 from cnerta.train.environment import ENVIRONMENT, RECIPE, describe_start, record_start
-from cnerta.train.loop.continued_model import (
-    continued_model,
-)
+from cnerta.train.loop.continued_model import continued_model
 from cnerta.train.loop.development import Development
 from cnerta.train.loop.digests import examples_digest, recipe_digest
-from cnerta.train.loop.new_model import (
-    new_model,
-    take_acoustic,
-)
+from cnerta.train.loop.new_model import new_model, take_acoustic
 from cnerta.train.loop.optimisation import NotFiniteError, Optimisation, learning_rate
 from cnerta.train.loop.run_folder import Progress, RunFolder, SavedRun
 from cnerta.train.loop.schedule import BatchSchedule

@@ -19,11 +19,7 @@ import soundfile
 from cnerta.models.files import write_atomically
 from cnerta.models.runtime.geometry import SAMPLE_RATE
 from cnerta.train.synthesis.tasks import Task
-from cnerta.train.synthesis.voices import (
-    Speech,
-    Voice,
-    VoiceError,
-)
+from cnerta.train.synthesis.voices import Speech, Voice, VoiceError
 
 __all__ = ["MANIFEST", "Written", "remaining", "synthesise"]
 

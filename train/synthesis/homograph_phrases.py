@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from cnerta.train.synthesis.homograph_words import Split, T, WordLists
+from cnerta.train.synthesis.homograph_words import Entry, Split, WordLists
 from cnerta.train.synthesis.marked_words import usual_pinyin
 
 __all__ = ["FAMILIES", "Draw", "Family", "Kind", "Phrase"]
@@ -51,11 +51,11 @@ class Draw:
     split: Split
     rng: random.Random
 
-    def share(self, values: Sequence[T]) -> tuple[T, ...]:
+    def share(self, values: Sequence[Entry]) -> tuple[Entry, ...]:
         """The part of a list that belongs to the split."""
         return self.lists.share(values, self.split)
 
-    def one(self, values: Sequence[T]) -> T:
+    def one(self, values: Sequence[Entry]) -> Entry:
         """One entry of that part."""
         return self.rng.choice(self.share(values))
 

@@ -19,6 +19,7 @@ from cnerta.models.errors import DataError
 
 __all__ = [
     "Chief",
+    "Entry",
     "NamedVerb",
     "Office",
     "Readings",
@@ -32,7 +33,7 @@ Split = Literal["train", "dev"]
 Words = tuple[str, ...]
 Heads = tuple[tuple[str, bool], ...]
 
-T = TypeVar("T", str, tuple[str, bool], tuple[str, ...])
+Entry = TypeVar("Entry", str, tuple[str, bool], tuple[str, ...])
 
 _FILE = "homograph_words.toml"
 
@@ -140,7 +141,7 @@ class WordLists(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         digest = hashlib.blake2b(f"{self.salt}{text}".encode(), digest_size=4).digest()
         return "dev" if int.from_bytes(digest, "big") % 4 == 0 else "train"
 
-    def share(self, values: Sequence[T], split: Split) -> tuple[T, ...]:
+    def share(self, values: Sequence[Entry], split: Split) -> tuple[Entry, ...]:
         """The part of a list that belongs to a split; a tuple goes where its first entry goes."""
         return tuple(v for v in values if self.split_of(v if isinstance(v, str) else v[0]) == split)
 

@@ -25,14 +25,7 @@ from cnerta.train.synthesis.homograph_phrases import Kind
 from cnerta.train.synthesis.homographs import HomographPair
 from cnerta.train.synthesis.marked_words import Word
 from cnerta.train.synthesis.sentences import MarkedLine, Sentence
-from cnerta.train.synthesis.voices import (
-    ProsodicWord,
-    Script,
-    Syllable,
-    require,
-)
-
-log = logging.getLogger(__name__)
+from cnerta.train.synthesis.voices import ProsodicWord, Script, Syllable, require
 
 __all__ = [
     "Cast",
@@ -43,6 +36,8 @@ __all__ = [
     "may_pause",
     "sentence_tasks",
 ]
+
+log = logging.getLogger(__name__)
 
 _BLEND_CHANCE = 0.4  # how often two speakers are mixed into a new one
 _LEAD_MS = (60.0, 400.0)

@@ -22,10 +22,7 @@ from tqdm import tqdm
 from cnerta.models.errors import CnertaError, DataError
 from cnerta.train.data.examples import Example, read_source
 from cnerta.train.evaluation.external import load_external
-from cnerta.train.evaluation.predictions import (
-    pair_predictions,
-    write_predictions,
-)
+from cnerta.train.evaluation.predictions import pair_predictions, write_predictions
 from cnerta.train.recipe import Source
 
 if TYPE_CHECKING:

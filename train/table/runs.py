@@ -19,10 +19,7 @@ import msgspec
 from cnerta.models.config import FusionConfig, FusionKind, ModelConfig, TextKind
 from cnerta.models.errors import ConfigError, DataError
 from cnerta.models.files import write_atomically
-from cnerta.train.evaluation.predictions import (
-    Prediction,
-    read_predictions,
-)
+from cnerta.train.evaluation.predictions import Prediction, read_predictions
 from cnerta.train.recipe import Recipe, Source, load_recipe
 
 if TYPE_CHECKING:

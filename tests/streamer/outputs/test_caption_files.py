@@ -14,11 +14,7 @@ import pytest
 import webvtt
 
 from cnerta.streamer.errors import OutputError
-from cnerta.streamer.outputs.caption_files import (
-    CaptionFile,
-    EventFile,
-    open_caption_file,
-)
+from cnerta.streamer.outputs.caption_files import CaptionFile, EventFile, open_caption_file
 from cnerta.streamer.outputs.highlighting import Highlighter, HighlightRule
 from cnerta.streamer.outputs.outputs import Outputs
 from cnerta.streamer.sources import Revision

@@ -8,12 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from cnerta.train.synthesis.corpus import (
-    MANIFEST,
-)
-from cnerta.train.synthesis.tasks import (
-    Cast,
-)
+from cnerta.train.synthesis.corpus import MANIFEST
+from cnerta.train.synthesis.tasks import Cast
 from cnerta.train.synthesis.voices import (
     ProsodicWord,
     Script,

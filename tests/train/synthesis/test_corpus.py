@@ -8,15 +8,9 @@ import pytest
 import soundfile
 
 from cnerta.models.runtime.labels import Span
-from cnerta.train.synthesis.corpus import (
-    MANIFEST,
-    synthesise,
-)
+from cnerta.train.synthesis.corpus import MANIFEST, synthesise
 from cnerta.train.synthesis.homographs import homograph_pairs
-from cnerta.train.synthesis.tasks import (
-    Task,
-    homograph_tasks,
-)
+from cnerta.train.synthesis.tasks import Task, homograph_tasks
 
 from .sine_voice import CAST, RATE, SineVoice, rows
 

@@ -6,14 +6,8 @@ import pytest
 
 from cnerta.models.errors import DataError
 from cnerta.models.runtime.labels import Span
-from cnerta.train.synthesis.sentences import (
-    Sentence,
-    read_marked,
-    read_sentences,
-)
-from cnerta.train.synthesis.tasks import (
-    marked_tasks,
-)
+from cnerta.train.synthesis.sentences import Sentence, read_marked, read_sentences
+from cnerta.train.synthesis.tasks import marked_tasks
 
 from .sine_voice import CAST
 

@@ -8,10 +8,7 @@ import pytest
 
 from cnerta.models.runtime.labels import Span
 from cnerta.train.synthesis.homographs import homograph_pairs
-from cnerta.train.synthesis.sentences import (
-    MarkedLine,
-    Sentence,
-)
+from cnerta.train.synthesis.sentences import MarkedLine, Sentence
 from cnerta.train.synthesis.tasks import (
     Cast,
     Task,
