@@ -21,6 +21,7 @@ import soundfile
 import typer
 
 from cnerta.models.runtime.bundle import find_bundle
+from cnerta.models.runtime.geometry import SAMPLE_RATE as RATE
 from cnerta.models.runtime.inference import Model
 from cnerta.streamer.serving.engine import Engine
 from cnerta.streamer.session.limits import SessionLimits
@@ -30,7 +31,6 @@ from cnerta.streamer.session.work import LANES, Lane
 from cnerta.streamer.wire.messages import SessionStart, Transcript, UtteranceFinal
 from cnerta.streamer.wire.parts import AudioFormat
 
-RATE = 16_000
 FRAME = RATE * 40 // 1000
 DEMO = Path(__file__).parents[2] / "streamer" / "demo"
 
