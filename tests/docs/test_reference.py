@@ -1,0 +1,79 @@
+"""Reference pages say what the code says."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import get_args
+
+import msgspec
+import pytest
+
+from cnerta.streamer.wire.codec import decode_client, decode_server, encode
+from cnerta.streamer.wire.errors import ErrorName
+from cnerta.streamer.wire.messages import CLIENT_MESSAGES, SERVER_MESSAGES, WarningName
+
+from .message_examples import EXAMPLES, MEANINGS
+from .pages import ROOT, Page
+from .reference import REFERENCE, REFERENCE_PAGES
+
+
+@pytest.mark.parametrize("name", REFERENCE_PAGES)
+def test_a_page_made_from_the_code_is_up_to_date(name: str) -> None:
+    written = (REFERENCE / name).read_text(encoding="utf-8")
+    assert written == REFERENCE_PAGES[name](), "make docs writes it anew"
+
+
+def test_every_message_has_an_example_that_the_protocol_accepts() -> None:
+    tags = [str(t.__struct_config__.tag) for t in (*CLIENT_MESSAGES, *SERVER_MESSAGES)]
+    assert sorted(EXAMPLES) == sorted(tags)
+    for message in EXAMPLES.values():
+        decode = decode_client if isinstance(message, CLIENT_MESSAGES) else decode_server
+        assert decode(encode(message)) == message
+
+
+def test_examples_agree_with_their_own_texts() -> None:
+    final = msgspec.to_builtins(EXAMPLES["utterance.final"])
+    for part in (*final["entities"], *final["readings"]):
+        assert final["text"][part["start"] : part["end"]] == part["text"]
+    assert len(final["characters"]) == len(final["text"])
+
+
+def test_no_meaning_is_left_over() -> None:
+    fields = set(re.findall(r"^\| `(\w+)` \|", REFERENCE_PAGES["messages.md"](), re.MULTILINE))
+    assert not set(MEANINGS) - fields
+
+
+def test_messages_in_the_protocol_page_are_messages() -> None:
+    """Those written whole are decoded as they stand."""
+    client = {str(t.__struct_config__.tag) for t in CLIENT_MESSAGES}
+    count = 0
+    for block in Page(REFERENCE / "protocol.md").blocks:
+        lines = block.code.splitlines() if block.language == "jsonl" else [block.code]
+        for line in lines if block.language in ("json", "jsonl") else []:
+            kind = json.loads(line).get("type")
+            if kind is not None:
+                (decode_client if kind in client else decode_server)(line)
+                count += 1
+    assert count
+
+
+def test_the_documented_errors_and_warnings_are_those_there_are() -> None:
+    page = Page(REFERENCE / "protocol.md").text
+    _, _, errors = page.partition("## Errors")
+    errors, _, warnings = errors.partition("## Warnings")
+    documented = [
+        (int(code), name)
+        for code, names in re.findall(r"^\| (\d{4}) \| ([^|]*) \|", errors, re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", names)
+    ]
+    assert sorted(documented) == sorted((error.code, error.wire_name) for error in ErrorName)
+    assert re.findall(r"^\| `(\w+)` \|", warnings, re.MULTILINE) == list(get_args(WarningName))
+
+
+def test_the_bundle_page_names_every_file_and_key_of_a_bundle() -> None:
+    page = Page(REFERENCE / "bundle.md").text
+    for bundle in (ROOT / "models" / "bundles").iterdir():
+        manifest = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))
+        wanted = {path.name for path in bundle.iterdir()} | set(manifest)
+        assert not {name for name in wanted if f"`{name}`" not in page}
