@@ -11,20 +11,24 @@ from typing import Final, Self
 from cnerta.models.runtime.bundle import find_bundle
 from cnerta.models.runtime.inference import Device, Model
 from cnerta.streamer.errors import ServerUnreachableError
-from cnerta.streamer.recording.file import RecordingOptions
-from cnerta.streamer.recording.recorder import RecordedProtocol
+from cnerta.streamer.recording.recorder import RecordedProtocol, record_one
+from cnerta.streamer.recording.writer import RecordingOptions
 from cnerta.streamer.serving.batcher import Batcher
 from cnerta.streamer.serving.engine import Engine, Inference
 from cnerta.streamer.serving.hosted_session import HostedSession
 from cnerta.streamer.session.connection import ServedModel, ServerProtocol
-from cnerta.streamer.session.limits import ConnectionLimits
+from cnerta.streamer.session.limits import ConnectionLimits, SessionLimits
 from cnerta.streamer.wire.messages import ClientMessage, ServerMessage
 
 __all__ = ["LocalConnection"]
 
 _TICK_S: Final = 0.1
 # Nobody to protect from whoever streams to himself: audio may come as fast as the engine takes it.
-_LIMITS: Final = ConnectionLimits(idle_timeout_s=None, max_audio_ahead_ms=None)
+_LIMITS: Final = ConnectionLimits(
+    idle_timeout_s=None,
+    max_audio_ahead_ms=None,
+    session=SessionLimits(characters_per_s=None),
+)
 _BACKLOG_MS: Final = 2_000
 
 
@@ -42,7 +46,7 @@ class LocalConnection:
         self._protocol = (
             ServerProtocol(served, _LIMITS, "local", now)
             if record is None
-            else RecordedProtocol(served, _LIMITS, "local", now, record)
+            else record_one(served, _LIMITS, "local", now, record)
         )
         self._batcher = Batcher(Engine(model))
         self._session = HostedSession(self._protocol, self._batcher)
@@ -101,6 +105,8 @@ class LocalConnection:
             await self._ticking
         self._session.disconnect()
         await self._batcher.close()
+        if isinstance(self._protocol, RecordedProtocol):
+            await asyncio.to_thread(self._protocol.close_recording)
 
     def _check_open(self) -> None:
         if self._protocol.is_closed:

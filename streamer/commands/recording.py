@@ -18,7 +18,7 @@ from cnerta.streamer.outputs.presenter import Presenter
 from cnerta.streamer.recording.file import Header, RecordingReader
 from cnerta.streamer.recording.inspection import draw, inspect_recording, summarise
 from cnerta.streamer.recording.recorder import bundle_sha256
-from cnerta.streamer.recording.replay import Answers, AskAgain, Recall, Replay
+from cnerta.streamer.recording.replay import AskAgain, EngineSubstitute, Recall, Replay
 from cnerta.streamer.serving.engine import Engine
 from cnerta.streamer.terminal.drawing import complain, printable
 from cnerta.streamer.terminal.view import JsonView, PlainView
@@ -158,7 +158,7 @@ def _bundle_path(header: Header, named: Path | None) -> Path:
     )
 
 
-def _answers(path: Path, *, recorded: bool, device: str) -> tuple[Bundle, Answers]:
+def _answers(path: Path, *, recorded: bool, device: str) -> tuple[Bundle, EngineSubstitute]:
     if recorded:
         bundle = load_bundle(path)
         return bundle, Recall(bundle)

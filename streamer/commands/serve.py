@@ -17,6 +17,7 @@ import typer
 from cnerta.models.errors import BundleError, CnertaError, InferenceError
 from cnerta.models.runtime.bundle import find_bundle
 from cnerta.models.runtime.inference import Model
+from cnerta.streamer.recording.recorder import RecordingFolder
 from cnerta.streamer.serving.server import AddressError, Server, ServerOptions
 from cnerta.streamer.session.limits import ConnectionLimits
 
@@ -90,15 +91,18 @@ def serve(
         ),
         max_sessions=max_sessions,
         origins=tuple(origin) if origin else None,
-        record=record,
-        record_limit_bytes=record_limit_mb * 2**20,
     )
     if record is not None and not (record.is_dir() and os.access(record, os.W_OK)):
         raise typer.BadParameter(f"expected --record DIR to be a folder to write in, got {record}")
     _share_interpreter()
     try:
         model = Model.load(find_bundle(bundle), device=device, threads=threads)
-        _run_loop(_run(Server(model, options), host, port))
+        with contextlib.ExitStack() as stack:
+            new_connection = None
+            if record is not None:
+                folder = RecordingFolder(record, record_limit_mb * 2**20)
+                new_connection = stack.enter_context(folder).open
+            _run_loop(_run(Server(model, options, new_connection), host, port))
     except CnertaError as error:
         typer.echo(f"cnerta-serve: {error}", err=True)
         raise typer.Exit(_EXIT_CODES.get(type(error), 1)) from None

@@ -32,7 +32,7 @@ from cnerta.streamer.outputs.highlighting import Highlighter, HighlightRule
 from cnerta.streamer.outputs.obs import DEFAULT_MARKS
 from cnerta.streamer.outputs.outputs import OutputOptions, Outputs, make_outputs
 from cnerta.streamer.outputs.presenter import Presenter
-from cnerta.streamer.recording.file import RecordingOptions
+from cnerta.streamer.recording.writer import RecordingOptions
 from cnerta.streamer.sources import (
     LineTranscript,
     TimedTranscript,

@@ -5,35 +5,31 @@ events (:mod:`cnerta.streamer.recording.replay`). It holds audio and text: whoev
 so.
 
 The file is a line of text and then frames, appended one by one: length (4 bytes, little endian),
-CRC-32 of the content (the same), content (msgpack). Each is handed to the system at once, so that a
-process that is killed loses nothing it had written; what a dead machine leaves is read up to the
-last whole frame.
+CRC-32 of the content (the same), content (msgpack). What a dead process or machine leaves is read
+up to the last whole frame. :mod:`cnerta.streamer.recording.writer` writes it.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import msgspec
 
 from cnerta.streamer.errors import RecordingError
 from cnerta.streamer.session.limits import ConnectionLimits
+from cnerta.streamer.session.work import Lane
 
 __all__ = [
+    "FIRST_LINE",
     "RECORDING_SUFFIX",
     "AnsweredAlignment",
     "AnsweredSpan",
     "AnsweredText",
     "Disconnected",
-    "EncodeTaken",
-    "Encoded",
     "Failed",
     "Full",
     "Header",
@@ -41,24 +37,20 @@ __all__ = [
     "ReceivedMessage",
     "ReceivedText",
     "Record",
-    "RecordingOptions",
     "RecordingReader",
-    "RecordingWriter",
     "Sent",
-    "TagTaken",
-    "Tagged",
     "Ticked",
     "WentAway",
-    "WorkFailed",
+    "WorkDone",
+    "WorkTaken",
 ]
 
 logger = logging.getLogger(__name__)
 
 RECORDING_SUFFIX: Final = ".cns"
-_FIRST_LINE: Final = b"cnerta-stream session 1\n"
+FIRST_LINE: Final = b"cnerta-stream session 2\n"
 _LENGTH_BYTES: Final = 4
 _LONGEST_FRAME: Final = 2**28
-_PRIVATE: Final = 0o600
 
 
 class _Record(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -131,12 +123,6 @@ class Failed(_Record, frozen=True):
     detail: str
 
 
-class WorkFailed(_Record, frozen=True):
-    """The engine could not do what it was given."""
-
-    now: float
-
-
 class Disconnected(_Record, frozen=True):
     """The other side was gone; so many messages were never sent."""
 
@@ -144,21 +130,11 @@ class Disconnected(_Record, frozen=True):
     waiting: int
 
 
-class EncodeTaken(_Record, frozen=True):
-    """The engine asked for audio; ``found`` if there was some."""
-
-    found: bool
-
-
-class Encoded(_Record, frozen=True):
-    """It brought it back."""
-
-
-class TagTaken(_Record, frozen=True):
-    """The engine asked for a text; ``found`` if there was one."""
+class WorkTaken(_Record, frozen=True):
+    """The engine was given work of a lane."""
 
     now: float
-    found: bool
+    lane: Lane
 
 
 class AnsweredSpan(msgspec.Struct, frozen=True, array_like=True):
@@ -188,11 +164,20 @@ class AnsweredText(msgspec.Struct, frozen=True, array_like=True):
     readings: list[tuple[int, list[tuple[str, float]]]]
 
 
-class Tagged(_Record, frozen=True):
-    """The engine brought back what the model said of a revision's texts."""
+class WorkDone(_Record, frozen=True):
+    """The engine brought work of a lane back.
+
+    Attributes:
+        now: When.
+        lane: Which.
+        answer: What the model said, if a text was tagged.
+        failed: It could not be done.
+    """
 
     now: float
-    answers: list[AnsweredText]
+    lane: Lane
+    answer: AnsweredText | None = None
+    failed: bool = False
 
 
 class Sent(_Record, frozen=True):
@@ -216,103 +201,15 @@ Record = (
     | Ticked
     | WentAway
     | Failed
-    | WorkFailed
     | Disconnected
-    | EncodeTaken
-    | Encoded
-    | TagTaken
-    | Tagged
+    | WorkTaken
+    | WorkDone
     | Sent
     | Full
 )
 
 _decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
 _encoder: Final = msgspec.msgpack.Encoder()
-
-
-@dataclass(frozen=True, slots=True)
-class RecordingOptions:
-    """Where a session is recorded, and how much of it.
-
-    Attributes:
-        path: The file.
-        limit_bytes: Its bound; what comes after is not recorded.
-    """
-
-    path: Path
-    limit_bytes: int = 2**30
-
-
-class RecordingWriter:
-    """Appends records to a file until it is full, the disk is, or it is closed.
-
-    Attributes:
-        path: The file.
-    """
-
-    def __init__(self, path: Path, header: Header, *, limit_bytes: int) -> None:
-        """Begin a file, in the place of one that is there; only its owner may read it.
-
-        Raises:
-            RecordingError: It cannot be written.
-        """
-        self.path = path
-        self._left = limit_bytes
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _PRIVATE)
-        except OSError as error:
-            raise RecordingError(
-                f"expected to write a recording at {path}, got: {error.strerror or error}"
-            ) from error
-        self._descriptor: int | None = descriptor
-        self._append(_FIRST_LINE)
-        self.write(header, header.now)
-
-    def write(self, record: Record, now: float) -> None:
-        """Append a record. Where that fails the recording ends, not the session.
-
-        Args:
-            record: What happened.
-            now: When, for the record that ends a recording that is full.
-        """
-        if self._descriptor is None:
-            return
-        frame = _framed(record)
-        if len(frame) > self._left:
-            logger.warning("the recording %s is full and ends here; the session goes on", self.path)
-            self._append(_framed(Full(now)))
-            self.close()
-            return
-        self._left -= len(frame)
-        self._append(frame)
-
-    def close(self) -> None:
-        """End the file."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _append(self, data: bytes) -> None:
-        assert self._descriptor is not None, "expected an open recording"
-        rest = memoryview(data)
-        try:
-            while rest:
-                rest = rest[os.write(self._descriptor, rest) :]
-        except OSError as error:
-            reason = error.strerror or error
-            logger.error("the recording %s ends here, it cannot be written: %s", self.path, reason)
-            self.close()
 
 
 class RecordingReader:
@@ -336,9 +233,9 @@ class RecordingReader:
                 f"expected a recording at {path}, got: {error.strerror or error}"
             ) from error
         self.is_cut_off = False
-        if not self._data.startswith(_FIRST_LINE):
+        if not self._data.startswith(FIRST_LINE):
             raise RecordingError(
-                f"expected {_FIRST_LINE.decode().strip()!r} at the start of {path}, got no "
+                f"expected {FIRST_LINE.decode().strip()!r} at the start of {path}, got no "
                 "recording of this version"
             )
         first = next(iter(self), None)
@@ -348,7 +245,7 @@ class RecordingReader:
 
     def __iter__(self) -> Iterator[Record]:
         """All records that are whole, the header first."""
-        at = len(_FIRST_LINE)
+        at = len(FIRST_LINE)
         head = 2 * _LENGTH_BYTES
         while at < len(self._data):
             length = int.from_bytes(self._data[at : at + _LENGTH_BYTES], "little")
@@ -366,7 +263,8 @@ class RecordingReader:
             at += head + length
 
 
-def _framed(record: Record) -> bytes:
+def framed(record: Record) -> bytes:
+    """A record as it stands in a file."""
     content = _encoder.encode(record)
     length = len(content).to_bytes(_LENGTH_BYTES, "little")
     return length + zlib.crc32(content).to_bytes(_LENGTH_BYTES, "little") + content

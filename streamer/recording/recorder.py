@@ -6,41 +6,55 @@ kept, together with what it says; and what the model said, so that a replay can 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import importlib.metadata
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
 from cnerta.models.runtime.alignment import Alignment
 from cnerta.models.runtime.bundle import Bundle
 from cnerta.models.runtime.decoding import ScoredSpan
-from cnerta.models.runtime.inference import AcousticState
 from cnerta.models.runtime.inference import Tagged as ModelAnswer
 from cnerta.models.runtime.readings import CharacterReading
+from cnerta.streamer.errors import RecordingError
 from cnerta.streamer.recording import file as recording
-from cnerta.streamer.recording.file import Header, Record, RecordingOptions, RecordingWriter
+from cnerta.streamer.recording.file import RECORDING_SUFFIX, Header, Record
+from cnerta.streamer.recording.writer import DiskThread, RecordingOptions, RecordingWriter
 from cnerta.streamer.session.connection import ServedModel, ServerProtocol
 from cnerta.streamer.session.limits import ConnectionLimits
-from cnerta.streamer.session.work import EncodeWork, TagWork
+from cnerta.streamer.session.work import EncodeWork, Lane, Result, TaggedText, Work
 from cnerta.streamer.wire.codec import encode
 from cnerta.streamer.wire.errors import ProtocolError
 from cnerta.streamer.wire.messages import ClientMessage, ServerMessage
 
 __all__ = [
     "RecordedProtocol",
+    "RecordingFolder",
     "answered_text",
     "bundle_sha256",
     "model_answer",
+    "record_one",
     "recording_header",
 ]
 
 
+logger = logging.getLogger(__name__)
+
+
 def recording_header(
-    model: ServedModel, limits: ConnectionLimits, session_id: str, now: float
+    model: ServedModel,
+    limits: ConnectionLimits,
+    session_id: str,
+    now: float,
+    sha256: str | None = None,
 ) -> Header:
     """What a recording of a session that begins now says first."""
     return Header(
@@ -50,7 +64,7 @@ def recording_header(
         now=now,
         limits=limits,
         bundle=model.bundle.name,
-        bundle_sha256=bundle_sha256(model.bundle),
+        bundle_sha256=bundle_sha256(model.bundle) if sha256 is None else sha256,
         device=model.device,
     )
 
@@ -70,15 +84,10 @@ class RecordedProtocol(ServerProtocol):
         limits: ConnectionLimits,
         session_id: str,
         now: float,
-        options: RecordingOptions,
+        writer: RecordingWriter,
     ) -> None:
-        """Begin, with a new file.
-
-        Raises:
-            RecordingError: The file cannot be written.
-        """
-        header = recording_header(model, limits, session_id, now)
-        self._writer = RecordingWriter(options.path, header, limit_bytes=options.limit_bytes)
+        """Begin, with a recording that has its header."""
+        self._writer = writer
         self._now = now
         self._is_inside = False
         super().__init__(model, limits, session_id, now, is_recorded=True)
@@ -117,40 +126,36 @@ class RecordedProtocol(ServerProtocol):
             super().fail(error)
 
     def disconnect(self) -> None:
-        """The connection is gone, and the recording over."""
+        """The connection is gone, and the recording over; nothing is kept if it never started."""
         record = recording.Disconnected(self._now, self.waiting_messages)
+        never_started = self.session is None
         with self._recorded(record, self._now):
             super().disconnect()
+        if never_started:
+            self._writer.discard()
+        else:
+            self._writer.end()
+
+    def close_recording(self) -> None:
+        """Wait until all of the recording is written, once the connection is gone."""
         self._writer.close()
 
-    def work_failed(self) -> None:
-        """The engine failed."""
-        with self._recorded(recording.WorkFailed(self._now), self._now):
-            super().work_failed()
-
-    def take_encode(self) -> EncodeWork | None:
-        """The engine asks for audio; also where there is none, what is too much is skipped."""
-        with self._recorded(None, self._now):
-            work = super().take_encode()
-        self._writer.write(recording.EncodeTaken(work is not None), self._now)
-        return work
-
-    def take_tag(self, now: float) -> TagWork | None:
-        """The engine asks for a text; also where there is none, what waits too long is dropped."""
+    def next_work(self, lane: Lane, now: float) -> Work | None:
+        """The engine is given work; to ask in vain changes nothing."""
         with self._recorded(None, now):
-            work = super().take_tag(now)
-        self._writer.write(recording.TagTaken(now, work is not None), now)
+            work = super().next_work(lane, now)
+        if work is not None:
+            self._writer.write(recording.WorkTaken(now, lane), now)
         return work
 
-    def encoded(self, frames: npt.NDArray[np.float32], state: AcousticState | None) -> None:
-        """Audio comes back."""
-        with self._recorded(recording.Encoded(), self._now):
-            super().encoded(frames, state)
-
-    def tagged(self, results: Sequence[ModelAnswer], now: float) -> None:
-        """A text comes back."""
-        with self._recorded(recording.Tagged(now, list(map(answered_text, results))), now):
-            super().tagged(results, now)
+    def work_done(self, work: Work, result: Result | Exception, now: float) -> None:
+        """The engine brings it back."""
+        lane: Lane = "audio" if isinstance(work, EncodeWork) else "text"
+        answer = answered_text(result.tagged) if isinstance(result, TaggedText) else None
+        # What a client got wrong is got wrong again in a replay.
+        failed = isinstance(result, Exception) and not isinstance(result, ProtocolError)
+        with self._recorded(recording.WorkDone(now, lane, answer, failed), now):
+            super().work_done(work, result, now)
 
     def next_message(self) -> ServerMessage | None:
         """A message leaves."""
@@ -173,6 +178,93 @@ class RecordedProtocol(ServerProtocol):
             yield
         finally:
             self._is_inside = False
+
+
+def record_one(
+    model: ServedModel,
+    limits: ConnectionLimits,
+    session_id: str,
+    now: float,
+    options: RecordingOptions,
+    disk: DiskThread | None = None,
+    sha256: str | None = None,
+) -> RecordedProtocol:
+    """Begin a connection that is recorded.
+
+    Args:
+        model: What answers.
+        limits: What the connection may hold.
+        session_id: Its name.
+        now: In seconds.
+        options: Where it is recorded.
+        disk: Writes it; None: a thread of its own.
+        sha256: Hash of the bundle, where it is known; see :func:`bundle_sha256`.
+
+    Raises:
+        RecordingError: The file cannot be written.
+    """
+    header = recording_header(model, limits, session_id, now, sha256)
+    writer = RecordingWriter(options.path, header, limit_bytes=options.limit_bytes, disk=disk)
+    return RecordedProtocol(model, limits, session_id, now, writer)
+
+
+class RecordingFolder:
+    """Records every session of a server, in one file each; use as a context manager."""
+
+    def __init__(self, folder: Path, limit_bytes: int) -> None:
+        """Begin.
+
+        Args:
+            folder: Where the files lie.
+            limit_bytes: Most of one.
+        """
+        self._folder = folder
+        self._limit_bytes = limit_bytes
+        self._sha256: str | None = None
+        self._disk = DiskThread()
+
+    def __enter__(self) -> Self:
+        logger.warning(
+            "RECORDING: audio, transcripts and messages of every session are kept in %s",
+            self._folder,
+        )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._disk.stop()
+        self._disk.join()
+
+    async def open(
+        self, model: ServedModel, limits: ConnectionLimits, session_id: str
+    ) -> ServerProtocol:
+        """Begin a connection; one that is not recorded if its file cannot be written."""
+        began = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+        path = self._folder / f"{began}-{session_id}{RECORDING_SUFFIX}"
+        now = asyncio.get_running_loop().time()
+        options = RecordingOptions(path, self._limit_bytes)
+        try:
+            return await asyncio.to_thread(self._begin, model, limits, session_id, now, options)
+        except RecordingError as error:
+            # Serving goes on, and the client is not told that anything is kept.
+            logger.error("a session is not recorded: %s", error)
+            return ServerProtocol(model, limits, session_id, now)
+
+    def _begin(
+        self,
+        model: ServedModel,
+        limits: ConnectionLimits,
+        session_id: str,
+        now: float,
+        options: RecordingOptions,
+    ) -> RecordedProtocol:
+        if self._sha256 is None:
+            self._sha256 = bundle_sha256(model.bundle)
+        return record_one(model, limits, session_id, now, options, self._disk, self._sha256)
 
 
 def answered_text(answer: ModelAnswer) -> recording.AnsweredText:

@@ -16,17 +16,26 @@ from typing import Final, Protocol
 import numpy as np
 
 from cnerta.models.runtime.bundle import Bundle
+from cnerta.streamer.errors import RecordingError
 from cnerta.streamer.recording import file as recording
-from cnerta.streamer.recording.file import Header, Record, RecordingReader
+from cnerta.streamer.recording.file import AnsweredText, Header, Record, RecordingReader
 from cnerta.streamer.recording.recorder import model_answer
-from cnerta.streamer.serving.engine import Encoded, Engine, TaggedWork, describe_failure
+from cnerta.streamer.serving.engine import Engine, describe_failure, prepare
 from cnerta.streamer.session.connection import ServedModel, ServerProtocol
-from cnerta.streamer.session.work import EncodeWork, TagWork
+from cnerta.streamer.session.work import (
+    EncodedAudio,
+    EncodeWork,
+    Lane,
+    Result,
+    TaggedText,
+    TagWork,
+    Work,
+)
 from cnerta.streamer.wire.codec import decode_client, decode_server, encode
 from cnerta.streamer.wire.errors import ErrorName, ProtocolError
 from cnerta.streamer.wire.messages import ServerMessage
 
-__all__ = ["Answers", "AskAgain", "Difference", "Recall", "Replay", "Replayed"]
+__all__ = ["AskAgain", "Difference", "EngineSubstitute", "Recall", "Replay", "Replayed"]
 
 logger = logging.getLogger(__name__)
 
@@ -66,15 +75,11 @@ class Difference:
         return f"at {self.now:.3f} s: expected {self.expected}, got {self.got}"
 
 
-class Answers(Protocol):
+class EngineSubstitute(Protocol):
     """Who does the engine's work in a replay."""
 
-    def encode(self, work: EncodeWork) -> Encoded | Exception:
-        """Encode a chunk."""
-        ...
-
-    def tag(self, work: TagWork, recorded: recording.Tagged) -> TaggedWork | Exception:
-        """Tag a text, of which this was said then."""
+    def run(self, work: Work, recorded: AnsweredText | None) -> Result | Exception:
+        """Do a piece of work; if it is a text to tag, this is what the model said of it then."""
         ...
 
 
@@ -84,15 +89,9 @@ class AskAgain:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def encode(self, work: EncodeWork) -> Encoded | Exception:
-        """Encode a chunk."""
-        (encoded,) = self._engine.encode([work])
-        return encoded
-
-    def tag(self, work: TagWork, recorded: recording.Tagged) -> TaggedWork | Exception:
-        """Tag a text."""
-        (tagged,) = self._engine.tag([work])
-        return tagged
+    def run(self, work: Work, recorded: AnsweredText | None) -> Result | Exception:
+        """Do a piece of work."""
+        return self._engine.run(work)
 
 
 class Recall:
@@ -101,18 +100,25 @@ class Recall:
     def __init__(self, bundle: Bundle) -> None:
         self._geometry = bundle.geometry
 
-    def encode(self, work: EncodeWork) -> Encoded:
+    def run(self, work: Work, recorded: AnsweredText | None) -> Result | Exception:
+        """What was said then; what needs no model is done again."""
+        if isinstance(work, EncodeWork):
+            return self._frames_of(work)
+        if not isinstance(work, TagWork):
+            return prepare(work)
+        if recorded is None:
+            return RecordingError("expected what the model said of a text, got none")
+        names = () if work.glossary is None else work.glossary.find(work.text)
+        return TaggedText(len(work.text), model_answer(recorded), names)
+
+    def _frames_of(self, work: EncodeWork) -> EncodedAudio:
         """Frames of the right number and without content: nobody looks at them."""
         count = len(work.samples) // self._geometry.hop_samples
         frames = np.zeros((count, self._geometry.width), np.float32)
         before = work.state
         if before is None:
-            return Encoded(frames, None)
-        return Encoded(frames, replace(before, position=before.position + count))
-
-    def tag(self, work: TagWork, recorded: recording.Tagged) -> TaggedWork:
-        """What was said then."""
-        return TaggedWork(tuple(map(model_answer, recorded.answers)))
+            return EncodedAudio(frames, None)
+        return EncodedAudio(frames, replace(before, position=before.position + count))
 
 
 class Replay:
@@ -124,7 +130,7 @@ class Replay:
         messages: Messages compared so far.
     """
 
-    def __init__(self, path: Path, bundle: Bundle, answers: Answers) -> None:
+    def __init__(self, path: Path, bundle: Bundle, engine: EngineSubstitute) -> None:
         """Open a recording.
 
         Raises:
@@ -133,15 +139,14 @@ class Replay:
         self.reader = RecordingReader(path)
         self.differences: list[Difference] = []
         self.messages = 0
-        self._answers = answers
+        self._engine = engine
         header = self.reader.header
         model = ServedModel(bundle, header.device)
         self._began = self._now = header.now
         self._protocol = ServerProtocol(
             model, header.limits, header.session, header.now, is_recorded=True
         )
-        self._encode: EncodeWork | None = None
-        self._tag: TagWork | None = None
+        self._away: dict[Lane, Work] = {}
 
     def run(self) -> Iterator[Replayed]:
         """Do again what was done; every message as it comes."""
@@ -178,58 +183,36 @@ class Replay:
                 protocol.go_away(record.reason)
             case recording.Failed():
                 protocol.fail(ProtocolError(ErrorName[record.name], record.detail))
-            case recording.WorkFailed():
-                protocol.work_failed()
             case recording.Disconnected():
                 waiting = protocol.waiting_messages
                 if waiting != record.waiting:
                     self._differ(f"{record.waiting} unsent messages", f"{waiting}")
                 protocol.disconnect()
-            case recording.EncodeTaken():
-                chunk = protocol.take_encode()
-                if chunk is not None:
-                    self._encode = chunk
-                self._expect("audio to encode", record.found, chunk is not None)
-            case recording.TagTaken():
-                work = protocol.take_tag(now)
-                if work is not None:
-                    self._tag = work
-                self._expect("a text to tag", record.found, work is not None)
-            case recording.Encoded():
-                self._bring_back_audio()
-            case recording.Tagged():
-                self._bring_back_text(record)
+            case recording.WorkTaken():
+                work = protocol.next_work(record.lane, now)
+                if work is None:
+                    self._differ(f"work for the lane {record.lane}", "none")
+                else:
+                    self._away[record.lane] = work
+            case recording.WorkDone():
+                self._bring_back(record)
             case _:
                 assert isinstance(record, Header), "every record is known"
 
-    def _bring_back_audio(self) -> None:
-        work, self._encode = self._encode, None
+    def _bring_back(self, record: recording.WorkDone) -> None:
+        work = self._away.pop(record.lane, None)
         if work is None:
             return
-        result = self._answers.encode(work)
-        if isinstance(result, Exception):
-            self._differ("encoded audio", describe_failure(result))
-            self._protocol.work_failed()
-        else:
-            self._protocol.encoded(result.frames, result.state)
-
-    def _bring_back_text(self, record: recording.Tagged) -> None:
-        work, self._tag = self._tag, None
-        if work is None:
-            return
-        result = self._answers.tag(work, record)
-        if isinstance(result, Exception):
-            self._differ("a tagged text", describe_failure(result))
-            self._protocol.work_failed()
-        elif len(result.results) != len(work.texts):
-            self._differ(f"answers to {len(result.results)} texts", f"{len(work.texts)} texts")
-            self._protocol.work_failed()
-        else:
-            self._protocol.tagged(result.results, self._now)
-
-    def _expect(self, what: str, was_found: bool, is_found: bool) -> None:
-        if was_found != is_found:
-            self._differ(what if was_found else "none", what if is_found else "none")
+        result = (
+            RecordingError("expected a result, got what failed then as well")
+            if record.failed
+            else self._engine.run(work, record.answer)
+        )
+        if isinstance(result, Exception) and not (
+            record.failed or isinstance(result, ProtocolError)
+        ):
+            self._differ(f"work of the lane {record.lane}", describe_failure(result))
+        self._protocol.work_done(work, result, self._now)
 
     def _differ(self, expected: str, got: str) -> None:
         self.differences.append(Difference(self._now - self._began, expected, got))

@@ -8,7 +8,8 @@ overtaken never reaches the engine, waiting costs nothing and a batch is as larg
 while the lane was busy: no artificial delay. What waits is bounded by what each session may hold.
 
 Sessions that owe an answer to a final transcript come first. Each session has at most one chunk
-and one text away, so none can crowd out the others.
+and one text away, so none can crowd out the others. A batch that does not come back in time fails
+its sessions; the thread that it hangs in is given up and another one takes its place.
 """
 
 from __future__ import annotations
@@ -16,24 +17,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Final, Generic, Protocol, TypeVar
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
-from cnerta.models.runtime.inference import AcousticState, Tagged
-from cnerta.streamer.serving.engine import Encoded, Engine, TaggedWork, describe_failure
-from cnerta.streamer.session.work import EncodeWork, TagWork
+from cnerta.streamer.serving.engine import Engine, describe_failure
+from cnerta.streamer.serving.worker import Worker
+from cnerta.streamer.session.work import Lane, Result, Work
 
 __all__ = ["BatchObserver", "Batcher", "WorkSource"]
 
 logger = logging.getLogger(__name__)
 
-_W = TypeVar("_W")
-_R = TypeVar("_R")
-
 _OVERLOADED_S: Final = 1.0
+_RECOVERY_S: Final = 10.0
+"""For so long after a batch that never came back no new sessions are taken."""
+
+Outcome = Result | Exception
 
 
 class WorkSource(Protocol):
@@ -44,24 +44,16 @@ class WorkSource(Protocol):
         """Whether a final transcript waits for its answer."""
         ...
 
-    def take_encode(self) -> EncodeWork | None:
-        """The next chunk, if any."""
+    def next_work(self, lane: Lane, now: float) -> Work | None:
+        """What the lane is to do for it next, if anything."""
         ...
 
-    def take_tag(self, now: float) -> TagWork | None:
-        """The next text, if any."""
+    def work_done(self, work: Work, result: Outcome, now: float) -> None:
+        """Take back the result."""
         ...
 
-    def encoded(self, frames: npt.NDArray[np.float32], state: AcousticState | None) -> None:
-        """Take back a chunk's result."""
-        ...
-
-    def tagged(self, results: Sequence[Tagged], now: float) -> None:
-        """Take back a text's result."""
-        ...
-
-    def work_failed(self) -> None:
-        """The engine, or the session itself, failed."""
+    def fail_internally(self) -> None:
+        """The session itself met a fault."""
         ...
 
 
@@ -73,37 +65,31 @@ class BatchObserver(Protocol):
         ...
 
 
-class _Lane(Generic[_W, _R]):
-    """One kind of work: who may have some, and the thread that does it.
+@dataclass(frozen=True, slots=True)
+class _Item:
+    source: WorkSource
+    work: Work
+
+
+@dataclass(eq=False, slots=True)
+class _LaneState:
+    """One of the engine's two ways.
 
     Attributes:
-        waiting: Sessions that may have work, and since when; the order is first come, first served.
+        name: Which.
+        run: Does a batch; in the worker's thread.
+        worker: The thread.
+        waiting: Sessions that may have work, since when.
         running: The batch that is away.
         waited_s: How long the oldest item of the last batch had waited.
     """
 
-    def __init__(
-        self,
-        name: str,
-        take: Callable[[WorkSource, float], _W | None],
-        run: Callable[[Sequence[_W]], list[_R | Exception]],
-        give: Callable[[WorkSource, _R, float], None],
-    ) -> None:
-        """A lane.
-
-        Args:
-            name: Of the thread.
-            take: Asks a session for work.
-            run: Does a batch of it, in the thread.
-            give: Brings a result back.
-        """
-        self.take = take
-        self.give = give
-        self.run = run
-        self.waiting: dict[WorkSource, float] = {}
-        self.running: asyncio.Future[list[_R | Exception]] | None = None
-        self.waited_s = 0.0
-        self.worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"cnerta-{name}")
+    name: Lane
+    run: Callable[[Sequence[Any]], Sequence[Outcome]]
+    worker: Worker
+    waiting: dict[WorkSource, float] = field(default_factory=dict)
+    running: asyncio.Future[Sequence[Outcome]] | None = None
+    waited_s: float = 0.0
 
     def waits_s(self, now: float) -> float:
         """How long work waits in this lane."""
@@ -120,7 +106,12 @@ class Batcher:
     """
 
     def __init__(
-        self, engine: Engine, *, max_batch: int = 16, observer: BatchObserver | None = None
+        self,
+        engine: Engine,
+        *,
+        max_batch: int = 16,
+        observer: BatchObserver | None = None,
+        timeout_s: float = 30.0,
     ) -> None:
         """Start the worker threads.
 
@@ -128,22 +119,15 @@ class Batcher:
             engine: What runs the batches.
             max_batch: Most sessions served in one batch.
             observer: Is told of every batch.
+            timeout_s: How long a batch may take.
         """
         self.engine = engine
         self._max_batch = max_batch
         self._observer = observer
-        self._texts: _Lane[TagWork, TaggedWork] = _Lane(
-            "text",
-            lambda source, now: source.take_tag(now),
-            engine.tag,
-            lambda source, result, now: source.tagged(result.results, now),
-        )
-        self._audio: _Lane[EncodeWork, Encoded] = _Lane(
-            "audio",
-            lambda source, _: source.take_encode(),
-            engine.encode,
-            lambda source, result, _: source.encoded(result.frames, result.state),
-        )
+        self._timeout_s = timeout_s
+        self._texts = _LaneState("text", engine.process, _new_worker("text"))
+        self._audio = _LaneState("audio", engine.encode, _new_worker("audio"))
+        self._stalled_at: float | None = None
         self._closed = False
 
     def notify(self, source: WorkSource) -> None:
@@ -160,94 +144,116 @@ class Batcher:
 
     @property
     def is_overloaded(self) -> bool:
-        """Whether work waits too long for new sessions to be taken."""
+        """Whether work waits too long, or hung too lately, for new sessions to be taken."""
         now = _now()
+        if self._stalled_at is not None and now - self._stalled_at < _RECOVERY_S:
+            return True
         return max(self._texts.waits_s(now), self._audio.waits_s(now)) > _OVERLOADED_S
 
-    async def close(self) -> None:
-        """Let the batches that run end, and start no other."""
+    async def close(self, timeout_s: float = 5.0) -> None:
+        """Let the batches that run end, and start no other.
+
+        Args:
+            timeout_s: How long they may take; what hangs for longer is left behind.
+        """
         self._closed = True
-        running = [f for f in (self._texts.running, self._audio.running) if f is not None]
+        lanes = (self._texts, self._audio)
+        running = [lane.running for lane in lanes if lane.running is not None]
         if running:
-            await asyncio.wait(running)
-        self._texts.worker.shutdown(wait=True)
-        self._audio.worker.shutdown(wait=True)
+            _, late = await asyncio.wait(running, timeout=timeout_s)
+            if late:
+                logger.error("%d batches did not end in time and are left behind", len(late))
+        for lane in lanes:
+            lane.worker.stop()
+        for lane in lanes:
+            if lane.running is None or lane.running.done():
+                await asyncio.to_thread(lane.worker.join, timeout_s)
 
     def _start_batches(self) -> None:
         self._start_batch(self._texts)
         self._start_batch(self._audio)
 
-    def _start_batch(self, lane: _Lane[_W, _R]) -> None:
+    def _start_batch(self, lane: _LaneState) -> None:
         if lane.running is not None or self._closed or not lane.waiting:
             return
-        sources, work = self._collect(lane)
-        if not work:
+        items = self._collect(lane)
+        if not items:
             lane.waited_s = 0.0
             return
         if self._observer is not None:
-            encodes, tags = (0, len(work)) if lane is self._texts else (len(work), 0)
+            encodes, tags = (0, len(items)) if lane is self._texts else (len(items), 0)
             self._observer.on_batch(encodes, tags, lane.waited_s)
-        lane.running = asyncio.get_running_loop().run_in_executor(lane.worker, lane.run, work)
-        lane.running.add_done_callback(lambda future: self._finish_batch(lane, sources, future))
+        running = lane.worker.submit(partial(lane.run, [item.work for item in items]))
+        lane.running = running
+        deadline = asyncio.get_running_loop().call_later(
+            self._timeout_s, self._give_up, lane, running
+        )
+        running.add_done_callback(lambda _: deadline.cancel())
+        running.add_done_callback(lambda future: self._finish_batch(lane, items, future))
 
-    def _collect(self, lane: _Lane[_W, _R]) -> tuple[list[WorkSource], list[_W]]:
+    def _collect(self, lane: _LaneState) -> list[_Item]:
         """Take work from the sessions that wait, the urgent first."""
         now = oldest = _now()
-        sources: list[WorkSource] = []
-        work: list[_W] = []
+        items: list[_Item] = []
         # The sort keeps the order of those that are as urgent.
         for source in sorted(lane.waiting, key=lambda s: not s.is_urgent):
-            if len(work) >= self._max_batch:
+            if len(items) >= self._max_batch:
                 break
             since = lane.waiting.pop(source)
             try:
-                item = lane.take(source, now)
+                work = source.next_work(lane.name, now)
             except Exception as error:
                 self._blame(source, error)
                 continue
-            if item is None and lane is self._texts:
-                # What the text waits for may be audio that is asked for only now.
-                self._audio.waiting.setdefault(source, now)
-            if item is not None:
-                sources.append(source)
-                work.append(item)
+            if work is not None:
+                items.append(_Item(source, work))
                 oldest = min(oldest, since)
         lane.waited_s = now - oldest
-        return sources, work
+        return items
+
+    def _give_up(self, lane: _LaneState, running: asyncio.Future[Sequence[Outcome]]) -> None:
+        """A batch takes too long: its thread is left to itself."""
+        if running.done():
+            return
+        logger.error("a batch of the lane %s hangs: another thread takes its place", lane.name)
+        self._stalled_at = _now()
+        lane.worker.stop()
+        lane.worker = _new_worker(lane.name)
+        running.set_exception(TimeoutError(f"expected a batch within {self._timeout_s:g} s"))
 
     def _finish_batch(
-        self,
-        lane: _Lane[_W, _R],
-        sources: Sequence[WorkSource],
-        future: asyncio.Future[list[_R | Exception]],
+        self, lane: _LaneState, items: Sequence[_Item], future: asyncio.Future[Sequence[Outcome]]
     ) -> None:
         lane.running = None
         if future.cancelled():
             return
         now = _now()
+        outcomes: Sequence[Outcome]
         try:
-            pairs = list(zip(sources, future.result(), strict=True))
+            outcomes = future.result()
+            assert len(outcomes) == len(items), "expected a result for each piece of work"
         except Exception as error:
             # The batch failed as a whole: none of its sessions gets its work back.
-            logger.error("a batch of %d failed: %s", len(sources), describe_failure(error))
-            pairs = [(source, error) for source in sources]
-        for source, result in pairs:
+            logger.error("a batch of %d failed: %s", len(items), describe_failure(error))
+            outcomes = [error] * len(items)
+        for item, outcome in zip(items, outcomes, strict=True):
             try:
-                if isinstance(result, Exception):
-                    source.work_failed()
-                else:
-                    lane.give(source, result, now)
+                item.source.work_done(item.work, outcome, now)
             except Exception as error:
-                self._blame(source, error)
+                self._blame(item.source, error)
             # What came back may be what the other lane waited for.
-            self._texts.waiting.setdefault(source, now)
-            self._audio.waiting.setdefault(source, now)
+            self._texts.waiting.setdefault(item.source, now)
+            self._audio.waiting.setdefault(item.source, now)
         self._start_batches()
 
     def _blame(self, source: WorkSource, error: Exception) -> None:
         """A bug that one session met ends this session and no other."""
         logger.error("a session failed: %s", describe_failure(error))
-        source.work_failed()
+        source.fail_internally()
+
+
+def _new_worker(lane: Lane) -> Worker:
+    return Worker(f"cnerta-{lane}")
 
 
 def _now() -> float:

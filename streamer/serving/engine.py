@@ -1,16 +1,17 @@
 """Runs a batch of work on the model. Pure computation: no asyncio, no sessions.
 
 Chunks of one length go through the acoustic graph together. Texts go through the tagger together,
-but not a short window with a long one, because the short one would be padded to the long one's
-length; so do the utterances of a full-context model through its acoustic graph. If a batch fails,
-its items are run one by one, so that only the one at fault fails.
+but not a short one with a long one, nor a short window with a long one, because the short one would
+be padded to the long one's length; so do the utterances of a full-context model through its
+acoustic graph. If a batch fails, its items are run one by one, so that only the one at fault fails.
+What else takes time in proportion to what a client sends is done here as well, beside the event
+loop: long texts are normalised, glossaries compiled and searched.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Final, Protocol, TypeVar
 
 import numpy as np
@@ -20,9 +21,19 @@ from cnerta.models.runtime.buffers import joined
 from cnerta.models.runtime.bundle import Bundle
 from cnerta.models.runtime.decoding import SpanHint
 from cnerta.models.runtime.inference import AcousticState, Tagged
-from cnerta.streamer.session.work import EncodeWork, TagWork
+from cnerta.streamer.session.work import (
+    CompileWork,
+    EncodedAudio,
+    EncodeWork,
+    NormaliseWork,
+    Result,
+    TaggedText,
+    TagWork,
+    Work,
+)
+from cnerta.streamer.wire.errors import ProtocolError
 
-__all__ = ["Encoded", "Engine", "Inference", "TaggedWork", "describe_failure"]
+__all__ = ["Engine", "Inference", "TextWork", "describe_failure", "prepare"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +42,11 @@ _W = TypeVar("_W")
 _R = TypeVar("_R")
 
 _MOST_PADDING: Final = 1.5
-"""How many times longer the longest window of a tagger batch may be than the shortest."""
+"""How many times longer the longest window, or text, of a batch may be than the shortest."""
 _SHORT_WINDOW_FRAMES: Final = 50
 """Windows up to this length always go together."""
+_SHORT_TEXT_CHARACTERS: Final = 64
+"""Texts up to this length always go together."""
 _MOST_UTTERANCES: Final = 4
 """Whole utterances in one call: memory goes with the square of their length."""
 
@@ -75,21 +88,6 @@ class Inference(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """The result of an :class:`EncodeWork`. shape of frames: (n, width)."""
-
-    frames: Floats
-    state: AcousticState | None
-
-
-@dataclass(frozen=True, slots=True)
-class TaggedWork:
-    """The result of a :class:`TagWork`: one answer for each of its texts."""
-
-    results: tuple[Tagged, ...]
-
-
 class Engine:
     """Runs batches on a model.
 
@@ -102,11 +100,20 @@ class Engine:
         self.model = model
         self.max_batch = max_batch
 
-    def encode(self, work: Sequence[EncodeWork]) -> list[Encoded | Exception]:
+    def run(self, work: Work) -> Result | Exception:
+        """Do one piece of work alone."""
+        result: Result | Exception
+        if isinstance(work, EncodeWork):
+            (result,) = self.encode([work])
+        else:
+            (result,) = self.process([work])
+        return result
+
+    def encode(self, work: Sequence[EncodeWork]) -> list[EncodedAudio | Exception]:
         """Encode chunks or utterances. An item that cannot be encoded gets its exception."""
         if not self.model.bundle.geometry.streaming:
             hop = self.model.bundle.geometry.hop_samples
-            classes = _window_classes(len(w.samples) // hop for w in work)
+            classes = _length_classes((len(w.samples) // hop for w in work), _SHORT_WINDOW_FRAMES)
             return _in_groups(
                 list(zip(work, classes, strict=True)),
                 key=lambda pair: pair[1],
@@ -117,74 +124,78 @@ class Engine:
             work, key=lambda w: len(w.samples), most=self.max_batch, run=self._encode_group
         )
 
-    def tag(self, work: Sequence[TagWork]) -> list[TaggedWork | Exception]:
+    def process(self, work: Sequence[TextWork]) -> list[Result | Exception]:
+        """Do what there is to do with texts. An item that cannot be done gets its exception."""
+        tags = [item for item in work if isinstance(item, TagWork)]
+        results = self.tag(tags)
+        assert len(results) == len(tags), "expected a result for each text"
+        tagged = iter(results)
+        return [next(tagged) if isinstance(item, TagWork) else prepare(item) for item in work]
+
+    def tag(self, work: Sequence[TagWork]) -> list[TaggedText | Exception]:
         """Tag texts. An item that cannot be tagged gets its exception."""
-        flat = [(i, piece) for i, w in enumerate(work) for piece in _pieces(w)]
-        lengths = _window_classes(len(piece.frames) for _, piece in flat)
-        tagged = _in_groups(
-            [(piece, length) for (_, piece), length in zip(flat, lengths, strict=True)],
-            key=lambda item: item[1],
+        windows = _length_classes((len(w.frames) for w in work), _SHORT_WINDOW_FRAMES)
+        lengths = _length_classes((len(w.text) for w in work), _SHORT_TEXT_CHARACTERS)
+        return _in_groups(
+            list(zip(work, windows, lengths, strict=True)),
+            key=lambda item: (item[1], item[2]),
             most=self.max_batch,
-            run=lambda group: self._tag_group([piece for piece, _ in group]),
+            run=lambda group: self._tag_group([w for w, _, _ in group]),
         )
-        collected: list[list[Tagged]] = [[] for _ in work]
-        failed: dict[int, Exception] = {}
-        for (i, _), result in zip(flat, tagged, strict=True):
-            if isinstance(result, Exception):
-                failed[i] = result
-            else:
-                collected[i].append(result)
+
+    def _tag_group(self, group: Sequence[TagWork]) -> list[TaggedText]:
+        names = [() if w.glossary is None else w.glossary.find(w.text) for w in group]
+        hints: list[tuple[SpanHint, ...]] = [
+            () if w.glossary is None else tuple(map(w.glossary.hint, found))
+            for w, found in zip(group, names, strict=True)
+        ]
+        texts, frames = [w.text for w in group], [w.frames for w in group]
+        answers = (
+            self.model.tag(texts, frames, hints) if any(hints) else self.model.tag(texts, frames)
+        )
         return [
-            failed.get(i) or self._with_readings(w, c)
-            for i, (w, c) in enumerate(zip(work, collected, strict=True))
+            TaggedText(len(w.text), self._with_readings(w, tagged), found)
+            for w, tagged, found in zip(group, answers, names, strict=True)
         ]
 
-    def _with_readings(self, work: TagWork, tagged: list[Tagged]) -> TaggedWork | Exception:
+    def _with_readings(self, work: TagWork, tagged: Tagged) -> Tagged:
         """Add the readings of characters where they were asked for."""
         if not (work.wants_readings and work.has_audio):
-            return TaggedWork(tuple(tagged))
-        (text,), (frames,) = work.texts, work.frames
-        (answer,) = _run_group(tagged, lambda group: [self.model.read(text, frames, group[0])])
-        return answer if isinstance(answer, Exception) else TaggedWork((answer,))
+            return tagged
+        return self.model.read(work.text, work.frames, tagged)
 
-    def _tag_group(self, group: Sequence[_Piece]) -> list[Tagged]:
-        texts, frames = [p.text for p in group], [p.frames for p in group]
-        if not any(p.hints for p in group):
-            return self.model.tag(texts, frames)
-        return self.model.tag(texts, frames, [p.hints for p in group])
-
-    def _encode_group(self, group: Sequence[EncodeWork]) -> list[Encoded]:
+    def _encode_group(self, group: Sequence[EncodeWork]) -> list[EncodedAudio]:
         samples = joined(w.samples for w in group).reshape(len(group), -1)
         states = [w.state for w in group if w.state is not None]
         encoded = self.model.encode(samples, states)
-        return [Encoded(frames, state) for frames, state in encoded]
+        return [EncodedAudio(frames, state) for frames, state in encoded]
 
-    def _encode_utterances(self, group: Sequence[tuple[EncodeWork, int]]) -> list[Encoded]:
+    def _encode_utterances(self, group: Sequence[tuple[EncodeWork, int]]) -> list[EncodedAudio]:
         encoded = self.model.encode_utterances([w.samples for w, _ in group])
-        return [Encoded(frames, None) for frames in encoded]
+        return [EncodedAudio(frames, None) for frames in encoded]
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """One text of a :class:`TagWork`."""
-
-    text: str
-    frames: Floats
-    hints: tuple[SpanHint, ...]
+TextWork = NormaliseWork | CompileWork | TagWork
 
 
-def _pieces(work: TagWork) -> Iterable[_Piece]:
-    hints = work.hints or ((),) * len(work.texts)
-    return (_Piece(*piece) for piece in zip(work.texts, work.frames, hints, strict=True))
+def prepare(work: NormaliseWork | CompileWork) -> Result | Exception:
+    """Do what needs no model; where it cannot be done, say why."""
+    try:
+        return work.run()
+    except ProtocolError as error:  # of the client, whom it is told to
+        return error
+    except Exception as error:
+        logger.error("a text could not be prepared: %s", describe_failure(error))
+        return error
 
 
-def _window_classes(lengths: Iterable[int]) -> list[int]:
-    """For each window the number of its class; windows of one class may go together."""
+def _length_classes(lengths: Iterable[int], short: int) -> list[int]:
+    """For each length the number of its class; what is of one class may go together."""
     values = list(lengths)
     classes: dict[int, int] = {0: 0}
     shortest = longest_of_class = 0
     for length in sorted(set(values) - {0}):
-        if length > max(_SHORT_WINDOW_FRAMES, _MOST_PADDING * shortest) or not longest_of_class:
+        if length > max(short, _MOST_PADDING * shortest) or not longest_of_class:
             shortest, longest_of_class = length, longest_of_class + 1
         classes[length] = longest_of_class
     return [classes[v] for v in values]
@@ -193,12 +204,12 @@ def _window_classes(lengths: Iterable[int]) -> list[int]:
 def _in_groups(
     work: Sequence[_W],
     *,
-    key: Callable[[_W], int],
+    key: Callable[[_W], Hashable],
     most: int,
     run: Callable[[Sequence[_W]], list[_R]],
 ) -> list[_R | Exception]:
     """Run work in groups of equal key and at most ``most`` items; results in the work's order."""
-    groups: dict[int, list[int]] = {}
+    groups: dict[Hashable, list[int]] = {}
     for i, item in enumerate(work):
         groups.setdefault(key(item), []).append(i)
     results: dict[int, _R | Exception] = {}

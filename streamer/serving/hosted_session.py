@@ -6,15 +6,10 @@ The server hosts one for each connection, the local client one for itself.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
-
-from cnerta.models.runtime.inference import AcousticState, Tagged
 from cnerta.streamer.serving.batcher import Batcher
 from cnerta.streamer.session.connection import ServerProtocol
-from cnerta.streamer.session.work import EncodeWork, TagWork
+from cnerta.streamer.session.work import Lane, Result, Work
 from cnerta.streamer.wire.errors import ProtocolError
 from cnerta.streamer.wire.messages import ClientMessage, ServerMessage
 
@@ -92,29 +87,18 @@ class HostedSession:
         """See :class:`cnerta.streamer.serving.batcher.WorkSource`, as for all that follow."""
         return self.protocol.is_urgent
 
-    def take_encode(self) -> EncodeWork | None:
-        """The next chunk, if any."""
-        return self.protocol.take_encode()
+    def next_work(self, lane: Lane, now: float) -> Work | None:
+        """What the lane is to do next, if anything."""
+        return self.protocol.next_work(lane, now)
 
-    def take_tag(self, now: float) -> TagWork | None:
-        """The next text, if any."""
-        work = self.protocol.take_tag(now)
-        self._wake()
-        return work
-
-    def encoded(self, frames: npt.NDArray[np.float32], state: AcousticState | None) -> None:
-        """Take back a chunk's result."""
-        self.protocol.encoded(frames, state)
+    def work_done(self, work: Work, result: Result | Exception, now: float) -> None:
+        """Take back a result."""
+        self.protocol.work_done(work, result, now)
         self._wake()
 
-    def tagged(self, results: Sequence[Tagged], now: float) -> None:
-        """Take back a text's result."""
-        self.protocol.tagged(results, now)
-        self._wake()
-
-    def work_failed(self) -> None:
-        """The engine, or the session itself, failed."""
-        self.protocol.work_failed()
+    def fail_internally(self) -> None:
+        """The session itself met a fault."""
+        self.protocol.fail_internally()
         self._wake()
 
     def _wake(self) -> None:

@@ -15,9 +15,9 @@ import errno
 import http
 import logging
 import secrets
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
@@ -27,28 +27,28 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from cnerta.models.errors import CnertaError
-from cnerta.streamer.errors import RecordingError
-from cnerta.streamer.recording.file import RECORDING_SUFFIX, RecordingOptions
-from cnerta.streamer.recording.recorder import RecordedProtocol
 from cnerta.streamer.serving.batcher import Batcher
 from cnerta.streamer.serving.engine import Engine, Inference, describe_failure
 from cnerta.streamer.serving.flicker import FlickerWatch
 from cnerta.streamer.serving.hosted_session import HostedSession
 from cnerta.streamer.serving.metrics import CONTENT_TYPE, ServerMetrics
+from cnerta.streamer.serving.reading_budget import ReadingBudget
 from cnerta.streamer.session.connection import ServedModel, ServerProtocol
 from cnerta.streamer.session.limits import ConnectionLimits
 from cnerta.streamer.wire.asyncapi import STREAM_PATH, asyncapi_document
 from cnerta.streamer.wire.codec import encode
 from cnerta.streamer.wire.errors import ErrorName, ProtocolError
 
-__all__ = ["AddressError", "Server", "ServerOptions"]
+__all__ = ["AddressError", "NewConnection", "Server", "ServerOptions"]
 
 logger = logging.getLogger(__name__)
+
+NewConnection = Callable[[ServedModel, ConnectionLimits, str], Awaitable[ServerProtocol]]
+"""Makes the protocol of a connection from the model, its limits and its name."""
 
 _TICK_S: Final = 0.1
 _HARD_FRAME_FACTOR: Final = 4
 """How much longer than allowed a frame may be before the transport itself refuses it (1009)."""
-_FRAMES_A_TURN: Final = 32
 _JSON: Final = "application/json"
 
 
@@ -72,8 +72,6 @@ class ServerOptions:
         ping_timeout_s: How long it may take to answer.
         close_timeout_s: How long a client may take to close.
         drain_timeout_s: How long a shutdown waits for answers that are owed.
-        record: Folder that every session is recorded in; None: nothing is kept.
-        record_limit_bytes: Most of one session.
     """
 
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
@@ -85,8 +83,6 @@ class ServerOptions:
     ping_timeout_s: float = 20.0
     close_timeout_s: float = 5.0
     drain_timeout_s: float = 10.0
-    record: Path | None = None
-    record_limit_bytes: int = 2**30
 
 
 @dataclass(eq=False, slots=True)
@@ -118,8 +114,22 @@ class Server:
         port: What is listened on, once started.
     """
 
-    def __init__(self, model: Inference, options: ServerOptions = ServerOptions()) -> None:
+    def __init__(
+        self,
+        model: Inference,
+        options: ServerOptions = ServerOptions(),
+        new_connection: NewConnection | None = None,
+    ) -> None:
+        """Prepare to serve.
+
+        Args:
+            model: What answers.
+            options: How the server runs.
+            new_connection: Makes the protocol of each connection that is taken, a recorded one for
+                example; None: a plain one.
+        """
         self.port = 0
+        self._new_connection = new_connection or _plain_connection
         self._options = options
         self._served = ServedModel(model.bundle, model.device)
         self._clients: set[_Client] = set()
@@ -171,11 +181,6 @@ class Server:
             raise AddressError(_explain_address(host, port, error)) from error
         self.port = self._listener.sockets[0].getsockname()[1]
         self._ticking = asyncio.create_task(self._tick())
-        if options.record is not None:
-            logger.warning(
-                "RECORDING: audio, transcripts and messages of every session are kept in %s",
-                options.record,
-            )
         logger.info(
             "listening on %s port %d, bundle %s on %s",
             host,
@@ -225,22 +230,26 @@ class Server:
         """Serve one connection from its opening to its close."""
         assert self._batcher is not None
         self.metrics.opened.inc()
-        protocol = self._new_protocol()
-        client = _Client(connection, HostedSession(protocol, self._batcher))
+        name, limits = secrets.token_hex(8), self._options.limits
         refusal = self._refusal(connection)
+        # A connection that is refused is not recorded.
+        new = self._new_connection if refusal is None else _plain_connection
+        protocol = await new(self._served, limits, name)
+        client = _Client(connection, HostedSession(protocol, self._batcher))
         self._clients.add(client)
         if refusal is not None:
             client.session.fail(refusal)
         sender = asyncio.create_task(self._send(client))
+        budget = ReadingBudget()
         try:
-            received = 0
             async for frame in connection:
+                began = time.thread_time()
                 self._receive(client, frame)
-                received += 1
-                if received % _FRAMES_A_TURN == 0:
+                pause_s = budget.spend(time.thread_time() - began, _now())
+                if pause_s is not None:
                     # Frames that are here already do not make the loop turn: one client's
                     # thousands of tiny ones would hold up everybody else.
-                    await asyncio.sleep(0)
+                    await asyncio.sleep(pause_s)
         except ConnectionClosed:
             pass
         finally:
@@ -248,20 +257,6 @@ class Server:
             client.session.disconnect()
             await sender
             self._clients.discard(client)
-
-    def _new_protocol(self) -> ServerProtocol:
-        limits, name, now = self._options.limits, secrets.token_hex(8), _now()
-        folder = self._options.record
-        if folder is not None:
-            began = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-            path = folder / f"{began}-{name}{RECORDING_SUFFIX}"
-            recording = RecordingOptions(path, self._options.record_limit_bytes)
-            try:
-                return RecordedProtocol(self._served, limits, name, now, recording)
-            except RecordingError as error:
-                # Serving goes on, and the client is not told that anything is kept.
-                logger.error("a session is not recorded: %s", error)
-        return ServerProtocol(self._served, limits, name, now)
 
     def _refusal(self, connection: ws.ServerConnection) -> ProtocolError | None:
         """Why a new connection is not taken, if so."""
@@ -317,7 +312,7 @@ class Server:
         """A bug that one session met ends this session and no other."""
         name = client.session.protocol.session_id
         logger.error("session %s failed: %s", name, describe_failure(error))
-        client.session.work_failed()
+        client.session.fail_internally()
 
     async def _tick(self) -> None:
         while True:
@@ -349,6 +344,16 @@ class Server:
         self.metrics.dropped_interims.inc(drops - client.counted_drops)
         client.counted_audio_ms, client.counted_drops = audio_ms, drops
 
+    def _why_not_ready(self) -> str | None:
+        """Why no new session would be taken, if so."""
+        if self._is_stopping:
+            return "stopping"
+        if len(self._clients) >= self._options.max_sessions:
+            return "full"
+        if self._batcher is None or self._batcher.is_overloaded:
+            return "overloaded"
+        return None
+
     # --- HTTP -------------------------------------------------------------------------------------
 
     def _answer_http(self, connection: ws.ServerConnection, request: Request) -> Response | None:
@@ -359,14 +364,23 @@ class Server:
         if path == "/healthz":
             return _respond(connection, http.HTTPStatus.OK, b"ok\n")
         if path == "/readyz":
-            if self._is_stopping:
-                return _respond(connection, http.HTTPStatus.SERVICE_UNAVAILABLE, b"stopping\n")
+            why_not = self._why_not_ready()
+            if why_not is not None:
+                return _respond(
+                    connection, http.HTTPStatus.SERVICE_UNAVAILABLE, f"{why_not}\n".encode()
+                )
             return _respond(connection, http.HTTPStatus.OK, b"ready\n")
         if path == "/metrics":
             return _respond(connection, http.HTTPStatus.OK, self.metrics.exposition(), CONTENT_TYPE)
         if path == "/asyncapi.json":
             return _respond(connection, http.HTTPStatus.OK, self._asyncapi, _JSON)
         return _respond(connection, http.HTTPStatus.NOT_FOUND, b"not found\n")
+
+
+async def _plain_connection(
+    model: ServedModel, limits: ConnectionLimits, session_id: str
+) -> ServerProtocol:
+    return ServerProtocol(model, limits, session_id, _now())
 
 
 def _respond(

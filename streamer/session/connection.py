@@ -4,8 +4,8 @@ Frames in, messages and at last a close code out; the time is passed in, in seco
 fault can be replayed in a test. What the owner has to do::
 
     receive, tick, go_away, disconnect       tell it what happened
-    take_encode / take_tag                   ask for work after each of these, run it, bring back
-    encoded / tagged / work_failed           the result
+    next_work / work_done                    ask for work after each of these, run it, bring back
+                                             the result
     next_message()                           send what it gives until None
     close                                    then close with this code, if there is one
 
@@ -17,21 +17,17 @@ fault can be replayed in a test. What the owner has to do::
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
 from msgspec import UNSET
 
 from cnerta.models.runtime.bundle import SCHEMA_VERSION, Bundle
-from cnerta.models.runtime.inference import AcousticState, Tagged
 from cnerta.streamer.session.limits import ConnectionLimits
 from cnerta.streamer.session.outbox import Outbox
 from cnerta.streamer.session.session import Session
-from cnerta.streamer.session.work import EncodeWork, TagWork
+from cnerta.streamer.session.work import Lane, Result, Work
 from cnerta.streamer.wire.codec import decode_client
 from cnerta.streamer.wire.errors import ErrorName, ProtocolError
 from cnerta.streamer.wire.messages import (
@@ -202,6 +198,10 @@ class ServerProtocol:
         self._outbox.clear()
         self._state = _State.CLOSED
 
+    def fail_internally(self) -> None:
+        """End the connection because of a fault of our own."""
+        self.fail(ProtocolError(ErrorName.INTERNAL, "expected an answer, got an internal error"))
+
     # --- work for the engine ----------------------------------------------------------------------
 
     @property
@@ -209,36 +209,21 @@ class ServerProtocol:
         """Whether a final transcript waits for its answer."""
         return self.session is not None and self.session.is_urgent
 
-    def take_encode(self) -> EncodeWork | None:
-        """See :meth:`Session.take_encode`."""
+    def next_work(self, lane: Lane, now: float) -> Work | None:
+        """See :meth:`Session.next_work`."""
         if self.session is None or self._state is _State.CLOSED:
             return None
-        return self.session.take_encode()
+        return self.session.next_work(lane, now)
 
-    def take_tag(self, now: float) -> TagWork | None:
-        """See :meth:`Session.take_tag`."""
+    def work_done(self, work: Work, result: Result | Exception, now: float) -> None:
+        """See :meth:`Session.work_done`; what could not be done ends the connection."""
         if self.session is None or self._state is _State.CLOSED:
-            return None
-        work = self.session.take_tag(now)
-        if work is None:
-            self._settle()  # An interim that waited too long may have been the last thing to do.
-        return work
-
-    def encoded(self, frames: npt.NDArray[np.float32], state: AcousticState | None) -> None:
-        """See :meth:`Session.encoded`."""
-        if self.session is not None and self._state is not _State.CLOSED:
-            self.session.encoded(frames, state)
-            self._settle()
-
-    def tagged(self, results: Sequence[Tagged], now: float) -> None:
-        """See :meth:`Session.tagged`."""
-        if self.session is not None and self._state is not _State.CLOSED:
-            self.session.tagged(results, now)
-            self._settle()
-
-    def work_failed(self) -> None:
-        """The engine could not do what it was given."""
-        self.fail(ProtocolError(ErrorName.INTERNAL, "expected an answer, got an internal error"))
+            return
+        try:
+            self.session.work_done(work, result, now)
+        except ProtocolError as error:
+            self.fail(error)
+        self._settle()
 
     # --- what the owner wants to know -------------------------------------------------------------
 

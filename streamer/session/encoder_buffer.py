@@ -1,11 +1,12 @@
 """How a stream's samples become the frames that a text is tagged with.
 
 Two ways, after what the model can do. A streaming model encodes each sample once, in chunks, as
-they come (:class:`ChunkHearing`). A full-context model sees an utterance as a whole, so it encodes
+they come (:class:`ChunkBuffer`). A full-context model sees an utterance as a whole, so it encodes
 the samples that an answer is about when the answer is due, and again when there are more of them
-(:class:`UtteranceHearing`): at a final, and before that only so often.
+(:class:`UtteranceBuffer`): at a final, and before that only so often.
 
-Positions are frames, numbered from the start of the stream. No I/O, no threads, no clock.
+Positions are frames, numbered from the start of the stream. No I/O, no threads, no clock. Asking
+for a window changes nothing; only :meth:`EncoderBuffer.take` gives something out.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from cnerta.models.runtime.buffers import joined
 from cnerta.models.runtime.geometry import FrameGeometry
 from cnerta.models.runtime.inference import AcousticState
 from cnerta.streamer.session.frame_store import FrameStore
-from cnerta.streamer.session.work import EncodeWork
+from cnerta.streamer.session.work import EncodedAudio, EncodeWork
 
 __all__ = [
-    "ChunkHearing",
-    "Hearing",
+    "ChunkBuffer",
+    "EncoderBuffer",
     "Sought",
-    "UtteranceHearing",
+    "UtteranceBuffer",
     "Window",
-    "new_hearing",
+    "new_encoder_buffer",
 ]
 
 Floats = npt.NDArray[np.float32]
@@ -76,7 +77,7 @@ class Window:
         return self.first + len(self.frames)
 
 
-class Hearing(Protocol):
+class EncoderBuffer(Protocol):
     """What a session needs of either way."""
 
     @property
@@ -96,7 +97,7 @@ class Hearing(Protocol):
 
     @property
     def is_busy(self) -> bool:
-        """Whether something is away or has to be encoded."""
+        """Whether something is away, or has to be encoded although no answer is due."""
         ...
 
     def add(self, samples: Floats) -> None:
@@ -115,11 +116,20 @@ class Hearing(Protocol):
         """
         ...
 
-    def take(self) -> EncodeWork | None:
-        """The next samples to encode, unless there are none or the last are not back yet."""
+    @property
+    def waits_for_answers(self) -> bool:
+        """Whether :meth:`take` gives nothing out but for an answer that is due."""
         ...
 
-    def give(self, frames: Floats, state: AcousticState | None) -> None:
+    def take(self, due: Sought | None) -> EncodeWork | None:
+        """The next samples to encode, unless there are none or the last are not back yet.
+
+        Args:
+            due: What an answer that is due is to be made from, where :meth:`window` has none.
+        """
+        ...
+
+    def give(self, encoded: EncodedAudio) -> None:
         """Take back what :meth:`take` gave out."""
         ...
 
@@ -136,12 +146,12 @@ class Hearing(Protocol):
         ...
 
 
-def new_hearing(geometry: FrameGeometry) -> Hearing:
+def new_encoder_buffer(geometry: FrameGeometry) -> EncoderBuffer:
     """The way that goes with a model."""
-    return ChunkHearing(geometry) if geometry.streaming else UtteranceHearing(geometry)
+    return ChunkBuffer(geometry) if geometry.streaming else UtteranceBuffer(geometry)
 
 
-class ChunkHearing:
+class ChunkBuffer:
     """Encodes in chunks of the usual size, or shorter where an answer waits."""
 
     def __init__(self, geometry: FrameGeometry) -> None:
@@ -157,35 +167,35 @@ class ChunkHearing:
 
     @property
     def first(self) -> int:
-        """See :class:`Hearing`."""
+        """See :class:`EncoderBuffer`."""
         return self._frames.first
 
     @property
     def end(self) -> int:
-        """See :class:`Hearing`: what has been encoded."""
+        """See :class:`EncoderBuffer`: what has been encoded."""
         return self._frames.end
 
     @property
     def waiting_samples(self) -> int:
-        """See :class:`Hearing`."""
+        """See :class:`EncoderBuffer`."""
         return self._backlog_samples
 
     @property
     def is_busy(self) -> bool:
-        """See :class:`Hearing`."""
+        """See :class:`EncoderBuffer`."""
         return self._away > 0 or self._committed > self._frames.end
 
     def add(self, samples: Floats) -> None:
-        """See :class:`Hearing`."""
+        """See :class:`EncoderBuffer`."""
         self._backlog.append(samples)
         self._backlog_samples += len(samples)
 
     def commit(self, end: int) -> None:
-        """See :class:`Hearing`: as a short chunk if need be."""
+        """See :class:`EncoderBuffer`: as a short chunk if need be."""
         self._committed = max(self._committed, end)
 
     def skip(self) -> int:
-        """See :class:`Hearing`: better a gap than an endless delay."""
+        """See :class:`EncoderBuffer`: better a gap than an endless delay."""
         if self._away:
             return 0
         count = self._backlog_samples // (2 * self._geometry.hop_samples)
@@ -195,8 +205,13 @@ class ChunkHearing:
         self._state = AcousticState.initial(self._geometry)
         return count
 
-    def take(self) -> EncodeWork | None:
-        """See :class:`Hearing`."""
+    @property
+    def waits_for_answers(self) -> bool:
+        """See :class:`EncoderBuffer`."""
+        return False
+
+    def take(self, due: Sought | None) -> EncodeWork | None:
+        """See :class:`EncoderBuffer`."""
         if self._away:
             return None
         count = self._geometry.chunk_frames
@@ -209,26 +224,26 @@ class ChunkHearing:
         self._away_levels = sound_levels(samples)
         return EncodeWork(samples, self._state)
 
-    def give(self, frames: Floats, state: AcousticState | None) -> None:
-        """See :class:`Hearing`."""
-        assert len(frames) == self._away, "expected a frame for each hop"
-        assert state is not None, "a chunk leaves a state"
+    def give(self, encoded: EncodedAudio) -> None:
+        """See :class:`EncoderBuffer`."""
+        assert len(encoded.frames) == self._away, "expected a frame for each hop"
+        assert encoded.state is not None, "a chunk leaves a state"
         self._away = 0
-        self._state = state
-        self._frames.append(frames)
+        self._state = encoded.state
+        self._frames.append(encoded.frames)
         self._levels.append(self._away_levels)
 
     def drop_before(self, number: int) -> None:
-        """See :class:`Hearing`."""
+        """See :class:`EncoderBuffer`."""
         self._frames.drop_before(number)
         self._levels.drop_before(number)
 
     def levels(self, start: int, end: int) -> Floats:
-        """See :class:`Hearing`."""
+        """See :class:`EncoderBuffer`."""
         return self._levels.window(start, end)
 
     def window(self, sought: Sought) -> Window | None:
-        """See :class:`Hearing`."""
+        """See :class:`EncoderBuffer`."""
         first = max(sought.first, self._frames.first)
         return Window(first, self._frames.window(first, sought.end))
 
@@ -247,7 +262,7 @@ class ChunkHearing:
         return joined(taken)
 
 
-class UtteranceHearing:
+class UtteranceBuffer:
     """Encodes the audio of an answer as a whole.
 
     A final waits until exactly its audio is encoded. Interims have it encoded at most once in
@@ -264,33 +279,32 @@ class UtteranceHearing:
         self._rest = np.zeros(0, np.float32)  # samples of a frame that is not whole yet
         self._samples = FrameStore(geometry.hop_samples)
         self._levels = FrameStore(LEVELS_PER_FRAME)
-        self._wanted: Sought | None = None
         self._away: Sought | None = None
         self._last: tuple[Sought, Window] | None = None
         self._interim_at = -self._every  # where the stream was when it last encoded for one
 
     @property
     def first(self) -> int:
-        """See :class:`Hearing`."""
+        """See :class:`EncoderBuffer`."""
         return self._samples.first
 
     @property
     def end(self) -> int:
-        """See :class:`Hearing`: what has been received."""
+        """See :class:`EncoderBuffer`: what has been received."""
         return self._samples.end
 
     @property
     def waiting_samples(self) -> int:
-        """See :class:`Hearing`: none, only answers wait."""
+        """See :class:`EncoderBuffer`: none, only answers wait."""
         return 0
 
     @property
     def is_busy(self) -> bool:
-        """See :class:`Hearing`."""
-        return self._away is not None or self._wanted is not None
+        """See :class:`EncoderBuffer`."""
+        return self._away is not None
 
     def add(self, samples: Floats) -> None:
-        """See :class:`Hearing`."""
+        """See :class:`EncoderBuffer`."""
         joined = np.concatenate([self._rest, samples])
         whole = len(joined) - len(joined) % self._hop
         self._rest = joined[whole:].copy()
@@ -299,58 +313,72 @@ class UtteranceHearing:
             self._levels.append(sound_levels(joined[:whole]))
 
     def commit(self, end: int) -> None:
-        """See :class:`Hearing`: nothing to do before the answer asks for its window."""
+        """See :class:`EncoderBuffer`: nothing to do before the answer asks for its window."""
 
     def skip(self) -> int:
-        """See :class:`Hearing`: nothing waits."""
+        """See :class:`EncoderBuffer`: nothing waits."""
         return 0
 
-    def take(self) -> EncodeWork | None:
-        """See :class:`Hearing`."""
-        if self._away is not None or self._wanted is None:
+    @property
+    def waits_for_answers(self) -> bool:
+        """See :class:`EncoderBuffer`."""
+        return True
+
+    def take(self, due: Sought | None) -> EncodeWork | None:
+        """See :class:`EncoderBuffer`."""
+        if self._away is not None or due is None:
             return None
-        wanted, self._wanted = self._wanted, None
         # What was forgotten in the meantime is asked for no more.
-        first = max(wanted.first, self._samples.first)
-        samples = self._samples.window(first, wanted.end)
+        first = max(due.first, self._samples.first)
+        samples = self._samples.window(first, due.end)
         if not len(samples):
             return None
-        self._away = replace(wanted, first=first)
+        self._away = replace(due, first=first)
+        if not due.is_final:
+            self._interim_at = self.end
         return EncodeWork(samples.reshape(-1), None)
 
-    def give(self, frames: Floats, state: AcousticState | None) -> None:
-        """See :class:`Hearing`."""
+    def give(self, encoded: EncodedAudio) -> None:
+        """See :class:`EncoderBuffer`."""
         assert self._away is not None, "expected work to be outstanding"
-        self._last = self._away, Window(self._away.first, frames)
+        self._last = self._away, Window(self._away.first, encoded.frames)
         self._away = None
 
     def drop_before(self, number: int) -> None:
-        """See :class:`Hearing`."""
+        """See :class:`EncoderBuffer`."""
         self._samples.drop_before(number)
         self._levels.drop_before(number)
 
     def levels(self, start: int, end: int) -> Floats:
-        """See :class:`Hearing`."""
+        """See :class:`EncoderBuffer`."""
         return self._levels.window(start, end)
 
     def window(self, sought: Sought) -> Window | None:
-        """See :class:`Hearing`."""
+        """See :class:`EncoderBuffer`."""
         last = self._last
-        if last is not None and (last[1].first, last[1].end) == (sought.first, sought.end):
-            return last[1]
+        if last is not None and _covers(*last, sought):
+            skipped = sought.first - last[1].first
+            return Window(sought.first, last[1].frames[skipped:])
         if sought.is_final:
-            away = self._away
-            if away is None or (away.first, away.end) != (sought.first, sought.end):
-                self._wanted = sought
             return None
-        coming = [w.utterance for w in (self._away, self._wanted) if w is not None]
-        if sought.utterance in coming:
+        if self._away is not None and self._away.utterance == sought.utterance:
             return None
-        if not coming and self.end - self._interim_at >= self._every:
-            self._wanted, self._interim_at = sought, self.end
+        if self._away is None and self.end - self._interim_at >= self._every:
             return None
         # What was encoded last will not do if its beginning is another utterance's by now.
         is_own = last is not None and last[0].utterance == sought.utterance
         if last is None or not is_own or last[1].first < sought.oldest:
             return Window(sought.first, self._none)
         return last[1]
+
+
+def _covers(encoded_for: Sought, window: Window, sought: Sought) -> bool:
+    """Whether a window is what is sought.
+
+    The beginning of what a final is about may be forgotten while it is encoded; then the rest of
+    the window is what is left of it.
+    """
+    if window.end != sought.end:
+        return False
+    is_same_final = sought.is_final and encoded_for.utterance == sought.utterance
+    return window.first == sought.first or (is_same_final and window.first < sought.first)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Final, Literal
+from typing import Final
 
 from msgspec import UNSET, UnsetType, structs
 
@@ -18,116 +17,28 @@ from cnerta.models.runtime.decoding import ScoredSpan
 from cnerta.models.runtime.labels import Span, outermost, parents
 from cnerta.models.runtime.readings import CharacterReading
 from cnerta.models.text.normalisation import NormalisedText
-from cnerta.streamer.session.glossary import GlossaryMatch
+from cnerta.streamer.session.answers import Answer, CharacterTimes, spread_times
+from cnerta.streamer.session.options import AnswerOptions
+from cnerta.streamer.session.revision import PendingRevision
 from cnerta.streamer.session.span_matching import TextChange, compare_texts, match_spans
-from cnerta.streamer.session.stabiliser import Evidence, StabiliserOptions, is_stable
+from cnerta.streamer.session.stabiliser import Evidence, is_stable
 from cnerta.streamer.wire import parts
 from cnerta.streamer.wire.messages import (
     EntityRetract,
     EntityUpsert,
     RetractReason,
-    Transcript,
     UtteranceFinal,
 )
-from cnerta.streamer.wire.parts import Entity, EntityStatus, TimeSource
+from cnerta.streamer.wire.parts import Entity, EntityStatus
 
-__all__ = ["Answer", "AnswerOptions", "EntityTracker", "Hears", "Revision", "spread_times"]
+__all__ = ["EntityTracker"]
 
-Hears = Literal["expected", "unclaimed", "nothing"]
-"""Which audio a revision is answered from: what its times say (all unclaimed audio if it has none),
-all audio since the last final utterance whatever its times say, or none."""
-CharacterTimes = tuple[tuple[int, int], ...]
 Event = EntityUpsert | EntityRetract | UtteranceFinal
 
 _UNSEQUENCED: Final = 0
 # Smaller changes of a tentative entity are not worth a message; the final one is exact.
 _CONFIDENCE_STEP: Final = 0.05
 _TIME_STEP_MS: Final = 80
-
-
-@dataclass(frozen=True, slots=True)
-class Revision:
-    """A transcript on its way through the engine.
-
-    Attributes:
-        message: As it came.
-        text: Its text.
-        arrived: When, in seconds.
-        received_ms: Audio that had been received by then.
-        audio_end_ms: As much of it as is wanted for the answer.
-        hears: Which audio.
-    """
-
-    message: Transcript
-    text: NormalisedText
-    arrived: float
-    received_ms: float
-    audio_end_ms: float
-    hears: Hears = "expected"
-
-    def behind_live_ms(self, heard_ms: float | None, now: float) -> int:
-        """Age of the newest text and audio that an answer given now has heard.
-
-        The time since the transcript came, and the audio that had come before it but was not
-        encoded yet.
-
-        Args:
-            heard_ms: End of the audio that the answer has heard, None if it has heard none.
-            now: In seconds.
-        """
-        unheard_ms = 0.0 if heard_ms is None else max(0.0, self.audio_end_ms - heard_ms)
-        return max(0, round(1000 * (now - self.arrived) + unheard_ms))
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the tagger said of a revision, in normalised characters, on the stream's clock.
-
-    Attributes:
-        found: All entities in priority order.
-        times: [start_ms, end_ms] of each normalised character, or none.
-        time_source: Where the times are from.
-        heard_ms: End of the audio that was heard; None if none was.
-        readings: How characters with several pronunciations were read; None: not asked.
-        names: Names of the client's glossary that the text has, or sounds like.
-    """
-
-    found: tuple[ScoredSpan, ...]
-    times: CharacterTimes
-    time_source: TimeSource
-    heard_ms: float | None
-    readings: tuple[CharacterReading, ...] | None = None
-    names: tuple[GlossaryMatch, ...] = ()
-
-    def name_of(self, span: ScoredSpan) -> GlossaryMatch | None:
-        """The name of the glossary that an entity is, if it is one."""
-        return next(
-            (
-                match
-                for match in self.names
-                if (match.start, match.end, match.name.label) == (span.start, span.end, span.label)
-            ),
-            None,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerOptions:
-    """What the client wants to be told.
-
-    Attributes:
-        labels: Entity types to send; None: all.
-        nested: Whether inner entities are sent (rule 5).
-        interim: Whether entities of unfinished text are sent.
-        stabiliser: When an entity is stable.
-        readings: Whether a final tells how characters were pronounced.
-    """
-
-    labels: frozenset[str] | None
-    nested: bool
-    interim: bool
-    stabiliser: StabiliserOptions
-    readings: bool = False
 
 
 @dataclass(slots=True)
@@ -161,26 +72,26 @@ class EntityTracker:
             utterance: The client's id of it.
             new_id: Gives an entity id that was never used before.
         """
-        self.answered: Revision | None = None
+        self.answered: PendingRevision | None = None
         self._utterance = utterance
         self._new_id = new_id
         self._tracked: tuple[_Tracked, ...] = ()
-        self._heard_ms: float | None = None
+        self._encoded_ms: float | None = None
 
     def __len__(self) -> int:
         return len(self._tracked)
 
     def apply(
-        self, revision: Revision, answer: Answer, options: AnswerOptions, now: float
+        self, revision: PendingRevision, answer: Answer, options: AnswerOptions, now: float
     ) -> list[Event]:
         """Take an answer; the events say what it changes, a final's last of all."""
         kept = _filter(answer.found, options)
         spans = [Span(s.start, s.end, s.label) for s in kept]
         old_spans = [t.span for t in self._tracked]
-        old_text = self.answered.text.text if self.answered else ""
-        change = compare_texts(old_text, revision.text.text)
+        old_text = self.answered.normalised.text if self.answered else ""
+        change = compare_texts(old_text, revision.normalised.text)
         pairs = match_spans(old_spans, spans, change)
-        self.answered, self._heard_ms = revision, answer.heard_ms
+        self.answered, self._encoded_ms = revision, answer.encoded_ms
 
         gone = sorted(set(range(len(old_spans))) - set(pairs.values()))
         events: list[Event] = [
@@ -260,7 +171,7 @@ class EntityTracker:
         assert self.answered is not None
         evidence = Evidence(
             agreements=tracked.agreements,
-            edge_distance=len(self.answered.text.text) - tracked.span.end,
+            edge_distance=len(self.answered.normalised.text) - tracked.span.end,
             confidence=tracked.entity.confidence,
             age_ms=1000 * (now - tracked.since),
         )
@@ -273,7 +184,7 @@ class EntityTracker:
             utterance=self._utterance,
             revision=self.answered.message.revision,
             entity=tracked.entity,
-            behind_live_ms=self.answered.behind_live_ms(self._heard_ms, now),
+            behind_live_ms=self.answered.behind_live_ms(self._encoded_ms, now),
         )
 
     def _retraction(self, tracked: _Tracked, reason: RetractReason, now: float) -> EntityRetract:
@@ -284,30 +195,22 @@ class EntityTracker:
             revision=self.answered.message.revision,
             id=tracked.entity.id,
             reason=reason,
-            behind_live_ms=self.answered.behind_live_ms(self._heard_ms, now),
+            behind_live_ms=self.answered.behind_live_ms(self._encoded_ms, now),
         )
 
-    def _final(self, revision: Revision, answer: Answer, now: float) -> UtteranceFinal:
+    def _final(self, revision: PendingRevision, answer: Answer, now: float) -> UtteranceFinal:
         return UtteranceFinal(
             seq=_UNSEQUENCED,
             utterance=self._utterance,
             revision=revision.message.revision,
             text=revision.message.text,
             entities=[t.entity for t in self._tracked],
-            characters=_original_times(revision.text, answer.times),
+            characters=_original_times(revision.normalised, answer.times),
             time_source=answer.time_source,
-            audio_used=answer.heard_ms is not None,
-            behind_live_ms=revision.behind_live_ms(answer.heard_ms, now),
-            readings=_readings(revision.text, answer.readings),
+            audio_used=answer.encoded_ms is not None,
+            behind_live_ms=revision.behind_live_ms(answer.encoded_ms, now),
+            readings=_readings(revision.normalised, answer.readings),
         )
-
-
-def spread_times(start_ms: int | None, end_ms: int | None, length: int) -> CharacterTimes:
-    """Characters spread evenly over a transcript's own times, if it has both."""
-    if start_ms is None or end_ms is None or not length:
-        return ()
-    edges = [start_ms + round(i * (end_ms - start_ms) / length) for i in range(length + 1)]
-    return tuple(pairwise(edges))
 
 
 def _filter(found: Sequence[ScoredSpan], options: AnswerOptions) -> list[ScoredSpan]:
@@ -322,10 +225,10 @@ def _filter(found: Sequence[ScoredSpan], options: AnswerOptions) -> list[ScoredS
 
 
 def _entity(
-    revision: Revision, answer: Answer, span: ScoredSpan, entity_id: str, parent: str | None
+    revision: PendingRevision, answer: Answer, span: ScoredSpan, entity_id: str, parent: str | None
 ) -> Entity:
     """An entity as the client sees it, in the client's own offsets."""
-    text = revision.text
+    text = revision.normalised
     start, end = text.original_range(span.start, span.end)
     name = answer.name_of(span)
     return Entity(
@@ -343,7 +246,7 @@ def _entity(
         end_ms=answer.times[span.end - 1][1] if answer.times else None,
         time_source=answer.time_source,
         confidence=round(min(1.0, max(0.0, float(span.confidence))), 4),
-        audio_used=answer.heard_ms is not None,
+        audio_used=answer.encoded_ms is not None,
         glossary=UNSET if name is None else True,
         suggested_text=UNSET if name is None or name.kind == "characters" else name.name.text,
     )

@@ -11,13 +11,20 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Literal
+from itertools import pairwise, product
+from typing import Final, Literal, Self
+
+import ahocorasick
 
 from cnerta.models.runtime.decoding import SpanHint
 from cnerta.models.runtime.vocabulary import Vocabulary
 from cnerta.models.text.normalisation import normalise
+from cnerta.streamer.session.pronunciation_classes import Pronunciation, pronunciation_classes
+from cnerta.streamer.wire.errors import ErrorName, ProtocolError
+from cnerta.streamer.wire.parts import GlossaryEntry
 
 __all__ = ["Glossary", "GlossaryMatch", "GlossaryName", "MatchKind", "Strengths", "read_pinyin"]
 
@@ -25,7 +32,10 @@ MatchKind = Literal["characters", "tones", "syllables"]
 """How a name was found: written so, or pronounced so with or without regard to the tones."""
 
 _KINDS: Final[tuple[MatchKind, ...]] = ("characters", "tones", "syllables")
-_SYLLABLE: Final = re.compile(r"[a-z]+[1-5]")
+_COMPARISONS_A_CHARACTER: Final = 8
+_LEAST_COMPARISONS: Final = 2_000
+"""More candidates than this and so many a character are not looked at: ordinary names have less
+than one a character, but a client may send 500 that fit everywhere."""
 _MARKS: Final = {"\u0304": "1", "\u0301": "2", "\u030c": "3", "\u0300": "4"}
 
 
@@ -48,6 +58,29 @@ class GlossaryName:
     def characters(self) -> str:
         """The name as it is in a normalised text."""
         return normalise(self.text).text
+
+    @classmethod
+    def of(cls, entry: GlossaryEntry) -> Self:
+        """What a client's entry means.
+
+        Raises:
+            ProtocolError: There is nothing to pronounce in it, or its pronunciation is not one of
+                its characters.
+        """
+        said = entry.pronunciation
+        name = cls(entry.text, entry.label, None if said is None else read_pinyin(said))
+        if not name.characters:
+            raise ProtocolError(
+                ErrorName.INVALID_GLOSSARY,
+                f"expected a name with something to pronounce, got {entry.text!r}",
+            )
+        if said is not None and len(name.syllables or ()) != len(name.characters):
+            raise ProtocolError(
+                ErrorName.INVALID_GLOSSARY,
+                f"expected {len(name.characters)} syllables of pinyin for {entry.text!r}, such "
+                f"as 'jiang1 da4 qiao2', got {said[:60]!r}",
+            )
+        return name
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,56 +118,86 @@ class GlossaryMatch:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sound:
-    """How something may be pronounced: tonal syllables, and the same without tones."""
+class _Pattern:
+    """A name in the form that is compared.
 
-    tonal: frozenset[str]
-    plain: frozenset[str]
+    Attributes:
+        name: The name.
+        characters: As they are in a normalised text.
+        pronunciations: Of each character.
+    """
+
+    name: GlossaryName
+    characters: str
+    pronunciations: tuple[Pronunciation, ...]
 
 
 class Glossary:
-    """Names, ready to be looked for."""
+    """Names, ready to be looked for.
+
+    An Aho-Corasick automaton finds places where two neighbouring characters of a name, its *seed*,
+    are or sound so; only there the whole name is compared. Of each name the pair is taken that the
+    fewest others share, so many names that begin alike cost no more than one. What a text costs is
+    in proportion to its length, whatever the names are.
+
+    Attributes:
+        names: All of them.
+    """
 
     def __init__(
         self,
-        names: Sequence[GlossaryName],
+        names: Iterable[GlossaryName],
         vocabulary: Vocabulary,
         strengths: Strengths = Strengths(),
     ) -> None:
         self.names = tuple(names)
-        self._vocabulary = vocabulary
+        self._classes = pronunciation_classes(vocabulary)
         self._strengths = strengths
-        self._sounds: dict[str, _Sound] = {}
-        # By what a name's first character may be: itself, or anything that sounds like it.
-        self._by_first: dict[str, list[tuple[GlossaryName, str, tuple[_Sound, ...]]]] = {}
-        for name in names:
-            characters = name.characters
-            if name.syllables is None:
-                sounds = tuple(map(self._sound, characters))
-            else:
-                sounds = tuple(_sound_of({s}) for s in name.syllables)
-            for key in {characters[0], *sounds[0].plain}:
-                self._by_first.setdefault(key, []).append((name, characters, sounds))
+        patterns = [self._pattern(name) for name in self.names]
+        shared = Counter(pair for p in patterns for pair in pairwise(p.characters))
+        seeds: dict[str, list[tuple[_Pattern, int]]] = {}
+        for pattern in patterns:
+            at = _rarest_pair(pattern.characters, shared)
+            alike = [
+                sorted(self._classes.classes_like(c, p))
+                for c, p in zip(
+                    pattern.characters[at : at + 2],
+                    pattern.pronunciations[at : at + 2],
+                    strict=True,
+                )
+            ]
+            for seed in map("".join, product(*alike)):
+                seeds.setdefault(seed, []).append((pattern, at))
+        self._automaton = ahocorasick.Automaton()
+        for seed, found in seeds.items():
+            self._automaton.add_word(seed, (len(seed), tuple(found)))
+        self._automaton.make_automaton()
 
     def find(self, text: str) -> tuple[GlossaryMatch, ...]:
         """Every name in a normalised text, in the order of the text.
 
         What is found in one place under one label is given once, as the name that fits best.
         """
-        if not self._by_first:
+        if not self.names or not text:
             return ()
         best: dict[tuple[int, int, str], GlossaryMatch] = {}
-        for start, character in enumerate(text):
-            for key in {character, *self._sound(character).plain}:
-                for name, characters, sounds in self._by_first.get(key, ()):
-                    kind = self._compare(text[start : start + len(characters)], characters, sounds)
-                    if kind is None:
-                        continue
-                    end = start + len(characters)
-                    place = (start, end, name.label)
-                    known = best.get(place)
-                    if known is None or _KINDS.index(kind) < _KINDS.index(known.kind):
-                        best[place] = GlossaryMatch(start, end, name, kind)
+        comparisons = _LEAST_COMPARISONS + _COMPARISONS_A_CHARACTER * len(text)
+        for last, (length, patterns) in self._automaton.iter(self._classes.classes_of(text)):
+            for pattern, at in patterns:
+                start = last + 1 - length - at
+                end = start + len(pattern.characters)
+                if start < 0 or end > len(text):
+                    continue
+                comparisons -= 1
+                if comparisons < 0:
+                    return tuple(best[place] for place in sorted(best))
+                kind = self._compare(text[start:end], pattern)
+                if kind is None:
+                    continue
+                place = (start, end, pattern.name.label)
+                known = best.get(place)
+                if known is None or _KINDS.index(kind) < _KINDS.index(known.kind):
+                    best[place] = GlossaryMatch(start, end, pattern.name, kind)
         return tuple(best[place] for place in sorted(best))
 
     def hint(self, match: GlossaryMatch) -> SpanHint:
@@ -142,16 +205,24 @@ class Glossary:
         strength: float = getattr(self._strengths, match.kind)
         return SpanHint(match.start, match.end, match.name.label, strength)
 
-    def _compare(self, piece: str, characters: str, sounds: tuple[_Sound, ...]) -> MatchKind | None:
-        if piece == characters:
+    def _pattern(self, name: GlossaryName) -> _Pattern:
+        characters = name.characters
+        if name.syllables is None:
+            sounds = tuple(map(self._classes.pronunciation, characters))
+        else:
+            sounds = tuple(Pronunciation.of(frozenset({s})) for s in name.syllables)
+        return _Pattern(name, characters, sounds)
+
+    def _compare(self, piece: str, pattern: _Pattern) -> MatchKind | None:
+        if piece == pattern.characters:
             return "characters"
-        if len(piece) != len(characters):
-            return None
         kind: MatchKind = "tones"
-        for found, expected, sound in zip(piece, characters, sounds, strict=True):
+        for found, expected, sound in zip(
+            piece, pattern.characters, pattern.pronunciations, strict=True
+        ):
             if found == expected:
                 continue
-            heard = self._sound(found)
+            heard = self._classes.pronunciation(found)
             if heard.tonal & sound.tonal:
                 continue
             if not heard.plain & sound.plain:
@@ -159,15 +230,14 @@ class Glossary:
             kind = "syllables"
         return kind
 
-    def _sound(self, character: str) -> _Sound:
-        known = self._sounds.get(character)
-        if known is None:
-            vocabulary = self._vocabulary
-            units = vocabulary.units_of(int(vocabulary.encode(character)[0]))
-            names = {vocabulary.units[u] for u in units}
-            known = _sound_of({n for n in names if _SYLLABLE.fullmatch(n)})
-            self._sounds[character] = known
-        return known
+
+def _rarest_pair(characters: str, shared: Counter[tuple[str, str]]) -> int:
+    """Where the two neighbouring characters are that the fewest names share; the last of several.
+
+    Names that are alike but for one character differ at their ends more often.
+    """
+    pairs = list(pairwise(characters))
+    return min(range(len(pairs)), key=lambda i: (shared[pairs[i]], -i), default=0)
 
 
 def read_pinyin(text: str) -> tuple[str, ...] | None:
@@ -189,9 +259,3 @@ def read_pinyin(text: str) -> tuple[str, ...] | None:
             return None
         syllables.append(spelt[1] + (spelt[2] or "".join(tones) or "0"))
     return tuple(syllables) or None
-
-
-def _sound_of(syllables: set[str]) -> _Sound:
-    # A syllable without a tone fits any; it is then known by its letters alone.
-    tonal = {t for s in syllables for t in ([s[:-1] + d for d in "12345"] if s[-1] == "0" else [s])}
-    return _Sound(frozenset(tonal), frozenset(s[:-1] for s in syllables))

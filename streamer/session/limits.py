@@ -23,6 +23,8 @@ class SessionLimits:
         open_utterances: Utterances without a final transcript.
         pending_finals: Final transcripts that wait for their answer.
         remembered_finals: Ids of answered utterances, to know a repeated one.
+        characters_per_s: Text that is tagged for one session in the long run; None: any.
+        character_burst: Text that may be tagged at once before that holds.
     """
 
     retained_ms: int = 60_000
@@ -33,6 +35,8 @@ class SessionLimits:
     open_utterances: int = 64
     pending_finals: int = 256
     remembered_finals: int = 4_096
+    characters_per_s: float | None = 1_500.0
+    character_burst: int = 8_192
 
 
 @dataclass(frozen=True, slots=True)

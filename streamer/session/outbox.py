@@ -2,9 +2,9 @@
 
 A client that reads slowly must not cost the server more and more memory, so what waits here is
 merged: of one entity only the newest state waits, of an acknowledgement or a warning only the
-newest; and at the bound the oldest entity changes go first. Because events get their ``seq`` when
-they leave, none of this makes a gap. Finals are never merged or dropped; a reader too slow even
-for those is over the bound.
+newest; and at the bound the oldest entity changes go first. An inner entity never leaves before the
+one around it. Because events get their ``seq`` when they leave, none of this makes a gap. Finals
+are never merged or dropped; a reader too slow even for those is over the bound.
 """
 
 from __future__ import annotations
@@ -76,9 +76,10 @@ class Outbox:
 
     def pop(self) -> ServerMessage | None:
         """The next message to send, if any."""
-        if not self._waiting:
+        key = self._next_key()
+        if key is None:
             return None
-        _, message = self._waiting.popitem(last=False)
+        message = self._waiting.pop(key)
         self._bytes -= _weight(message)
         if isinstance(message, EntityUpsert):
             self._known.add(message.entity.id)
@@ -90,6 +91,29 @@ class Outbox:
             return message
         self.seq += 1
         return msgspec.structs.replace(message, seq=self.seq)
+
+    def _next_key(self) -> Hashable | None:
+        """What leaves next: the oldest message, but an entity after the one it is in."""
+        while self._waiting:
+            key = next(iter(self._waiting))
+            message = self._waiting[key]
+            while (parent := self._unknown_parent(message)) is not None:
+                key = ("entity", parent)
+                if not isinstance(self._waiting.get(key), EntityUpsert):
+                    break  # The parent's change was dropped; the final will tell of both.
+                message = self._waiting[key]
+            else:
+                return key
+            self._remove(self._key(message))
+            self.dropped_changes += 1
+        return None
+
+    def _unknown_parent(self, message: ServerMessage) -> str | None:
+        """Id of the entity around one, if the client has not heard of it."""
+        if not isinstance(message, EntityUpsert):
+            return None
+        parent = message.entity.parent
+        return None if parent in self._known else parent
 
     def _key(self, message: ServerMessage) -> Hashable:
         if isinstance(message, EntityUpsert):

@@ -27,6 +27,7 @@ from cnerta.streamer.serving.engine import Engine
 from cnerta.streamer.session.limits import SessionLimits
 from cnerta.streamer.session.outbox import Outbox
 from cnerta.streamer.session.session import Session
+from cnerta.streamer.session.work import Lane, TagWork
 from cnerta.streamer.wire.messages import SessionStart, Transcript, UtteranceFinal, WarningMessage
 
 RATE = 16_000
@@ -69,6 +70,9 @@ class Outcome:
     calls: int
 
 
+LANES: tuple[Lane, ...] = ("audio", "text")
+
+
 def join(manifest: Path, count: int) -> tuple[np.ndarray, list[Clip]]:
     """Join every so-many-th clip of a manifest, so that all speakers are heard."""
     rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
@@ -103,16 +107,12 @@ def run(
     def work(now: float) -> None:
         nonlocal calls
         while True:
-            encode, tag = session.take_encode(), session.take_tag(now)
-            if encode is None and tag is None:
+            given = [w for lane in LANES if (w := session.next_work(lane, now)) is not None]
+            if not given:
                 break
-            if encode is not None:
-                (encoded,) = engine.encode([encode])
-                session.encoded(encoded.frames, encoded.state)
-            if tag is not None:
-                calls += 1
-                (tagged,) = engine.tag([tag])
-                session.tagged(tagged.results, now)
+            for piece in given:
+                calls += isinstance(piece, TagWork)
+                session.work_done(piece, engine.run(piece), now)
         while (message := outbox.pop()) is not None:
             if isinstance(message, UtteranceFinal):
                 finals.append(message)

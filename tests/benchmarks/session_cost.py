@@ -26,6 +26,7 @@ from cnerta.streamer.serving.engine import Engine
 from cnerta.streamer.session.limits import SessionLimits
 from cnerta.streamer.session.outbox import Outbox
 from cnerta.streamer.session.session import Session
+from cnerta.streamer.session.work import Lane
 from cnerta.streamer.wire.messages import SessionStart, Transcript, UtteranceFinal
 from cnerta.streamer.wire.parts import AudioFormat
 
@@ -56,20 +57,19 @@ class Driver:
         self.run()
 
     def run(self) -> None:
-        while True:
-            encode, tag = self.session.take_encode(), self.session.take_tag(self.now)
-            if encode is None and tag is None:
-                break
-            if encode is not None:
-                (encoded,) = self.engine.encode([encode])
-                assert not isinstance(encoded, Exception)
-                self.session.encoded(encoded.frames, encoded.state)
-            if tag is not None:
-                (tagged,) = self.engine.tag([tag])
-                assert not isinstance(tagged, Exception)
-                self.session.tagged(tagged.results, self.now)
+        while any(self.run_lane(lane) for lane in LANES):
+            pass
         while (message := self.outbox.pop()) is not None:
             self.finals += isinstance(message, UtteranceFinal)
+
+    def run_lane(self, lane: Lane) -> bool:
+        work = self.session.next_work(lane, self.now)
+        if work is not None:
+            self.session.work_done(work, self.engine.run(work), self.now)
+        return work is not None
+
+
+LANES: tuple[Lane, ...] = ("audio", "text")
 
 
 def read_clips(manifest: Path | None) -> list[tuple[bytes, str]]:

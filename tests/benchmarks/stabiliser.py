@@ -41,7 +41,7 @@ import typer
 
 from cnerta.models.runtime.boundaries import character_times, sound_levels
 from cnerta.models.runtime.bundle import find_bundle
-from cnerta.models.runtime.inference import Model, Tagged
+from cnerta.models.runtime.inference import Model
 from cnerta.models.runtime.vocabulary import Vocabulary
 from cnerta.models.text.normalisation import normalise
 from cnerta.streamer.serving.engine import Engine
@@ -49,7 +49,14 @@ from cnerta.streamer.session.limits import SessionLimits
 from cnerta.streamer.session.outbox import Outbox
 from cnerta.streamer.session.session import Session
 from cnerta.streamer.session.stabiliser import StabiliserOptions
-from cnerta.streamer.session.work import EncodeWork, TagWork
+from cnerta.streamer.session.work import (
+    EncodedAudio,
+    EncodeWork,
+    Lane,
+    Result,
+    TaggedText,
+    Work,
+)
 from cnerta.streamer.wire.messages import (
     EntityRetract,
     EntityUpsert,
@@ -152,26 +159,27 @@ class Recorder:
     """
 
     engine: Engine | None
-    said: list[Sequence[Tagged]]
+    said: list[TaggedText]
     width: int
 
     def repeat(self) -> Recorder:
         return Recorder(None, list(self.said), self.width)
 
-    def encode(self, work: EncodeWork) -> tuple[Floats, Any]:
-        if self.engine is None:  # frames without content: nobody looks at them
-            return np.zeros((len(work.samples) // 640, self.width), np.float32), work.state
-        (encoded,) = self.engine.encode([work])
-        assert not isinstance(encoded, Exception)
-        return encoded.frames, encoded.state
-
-    def tag(self, work: TagWork) -> Sequence[Tagged]:
+    def run(self, work: Work) -> Result:
+        if self.engine is None and isinstance(work, EncodeWork):
+            # Frames without content: nobody looks at them.
+            frames = np.zeros((len(work.samples) // 640, self.width), np.float32)
+            return EncodedAudio(frames, work.state)
         if self.engine is None:
             return self.said.pop(0)
-        (tagged,) = self.engine.tag([work])
-        assert not isinstance(tagged, Exception)
-        self.said.append(tagged.results)
-        return tagged.results
+        result = self.engine.run(work)
+        assert not isinstance(result, Exception)
+        if isinstance(result, TaggedText):
+            self.said.append(result)
+        return result
+
+
+LANES: tuple[Lane, ...] = ("audio", "text")
 
 
 def replay(
@@ -196,13 +204,11 @@ def replay(
             session.add_transcript(message, now / 1000)
         session.tick(now / 1000)
         while True:
-            encode, tag = session.take_encode(), session.take_tag(now / 1000)
-            if encode is None and tag is None:
+            given = [w for lane in LANES if (w := session.next_work(lane, now / 1000)) is not None]
+            if not given:
                 break
-            if encode is not None:
-                session.encoded(*engine.encode(encode))
-            if tag is not None:
-                session.tagged(engine.tag(tag), now / 1000)
+            for work in given:
+                session.work_done(work, engine.run(work), now / 1000)
         while (event := outbox.pop()) is not None:
             if isinstance(event, EntityUpsert | EntityRetract | UtteranceFinal):
                 yield now, event

@@ -22,7 +22,7 @@ from cnerta.streamer.commands.demo import DEMO_FOLDER, Recording, load_recording
 from cnerta.streamer.serving.engine import Engine
 from cnerta.streamer.session.connection import ServedModel, ServerProtocol
 from cnerta.streamer.session.limits import ConnectionLimits
-from cnerta.streamer.session.work import TagWork
+from cnerta.streamer.session.work import Lane
 from cnerta.streamer.wire.codec import encode
 from cnerta.streamer.wire.messages import SessionFinish, SessionStart, SessionUpdate, Transcript
 from cnerta.streamer.wire.parts import AudioFormat, GlossaryEntry
@@ -100,28 +100,18 @@ class Driver:
 
     def work(self) -> None:
         """Do all there is to do, then read all messages."""
-        while self._encode() | self._tag():
+        while self._run("audio") | self._run("text"):
             pass
         while (message := self.protocol.next_message()) is not None:
             self.sent.append(encode(message).decode())
 
-    def _encode(self) -> bool:
-        work = self.protocol.take_encode()
+    def _run(self, lane: Lane) -> bool:
+        work = self.protocol.next_work(lane, self.now)
         if work is None:
             return False
-        (encoded,) = self.engine.encode([work])
-        assert not isinstance(encoded, Exception), encoded
-        self.protocol.encoded(encoded.frames, encoded.state)
-        return True
-
-    def _tag(self) -> bool:
-        work = self.protocol.take_tag(self.now)
-        if work is None:
-            return False
-        assert isinstance(work, TagWork)
-        (tagged,) = self.engine.tag([work])
-        assert not isinstance(tagged, Exception), tagged
-        self.protocol.tagged(tagged.results, self.now)
+        result = self.engine.run(work)
+        assert not isinstance(result, Exception), result
+        self.protocol.work_done(work, result, self.now)
         return True
 
     def say(

@@ -27,7 +27,7 @@ from cnerta.models.runtime.vocabulary import Vocabulary
 from cnerta.streamer.serving.engine import Engine
 from cnerta.streamer.session.connection import ServedModel, ServerProtocol
 from cnerta.streamer.session.limits import ConnectionLimits
-from cnerta.streamer.session.work import EncodeWork, TagWork
+from cnerta.streamer.session.work import Lane, Work
 from cnerta.streamer.wire.codec import encode
 from cnerta.streamer.wire.messages import (
     EntityRetract,
@@ -219,7 +219,7 @@ class Driver:
         self.engine = Engine(model)
         self.now = 1000.0
         self.seen: list[ServerMessage] = []
-        self._away: dict[str, EncodeWork | TagWork | None] = {}
+        self._away: dict[Lane, Work | None] = {}
         served = ServedModel(model.bundle, model.device)
         self.protocol = ServerProtocol(served, limits or ConnectionLimits(), "test", self.now)
         if start is not None:
@@ -249,28 +249,17 @@ class Driver:
             Transcript(utterance=utterance, revision=revision, final=final, text=text, **times)
         )
 
-    def take(self, lane: str) -> bool:
+    def take(self, lane: Lane) -> bool:
         """Have the engine's ``audio`` or ``text`` lane take work, unless some is away."""
         if self._away.get(lane) is None:
-            protocol = self.protocol
-            self._away[lane] = (
-                protocol.take_encode() if lane == "audio" else protocol.take_tag(self.now)
-            )
+            self._away[lane] = self.protocol.next_work(lane, self.now)
         return self._away[lane] is not None
 
-    def give(self, lane: str) -> None:
+    def give(self, lane: Lane) -> None:
         """Do what the lane has taken and bring it back."""
         work = self._away.pop(lane, None)
-        if isinstance(work, TagWork):
-            (result,) = self.engine.tag([work])
-            if isinstance(result, Exception):
-                self.protocol.work_failed()
-            else:
-                self.protocol.tagged(result.results, self.now)
-        elif work is not None:
-            (encoded,) = self.engine.encode([work])
-            assert not isinstance(encoded, Exception)
-            self.protocol.encoded(encoded.frames, encoded.state)
+        if work is not None:
+            self.protocol.work_done(work, self.engine.run(work), self.now)
 
     def step(self) -> bool:
         """Run one round of work."""
@@ -332,6 +321,7 @@ def kit() -> SimpleNamespace:
         speak=speak,
         silence=silence,
         level=level,
+        start=SessionStart,
         CHARACTER_MS=CHARACTER_MS,
         FRAME_MS=FRAME_MS,
     )

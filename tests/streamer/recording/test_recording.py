@@ -8,6 +8,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 from typer.testing import CliRunner
+from websockets.asyncio.client import connect
 
 from cnerta.models.runtime.bundle import default_bundle_path
 from cnerta.models.runtime.inference import Model
@@ -28,16 +31,17 @@ from cnerta.streamer.commands.recording import EXIT_DIFFERS, app
 from cnerta.streamer.commands.stream import app as stream_app
 from cnerta.streamer.errors import RecordingError
 from cnerta.streamer.recording import file as recording
-from cnerta.streamer.recording.file import RecordingOptions, RecordingReader
+from cnerta.streamer.recording.file import RecordingReader
 from cnerta.streamer.recording.inspection import inspect_recording, summarise
-from cnerta.streamer.recording.recorder import RecordedProtocol
+from cnerta.streamer.recording.recorder import RecordingFolder, record_one
 from cnerta.streamer.recording.replay import AskAgain, Recall, Replay
+from cnerta.streamer.recording.writer import RecordingOptions, RecordingWriter
 from cnerta.streamer.serving.engine import Engine
 from cnerta.streamer.serving.server import Server, ServerOptions
 from cnerta.streamer.session.connection import ServedModel
 from cnerta.streamer.session.limits import ConnectionLimits
 from cnerta.streamer.sources import TimedTranscript
-from cnerta.streamer.wire.codec import encode
+from cnerta.streamer.wire.codec import decode_server, encode
 from cnerta.streamer.wire.messages import (
     ServerMessage,
     SessionFinish,
@@ -61,7 +65,7 @@ def record(kit: SimpleNamespace, path: Path, limit_bytes: int = 2**30) -> Any:
     driver = kit.Driver(kit.FakeModel())
     served = ServedModel(driver.model.bundle, driver.model.device)
     options = RecordingOptions(path, limit_bytes)
-    driver.protocol = RecordedProtocol(served, ConnectionLimits(), "test", driver.now, options)
+    driver.protocol = record_one(served, ConnectionLimits(), "test", driver.now, options)
     return driver
 
 
@@ -84,6 +88,7 @@ def converse(kit: SimpleNamespace, driver: Any) -> None:
     driver.transcript("上海", 1, utterance="u2", final=True, start_ms=1000, end_ms=1700)
     driver.send(SessionFinish()).run()
     driver.protocol.disconnect()
+    driver.protocol.close_recording()
 
 
 def test_a_replay_gives_the_same_events(kit: SimpleNamespace, tmp_path: Path) -> None:
@@ -147,10 +152,11 @@ def test_any_session_can_be_replayed(
         driver.protocol.go_away("shutdown")
         driver.run()
     elif end == "fail":
-        driver.protocol.work_failed()
+        driver.protocol.fail_internally()
         driver.drain()
     if end != "nothing":
         driver.protocol.disconnect()
+    driver.protocol.close_recording()
     messages, played = replayed(path, kit.FakeModel())
     assert played.differences == []
     assert messages == driver.seen
@@ -202,7 +208,7 @@ def test_what_is_no_recording(tmp_path: Path) -> None:
         RecordingReader(tmp_path / "other.cns")
     header = recording.Header("", "", "", 0.0, ConnectionLimits(), "", "", "")
     with pytest.raises(RecordingError, match="to write a recording"):
-        recording.RecordingWriter(tmp_path / "no" / "a.cns", header, limit_bytes=100)
+        RecordingWriter(tmp_path / "no" / "a.cns", header, limit_bytes=100)
 
 
 def test_a_recording_is_bounded_and_the_session_is_not(
@@ -242,8 +248,8 @@ async def test_a_live_session_over_a_real_server_is_replayed_byte_for_byte(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = Model.load(default_bundle_path(), device="cpu")
-    with caplog.at_level(logging.WARNING):
-        async with Server(model, ServerOptions(record=tmp_path)) as server:
+    with caplog.at_level(logging.WARNING), RecordingFolder(tmp_path, 2**30) as folder:
+        async with Server(model, ServerOptions(), folder.open) as server:
             await server.start()
             seen = await send_over(server, realtime=True)
     assert "RECORDING" in caplog.text
@@ -266,15 +272,84 @@ async def test_sessions_that_share_batches_are_replayed_from_what_the_model_said
     tmp_path: Path,
 ) -> None:
     model = Model.load(default_bundle_path(), device="cpu")
-    async with Server(model, ServerOptions(record=tmp_path)) as server:
-        await server.start()
-        await asyncio.gather(*(send_over(server, realtime=False) for _ in range(3)))
+    with RecordingFolder(tmp_path, 2**30) as folder:
+        async with Server(model, ServerOptions(), folder.open) as server:
+            await server.start()
+            await asyncio.gather(*(send_over(server, realtime=False) for _ in range(3)))
     paths = list(tmp_path.glob("*.cns"))
     assert len(paths) == 3
     for path in paths:
         played = Replay(path, model.bundle, Recall(model.bundle))
         assert any(isinstance(step.message, UtteranceFinal) for step in played.run())
         assert played.differences == []
+
+
+async def test_connections_that_are_refused_or_never_start_leave_no_file(
+    kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str] = []
+    monkeypatch.setattr(
+        "cnerta.streamer.recording.recorder.bundle_sha256", lambda b: hashed.append(b.name) or ""
+    )
+    with RecordingFolder(tmp_path, 2**30) as folder:
+        options = ServerOptions(max_sessions=0)
+        async with Server(kit.FakeModel(), options, folder.open) as full:
+            await full.start()
+            async with connect(f"ws://127.0.0.1:{full.port}/v1/stream", proxy=None) as refused:
+                assert decode_server(await refused.recv()).name == "try_again_later"
+            assert list(tmp_path.iterdir()) == []
+            assert hashed == []
+        async with Server(kit.FakeModel(), ServerOptions(), folder.open) as server:
+            await server.start()
+            async with connect(f"ws://127.0.0.1:{server.port}/v1/stream", proxy=None) as silent:
+                await silent.send('{"type": "keepalive"}')
+                await silent.send('{"type": "session.finish"}')
+                assert decode_server(await silent.recv()).name == "not_started"
+    assert list(tmp_path.iterdir()) == []
+    assert hashed == ["fake"]
+
+
+def test_what_stood_at_its_place_lends_it_neither_owner_nor_mode_nor_target(
+    kit: SimpleNamespace, tmp_path: Path
+) -> None:
+    path, elsewhere = tmp_path / "one.cns", tmp_path / "elsewhere"
+    path.write_text("public")
+    path.chmod(0o644)
+    converse(kit, record(kit, path))
+    assert path.stat().st_mode & 0o777 == 0o600
+    elsewhere.write_text("precious")
+    path.unlink()
+    path.symlink_to(elsewhere)
+    converse(kit, record(kit, path))
+    assert not path.is_symlink()
+    assert elsewhere.read_text() == "precious"
+
+
+def test_a_disk_that_does_not_keep_up_ends_the_recording_and_not_the_session(
+    kit: SimpleNamespace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("cnerta.streamer.recording.writer._MOST_WAITING_BYTES", 4_000)
+    go_on = threading.Event()
+    write = os.write
+
+    def slow(descriptor: int, data: Any) -> int:
+        go_on.wait(10)
+        return write(descriptor, data)
+
+    monkeypatch.setattr("cnerta.streamer.recording.writer.os.write", slow)
+    driver = record(kit, tmp_path / "one.cns")
+    driver.send(SessionStart()).audio(kit.speak("他在北京"))
+    driver.transcript("他在北京", 1, final=True).run()
+    go_on.set()
+    driver.send(SessionFinish()).run()
+    driver.protocol.disconnect()
+    driver.protocol.close_recording()
+    assert "u1" in driver.finals
+    assert "slower to write than what comes" in caplog.text
+    assert isinstance(list(RecordingReader(tmp_path / "one.cns"))[-1], recording.Full)
 
 
 async def test_nothing_is_kept_unless_it_is_asked_for(
@@ -354,6 +429,7 @@ def test_a_process_that_is_killed_leaves_what_it_had(talk: Path, tmp_path: Path)
         for line in running.stdout:
             if b'"entity.upsert"' in line:
                 break
+        time.sleep(0.5)  # what came just now may be on its way to the disk
         os.kill(running.pid, signal.SIGKILL)
     found = inspect_recording(kept)
     assert found.finished == "still running when the recording ends"

@@ -11,13 +11,24 @@ import numpy as np
 import pytest
 
 from cnerta.models.runtime.inference import AcousticState
+from cnerta.models.text.normalisation import NormalisedText
 from cnerta.streamer.serving.batcher import Batcher
-from cnerta.streamer.serving.engine import Encoded, Engine, TaggedWork, describe_failure
+from cnerta.streamer.serving.engine import Engine, describe_failure
 from cnerta.streamer.serving.hosted_session import HostedSession
 from cnerta.streamer.session.connection import ServedModel, ServerProtocol
+from cnerta.streamer.session.glossary import Glossary
 from cnerta.streamer.session.limits import ConnectionLimits
-from cnerta.streamer.session.work import EncodeWork, TagWork
+from cnerta.streamer.session.work import (
+    CompileWork,
+    EncodedAudio,
+    EncodeWork,
+    NormaliseWork,
+    TaggedText,
+    TagWork,
+)
+from cnerta.streamer.wire.errors import ProtocolError
 from cnerta.streamer.wire.messages import ErrorMessage, SessionStart, Transcript, UtteranceFinal
+from cnerta.streamer.wire.parts import GlossaryEntry
 
 
 def chunk(model: Any, frames: int, value: float = 0.0) -> EncodeWork:
@@ -26,13 +37,13 @@ def chunk(model: Any, frames: int, value: float = 0.0) -> EncodeWork:
 
 
 def text(content: str, frames: int = 0) -> TagWork:
-    return TagWork((content,), (np.zeros((frames, 2), np.float32),), 0)
+    return TagWork(content, np.zeros((frames, 2), np.float32), 0)
 
 
 def test_chunks_of_one_length_go_together_and_results_keep_their_order(model: Any) -> None:
     work = [chunk(model, 8, 0.1), chunk(model, 3, 0.2), chunk(model, 8, 0.3)]
     results = Engine(model).encode(work)
-    levels = [r.frames[0, 0] for r in results if isinstance(r, Encoded)]
+    levels = [r.frames[0, 0] for r in results if isinstance(r, EncodedAudio)]
     np.testing.assert_allclose(levels, [0.1, 0.2, 0.3], rtol=1e-5)
     assert sorted(model.encode_batches) == [(1, 3), (2, 8)]
 
@@ -57,12 +68,53 @@ def test_short_windows_are_not_padded_to_long_ones(model: Any) -> None:
     assert sorted(sorted(call) for call in calls) == [[0, 0], [10, 40], [100, 120], [1400, 1500]]
 
 
-def test_pieces_come_back_to_their_text(model: Any) -> None:
+def test_short_texts_are_not_padded_to_long_ones(model: Any) -> None:
+    calls: list[list[int]] = []
+    plain = model.tag
+
+    def tag(texts: list[str], frames: list[Any], hints: Any = ()) -> Any:
+        calls.append([len(t) for t in texts])
+        return plain(texts, frames, hints)
+
+    model.tag = tag
+    lengths = [0, 10, 60, 400, 90, 100, 500, 0]
+    results = Engine(model).tag([text("他" * n) for n in lengths])
+    assert [r.length for r in results if isinstance(r, TaggedText)] == lengths
+    assert sorted(sorted(call) for call in calls) == [[0, 0], [10, 60], [90, 100], [400, 500]]
+
+
+def test_what_needs_no_model_is_done_beside_what_does(model: Any) -> None:
+    entries = (GlossaryEntry(text="北京", label="LOC"),)
+    wrong = (GlossaryEntry(text="。", label="LOC"),)
+    vocabulary = model.bundle.vocabulary
+    results = Engine(model).process(
+        [
+            NormaliseWork("Ａ，北京"),
+            text("张三"),
+            CompileWork(entries, vocabulary),
+            text("去上海"),
+            CompileWork(wrong, vocabulary),
+        ]
+    )
+    normalised, first, glossary, second, refused = results
+    assert isinstance(normalised, NormalisedText)
+    assert normalised.text == "a北京"
+    assert isinstance(glossary, Glossary)
+    assert [m.name.text for m in glossary.find("在北京")] == ["北京"]
+    assert isinstance(refused, ProtocolError)
+    for answer, expected in ((first, "PER"), (second, "LOC")):
+        assert isinstance(answer, TaggedText)
+        assert [span.label for span in answer.tagged.spans] == [expected]
+
+
+def test_names_are_looked_for_where_the_text_is_tagged(model: Any) -> None:
+    entries = (GlossaryEntry(text="尚海", label="PER"),)
+    glossary = CompileWork(entries, model.bundle.vocabulary).run()
     none = np.zeros((0, 2), np.float32)
-    pieces = TagWork(("去上海", "在北京"), (none, none), 0)
-    results = Engine(model).tag([text("张三"), pieces, TagWork((), (), 0)])
-    found = [[len(t.spans) for t in r.results] for r in results if isinstance(r, TaggedWork)]
-    assert found == [[1], [1, 1], []]
+    (answer,) = Engine(model).tag([TagWork("去上海", none, 0, glossary=glossary)])
+    assert isinstance(answer, TaggedText)
+    assert [(m.start, m.end, m.kind) for m in answer.names] == [(1, 3, "tones")]
+    assert [len(hints) for hints in model.hinted["去上海"]] == [1]
 
 
 def test_only_the_item_at_fault_fails(model: Any) -> None:
@@ -201,7 +253,7 @@ async def test_a_batch_that_fails_as_a_whole_ends_its_sessions_and_no_others(
     plain = engine.tag
 
     def tag(work: Any) -> Any:
-        if any("毒" in text for item in work for text in item.texts):
+        if any("毒" in item.text for item in work):
             if isinstance(results, Exception):
                 raise results
             return results
@@ -253,3 +305,30 @@ async def test_a_session_that_left_is_not_asked_for_work(model: Any) -> None:
     await batcher.close()
     assert gate.texts == [["他"]]
     assert await gone.next_message() is None
+
+
+async def test_a_batch_that_hangs_fails_its_sessions_and_no_others(model: Any) -> None:
+    gate = Gate(model)
+    batcher = Batcher(Engine(model), timeout_s=0.1)
+    stuck, good = host(model, batcher), host(model, batcher)
+    say(stuck, "他", 1, final=True)
+    async with asyncio.timeout(10):
+        error = await stuck.next_message()
+    assert isinstance(error, ErrorMessage)
+    assert error.code == 1011
+    assert batcher.is_overloaded, "no new sessions for a while"
+    say(good, "在北京", 1, final=True)
+    assert await asyncio.to_thread(gate.entered.wait, 10)
+    gate.open()
+    assert (await until_final(good)).text == "在北京"
+    await batcher.close()
+
+
+async def test_closing_does_not_wait_for_what_hangs(model: Any) -> None:
+    gate = Gate(model)
+    batcher = Batcher(Engine(model))
+    say(host(model, batcher), "他", 1, final=True)
+    assert await asyncio.to_thread(gate.entered.wait, 10)
+    async with asyncio.timeout(5):
+        await batcher.close(timeout_s=0.05)
+    gate.open()

@@ -21,7 +21,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from cnerta.models.runtime.inference import Model
-from cnerta.streamer.serving.server import _FRAMES_A_TURN, AddressError, Server, ServerOptions
+from cnerta.streamer.serving.reading_budget import FRAME_S, ReadingBudget
+from cnerta.streamer.serving.server import AddressError, Server, ServerOptions
 from cnerta.streamer.session.limits import ConnectionLimits
 from cnerta.streamer.wire.codec import decode_server, encode
 from cnerta.streamer.wire.messages import (
@@ -372,7 +373,7 @@ async def test_a_flood_of_tiny_frames_holds_nobody_up(
         assert await still_serves(server, kit)
     turning.cancel()
     # Three clients at most had their turn in one turn of the loop.
-    assert max(received.values()) <= 3 * _FRAMES_A_TURN
+    assert max(received.values()) <= 3 * (ReadingBudget().turn_s / FRAME_S + 1)
 
 
 async def test_an_internal_failure_is_1011_and_not_logged_with_its_text(
@@ -484,6 +485,18 @@ async def test_a_taken_port_is_named(model: Any) -> None:
             await Server(model).start(port=server.port)
     with pytest.raises(AddressError, match="expected an address of this machine"):
         await Server(model).start("192.0.2.1")
+
+
+async def test_a_full_server_is_not_ready(model: Any) -> None:
+    async with serving(model, max_sessions=1) as server:
+        async with client(server) as only:
+            await only.send(SessionStart())
+            await only.until(SessionReady)
+            assert (await get(server, "/readyz"))[::2] == (503, b"full\n")
+            assert (await get(server, "/healthz"))[0] == 200
+        async with asyncio.timeout(10):
+            while (await get(server, "/readyz"))[0] != 200:
+                await asyncio.sleep(0.01)
 
 
 async def test_http_beside_the_stream(model: Any, kit: SimpleNamespace) -> None:

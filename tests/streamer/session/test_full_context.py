@@ -21,9 +21,9 @@ from cnerta.models.text.normalisation import normalise
 from cnerta.streamer.errors import RecogniserMissingError
 from cnerta.streamer.serving.engine import Engine
 from cnerta.streamer.serving.server import Server, ServerOptions
-from cnerta.streamer.session.encoder_buffer import Sought, UtteranceHearing
+from cnerta.streamer.session.encoder_buffer import Sought, UtteranceBuffer
 from cnerta.streamer.session.limits import ConnectionLimits, SessionLimits
-from cnerta.streamer.session.work import EncodeWork
+from cnerta.streamer.session.work import EncodedAudio, EncodeWork
 from cnerta.streamer.sources.rough import RoughTranscript
 from cnerta.streamer.wire.codec import decode_server, encode
 from cnerta.streamer.wire.messages import (
@@ -101,69 +101,110 @@ def test_what_is_kept_is_bounded(kit: SimpleNamespace) -> None:
     for n in range(30):
         driver.audio(kit.silence(1_000)).drain()
         driver.transcript("他" * (n + 1), n + 1).run()
-        hearing = driver.protocol.session._hearing
-        sizes.add(hearing.end - hearing.first)
+        kept = driver.protocol.session._audio
+        sizes.add(kept.end - kept.first)
     assert max(sizes) == 100
     assert max(driver.model.utterances) <= 100
 
 
-def hearing_of(seconds: float) -> UtteranceHearing:
-    hearing = UtteranceHearing(FrameGeometry(1, 1, 2, 4, 8, streaming=False))
+def buffer_of(seconds: float) -> UtteranceBuffer:
+    buffer = UtteranceBuffer(FrameGeometry(1, 1, 2, 4, 8, streaming=False))
     samples = np.arange(round(seconds * 16_000), dtype=np.float32)
     for piece in np.array_split(samples, 7):  # not in whole frames
-        hearing.add(piece)
-    return hearing
+        buffer.add(piece)
+    return buffer
 
 
-def give(hearing: UtteranceHearing) -> EncodeWork:
-    work = hearing.take()
+def encode_for(buffer: UtteranceBuffer, due: Sought) -> EncodeWork:
+    work = buffer.take(due)
     assert work is not None
     assert work.state is None
-    hearing.give(np.ones((len(work.samples) // 640, 2), np.float32), None)
+    buffer.give(EncodedAudio(np.ones((len(work.samples) // 640, 2), np.float32), None))
     return work
 
 
 def test_the_samples_asked_for_are_those_of_the_frames() -> None:
-    hearing = hearing_of(2)
-    assert hearing.end == 50
-    assert hearing.window(Sought("u1", True, 0, 10, 20)) is None
-    work = give(hearing)
+    buffer, due = buffer_of(2), Sought("u1", True, 0, 10, 20)
+    assert buffer.end == 50
+    assert buffer.window(due) is None
+    work = encode_for(buffer, due)
     np.testing.assert_array_equal(work.samples, np.arange(6400, 12800))
-    window = hearing.window(Sought("u1", True, 0, 10, 20))
+    window = buffer.window(due)
     assert window is not None
     assert (window.first, window.end) == (10, 20)
-    assert not hearing.is_busy
+    assert not buffer.is_busy
+
+
+def test_to_ask_for_a_window_changes_nothing() -> None:
+    buffer, due = buffer_of(2), Sought("u1", True, 0, 10, 20)
+    for _ in range(3):
+        assert buffer.window(due) is None
+        assert not buffer.is_busy
+    assert buffer.take(None) is None
+    assert buffer.take(due) is not None
+    assert buffer.take(due) is None, "the last is not back yet"
 
 
 def test_interims_between_two_encodes_get_the_last_one_or_nothing() -> None:
-    hearing = hearing_of(2)
-    assert hearing.window(Sought("u1", False, 0, 0, 50)) is None
-    assert hearing.window(Sought("u1", False, 0, 0, 50)) is None  # is under way
-    give(hearing)
-    hearing.add(np.zeros(24 * 640, np.float32))
-    last = hearing.window(Sought("u1", False, 0, 0, 74))
+    buffer, due = buffer_of(2), Sought("u1", False, 0, 0, 50)
+    assert buffer.window(due) is None
+    assert buffer.take(due) is not None
+    assert buffer.window(due) is None, "it is under way"
+    buffer.give(EncodedAudio(np.ones((50, 2), np.float32), None))
+    buffer.add(np.zeros(24 * 640, np.float32))
+    last = buffer.window(Sought("u1", False, 0, 0, 74))
     assert last is not None
     assert (last.first, last.end) == (0, 50)
-    other = hearing.window(Sought("u2", False, 0, 0, 74))
+    other = buffer.window(Sought("u2", False, 0, 0, 74))
     assert other is not None
     assert len(other.frames) == 0
-    claimed = hearing.window(Sought("u1", False, 5, 5, 74))
-    assert claimed is not None
-    assert len(claimed.frames) == 0
-    hearing.add(np.zeros(640, np.float32))
-    assert hearing.window(Sought("u1", False, 0, 0, 75)) is None
+    assigned = buffer.window(Sought("u1", False, 5, 5, 74))
+    assert assigned is not None
+    assert len(assigned.frames) == 0
+    buffer.add(np.zeros(640, np.float32))
+    assert buffer.window(Sought("u1", False, 0, 0, 75)) is None
 
 
 def test_audio_forgotten_before_it_is_encoded_is_left_out() -> None:
-    hearing = hearing_of(2)
-    assert hearing.window(Sought("u1", True, 0, 10, 20)) is None
-    hearing.drop_before(15)
-    assert len(give(hearing).samples) == 5 * 640
-    assert hearing.window(Sought("u1", True, 0, 15, 20)) is not None
-    assert hearing.window(Sought("u1", True, 0, 15, 18)) is None
-    hearing.drop_before(30)
-    assert hearing.take() is None
-    assert not hearing.is_busy
+    buffer, due = buffer_of(2), Sought("u1", True, 0, 10, 20)
+    buffer.drop_before(15)
+    assert len(encode_for(buffer, due).samples) == 5 * 640
+    assert buffer.window(Sought("u1", True, 0, 15, 20)) is not None
+    assert buffer.window(Sought("u1", True, 0, 15, 18)) is None
+    buffer.drop_before(30)
+    assert buffer.take(due) is None
+    assert not buffer.is_busy
+
+
+def test_audio_forgotten_while_it_is_encoded_is_not_encoded_again() -> None:
+    buffer, due = buffer_of(2), Sought("u1", True, 0, 10, 20)
+    assert buffer.take(due) is not None
+    buffer.drop_before(14)
+    frames = np.arange(20, dtype=np.float32).reshape(10, 2)
+    buffer.give(EncodedAudio(frames, None))
+    window = buffer.window(Sought("u1", True, 14, 14, 20))
+    assert window is not None
+    assert window.first == 14
+    np.testing.assert_array_equal(window.frames, frames[4:])
+    assert buffer.window(Sought("u2", True, 14, 14, 20)) is None, "another utterance's"
+
+
+def test_a_final_longer_than_what_is_kept_is_answered_while_audio_goes_on(
+    kit: SimpleNamespace,
+) -> None:
+    limits = ConnectionLimits(session=SessionLimits(retained_ms=4_000))
+    driver = kit.Driver(kit.FakeModel(streaming=False), SessionStart(), limits)
+    driver.audio(kit.silence(6_000))
+    driver.transcript("他在北京", 1, final=True, start_ms=0, end_ms=6_000)
+    for _ in range(3):
+        driver.take("audio")
+        driver.protocol.receive(kit.silence(200), driver.now)
+        driver.give("audio")
+        driver.take("text")
+        driver.give("text")
+    driver.drain()
+    assert "u1" in driver.finals
+    assert len(driver.model.utterances) == 1, "its audio is encoded once"
 
 
 def test_utterances_go_together_only_if_they_are_alike(kit: SimpleNamespace) -> None:

@@ -30,10 +30,10 @@ ENTITY = Entity(
 )
 
 
-def upsert(entity_id: str, version: int) -> EntityUpsert:
+def upsert(entity_id: str, version: int, parent: str | None = None) -> EntityUpsert:
     changed = Entity(
         **{f: getattr(ENTITY, f) for f in ENTITY.__struct_fields__}
-        | {"id": entity_id, "version": version}
+        | {"id": entity_id, "version": version, "parent": parent}
     )
     return EntityUpsert(seq=0, utterance="u", revision=1, entity=changed, behind_live_ms=0)
 
@@ -128,3 +128,32 @@ def test_finals_alone_can_go_over_the_bound() -> None:
     outbox.clear()
     assert not outbox.is_over
     assert drain(outbox) == []
+
+
+def told(outbox: Outbox) -> list[str]:
+    ids = []
+    while (message := outbox.pop()) is not None:
+        assert isinstance(message, EntityUpsert)
+        ids.append(f"{message.entity.id} v{message.entity.version}")
+    return ids
+
+
+def test_an_inner_entity_leaves_after_the_one_around_it() -> None:
+    outbox = Outbox(100_000)
+    outbox.put(upsert("outer", 1))
+    outbox.put(upsert("inner", 1, "outer"))
+    outbox.put(upsert("innermost", 1, "inner"))
+    outbox.put(upsert("outer", 2))  # goes to the end, as what is new
+    assert told(outbox) == ["outer v2", "inner v1", "innermost v1"]
+    outbox.put(upsert("inner", 2, "outer"))
+    outbox.put(upsert("outer", 3))
+    assert told(outbox) == ["inner v2", "outer v3"], "the client knows the outer one already"
+
+
+def test_without_the_one_around_it_an_inner_entity_waits_for_the_final() -> None:
+    outbox = Outbox(2_500)
+    outbox.put(upsert("outer", 1))
+    outbox.put(upsert("inner", 1, "outer"))
+    outbox.put(upsert("other", 1))  # the oldest change, that of the outer one, goes
+    assert told(outbox) == ["other v1"]
+    assert outbox.dropped_changes == 2

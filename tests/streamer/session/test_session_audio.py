@@ -344,7 +344,7 @@ def test_what_is_kept_of_an_endless_utterance_is_bounded(
     sizes = set()
     for _ in range(30):
         driver.audio(kit.silence(1_000)).drain()
-        hearing = driver.protocol.session._hearing
-        sizes.add(hearing.end - hearing.first)
+        kept = driver.protocol.session._audio
+        sizes.add(kept.end - kept.first)
     assert max(sizes) == 100
     assert len(driver.named(WarningMessage, "utterance_too_long")) == 1

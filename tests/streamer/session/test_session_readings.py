@@ -113,7 +113,7 @@ def test_a_failure_ends_this_session_only(
     broken, quiet = drive(readings=True), drive()
     for driver in (broken, quiet):
         driver.audio(kit.speak("他去长江")).transcript("他去长江", 1, final=True)
-    work = [d.protocol.take_tag(d.now) for d in (broken, quiet)]
+    work = [d.protocol.next_work("text", d.now) for d in (broken, quiet)]
     failed, answered = broken.engine.tag(work)
     assert isinstance(failed, ValueError)
     assert not isinstance(answered, Exception)

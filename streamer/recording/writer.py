@@ -1,0 +1,208 @@
+"""Writes recordings: in a thread of its own, so that no disk ever holds up a session.
+
+A session hands its records over and goes on. Where a disk is slower than what comes, or full, the
+recording ends with a record that says so; the session does not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from cnerta.streamer.errors import RecordingError
+from cnerta.streamer.recording.file import FIRST_LINE, Full, Header, Record, framed
+
+__all__ = ["DiskThread", "RecordingOptions", "RecordingWriter"]
+
+logger = logging.getLogger(__name__)
+
+_PRIVATE: Final = 0o600
+_MOST_WAITING_BYTES: Final = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingOptions:
+    """Where a session is recorded, and how much of it.
+
+    Attributes:
+        path: The file.
+        limit_bytes: Its bound; what comes after is not recorded.
+    """
+
+    path: Path
+    limit_bytes: int = 2**30
+
+
+@dataclass(eq=False, slots=True)
+class _OpenFile:
+    """A file that is written.
+
+    Attributes:
+        path: Where.
+        descriptor: Of the thread that writes.
+        appended: Bytes handed over; of the thread that hands over.
+        written: Bytes dealt with; of the thread that writes.
+        failed: Nothing more can be written.
+    """
+
+    path: Path
+    descriptor: int
+    appended: int = 0
+    written: int = 0
+    failed: bool = False
+
+
+class DiskThread:
+    """A thread that appends to files, in the order in which it was told to."""
+
+    def __init__(self) -> None:
+        self._tasks: queue.SimpleQueue[tuple[_OpenFile, bytes | None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="cnerta-recording", daemon=True)
+        self._thread.start()
+
+    def append(self, file: _OpenFile, data: bytes) -> None:
+        """Append to a file; does not wait."""
+        file.appended += len(data)
+        self._tasks.put((file, data))
+
+    def close_file(self, file: _OpenFile) -> None:
+        """Close a file after what was appended; does not wait."""
+        self._tasks.put((file, None))
+
+    def stop(self) -> None:
+        """End the thread once all that waits is written; does not wait."""
+        self._tasks.put(None)
+
+    def join(self) -> None:
+        """Wait for its end."""
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            file, data = task
+            if data is None:
+                os.close(file.descriptor)
+                continue
+            if not file.failed:
+                self._write(file, data)
+            file.written += len(data)
+
+    def _write(self, file: _OpenFile, data: bytes) -> None:
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[os.write(file.descriptor, rest) :]
+        except OSError as error:
+            reason = error.strerror or error
+            logger.error("the recording %s ends here, it cannot be written: %s", file.path, reason)
+            file.failed = True
+
+
+class RecordingWriter:
+    """Hands records over to a file until it is full, the disk is, or it is closed.
+
+    Attributes:
+        path: The file.
+    """
+
+    def __init__(
+        self, path: Path, header: Header, *, limit_bytes: int, disk: DiskThread | None = None
+    ) -> None:
+        """Begin a file, in the place of one that is there; only its owner may read it.
+
+        Args:
+            path: The file.
+            header: Its first record.
+            limit_bytes: Its bound.
+            disk: Writes it; None: a thread of its own, which ends with the recording.
+
+        Raises:
+            RecordingError: It cannot be written.
+        """
+        self.path = path
+        self._left = limit_bytes
+        self._own_disk = DiskThread() if disk is None else None
+        self._disk = disk or self._own_disk
+        try:
+            self._file: _OpenFile | None = _OpenFile(path, _created(path))
+        except OSError as error:
+            if self._own_disk is not None:
+                self._own_disk.stop()
+            raise RecordingError(
+                f"expected to write a recording at {path}, got: {error.strerror or error}"
+            ) from error
+        self._append(FIRST_LINE)
+        self.write(header, header.now)
+
+    def write(self, record: Record, now: float) -> None:
+        """Append a record. Where that fails the recording ends, not the session.
+
+        Args:
+            record: What happened.
+            now: When, for the record that ends a recording that is full.
+        """
+        file = self._file
+        if file is None or file.failed:
+            return
+        frame = framed(record)
+        is_full = len(frame) > self._left
+        if is_full or file.appended - file.written > _MOST_WAITING_BYTES:
+            why = "is full" if is_full else "is slower to write than what comes"
+            logger.warning("the recording %s %s and ends here; the session goes on", self.path, why)
+            self._append(framed(Full(now)))
+            self.end()
+            return
+        self._left -= len(frame)
+        self._append(frame)
+
+    def end(self) -> None:
+        """No more will come; does not wait until all is written."""
+        if self._file is not None and self._disk is not None:
+            self._disk.close_file(self._file)
+            self._file = None
+            if self._own_disk is not None:
+                self._own_disk.stop()
+
+    def close(self) -> None:
+        """End the file and wait until all of it is written."""
+        self.end()
+        if self._own_disk is not None:
+            self._own_disk.join()
+
+    def discard(self) -> None:
+        """End the file and remove it: nothing happened."""
+        self.end()
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _append(self, data: bytes) -> None:
+        if self._file is not None and self._disk is not None:
+            self._disk.append(self._file, data)
+
+
+def _created(path: Path) -> int:
+    """Create a file that nobody else can have prepared, and open it.
+
+    Opening one that stands there would keep its owner and mode, and follow a link to elsewhere.
+    """
+    if path.is_file() or path.is_symlink():
+        path.unlink()
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE)

@@ -1,0 +1,149 @@
+"""The utterances of a stream that have no answer to a final transcript yet, and their revisions."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cnerta.streamer.session.entity_tracker import EntityTracker
+from cnerta.streamer.session.limits import SessionLimits
+from cnerta.streamer.session.revision import PendingRevision
+from cnerta.streamer.wire.errors import ErrorName, ProtocolError
+from cnerta.streamer.wire.messages import Transcript
+
+__all__ = ["Utterance", "Utterances"]
+
+
+@dataclass(slots=True)
+class Utterance:
+    """An utterance whose final transcript was not answered yet.
+
+    Attributes:
+        id: The client's name of it.
+        newest: Highest revision seen.
+        began: Number of the frame that was received when its first revision came.
+        tracker: Its entities.
+        waiting: Interim revision that has not been answered.
+        has_final: A final transcript is on its way.
+        warned_too_long: The client was told that it lasts too long.
+    """
+
+    id: str
+    newest: int
+    began: int
+    tracker: EntityTracker
+    waiting: PendingRevision | None = None
+    has_final: bool = False
+    warned_too_long: bool = False
+
+
+class Utterances:
+    """All that are open, the oldest first, and the finals that wait in the order they came.
+
+    Attributes:
+        total: Utterances that were answered.
+        dropped_interims: Interim revisions that were never answered.
+    """
+
+    def __init__(self, limits: SessionLimits) -> None:
+        self.total = 0
+        self.dropped_interims = 0
+        self._limits = limits
+        self._open: OrderedDict[str, Utterance] = OrderedDict()
+        self._finals: deque[PendingRevision] = deque()
+        self._answered: OrderedDict[str, None] = OrderedDict()
+        self._ids = 0
+
+    def __iter__(self) -> Iterator[Utterance]:
+        return iter(self._open.values())
+
+    def get(self, name: str) -> Utterance | None:
+        """An utterance that is open."""
+        return self._open.get(name)
+
+    def of(self, revision: PendingRevision) -> Utterance | None:
+        """The utterance of a revision; None if it was forgotten."""
+        return self._open.get(revision.message.utterance)
+
+    def is_answered(self, name: str) -> bool:
+        """Whether an utterance's final was answered, as far as is remembered."""
+        return name in self._answered
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are as many without a final as may be."""
+        return len(self._open) - len(self._finals) >= self._limits.open_utterances
+
+    def open(self, message: Transcript, began: int) -> Utterance:
+        """Begin an utterance."""
+        tracker = EntityTracker(message.utterance, lambda: self._new_id(message.utterance))
+        utterance = Utterance(message.utterance, message.revision, began, tracker)
+        self._open[message.utterance] = utterance
+        return utterance
+
+    def _new_id(self, utterance: str) -> str:
+        # Counted over the session: an utterance that was forgotten and comes back must not give
+        # its old ids to other entities.
+        self._ids += 1
+        return f"{utterance}-e{self._ids}"
+
+    def forget_oldest(self, running: Utterance | None) -> Utterance | None:
+        """Forget the oldest without a final, but for the one whose text is away."""
+        oldest = next((u for u in self if not u.has_final and u is not running), None)
+        if oldest is not None:
+            del self._open[oldest.id]
+            self.drop_interim(oldest)
+        return oldest
+
+    def drop_interim(self, utterance: Utterance) -> bool:
+        """Give up the interim that waits. Returns whether there was one."""
+        was_waiting = utterance.waiting is not None
+        utterance.waiting = None
+        self.dropped_interims += was_waiting
+        return was_waiting
+
+    # --- finals -----------------------------------------------------------------------------------
+
+    def __bool__(self) -> bool:
+        return bool(self._open)
+
+    @property
+    def first_final(self) -> PendingRevision | None:
+        """The oldest final that waits for its answer."""
+        return self._finals[0] if self._finals else None
+
+    def add_final(self, utterance: Utterance, revision: PendingRevision) -> None:
+        """An utterance's final has come.
+
+        Raises:
+            ProtocolError: Too many wait.
+        """
+        if len(self._finals) >= self._limits.pending_finals:
+            raise ProtocolError(
+                ErrorName.TOO_MANY_FINALS,
+                f"expected at most {self._limits.pending_finals} unanswered final transcripts, "
+                "got one more",
+            )
+        utterance.has_final = True
+        self._finals.append(revision)
+
+    def put_back(self, revision: PendingRevision) -> None:
+        """A revision goes round once more: unless it was overtaken, if it is an interim."""
+        if revision.is_final:
+            self._finals[0] = revision
+            return
+        utterance = self.of(revision)
+        if utterance is None or utterance.waiting is not None or utterance.has_final:
+            self.dropped_interims += 1
+        else:
+            utterance.waiting = revision
+
+    def close(self, utterance: Utterance) -> None:
+        """The oldest final was answered: the utterance is over."""
+        self._finals.popleft()
+        del self._open[utterance.id]
+        self._answered[utterance.id] = None
+        if len(self._answered) > self._limits.remembered_finals:
+            self._answered.popitem(last=False)
+        self.total += 1
