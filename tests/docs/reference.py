@@ -422,10 +422,11 @@ def _limits_table(limits: Any) -> str:
     described = _attributes(limits)
     assert is_dataclass(limits)
     made = limits()
+    values = {field.name: getattr(made, field.name) for field in fields(limits)}
     rows = [
-        (f"`{field.name}`", f"{getattr(made, field.name):,}", described[field.name])
-        for field in fields(limits)
-        if isinstance(getattr(made, field.name), int | float)
+        (f"`{name}`", f"{value:,}".removesuffix(".0"), described[name])
+        for name, value in values.items()
+        if isinstance(value, int | float)
     ]
     return _table(("limit", "default", "meaning"), rows)
 
@@ -469,9 +470,17 @@ def _type_name(hint: Any) -> str:
 
 def _plain(text: str) -> str:
     """A docstring or help text as Markdown: no rich or Sphinx markup, lines not too long."""
-    text = _unmarked(inspect.cleandoc(text))
-    paragraphs = [re.sub(r"\s*\n\s*", " ", part) for part in text.split("\n\n")]
-    return "\n\n".join(_wrapped(part) for part in paragraphs)
+    paragraphs = re.split(r"\n\s*\n", inspect.cleandoc(text))
+    joined = [re.sub(r"\s*\n\s*", " ", part) for part in paragraphs]
+    parts = [part if part.startswith("cnerta-") else _wrapped(_unmarked(part)) for part in joined]
+    together = "\n\n".join(parts)
+    # Examples of commands stand in paragraphs of their own; together they are a block.
+    return re.sub(
+        r"(?:^cnerta-.*(?:\n\n|\Z))+",
+        lambda found: "```text\n" + re.sub(r"\n\n", "\n", found[0]).rstrip() + "\n```\n\n",
+        together,
+        flags=re.MULTILINE,
+    ).rstrip()
 
 
 def _unmarked(text: str) -> str:
@@ -514,6 +523,8 @@ def _page(parts: Sequence[str]) -> str:
 
 
 def _wrap_all(part: str) -> str:
+    if "```" in part:
+        return part
     return "\n".join(_wrapped(line) for line in part.split("\n"))
 
 
