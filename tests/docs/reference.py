@@ -316,7 +316,8 @@ def _fields_table(struct: type[msgspec.Struct]) -> str:
     rows = []
     for field in msgspec.structs.fields(struct):
         hint = hints[field.name]
-        meaning = _meta(hint) or MEANINGS.get(field.name, "")
+        own = MEANINGS.get(f"{struct.__name__}.{field.name}")
+        meaning = own or _meta(hint) or MEANINGS.get(field.name, "")
         assert meaning, f"{struct.__name__}.{field.name} has no description"
         rows.append((f"`{field.name}`", _wire_type(hint), _wire_default(field), _cell(meaning)))
     return _table(("field", "type", "if left out", "meaning"), rows)
@@ -359,7 +360,7 @@ def _wire_type(hint: Any) -> str:
     if origin is typing.Literal:
         return " \\| ".join(f"`{value}`" for value in inner)
     if origin in (list, tuple):
-        items = " and ".join(_wire_type(each) for each in inner if each is not Ellipsis)
+        items = ", ".join(_wire_type(each) for each in inner if each is not Ellipsis)
         return f"list of {items}" if origin is list else f"[{items}]"
     if inner:
         kinds = [_wire_type(each) for each in inner if each is not msgspec.UnsetType]

@@ -11,7 +11,12 @@ import pytest
 
 from cnerta.streamer.wire.codec import decode_client, decode_server, encode
 from cnerta.streamer.wire.errors import ErrorName
-from cnerta.streamer.wire.messages import CLIENT_MESSAGES, SERVER_MESSAGES, WarningName
+from cnerta.streamer.wire.messages import (
+    CLIENT_MESSAGES,
+    SERVER_MESSAGES,
+    RetractReason,
+    WarningName,
+)
 
 from .message_examples import EXAMPLES, MEANINGS
 from .pages import ROOT, Page
@@ -40,8 +45,10 @@ def test_examples_agree_with_their_own_texts() -> None:
 
 
 def test_no_meaning_is_left_over() -> None:
-    fields = set(re.findall(r"^\| `(\w+)` \|", REFERENCE_PAGES["messages.md"](), re.MULTILINE))
-    assert not set(MEANINGS) - fields
+    page = REFERENCE_PAGES["messages.md"]()
+    fields = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    assert not {name for name in MEANINGS if name.rpartition(".")[2] not in fields}
+    assert not [name for name, meaning in MEANINGS.items() if "." in name and meaning not in page]
 
 
 def test_messages_in_the_protocol_page_are_messages() -> None:
@@ -69,6 +76,13 @@ def test_the_documented_errors_and_warnings_are_those_there_are() -> None:
     ]
     assert sorted(documented) == sorted((error.code, error.wire_name) for error in ErrorName)
     assert re.findall(r"^\| `(\w+)` \|", warnings, re.MULTILINE) == list(get_args(WarningName))
+
+
+def test_the_documented_reasons_of_retractions_are_those_there_are() -> None:
+    _, _, reasons = Page(REFERENCE / "protocol.md").text.partition("## Why an entity is retracted")
+    reasons, _, _ = reasons.partition("## Which audio")
+    documented = re.findall(r"^\| `(\w+)` \|", reasons, re.MULTILINE)
+    assert sorted(documented) == sorted(["reason", *get_args(RetractReason)])
 
 
 def test_the_bundle_page_names_every_file_and_key_of_a_bundle() -> None:
