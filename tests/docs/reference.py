@@ -36,7 +36,7 @@ else:  # Run as a program.
     from message_examples import EXAMPLES, MEANINGS
     from pages import ROOT
 
-__all__ = ["REFERENCE_PAGES", "write_all"]
+__all__ = ["MADE", "REFERENCE", "REFERENCE_PAGES", "options_of_commands", "write_all"]
 
 MADE: Final = "<!-- Made from the code by `make docs`; change the code instead. -->"
 REFERENCE: Final = ROOT / "docs" / "reference"
@@ -97,6 +97,18 @@ def _flattened(script: str, app: typer.Typer) -> Iterator[tuple[str, Any]]:
     for each in app.registered_commands:
         assert each.callback is not None
         yield f"{script} {each.name or each.callback.__name__.replace('_', '-')}", each
+
+
+def options_of_commands() -> dict[str, set[str]]:
+    """Every command's options, as they are written."""
+    found = {}
+    for name, command in _commands():
+        hints = typing.get_type_hints(command.callback, include_extras=True)
+        rows = [_parameter(each, hints[each], None) for each in hints if each != "return"]
+        found[name] = {
+            option for row in rows if row for option in re.findall(r"`(-[\w-]+)`", row[0])
+        }
+    return found
 
 
 def commands_page() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from typing import get_args
 
 import msgspec
@@ -19,8 +20,8 @@ from cnerta.streamer.wire.messages import (
 )
 
 from .message_examples import EXAMPLES, MEANINGS
-from .pages import ROOT, Page
-from .reference import REFERENCE, REFERENCE_PAGES
+from .pages import ROOT, Block, Page, all_pages
+from .reference import REFERENCE, REFERENCE_PAGES, options_of_commands
 
 
 @pytest.mark.parametrize("name", REFERENCE_PAGES)
@@ -91,3 +92,41 @@ def test_the_bundle_page_names_every_file_and_key_of_a_bundle() -> None:
         manifest = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))
         wanted = {path.name for path in bundle.iterdir()} | set(manifest)
         assert not {name for name in wanted if f"`{name}`" not in page}
+
+
+def test_commands_in_documents_have_the_options_they_are_given() -> None:
+    """Those that are only shown, too."""
+    options = options_of_commands()
+    shown = [(page, block) for page in all_pages() for block in page.blocks]
+    unknown = {
+        f"{page.name}:{block.line}": wrong
+        for page, block in shown
+        if block.language == "sh" and (wrong := wrong_options(block, options))
+    }
+    assert not unknown
+
+
+def wrong_options(block: Block, options: dict[str, set[str]]) -> list[tuple[str, str]]:
+    """Commands of ours in a block, each with an option that it does not have."""
+    wrong = []
+    for line in block.code.replace("\\\n", " ").splitlines():
+        lexer = shlex.shlex(line, posix=True, punctuation_chars="|;&>")
+        lexer.whitespace_split = True
+        command = ""
+        words = list(lexer)
+        for word, following in zip(words, [*words[1:], ""][: len(words)], strict=True):
+            script = word.rpartition("/")[2]
+            if re.fullmatch(r"cnerta-\w+", script):
+                command = f"{script} {following}"
+                if command not in options:
+                    command = script if script in options else f"{script} train"
+            elif set(word) <= set("|;&>"):
+                command = ""
+            elif command and word.startswith("--") and word not in options[command]:
+                wrong.append((command, word))
+    return wrong
+
+
+def test_an_option_that_is_none_is_noticed() -> None:
+    block = Block("sh", "", "x | cnerta-train check a --data-root b --speed 1 > c\n", 1)
+    assert wrong_options(block, options_of_commands()) == [("cnerta-train check", "--speed")]
