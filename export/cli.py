@@ -8,9 +8,15 @@ from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
-from rich.text import Text
 
+from cnerta.models.command_line import (
+    TRAINING_EXTRAS,
+    VersionOption,
+    fail,
+    log_to_console,
+    make_app,
+    needs_extra,
+)
 from cnerta.models.errors import CnertaError
 from cnerta.models.runtime.bundle import AUDIO_FIT_BOUND, BLANK_PENALTY
 
@@ -43,15 +49,11 @@ def export(
             "little; score them with cnerta-evaluate."
         ),
     ] = "none",
+    version: VersionOption = False,
 ) -> None:
     """Export a trained model as a bundle that the server runs, and check that it is the same."""
     console = Console(stderr=True)
-    logging.getLogger("cnerta").setLevel(logging.INFO)
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(message)s",
-        handlers=[RichHandler(console=console, show_path=False)],
-    )
+    log_to_console(logging.INFO, console=console, others=logging.WARNING, show_time=True)
     # Torch takes seconds to import; --help should not.
     from cnerta.export.quantise import Int8
     from cnerta.export.write import export_bundle
@@ -67,10 +69,7 @@ def export(
                 int8=Int8(int8),
             )
     except CnertaError as error:
-        # The message may hold a path in brackets, which is no markup, and is not to be folded.
-        complaint = Text.assemble((type(error).__name__, "red"), f": {error}")
-        console.print(complaint, soft_wrap=True)
-        raise typer.Exit(1) from error
+        fail(type(error).__name__, error)
     console.print(
         f"bundle {written.bundle.name} in {out}: differs from torch by at most "
         f"{written.acoustic_difference:.1e} (acoustic) and "
@@ -87,4 +86,11 @@ def export(
 
 def main() -> None:
     """Entry point."""
-    typer.run(export)
+    app = make_app()
+    app.command()(export)
+    with needs_extra("cnerta-export", TRAINING_EXTRAS):
+        app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,1 +1,161 @@
-"""The streaming session, the server and its clients."""
+"""Named entities in Mandarin speech while it is streamed.
+
+Audio and its transcript go in, messages with entities come out::
+
+    async with await LocalConnection.open() as connection:
+        audio = AudioFile(Path("talk.wav"), paced=False)
+        transcript = TimedTranscript.untimed("今天在南京市长江大桥", audio.duration_ms)
+        async for message in stream(connection, audio, transcript):
+            if isinstance(message, UtteranceFinal):
+                print(message.text, [(entity.label, entity.text) for entity in message.entities])
+
+`WebSocketConnection.open("ws://127.0.0.1:8765")` takes the place of `LocalConnection.open()` where
+a server answers, `Microphone` that of `AudioFile`, and `make_transcript_source("sherpa-onnx")`, or
+a `TranscriptSource` of your own, that of a transcript that is known.
+
+Importing this package imports nothing else: each name is found when it is used first.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from cnerta.streamer.audio.microphone import Microphone
+    from cnerta.streamer.audio.source import AudioFile, AudioSource
+    from cnerta.streamer.client.connection import Connection, WebSocketConnection
+    from cnerta.streamer.client.local import LocalConnection
+    from cnerta.streamer.client.stream import StreamOptions, StreamWatcher, stream
+    from cnerta.streamer.errors import ClientError, ServerUnreachableError, SessionRefusedError
+    from cnerta.streamer.serving.server import Server, ServerOptions
+    from cnerta.streamer.sources import (
+        LineTranscript,
+        LiveAudio,
+        MonoAudio,
+        Revision,
+        TimedLine,
+        TimedTranscript,
+        TranscriptSource,
+        make_transcript_source,
+    )
+    from cnerta.streamer.wire.messages import (
+        ClientMessage,
+        EntityRetract,
+        EntityUpsert,
+        ErrorMessage,
+        ServerMessage,
+        SessionReady,
+        SessionSummary,
+        Transcript,
+        UtteranceFinal,
+        WarningMessage,
+    )
+    from cnerta.streamer.wire.parts import AudioFormat, CharacterReading, Entity, GlossaryEntry
+
+__all__ = [
+    "AudioFile",
+    "AudioFormat",
+    "AudioSource",
+    "CharacterReading",
+    "ClientError",
+    "ClientMessage",
+    "Connection",
+    "Entity",
+    "EntityRetract",
+    "EntityUpsert",
+    "ErrorMessage",
+    "GlossaryEntry",
+    "LineTranscript",
+    "LiveAudio",
+    "LocalConnection",
+    "Microphone",
+    "MonoAudio",
+    "Revision",
+    "Server",
+    "ServerMessage",
+    "ServerOptions",
+    "ServerUnreachableError",
+    "SessionReady",
+    "SessionRefusedError",
+    "SessionSummary",
+    "StreamOptions",
+    "StreamWatcher",
+    "TimedLine",
+    "TimedTranscript",
+    "Transcript",
+    "TranscriptSource",
+    "UtteranceFinal",
+    "WarningMessage",
+    "WebSocketConnection",
+    "make_transcript_source",
+    "stream",
+]
+
+_NAMES_OF_MODULES: Final = {
+    "audio.microphone": ("Microphone",),
+    "audio.source": (
+        "AudioFile",
+        "AudioSource",
+    ),
+    "client.connection": (
+        "Connection",
+        "WebSocketConnection",
+    ),
+    "client.local": ("LocalConnection",),
+    "client.stream": (
+        "StreamOptions",
+        "StreamWatcher",
+        "stream",
+    ),
+    "errors": (
+        "ClientError",
+        "ServerUnreachableError",
+        "SessionRefusedError",
+    ),
+    "serving.server": (
+        "Server",
+        "ServerOptions",
+    ),
+    "sources": (
+        "LineTranscript",
+        "LiveAudio",
+        "MonoAudio",
+        "Revision",
+        "TimedLine",
+        "TimedTranscript",
+        "TranscriptSource",
+        "make_transcript_source",
+    ),
+    "wire.messages": (
+        "ClientMessage",
+        "EntityRetract",
+        "EntityUpsert",
+        "ErrorMessage",
+        "ServerMessage",
+        "SessionReady",
+        "SessionSummary",
+        "Transcript",
+        "UtteranceFinal",
+        "WarningMessage",
+    ),
+    "wire.parts": (
+        "AudioFormat",
+        "CharacterReading",
+        "Entity",
+        "GlossaryEntry",
+    ),
+}
+_MODULES: Final = {name: module for module, names in _NAMES_OF_MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

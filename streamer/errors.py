@@ -12,6 +12,7 @@ CnertaError
     ├── GlossaryFileError    5   the glossary is missing, or a line is not of its form
     ├── ServerUnreachableError 6 nothing answers at the address, or it does not speak the protocol
     ├── SessionRefusedError  7   the server answered with an error and closed the session
+    ├── SessionFailedError   1   the session in this process met a bug
     ├── RecordingError       11  a recorded session cannot be written or read
     └── OutputError          10  a caption file or another output cannot be written
 
@@ -37,6 +38,7 @@ __all__ = [
     "RecogniserMissingError",
     "RecordingError",
     "ServerUnreachableError",
+    "SessionFailedError",
     "SessionRefusedError",
     "TranscriptError",
     "exit_status",
@@ -111,6 +113,10 @@ class SessionRefusedError(ClientError):
         self.code = code
         self.name = name
         self.retryable = retryable
+
+
+class SessionFailedError(ClientError):
+    """The session in this process met a bug; the cause is the error beneath."""
 
 
 class RecordingError(ClientError):

@@ -1,5 +1,5 @@
 """``python -m cnerta.train``: what ``torchrun -m`` and ``accelerate launch -m`` start."""
 
-from cnerta.train.commands.train import main
+from cnerta.train.commands.entry import train
 
-main()
+train()

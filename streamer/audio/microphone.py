@@ -279,7 +279,7 @@ class Microphone:
         return next((device for device in devices if device.name == self.device.name), None)
 
     async def _record(self) -> AsyncGenerator[bytes, None]:
-        """Yield what the device hears, in `format`.
+        """Yield what the device records, in `format`.
 
         Raises:
             MicrophoneError: It cannot be opened, or stops.
@@ -325,7 +325,7 @@ class Microphone:
             try:
                 stream.start()
             except self._sounddevice.PortAudioError as error:
-                raise MicrophoneError(self._complaint(setting, error)) from error
+                raise MicrophoneError(self._explain(setting, error)) from error
             while True:
                 try:
                     async with asyncio.timeout(STALLED_AFTER_S):
@@ -366,7 +366,7 @@ class Microphone:
                     finished_callback=on_finished,
                 )
             except (self._sounddevice.PortAudioError, ValueError) as error:
-                refusal = refusal or MicrophoneError(self._complaint(setting, error))
+                refusal = refusal or MicrophoneError(self._explain(setting, error))
                 continue
             if setting != own:
                 log.info("%r records %d Hz", device.name, setting.sample_rate)
@@ -374,7 +374,7 @@ class Microphone:
         assert refusal is not None, "it was tried at least once"
         raise refusal
 
-    def _complaint(self, setting: _Setting, error: Exception) -> str:
+    def _explain(self, setting: _Setting, error: Exception) -> str:
         return (
             f"expected {setting.sample_rate} Hz with {setting.channels} channels from "
             f"{self.device.name!r}, got: {error}"

@@ -10,7 +10,7 @@ from typing import Final, Self
 
 from cnerta.models.runtime.bundle import find_bundle
 from cnerta.models.runtime.inference import Device, Model
-from cnerta.streamer.errors import ServerUnreachableError
+from cnerta.streamer.errors import ClientError, ServerUnreachableError, SessionFailedError
 from cnerta.streamer.recording.recorder import RecordedProtocol, record_one
 from cnerta.streamer.recording.writer import RecordingOptions
 from cnerta.streamer.serving.batcher import Batcher
@@ -50,6 +50,7 @@ class LocalConnection:
         )
         self._batcher = Batcher(Engine(model))
         self._session = HostedSession(self._protocol, self._batcher)
+        self._failure: Exception | None = None
         self._ticking = asyncio.create_task(self._tick())
 
     @classmethod
@@ -85,10 +86,15 @@ class LocalConnection:
             await asyncio.sleep(0.005)
 
     async def receive(self) -> ServerMessage:
-        """Wait for the next message."""
+        """Wait for the next message.
+
+        Raises:
+            ServerUnreachableError: The session has ended.
+            SessionFailedError: It has failed.
+        """
         message = await self._session.next_message()
         if message is None:
-            raise ServerUnreachableError("expected a session, got one that has ended")
+            raise self._end()
         return message
 
     async def __aenter__(self) -> Self:
@@ -100,19 +106,39 @@ class LocalConnection:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._ticking.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._ticking
-        self._session.disconnect()
-        await self._batcher.close()
-        if isinstance(self._protocol, RecordedProtocol):
-            await asyncio.to_thread(self._protocol.close_recording)
+        # Each step whatever became of the one before: threads that go on would keep the process.
+        try:
+            self._ticking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._ticking
+            self._session.disconnect()
+        finally:
+            try:
+                await self._batcher.close()
+            finally:
+                if isinstance(self._protocol, RecordedProtocol):
+                    await asyncio.to_thread(self._protocol.close_recording)
 
     def _check_open(self) -> None:
         if self._protocol.is_closed:
-            raise ServerUnreachableError("expected a session, got one that has ended")
+            raise self._end()
+
+    def _end(self) -> ClientError:
+        """Why there is no session any more."""
+        if self._failure is None:
+            return ServerUnreachableError("expected a session, got one that has ended")
+        failed = SessionFailedError(
+            f"expected the session in this process to go on, got: {self._failure!r}"
+        )
+        failed.__cause__ = self._failure
+        return failed
 
     async def _tick(self) -> None:
-        while True:
-            await asyncio.sleep(_TICK_S)
-            self._session.tick()
+        """Let time pass until that fails; then whoever waits for the session is told."""
+        try:
+            while True:
+                await asyncio.sleep(_TICK_S)
+                self._session.tick()
+        except Exception as error:
+            self._failure = error
+            self._session.disconnect()

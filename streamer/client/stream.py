@@ -1,4 +1,4 @@
-"""The client: a connection to whatever answers, and the driver that streams through it.
+"""The driver of a session: streams audio and its transcript through a connection.
 
 In code of your own::
 
@@ -9,31 +9,23 @@ In code of your own::
             if isinstance(message, UtteranceFinal):
                 ...
 
-A `Connection` carries messages to a server (`WebSocketConnection`) or to the engine in this process
-(`cnerta.streamer.client.local.LocalConnection`). All after it is the same for both.
+It is the same whatever answers: a server (`WebSocketConnection`) or the engine in this process
+(`cnerta.streamer.client.local.LocalConnection`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Protocol, Self, TypeVar
-from urllib.parse import urlsplit
-
-import websockets.exceptions
-from websockets.asyncio.client import ClientConnection, connect
+from typing import Final, Protocol, TypeVar
 
 from cnerta.streamer.audio.source import AudioSource
+from cnerta.streamer.client.connection import Connection
 from cnerta.streamer.errors import ServerUnreachableError, SessionRefusedError
 from cnerta.streamer.sources import LiveAudio, Revision, TranscriptSource
-from cnerta.streamer.wire.addresses import is_loopback
-from cnerta.streamer.wire.codec import decode_server, encode
-from cnerta.streamer.wire.errors import ProtocolError
 from cnerta.streamer.wire.messages import (
-    ClientMessage,
     ErrorMessage,
     Keepalive,
     ServerMessage,
@@ -47,22 +39,15 @@ from cnerta.streamer.wire.messages import (
 from cnerta.streamer.wire.parts import GlossaryEntry, Limits
 
 __all__ = [
-    "Connection",
     "StreamOptions",
     "StreamWatcher",
-    "WebSocketConnection",
     "stream",
 ]
 
 _T = TypeVar("_T")
 
-DEFAULT_PATH = "/v1/stream"
-OPEN_TIMEOUT_S = 10.0
-AHEAD_SHARE = 0.5
+AHEAD_SHARE: Final = 0.5
 """Of the lead over real time that the server allows, how much is used."""
-MAX_MESSAGE_BYTES = 8 * 2**20
-"""Longest message accepted from a server: an `utterance.final` with every character's times
-fits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,139 +65,13 @@ class StreamOptions:
 class StreamWatcher(Protocol):
     """Is told what the client sends, which the server's messages do not repeat."""
 
-    def on_audio(self, block: bytes, heard_ms: float) -> None:
-        """`block` was sent; with it `heard_ms` of audio."""
+    def on_audio(self, block: bytes, audio_ms: float) -> None:
+        """`block` was sent; with it `audio_ms` of audio."""
         ...
 
     def on_revision(self, revision: Revision) -> None:
         """`revision` was sent."""
         ...
-
-
-class Connection(Protocol):
-    """Carries messages to and from whatever answers. Closed by leaving it as a context manager."""
-
-    async def send(self, message: ClientMessage) -> None:
-        """Send one message.
-
-        Raises:
-            ServerUnreachableError: The connection is closed.
-        """
-        ...
-
-    async def send_audio(self, block: bytes) -> None:
-        """Send raw samples; waits while the other side does not keep up.
-
-        Raises:
-            ServerUnreachableError: The connection is closed.
-        """
-        ...
-
-    async def receive(self) -> ServerMessage:
-        """Wait for the next message.
-
-        Raises:
-            ServerUnreachableError: The connection is closed.
-        """
-        ...
-
-    async def __aenter__(self) -> Self: ...
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
-
-
-class WebSocketConnection:
-    """A `Connection` to a server.
-
-    Use `open` to make one.
-    """
-
-    def __init__(self, url: str, socket: ClientConnection) -> None:
-        self._url = url
-        self._socket = socket
-
-    @classmethod
-    async def open(cls, url: str) -> WebSocketConnection:
-        """Connect to a server.
-
-        Args:
-            url: ``ws://host:port`` or ``wss://…``; without a path, the protocol's own is taken.
-
-        Raises:
-            ServerUnreachableError: The address is none, nothing answers there, or not with a
-                WebSocket.
-        """
-        address = urlsplit(url)
-        if address.scheme not in ("ws", "wss") or not address.hostname:
-            raise ServerUnreachableError(
-                f"expected a server's address such as ws://127.0.0.1:8765, got {url!r}"
-            )
-        if address.path in ("", "/"):
-            address = address._replace(path=DEFAULT_PATH)
-        url = address.geturl()
-        try:
-            socket = await connect(
-                url,
-                open_timeout=OPEN_TIMEOUT_S,
-                max_size=MAX_MESSAGE_BYTES,
-                # Deflating raw audio costs time on both sides and saves next to nothing.
-                compression=None,
-                # A proxy set for the outside world cannot know this machine's own addresses.
-                proxy=None if is_loopback(address.hostname or "") else True,
-            )
-        except TimeoutError as error:
-            raise ServerUnreachableError(
-                f"expected a server at {url}, got no answer in {OPEN_TIMEOUT_S:g} s"
-            ) from error
-        except (OSError, ValueError, websockets.exceptions.WebSocketException) as error:
-            # Some say nothing of themselves, such as a TLS greeting that met a plain server.
-            reason = str(error) or type(error).__name__
-            raise ServerUnreachableError(f"expected a server at {url}, got: {reason}") from error
-        return cls(url, socket)
-
-    async def send(self, message: ClientMessage) -> None:
-        """Send one message as a text frame."""
-        with self._explained():
-            await self._socket.send(encode(message), text=True)
-
-    async def send_audio(self, block: bytes) -> None:
-        """Send raw samples as a binary frame; waits while the server does not read."""
-        with self._explained():
-            await self._socket.send(block)
-
-    async def receive(self) -> ServerMessage:
-        """Wait for the next message."""
-        with self._explained():
-            return decode_server(await self._socket.recv())
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except websockets.exceptions.ConnectionClosed as error:
-            raise ServerUnreachableError(
-                f"expected {self._url} to stay until the summary, got: {error}"
-            ) from error
-        except ProtocolError as error:
-            raise ServerUnreachableError(
-                f"expected messages of protocol version 1 from {self._url}, got one with {error}"
-            ) from error
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self._socket.close()
 
 
 async def stream(
@@ -322,7 +181,7 @@ class _Sender:
         """
         # Half of what the server keeps open, since utterances that are not final yet count too.
         self._room_for_finals = asyncio.Semaphore(max(1, limits.max_open_utterances // 2))
-        # First, so that a recogniser hears the audio from its beginning.
+        # First, so that a recogniser gets the audio from its beginning.
         transcript = asyncio.create_task(self._send_transcript())
         audio = asyncio.create_task(self._send_audio(limits))
         keepalive = asyncio.create_task(self._keep_alive(limits))
@@ -358,7 +217,7 @@ class _Sender:
                     await self._connection.send_audio(block[start : start + limits.max_frame_bytes])
                 await self._live.push(block)
                 if self._watcher is not None:
-                    self._watcher.on_audio(block, self._live.heard_ms)
+                    self._watcher.on_audio(block, self._live.audio_ms)
                 if not self._audio.paced:
                     # Whatever was waiting for this moment of the audio goes out before the next.
                     elapsed_ms = 1_000 * (loop.time() - started)
@@ -369,7 +228,7 @@ class _Sender:
         """How long to wait so as not to be further ahead of real time than the server takes."""
         if limits.max_audio_ahead_ms is None:
             return 0.0
-        ahead_ms = self._live.heard_ms - elapsed_ms
+        ahead_ms = self._live.audio_ms - elapsed_ms
         return max(0.0, ahead_ms - AHEAD_SHARE * limits.max_audio_ahead_ms)
 
     async def _send_transcript(self) -> None:

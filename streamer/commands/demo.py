@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import multiprocessing
 import signal
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -24,14 +23,15 @@ import msgspec
 import typer
 from rich.cells import cell_len
 from rich.console import Console
-from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
+from cnerta.models.command_line import VersionOption, fail, make_app
 from cnerta.models.errors import CnertaError, DataError
 from cnerta.models.runtime.bundle import find_bundle
 from cnerta.models.runtime.inference import Model
 from cnerta.streamer.audio.source import AudioFile
-from cnerta.streamer.client.stream import WebSocketConnection, stream
+from cnerta.streamer.client.connection import WebSocketConnection
+from cnerta.streamer.client.stream import stream
 from cnerta.streamer.outputs.presenter import FoldingView
 from cnerta.streamer.outputs.view_state import Caption
 from cnerta.streamer.serving.server import Server
@@ -43,6 +43,7 @@ from cnerta.streamer.terminal.drawing import (
     label_text,
     render,
 )
+from cnerta.streamer.terminal.picture import draw_svg
 from cnerta.streamer.wire.messages import (
     EntityRetract,
     EntityUpsert,
@@ -207,7 +208,7 @@ class _DemoView(FoldingView):
         return next(each for each in self.state.captions if each.utterance == utterance)
 
     def _line(self, what: str, text: Text) -> None:
-        line = Text(f"{format_time(self.state.heard_ms)}  {what:<10}  ", "dim")
+        line = Text(f"{format_time(self.state.audio_ms)}  {what:<10}  ", "dim")
         self._console.print(line.append_text(text), soft_wrap=True, highlight=False)
 
 
@@ -294,7 +295,7 @@ async def run_demo(
     transcript = TimedTranscript(_timed_lines(recordings, files))
     view = _DemoView(console)
     with _server(bundle) as url:
-        console.print(f"A server is listening on {url}. It will hear:", highlight=False)
+        console.print(f"A server is listening on {url}. It is sent:", highlight=False)
         for recording in recordings:
             line = f"  {recording.audio}: {recording.reading}  {recording.description}"
             console.print(line, soft_wrap=True, highlight=False)
@@ -308,16 +309,15 @@ async def run_demo(
     ]
     _compare(outcomes, console)
     if picture is not None:
-        paper = Console(record=True, width=PICTURE_WIDTH, file=io.StringIO(), force_terminal=True)
-        paper.print(render(view.before_final, PICTURE_WIDTH, PICTURE_HEIGHT))
-        paper.save_svg(str(picture), title="cnerta-stream", theme=MONOKAI)
+        moment = render(view.before_final, PICTURE_WIDTH, PICTURE_HEIGHT)
+        picture.write_text(draw_svg(moment, PICTURE_WIDTH, "cnerta-stream"), encoding="utf-8")
         console.print(f"\nThe live view is drawn in {picture}.", highlight=False)
     return all(outcome.final is not None for outcome in outcomes)
 
 
 def _compare(outcomes: Sequence[_Outcome], console: Console) -> None:
     """Set the readings side by side, from their final events alone."""
-    console.print("\nWhat was heard", style="bold", highlight=False)
+    console.print("\nWhat was found", style="bold", highlight=False)
     width = max(cell_len(outcome.recording.reading) for outcome in outcomes)
     for outcome in outcomes:
         reading = outcome.recording.reading
@@ -335,7 +335,7 @@ def _compare(outcomes: Sequence[_Outcome], console: Console) -> None:
         {(entity.start, entity.end, entity.label) for entity in final.entities} for final in finals
     ]
     if all(entities == found[0] for entities in found):
-        verdict = "Same text, same entities: this model did not hear the difference."
+        verdict = "Same text, same entities: this model did not tell the readings apart."
     elif found == [outcome.recording.annotated for outcome in outcomes]:
         verdict = (
             "Same text, different entities, as they were read: only the voice tells them apart."
@@ -345,7 +345,7 @@ def _compare(outcomes: Sequence[_Outcome], console: Console) -> None:
     console.print(f"\n{verdict}", highlight=False)
 
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = make_app()
 
 
 @app.command()
@@ -363,19 +363,17 @@ def demo(
         Path | None,
         typer.Option(metavar="FILE.svg", help="Also draw a moment of the live view into a file."),
     ] = None,
+    version: VersionOption = False,
 ) -> None:
-    """Stream one sentence in its two readings through a real server and show what it hears."""
+    """Stream one sentence in its two readings through a real server and show what it finds."""
     console = Console()
-    complaints = Console(stderr=True)
     try:
         chosen = find_bundle(bundle)
         complete = asyncio.run(run_demo(chosen, recordings, console, picture))
     except CnertaError as error:
-        complaints.print(f"demo: {error}", style="bold red", markup=False, soft_wrap=True)
-        raise typer.Exit(1) from None
+        fail("demo", error)
     if not complete:
-        complaints.print("demo: expected an utterance.final for every recording", style="bold red")
-        raise typer.Exit(1)
+        fail("demo", DataError("expected an utterance.final for every recording, got fewer"))
 
 
 def main() -> None:

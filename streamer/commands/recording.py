@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 
+from cnerta.models.command_line import fail, log_to_console, printable
 from cnerta.models.errors import CnertaError
 from cnerta.models.runtime.bundle import Bundle, default_bundle_path, find_bundle, load_bundle
 from cnerta.streamer.errors import RecordingError, exit_status
@@ -20,20 +20,17 @@ from cnerta.streamer.recording.inspection import draw, inspect_recording, summar
 from cnerta.streamer.recording.recorder import bundle_sha256
 from cnerta.streamer.recording.replay import AskAgain, EngineSubstitute, Recall, Replay
 from cnerta.streamer.serving.engine import Engine
-from cnerta.streamer.terminal.drawing import complain, printable
 from cnerta.streamer.terminal.view import JsonView, PlainView
 
-__all__ = ["RECORDING_COMMANDS", "app"]
+__all__ = ["INSPECT_STATUS", "REPLAY_STATUS", "inspect", "replay"]
 
-RECORDING_COMMANDS: Final = ("replay", "inspect")
+REPLAY_STATUS: Final = "Exit status: 0 the same events · 8 model bundle · 11 recording · 12 others."
+INSPECT_STATUS: Final = "Exit status: 0 done · 10 the plot cannot be drawn · 11 recording."
 EXIT_DIFFERS: Final = 12
 _MOST_DIFFERENCES: Final = 10
 _BUILT_IN: Final = (Path("fast"), Path("accurate"))
 
-app = typer.Typer(name="cnerta-stream", add_completion=False, pretty_exceptions_enable=False)
 
-
-@app.command(epilog="Exit status: 0 the same events · 8 model bundle · 11 recording · 12 others.")
 def replay(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The recording.")],
     speed: Annotated[
@@ -61,8 +58,8 @@ def replay(
     ] = False,
 ) -> None:
     """Run a recorded session again, and say where its events differ."""
-    complaints = Console(stderr=True)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    errors = Console(stderr=True)
+    log_to_console()
     factor = _speed(speed)
     if answers not in ("model", "recorded"):
         raise typer.BadParameter(f"expected --answers model or recorded, got {answers}")
@@ -77,17 +74,15 @@ def replay(
             presenter = PlainView(Console(), paced=False)
         _run(played, factor, presenter)
     except CnertaError as error:
-        complain(complaints, error)
-        raise typer.Exit(exit_status(error)) from None
+        fail("cnerta-stream", error, exit_status(error))
     for difference in played.differences[:_MOST_DIFFERENCES]:
-        complaints.print(printable(str(difference)), markup=False, highlight=False, soft_wrap=True)
+        errors.print(printable(str(difference)), markup=False, highlight=False, soft_wrap=True)
     if played.differences:
-        complaints.print(f"{len(played.differences)} differences in {played.messages} messages")
+        errors.print(f"{len(played.differences)} differences in {played.messages} messages")
         raise typer.Exit(EXIT_DIFFERS)
-    complaints.print(f"all {played.messages} messages are the same")
+    errors.print(f"all {played.messages} messages are the same")
 
 
-@app.command(epilog="Exit status: 0 done · 10 the plot cannot be drawn · 11 recording.")
 def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The recording.")],
     plot: Annotated[
@@ -96,8 +91,8 @@ def inspect(
     ] = None,
 ) -> None:
     """Say what happened in a recorded session."""
-    console, complaints = Console(), Console(stderr=True)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    console = Console()
+    log_to_console()
     try:
         found = inspect_recording(file)
         for line in summarise(found):
@@ -105,8 +100,7 @@ def inspect(
         if plot is not None:
             draw(found, plot)
     except CnertaError as error:
-        complain(complaints, error)
-        raise typer.Exit(exit_status(error)) from None
+        fail("cnerta-stream", error, exit_status(error))
 
 
 def _speed(text: str) -> float | None:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Literal
 
 import typer
 
+from cnerta.models.command_line import VersionOption, fail, log_lines, make_app
 from cnerta.models.errors import BundleError, CnertaError, InferenceError
 from cnerta.models.runtime.bundle import find_bundle
 from cnerta.models.runtime.inference import Model
@@ -23,9 +24,15 @@ from cnerta.streamer.session.limits import ConnectionLimits
 
 __all__ = ["TURN_S", "app", "main"]
 
-logger = logging.getLogger(__name__)
-
-TURN_S: Final = 0.0002  # of a thread with the interpreter
+LogLevel = Literal["debug", "info", "warning", "error"]
+_LEVELS: Final[dict[LogLevel, int]] = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+TURN_S: Final = 0.0002
+"""How long a thread keeps the GIL while others want it."""
 
 _EXIT_CODES: Final[dict[type[CnertaError], int]] = {
     AddressError: 3,
@@ -33,7 +40,7 @@ _EXIT_CODES: Final[dict[type[CnertaError], int]] = {
     InferenceError: 9,
 }
 
-app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
+app = make_app()
 
 
 @app.command(
@@ -60,7 +67,9 @@ def serve(
     ] = 30.0,
     origin: Annotated[
         list[str] | None,
-        typer.Option(help="Origin that browsers may come from; repeat for more. Default: any."),
+        typer.Option(
+            metavar="URL", help="Origin that browsers may come from; repeat for more. Default: any."
+        ),
     ] = None,
     record: Annotated[
         Path | None,
@@ -73,18 +82,15 @@ def serve(
     record_limit_mb: Annotated[
         int, typer.Option(min=1, help="Most of one recorded session, in megabytes.")
     ] = 1024,
-    log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], typer.Option(help="How much to log.")
-    ] = "info",
+    log_level: Annotated[LogLevel, typer.Option(help="How much to log.")] = "info",
+    version: VersionOption = False,
 ) -> None:
     """Serve named-entity events over WebSocket at /v1/stream.
 
     Beside it over HTTP: /healthz, /readyz, /metrics (Prometheus) and /asyncapi.json.
     SIGTERM and SIGINT stop it after the answers that are owed.
     """
-    logging.basicConfig(
-        level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    log_lines(_LEVELS[log_level])
     options = ServerOptions(
         limits=ConnectionLimits(
             idle_timeout_s=idle_timeout_s, max_audio_ahead_ms=round(1000 * max_ahead_s)
@@ -94,7 +100,7 @@ def serve(
     )
     if record is not None and not (record.is_dir() and os.access(record, os.W_OK)):
         raise typer.BadParameter(f"expected --record DIR to be a folder to write in, got {record}")
-    _share_interpreter()
+    _share_gil()
     try:
         model = Model.load(find_bundle(bundle), device=device, threads=threads)
         with contextlib.ExitStack() as stack:
@@ -104,15 +110,14 @@ def serve(
                 new_connection = stack.enter_context(folder).open
             _run_loop(_run(Server(model, options, new_connection), host, port))
     except CnertaError as error:
-        typer.echo(f"cnerta-serve: {error}", err=True)
-        raise typer.Exit(_EXIT_CODES.get(type(error), 1)) from None
+        fail("cnerta-serve", error, _EXIT_CODES.get(type(error), 1))
 
 
-def _share_interpreter() -> None:
+def _share_gil() -> None:
     """Let threads take turns more often than every 5 ms.
 
-    An engine's thread gives the interpreter up for every call of a graph and every large copy; with
-    many sessions the event loop would keep it for a whole turn each time, a dozen times a batch.
+    An engine's thread gives the GIL up for every call of a graph and every large copy; with many
+    sessions the event loop would keep it for a whole turn each time, a dozen times a batch.
     At 200 sessions this halves the time to a final answer (docs/history.md).
     """
     sys.setswitchinterval(TURN_S)

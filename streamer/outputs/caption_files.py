@@ -18,6 +18,7 @@ from cnerta.streamer.errors import OutputError
 from cnerta.streamer.outputs.caption_formats import FORMATS, CaptionedUtterance
 from cnerta.streamer.outputs.cues import DEFAULT_LAYOUT, CaptionLayout, CueTrack
 from cnerta.streamer.outputs.highlighting import Highlighter
+from cnerta.streamer.outputs.presenter import PresenterBase
 from cnerta.streamer.sources import Revision
 from cnerta.streamer.wire.codec import encode
 from cnerta.streamer.wire.messages import ServerMessage, SessionReady, UtteranceFinal
@@ -98,7 +99,7 @@ class _File:
                 self._out.close()
 
 
-class CaptionFile:
+class CaptionFile(PresenterBase):
     """A `Presenter` that writes captions to a file.
 
     Use `open_caption_file` to make one.
@@ -116,17 +117,17 @@ class CaptionFile:
         self._file = _File(path)
         self._highlighter = highlighter
         self._track = CueTrack(layout)
-        self._heard = _HeardTimes()
+        self._spoken = _SpokenTimes()
         self._body: list[str] = []
         """All that stands before the tail, where there is one."""
 
-    def on_audio(self, block: bytes, heard_ms: float) -> None:
+    def on_audio(self, block: bytes, audio_ms: float) -> None:
         """Note the time."""
-        self._heard.now_ms = heard_ms
+        self._spoken.now_ms = audio_ms
 
     def on_revision(self, revision: Revision) -> None:
         """Note when the utterance was spoken."""
-        self._heard.sent(revision)
+        self._spoken.sent(revision)
 
     def on_message(self, message: ServerMessage) -> None:
         """Write what is final.
@@ -155,7 +156,7 @@ class CaptionFile:
     def _captioned(self, final: UtteranceFinal) -> CaptionedUtterance:
         chosen = self._highlighter.choose(final.utterance, final.text, final.entities, final=True)
         marked = [entity for entity in final.entities if entity.id in chosen]
-        cues = self._track.cues(final, marked, self._heard.of(final.utterance))
+        cues = self._track.cues(final, marked, self._spoken.of(final.utterance))
         return CaptionedUtterance.of(final, chosen, cues)
 
     def _replace(self) -> None:
@@ -182,7 +183,7 @@ class CaptionFile:
         self._file.close()
 
 
-class _HeardTimes:
+class _SpokenTimes:
     """From when to when each utterance was spoken, as far as can be told without an alignment."""
 
     def __init__(self) -> None:
@@ -208,7 +209,7 @@ class _HeardTimes:
         return self._of.pop(utterance, (self.now_ms, self.now_ms))
 
 
-class EventFile:
+class EventFile(PresenterBase):
     """A `Presenter` that writes every server message as a line of JSON to a file.
 
     Args:
@@ -217,12 +218,6 @@ class EventFile:
 
     def __init__(self, path: Path) -> None:
         self._file = _File(path)
-
-    def on_audio(self, block: bytes, heard_ms: float) -> None:
-        """Nothing is written for what is sent."""
-
-    def on_revision(self, revision: Revision) -> None:
-        """Nothing is written for what is sent."""
 
     def on_message(self, message: ServerMessage) -> None:
         """Write the message.

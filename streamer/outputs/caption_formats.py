@@ -16,6 +16,7 @@ from typing import Final, Protocol
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from cnerta.models.label_colours import label_colour
 from cnerta.streamer.outputs.cues import CaptionLine, Cue, Mark, clean
 from cnerta.streamer.wire.messages import UtteranceFinal
 from cnerta.streamer.wire.parts import Entity
@@ -31,8 +32,6 @@ __all__ = [
     "WebVtt",
 ]
 
-COLOURS: Final[Mapping[str, str]] = {"PER": "#ff9cff", "LOC": "#8cff8c", "ORG": "#8cffff"}
-OTHER_COLOUR: Final = "#ffff8c"
 
 _MILLISECONDS_PER_HOUR: Final = 3_600_000
 _NOT_KNOWN: Final = "<NA>"
@@ -122,7 +121,7 @@ def class_name(label: str) -> str:
 
 def colour(label: str) -> str:
     """The colour of an entity type."""
-    return COLOURS.get(label, OTHER_COLOUR)
+    return label_colour(label).on_dark
 
 
 def marked_up(

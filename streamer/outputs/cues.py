@@ -417,18 +417,18 @@ class CueTrack:
         self._ends_ms = 0
 
     def cues(
-        self, final: UtteranceFinal, marked: Sequence[Entity], heard_ms: tuple[float, float]
+        self, final: UtteranceFinal, marked: Sequence[Entity], spoken_ms: tuple[float, float]
     ) -> list[Cue]:
         """Return the cues of an utterance, none if it has no text.
 
         Args:
             final: The answer.
             marked: Which of its entities are highlighted.
-            heard_ms: From when to when the utterance was spoken as far as the client knows; taken
+            spoken_ms: From when to when the utterance was spoken as far as the client knows; taken
                 where the answer has no times.
         """
         text = clean(final.text)
-        times = _character_times(len(text), final.characters, heard_ms)
+        times = _character_times(len(text), final.characters, spoken_ms)
         spans = [(entity.start, entity.end) for entity in final.entities]
         divided = break_text(text, spans, times, self._layout)
         cues: list[Cue] = []
@@ -464,11 +464,11 @@ class CueTrack:
 
 
 def _character_times(
-    count: int, characters: Sequence[tuple[int, int]], heard_ms: tuple[float, float]
+    count: int, characters: Sequence[tuple[int, int]], spoken_ms: tuple[float, float]
 ) -> list[tuple[int, int]]:
     """Start and end of every character: as answered, or spread evenly; never going back."""
     if len(characters) != count:
-        first, last = heard_ms
+        first, last = spoken_ms
         step = max(0.0, last - first) / max(1, count)
         characters = [
             (round(first + index * step), round(first + (index + 1) * step))

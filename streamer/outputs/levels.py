@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["CELL_MS", "NOTHING_HEARD", "Levels"]
+__all__ = ["CELL_MS", "NO_AUDIO", "Levels"]
 
 CELL_MS: Final = 125
 """How much audio one column shows: about as long as it takes to say what fits into it."""
@@ -25,9 +25,9 @@ class Levels:
     first: int = 0
     dbfs: tuple[float, ...] = ()
 
-    def heard(self, heard_ms: float, level_dbfs: float) -> Levels:
-        """After a block that ends at `heard_ms`."""
-        column = max(0, math.ceil(heard_ms / CELL_MS) - 1)
+    def with_block(self, audio_ms: float, level_dbfs: float) -> Levels:
+        """After a block that ends at `audio_ms`."""
+        column = max(0, math.ceil(audio_ms / CELL_MS) - 1)
         missing = column - self.first - len(self.dbfs) + 1
         if missing <= 0:
             if not self.dbfs or level_dbfs <= self.dbfs[-1]:
@@ -42,4 +42,4 @@ class Levels:
         return self.dbfs[index] if 0 <= index < len(self.dbfs) else -math.inf
 
 
-NOTHING_HEARD: Final = Levels()
+NO_AUDIO: Final = Levels()

@@ -36,7 +36,7 @@ from cnerta.streamer.outputs.highlighting import Highlighter
 from cnerta.streamer.outputs.presenter import FoldingView
 from cnerta.streamer.outputs.view_state import Caption, fitting
 from cnerta.streamer.sources import Revision
-from cnerta.streamer.wire.addresses import is_loopback
+from cnerta.streamer.wire.addresses import is_loopback, parse_address, redact
 from cnerta.streamer.wire.messages import ServerMessage, SessionSummary
 
 __all__ = ["DEFAULT_MARKS", "ObsAddress", "ObsTextFile", "ObsWebSocket"]
@@ -89,10 +89,10 @@ class _LiveText(FoldingView):
         """Utterances that were taken off the screen."""
         self.text = ""
 
-    def on_audio(self, block: bytes, heard_ms: float) -> None:
+    def on_audio(self, block: bytes, audio_ms: float) -> None:
         """Take old text off the screen."""
-        super().on_audio(block, heard_ms)
-        if self.text and heard_ms - self._changed_ms > CLEARED_AFTER_MS:
+        super().on_audio(block, audio_ms)
+        if self.text and audio_ms - self._changed_ms > CLEARED_AFTER_MS:
             self._gone = frozenset(caption.utterance for caption in self.state.captions)
             self._set("")
 
@@ -118,7 +118,7 @@ class _LiveText(FoldingView):
         newest = "\n".join(lines[-self._layout.lines :])
         if newest != self._newest:
             self._newest = newest
-            self._changed_ms = self.state.heard_ms
+            self._changed_ms = self.state.audio_ms
             self._set(newest)
 
     def _lines(self, caption: Caption) -> list[str]:
@@ -182,13 +182,13 @@ class ObsTextFile(_LiveText):
             replace_file(self._path, text.encode())
         except PermissionError as error:
             if os.name != "nt":
-                raise self._complaint(error) from error
+                raise self._failure(error) from error
             # OBS has it open just now; the next text comes soon.
             log.debug("%s is being read", self._path)
         except OSError as error:
-            raise self._complaint(error) from error
+            raise self._failure(error) from error
 
-    def _complaint(self, error: OSError) -> OutputError:
+    def _failure(self, error: OSError) -> OutputError:
         return OutputError(f"expected to write {self._path}, got: {error.strerror or error}")
 
     def __enter__(self) -> Self:
@@ -209,6 +209,9 @@ class ObsTextFile(_LiveText):
 class ObsAddress:
     """Where obs-websocket listens.
 
+    It has no TLS of its own. The password is not sent to it but proven (:func:`authentication`), so
+    it may be used with ``ws://`` too.
+
     Attributes:
         url: ``ws://host:port``, without a password.
         password: What OBS shows under Tools, WebSocket Server Settings; empty if it wants none.
@@ -224,15 +227,13 @@ class ObsAddress:
         Raises:
             OutputError: It is none.
         """
-        address = urlsplit(url)
-        try:
-            port = address.port or DEFAULT_PORT
-        except ValueError:
-            port = 0
-        if address.scheme not in ("ws", "wss") or not address.hostname or not port:
+        address = parse_address(url, ("ws", "wss"))
+        if address is None:
             raise OutputError(
-                "expected the address of OBS such as ws://127.0.0.1:4455, got something else"
+                f"expected the address of OBS such as ws://127.0.0.1:4455, got {redact(url)!r}"
             )
+        port = address.port or DEFAULT_PORT
+        assert address.hostname is not None, "an address has a host"
         host = f"[{address.hostname}]" if ":" in address.hostname else address.hostname
         password = unquote(address.password or "") or environment.get(PASSWORD_VARIABLE, "")
         return cls(f"{address.scheme}://{host}:{port}{address.path}", password)
@@ -276,7 +277,7 @@ class ObsWebSocket(_LiveText):
         self._shown = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._requests = 0
-        self._complaint = ""
+        self._last_warning = ""
 
     def show(self, text: str) -> None:
         """Have the text sent."""
@@ -305,13 +306,13 @@ class ObsWebSocket(_LiveText):
                 async with await self._connect() as socket:
                     await self._identify(socket)
                     log.info("connected to OBS at %s", self._address.url)
-                    pause_s, self._complaint = FIRST_RETRY_S, ""
+                    pause_s, self._last_warning = FIRST_RETRY_S, ""
                     self._news.set()  # It may be another OBS than the one before.
                     await self._send_news(socket)
             except _RefusedError as error:
-                complaint = f"expected OBS at {self._address.url} to take captions, got: {error}"
-                log.error("%s; the session goes on without it", complaint)
-                raise OutputError(complaint) from error
+                refusal = f"expected OBS at {self._address.url} to take captions, got: {error}"
+                log.error("%s; the session goes on without it", refusal)
+                raise OutputError(refusal) from error
             except (
                 OSError,  # TimeoutError among them
                 ValueError,
@@ -319,16 +320,16 @@ class ObsWebSocket(_LiveText):
                 msgspec.MsgspecError,
                 websockets.exceptions.WebSocketException,
             ) as error:
-                reason = str(error) or type(error).__name__
-                self._complain(f"expected OBS at {self._address.url}, got: {reason}; trying again")
+                reason = redact(str(error)) or type(error).__name__
+                self._warn_once(f"expected OBS at {self._address.url}, got: {reason}; trying again")
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LAST_RETRY_S)
 
-    def _complain(self, complaint: str) -> None:
+    def _warn_once(self, warning: str) -> None:
         """Warn, but of the same thing only once."""
-        if complaint != self._complaint:
-            self._complaint = complaint
-            log.warning("%s", complaint)
+        if warning != self._last_warning:
+            self._last_warning = warning
+            log.warning("%s", warning)
 
     async def _connect(self) -> ClientConnection:
         return await connect(
@@ -366,7 +367,7 @@ class ObsWebSocket(_LiveText):
             status = answer["requestStatus"]
             if not status["result"]:
                 detail = status.get("comment") or f"code {status['code']}"
-                self._complain(f"expected OBS to show captions, got: {detail}")
+                self._warn_once(f"expected OBS to show captions, got: {detail}")
             if not self._news.is_set():
                 self._shown.set()
             await asyncio.sleep(SHORTEST_INTERVAL_S)

@@ -20,7 +20,7 @@ from cnerta.streamer.wire.messages import (
     WarningMessage,
 )
 
-__all__ = ["FoldingView", "Presenter"]
+__all__ = ["FoldingView", "Presenter", "PresenterBase"]
 
 
 class Presenter(StreamWatcher, Protocol):
@@ -40,7 +40,31 @@ class Presenter(StreamWatcher, Protocol):
     ) -> None: ...
 
 
-class FoldingView:
+class PresenterBase:
+    """A `Presenter` that does nothing; a base for those that need only some of what is told."""
+
+    def on_audio(self, block: bytes, audio_ms: float) -> None:
+        """Do nothing with audio."""
+
+    def on_revision(self, revision: Revision) -> None:
+        """Do nothing with the transcript."""
+
+    def on_message(self, message: ServerMessage) -> None:
+        """Do nothing with what came from the server."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass
+
+
+class FoldingView(PresenterBase):
     """Keeps the state; a base for the presenters that show it.
 
     Args:
@@ -58,9 +82,9 @@ class FoldingView:
         """Note what keeps the audio silent: nothing if empty."""
         self.state = replace(self.state, source=source)
 
-    def on_audio(self, block: bytes, heard_ms: float) -> None:
+    def on_audio(self, block: bytes, audio_ms: float) -> None:
         """Note the level and the time."""
-        self.state = self.state.heard(heard_ms, level_dbfs(block))
+        self.state = self.state.with_audio(audio_ms, level_dbfs(block))
 
     def on_revision(self, revision: Revision) -> None:
         """Note the text."""
@@ -83,14 +107,3 @@ class FoldingView:
             and isinstance(message, WarningMessage)
             and message.name == "audio_ahead_of_realtime"
         )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        pass

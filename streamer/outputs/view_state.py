@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from msgspec import UNSET
 
 from cnerta.streamer.outputs.highlighting import Highlighter
-from cnerta.streamer.outputs.levels import NOTHING_HEARD, Levels
+from cnerta.streamer.outputs.levels import NO_AUDIO, Levels
 from cnerta.streamer.sources import Revision
 from cnerta.streamer.wire.messages import (
     AudioAck,
@@ -112,7 +112,7 @@ class ViewState:
         status: What the session does, in a word or two.
         model: The model and what it runs on.
         captions: The last utterances, the oldest first.
-        heard_ms: Audio sent.
+        audio_ms: Audio sent.
         level_dbfs: Level of the last block sent.
         levels: Levels of the last minute.
         source: What keeps the audio silent, such as "muted"; empty if nothing does.
@@ -124,18 +124,18 @@ class ViewState:
     status: str = "connecting"
     model: str = ""
     captions: tuple[Caption, ...] = ()
-    heard_ms: float = 0.0
+    audio_ms: float = 0.0
     level_dbfs: float = -math.inf
-    levels: Levels = NOTHING_HEARD
+    levels: Levels = NO_AUDIO
     source: str = ""
     behind_live_ms: int | None = None
     notice: str = ""
     summary: SessionSummary | None = None
 
-    def heard(self, heard_ms: float, level_dbfs: float) -> ViewState:
+    def with_audio(self, audio_ms: float, level_dbfs: float) -> ViewState:
         """After audio was sent."""
-        levels = self.levels.heard(heard_ms, level_dbfs)
-        return replace(self, heard_ms=heard_ms, level_dbfs=level_dbfs, levels=levels)
+        levels = self.levels.with_block(audio_ms, level_dbfs)
+        return replace(self, audio_ms=audio_ms, level_dbfs=level_dbfs, levels=levels)
 
     def sent(self, revision: Revision, now_s: float) -> ViewState:
         """After a revision of the transcript was sent, at `now_s` on a steady clock."""

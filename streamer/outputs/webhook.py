@@ -23,13 +23,12 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from types import TracebackType
 from typing import IO, Any, Final, Self
-from urllib.parse import urlsplit
 
 import msgspec
 
 from cnerta.streamer.errors import OutputError
-from cnerta.streamer.sources import Revision
-from cnerta.streamer.wire.addresses import is_loopback
+from cnerta.streamer.outputs.presenter import PresenterBase
+from cnerta.streamer.wire.addresses import exposes_secret, is_loopback, parse_address, redact
 from cnerta.streamer.wire.codec import encode
 from cnerta.streamer.wire.messages import (
     EntityRetract,
@@ -74,7 +73,7 @@ class RetryPolicy:
 DEFAULT_POLICY: Final = RetryPolicy()
 
 
-class Webhook:
+class Webhook(PresenterBase):
     """A `Presenter` that sends entity events, finals and the summary to a URL.
 
     Args:
@@ -83,25 +82,30 @@ class Webhook:
         policy: How long to wait and how often to try.
 
     Raises:
-        OutputError: The URL is none, or has a user in it.
+        OutputError: The URL is none, has a user in it, or would take a token in clear text.
     """
 
     def __init__(self, url: str, *, token: str = "", policy: RetryPolicy = DEFAULT_POLICY) -> None:
-        address = urlsplit(url)
-        if address.scheme not in ("http", "https") or not address.hostname:
+        address = parse_address(url, ("http", "https"))
+        if address is None or not (url.isascii() and url.isprintable()) or " " in url:
             raise OutputError("expected a webhook such as https://host/path, got something else")
         if address.username is not None or address.password is not None:
             raise OutputError(
                 f"expected a webhook without a password in it, got one: set {TOKEN_VARIABLE}"
             )
-        self._url = url
         # For messages: a path may be as secret as a password.
         self._place = f"{address.scheme}://{address.netloc}/…"
+        if exposes_secret(address, sends_key=bool(token)):
+            raise OutputError(
+                f"expected https:// for a webhook that is sent a token, got {self._place}: it "
+                "would cross the network in clear text"
+            )
+        self._url = url
         self._headers = {"Content-Type": "application/json", "User-Agent": "cnerta-stream"}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
         handlers: list[Any] = [_NoRedirect()]
-        if is_loopback(address.hostname):
+        if is_loopback(address.hostname or ""):
             handlers.append(urllib.request.ProxyHandler({}))
         self._opener = urllib.request.build_opener(*handlers)
         self._policy = policy
@@ -112,12 +116,6 @@ class Webhook:
         self._stopped = threading.Event()
         self._lost = self._on_the_way = 0
         self._thread = threading.Thread(target=self._run, name="webhook", daemon=True)
-
-    def on_audio(self, block: bytes, heard_ms: float) -> None:
-        """Nothing is sent of audio."""
-
-    def on_revision(self, revision: Revision) -> None:
-        """Nothing is sent of transcripts but what is answered."""
 
     def on_message(self, message: ServerMessage) -> None:
         """Have the event sent."""
@@ -223,9 +221,9 @@ class Webhook:
                 after_s = float(wanted) if wanted.isdecimal() else 0.0
                 return _Refusal(f"{error.code} {error.reason}", retryable, after_s)
         except urllib.error.URLError as error:
-            return _Refusal(str(error.reason), True)
+            return _Refusal(redact(str(error.reason)), True)
         except (OSError, HTTPException) as error:
-            return _Refusal(str(error) or type(error).__name__, True)
+            return _Refusal(redact(str(error)) or type(error).__name__, True)
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -66,7 +66,7 @@ class LiveAudio:
         self.format = audio_format
         self.paced = paced
         self._bytes_per_ms = audio_format.sample_rate * audio_format.frame_bytes / 1_000
-        self._heard_bytes = 0
+        self._audio_bytes = 0
         self._ended = False
         self._ended_at = 0.0
         self._waiting: list[tuple[float, int, asyncio.Future[None]]] = []
@@ -74,21 +74,21 @@ class LiveAudio:
         self._readers: list[asyncio.Queue[bytes | None]] = []
 
     @property
-    def heard_ms(self) -> float:
+    def audio_ms(self) -> float:
         """How much audio has been streamed."""
-        return self._heard_bytes / self._bytes_per_ms
+        return self._audio_bytes / self._bytes_per_ms
 
     async def reached(self, at_ms: float) -> None:
         """Wait until the audio clock is at `at_ms`, or the audio has ended before."""
-        if self.heard_ms < at_ms and not self._ended:
+        if self.audio_ms < at_ms and not self._ended:
             future = asyncio.get_running_loop().create_future()
             self._count += 1
             heapq.heappush(self._waiting, (at_ms, self._count, future))
             await future
-        if self._ended and self.paced and at_ms > self.heard_ms:
+        if self._ended and self.paced and at_ms > self.audio_ms:
             # Several may be due after the end: each waits from the end, not from the one before it.
             now = asyncio.get_running_loop().time()
-            await asyncio.sleep(self._ended_at + (at_ms - self.heard_ms) / 1_000 - now)
+            await asyncio.sleep(self._ended_at + (at_ms - self.audio_ms) / 1_000 - now)
 
     def blocks(self) -> AsyncIterator[bytes]:
         """The audio from this call on, block by block, in its own format, until it ends."""
@@ -101,7 +101,7 @@ class LiveAudio:
 
     async def push(self, block: bytes) -> None:
         """Tell that `block` has been streamed (for the stream, not for sources)."""
-        self._heard_bytes += len(block)
+        self._audio_bytes += len(block)
         for queue in tuple(self._readers):
             await queue.put(block)
         self._wake()
@@ -122,8 +122,8 @@ class LiveAudio:
         self._readers.clear()
 
     def _wake(self) -> None:
-        heard_ms = self.heard_ms
-        while self._waiting and (self._ended or self._waiting[0][0] <= heard_ms):
+        audio_ms = self.audio_ms
+        while self._waiting and (self._ended or self._waiting[0][0] <= audio_ms):
             future = heapq.heappop(self._waiting)[2]
             if not future.done():
                 future.set_result(None)

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 from cnerta.streamer.errors import RecogniserMissingError
+from cnerta.streamer.wire.addresses import redact
 
 __all__ = ["fetch_model", "first_line", "import_package"]
 
@@ -72,5 +73,6 @@ def fetch_model(name: str, wanted: Sequence[str], extra: str) -> Path:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says first; its name if it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(". ")
+    """What an error says first, without secrets of addresses; its name if it says nothing."""
+    said = str(error).strip() or type(error).__name__
+    return redact(said.splitlines()[0].rstrip(". "))

@@ -32,8 +32,8 @@ class MonoAudio:
     """
 
     def __init__(self, audio: LiveAudio, sample_rate: int, block_samples: int) -> None:
-        self.start_ms = audio.heard_ms
-        # From now on, even if it is a while until somebody listens.
+        self.start_ms = audio.audio_ms
+        # From now on, even if it is a while until somebody reads.
         self._blocks = audio.blocks()
         self._front = AudioInput(audio.format, sample_rate)
         self._block_samples = block_samples

@@ -37,7 +37,7 @@ def parse_source(text: str) -> tuple[str, str | None, dict[str, str]]:
         if option is None:
             where = part or None
         elif option[1] in options:
-            raise TranscriptError(f"expected {option[1]} once in --source {text}, got it twice")
+            raise TranscriptError(f"expected {option[1]} once in --source {name}:…, got it twice")
         else:
             options[option[1]] = option[2]
     return name, where, options

@@ -1,4 +1,4 @@
-"""The model's own ear as a recogniser of last resort: rough, but nothing has to be fetched.
+"""The model's own acoustic encoder as a recogniser of last resort: rough, with nothing to fetch.
 
 The acoustic encoder was trained to align known characters. Here the syllable that it finds most
 likely in each frame is taken (greedy CTC), and for each syllable the character that is most often
@@ -25,7 +25,7 @@ from cnerta.models.runtime.inference import AcousticState, Model
 from cnerta.streamer.errors import RecogniserMissingError
 from cnerta.streamer.sources.base import LiveAudio, Revision
 from cnerta.streamer.sources.mono_audio import MonoAudio
-from cnerta.streamer.sources.utterances import Heard, Utterances
+from cnerta.streamer.sources.utterances import Hypothesis, Utterances
 
 __all__ = ["GreedySyllables", "RoughTranscript", "common_characters"]
 
@@ -112,12 +112,12 @@ class RoughTranscript:
         if not bundle.has_readings:
             raise RecogniserMissingError(
                 f"expected a bundle with readings.onnx, got {bundle.name}: its model has no "
-                "pronunciations to listen for"
+                "pronunciations to look for"
             )
         if not bundle.geometry.streaming:
             raise RecogniserMissingError(
-                f"expected a bundle that listens in chunks, got {bundle.name}: its model hears "
-                "an utterance only as a whole"
+                f"expected a bundle that encodes audio in chunks, got {bundle.name}: its "
+                "model encodes an utterance only as a whole"
             )
         names = bundle.vocabulary.units[1:]  # but <unk>
         self._units = np.arange(1, len(names) + 1)
@@ -129,7 +129,7 @@ class RoughTranscript:
         )
 
     async def revisions(self, audio: LiveAudio) -> AsyncIterator[Revision]:
-        """Yield the syllables that are heard, as characters."""
+        """Yield the syllables that are recognised, as characters."""
         geometry = self._model.bundle.geometry
         chunk_samples = geometry.chunk_frames * geometry.hop_samples
         mono = MonoAudio(audio, SAMPLE_RATE, chunk_samples)
@@ -138,9 +138,9 @@ class RoughTranscript:
         state = AcousticState.initial(geometry)
         number = 0
         async for block in _with_tail(mono.blocks(), chunk_samples):
-            state, best = await asyncio.to_thread(self._listen, block, state)
+            state, best = await asyncio.to_thread(self._recognise, block, state)
             for text, final, first, last in greedy.add(best):
-                heard = Heard(
+                hypothesis = Hypothesis(
                     f"s{number}",
                     text,
                     final,
@@ -148,16 +148,16 @@ class RoughTranscript:
                     mono.start_ms + geometry.frame_start_ms(last),
                 )
                 number += final
-                for revision in utterances.hear(heard, audio.heard_ms):
+                for revision in utterances.update(hypothesis, audio.audio_ms):
                     yield revision
         for text, _, first, last in greedy.end():
             start_ms, end_ms = (mono.start_ms + geometry.frame_start_ms(f) for f in (first, last))
-            for revision in utterances.hear(
-                Heard(f"s{number}", text, True, start_ms, end_ms), audio.heard_ms
+            for revision in utterances.update(
+                Hypothesis(f"s{number}", text, True, start_ms, end_ms), audio.audio_ms
             ):
                 yield revision
 
-    def _listen(self, block: Floats, state: AcousticState) -> tuple[AcousticState, list[int]]:
+    def _recognise(self, block: Floats, state: AcousticState) -> tuple[AcousticState, list[int]]:
         ((frames, state),) = self._model.encode(block[None], [state])
         best: list[int] = self._model.score_units(frames, self._units).argmax(axis=1).tolist()
         return state, best

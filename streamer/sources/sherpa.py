@@ -20,7 +20,7 @@ from cnerta.streamer.sources.base import LiveAudio, Revision
 from cnerta.streamer.sources.hub import fetch_model, import_package
 from cnerta.streamer.sources.mono_audio import MonoAudio
 from cnerta.streamer.sources.options import read_options
-from cnerta.streamer.sources.utterances import Heard, Utterances
+from cnerta.streamer.sources.utterances import Hypothesis, Utterances
 
 __all__ = ["DEFAULT_MODEL", "SherpaTranscript", "find_model_files"]
 
@@ -148,18 +148,18 @@ class SherpaTranscript:
         stream = self._recogniser.create_stream()
         segment = 0
         async for block in mono.blocks():
-            heard = await asyncio.to_thread(self._advance, stream, block, False)
-            if heard is None:
+            result = await asyncio.to_thread(self._advance, stream, block, False)
+            if result is None:
                 continue
-            text, final, times = heard
-            for revision in utterances.hear(
-                _heard(f"s{segment}", text, final, times, mono.start_ms), audio.heard_ms
+            text, final, times = result
+            for revision in utterances.update(
+                _heard(f"s{segment}", text, final, times, mono.start_ms), audio.audio_ms
             ):
                 yield revision
             segment += final
         text, _, times = await asyncio.to_thread(self._finish, stream)
         last = _heard(f"s{segment}", text, True, times, mono.start_ms)
-        for revision in utterances.hear(last, audio.heard_ms):
+        for revision in utterances.update(last, audio.audio_ms):
             yield revision
 
     def _advance(
@@ -193,15 +193,15 @@ class SherpaTranscript:
 
     def _finish(self, stream: Any) -> tuple[str, bool, list[float]]:
         tail = np.zeros(round(TAIL_S * SAMPLE_RATE), np.float32)
-        heard = self._advance(stream, tail, True)
-        assert heard is not None, "the end brings a result"
-        return heard
+        result = self._advance(stream, tail, True)
+        assert result is not None, "the end brings a result"
+        return result
 
 
-def _heard(key: str, text: str, final: bool, times: list[float], offset_ms: float) -> Heard:
+def _heard(key: str, text: str, final: bool, times: list[float], offset_ms: float) -> Hypothesis:
     start_ms = offset_ms + 1_000 * times[0] - LEAD_MS if times else None
     end_ms = offset_ms + 1_000 * times[-1] + LAG_MS if times else None
-    return Heard(key, text, final, start_ms, end_ms)
+    return Hypothesis(key, text, final, start_ms, end_ms)
 
 
 def _fetch(name: str, kind: Kind | None) -> tuple[Kind, dict[str, str]]:

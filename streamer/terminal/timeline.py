@@ -38,7 +38,7 @@ class Spoken:
 def draw_timeline(
     levels: Levels,
     names: Iterable[Spoken],
-    heard_ms: float,
+    audio_ms: float,
     width: int,
     clock: Callable[[float], str],
 ) -> list[Text]:
@@ -47,16 +47,16 @@ def draw_timeline(
     Args:
         levels: How loud it was.
         names: What was spoken; of two at the same time the later one is seen.
-        heard_ms: Now, the right edge.
+        audio_ms: Now, the right edge.
         width: Columns.
         clock: Writes a time.
 
     Returns:
         Two lines of `width` columns: levels, between the times of both edges, and names.
     """
-    last = max(0, math.ceil(heard_ms / CELL_MS) - 1)
+    last = max(0, math.ceil(audio_ms / CELL_MS) - 1)
     left = clock(max(0, last + 1 - width) * CELL_MS) + " "
-    right = " " + clock(heard_ms)
+    right = " " + clock(audio_ms)
     columns = max(1, width - cell_len(left) - cell_len(right))
     first = max(0, last + 1 - columns)
     left = set_cell_size(clock(first * CELL_MS), cell_len(left))

@@ -16,15 +16,14 @@ from rich.control import Control
 from rich.live import Live
 from rich.text import Text
 
+from cnerta.models.command_line import printable
 from cnerta.streamer.outputs.highlighting import Highlighter
-from cnerta.streamer.outputs.presenter import FoldingView
+from cnerta.streamer.outputs.presenter import FoldingView, PresenterBase
 from cnerta.streamer.outputs.view_state import ViewState
-from cnerta.streamer.sources import Revision
 from cnerta.streamer.terminal.drawing import (
     draw_caption,
     entity_line,
     has_colour,
-    printable,
     readings_line,
     render,
     summary_line,
@@ -153,7 +152,7 @@ class PlainView(FoldingView):
         self._console.print(text, soft_wrap=True, highlight=False)
 
 
-class JsonView:
+class JsonView(PresenterBase):
     """Writes every server message as one line of JSON, at once, and nothing else.
 
     Args:
@@ -163,24 +162,7 @@ class JsonView:
     def __init__(self, out: IO[bytes]) -> None:
         self._out = out
 
-    def on_audio(self, block: bytes, heard_ms: float) -> None:
-        """Nothing is written for what is sent."""
-
-    def on_revision(self, revision: Revision) -> None:
-        """Nothing is written for what is sent."""
-
     def on_message(self, message: ServerMessage) -> None:
         """Write the message."""
         self._out.write(encode(message) + b"\n")
         self._out.flush()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        pass

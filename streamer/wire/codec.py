@@ -1,7 +1,7 @@
 """Messages as JSON and back.
 
-Both sides decode strictly: a type or a field that this version does not know is an error that
-names it.
+A server decodes strictly: a type or a field that this version does not know is an error that names
+it. A client passes over the fields that a newer server adds, and can pass over whole messages.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from typing import Any, Final, TypeVar, get_args
 
 import msgspec
 
-from cnerta.streamer.wire.errors import ErrorName, ProtocolError
+from cnerta.streamer.wire.errors import ErrorName, NewerMessageError, ProtocolError
 from cnerta.streamer.wire.messages import (
     CLIENT_MESSAGES,
     PROTOCOL_VERSION,
     SERVER_MESSAGES,
     ClientMessage,
     ServerMessage,
+    WarningMessage,
 )
 from cnerta.streamer.wire.parts import MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Encoding
 
@@ -46,10 +47,11 @@ def decode_client(data: str | bytes) -> ClientMessage:
 
 
 def decode_server(data: str | bytes) -> ServerMessage:
-    """Read a server's message.
+    """Read a server's message; fields that this version does not know are passed over.
 
     Raises:
-        ProtocolError: As :func:`decode_client`.
+        NewerMessageError: It is of a type, or a warning of a name, that this version does not know.
+        ProtocolError: It is not JSON, or not a message at all.
     """
     return _decode(_server_decoder, data, SERVER_MESSAGES)
 
@@ -89,6 +91,7 @@ _PLACES: Final = (
     _Place("$.audio.channels", ErrorName.UNSUPPORTED_CHANNELS, f"1 to {MAX_CHANNELS}"),
     _Place("$.version", ErrorName.UNSUPPORTED_VERSION, str(PROTOCOL_VERSION)),
 )
+_WARNING: Final = str(WarningMessage.__struct_config__.tag)
 _QUOTED_CHARACTERS: Final = 60
 
 
@@ -102,27 +105,32 @@ def _explain(
     if not isinstance(raw, dict):
         detail = f"expected an object with a type, got {_quote(raw)}"
         return ProtocolError(ErrorName.INVALID_MESSAGE, detail)
-    if raw.get("type") not in tags:
-        detail = f"expected type {known}, got {_quote(raw.get('type'))}"
-        return ProtocolError(ErrorName.UNKNOWN_TYPE, detail)
+    kind = raw.get("type")
+    if kind not in tags:
+        detail = f"expected type {known}, got {_quote(kind)}"
+        unknown_type = NewerMessageError if isinstance(kind, str) else ProtocolError
+        return unknown_type(ErrorName.UNKNOWN_TYPE, detail)
     where = re.search(r" - at `(\$[^`]*)`$", text)
     path = where[1] if where else "$"
     unknown = re.match(r"Object contains unknown field `([^`]*)`", text)
     if unknown:
-        detail = f"expected only known fields of {raw['type']}, got {_quote(unknown[1])} at {path}"
+        detail = f"expected only known fields of {kind}, got {_quote(unknown[1])} at {path}"
         return ProtocolError(ErrorName.UNKNOWN_FIELD, detail)
     missing = re.match(r"Object missing required field `([^`]*)`", text)
     if missing:
-        detail = f"expected field {missing[1]!r} of {raw['type']} at {path}, got none"
+        detail = f"expected field {missing[1]!r} of {kind} at {path}, got none"
         return ProtocolError(ErrorName.INVALID_MESSAGE, detail)
     got = _quote(_at(raw, path))
     for place in _PLACES:
         if path == place.path:
             return ProtocolError(place.name, f"expected {place.expected}, got {got} at {path}")
+    if kind == _WARNING and path == "$.name" and isinstance(raw["name"], str):
+        detail = f"expected the name of a warning, got {got}"
+        return NewerMessageError(ErrorName.INVALID_MESSAGE, detail)
     expected = re.match(r"Expected (.*?)(?:, got `[^`]*`)?(?: - at `.*)?$", text, re.DOTALL)
     wanted = expected[1].replace("`", "") if expected else text
     return ProtocolError(
-        ErrorName.INVALID_MESSAGE, f"expected {wanted}, got {got} at {path} of {raw['type']}"
+        ErrorName.INVALID_MESSAGE, f"expected {wanted}, got {got} at {path} of {kind}"
     )
 
 

@@ -7,7 +7,7 @@ from enum import Enum
 from cnerta.models.errors import CnertaError
 from cnerta.streamer.wire.messages import ErrorMessage
 
-__all__ = ["ErrorName", "ProtocolError"]
+__all__ = ["ErrorName", "NewerMessageError", "ProtocolError"]
 
 
 class ErrorName(Enum):
@@ -76,3 +76,10 @@ class ProtocolError(CnertaError):
             retryable=self.name.retryable,
             detail=self.detail,
         )
+
+
+class NewerMessageError(ProtocolError):
+    """A server's message that a later version of the protocol may have and this one has not.
+
+    A client can pass over it and go on.
+    """

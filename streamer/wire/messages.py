@@ -6,8 +6,9 @@ Binary frames are raw audio. Text frames are JSON, one message each, told apart 
     server: session.ready · entity.upsert · entity.retract · utterance.final · audio.ack ·
             warning · error · session.going_away · session.summary
 
-``codec.py`` writes and reads them. ``asyncapi.py`` writes the public description from these
-classes, so their docstrings and field descriptions are its text.
+A client's message may hold known fields only; a server's may hold more, so that clients get along
+with newer servers. ``codec.py`` writes and reads them. ``asyncapi.py`` writes the public
+description from these classes, so their docstrings and field descriptions are its text.
 """
 
 from __future__ import annotations
@@ -88,13 +89,13 @@ _UtteranceId: TypeAlias = Annotated[
 # --- client to server -----------------------------------------------------------------------------
 
 
-class _Message(
+class _ClientMessage(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type"
 ):
-    """A message."""
+    """A message to the server, which refuses a field that it does not know."""
 
 
-class SessionStart(_Message, frozen=True, kw_only=True, tag="session.start"):
+class SessionStart(_ClientMessage, frozen=True, kw_only=True, tag="session.start"):
     """Opens the session; must come first."""
 
     version: Annotated[int, Meta(description="Protocol version; this is 1.")] = PROTOCOL_VERSION
@@ -120,7 +121,7 @@ class SessionStart(_Message, frozen=True, kw_only=True, tag="session.start"):
     resume: ResumeRequest | None = None
 
 
-class Transcript(_Message, frozen=True, kw_only=True, tag="transcript"):
+class Transcript(_ClientMessage, frozen=True, kw_only=True, tag="transcript"):
     """One revision of an utterance's text, with its times if the caller knows them."""
 
     utterance: _UtteranceId
@@ -131,7 +132,7 @@ class Transcript(_Message, frozen=True, kw_only=True, tag="transcript"):
     end_ms: Milliseconds | None = None
 
 
-class SessionUpdate(_Message, frozen=True, kw_only=True, tag="session.update"):
+class SessionUpdate(_ClientMessage, frozen=True, kw_only=True, tag="session.update"):
     """Changes options in mid-stream; what it leaves out stays as it is."""
 
     audio: AudioFormat | UnsetType = UNSET
@@ -146,18 +147,22 @@ class SessionUpdate(_Message, frozen=True, kw_only=True, tag="session.update"):
     ] = UNSET
 
 
-class Keepalive(_Message, frozen=True, kw_only=True, tag="keepalive"):
+class Keepalive(_ClientMessage, frozen=True, kw_only=True, tag="keepalive"):
     """Says that a silent client is still there."""
 
 
-class SessionFinish(_Message, frozen=True, kw_only=True, tag="session.finish"):
+class SessionFinish(_ClientMessage, frozen=True, kw_only=True, tag="session.finish"):
     """Asks for the remaining answers, the summary and the close."""
 
 
 # --- server to client -----------------------------------------------------------------------------
 
 
-class SessionReady(_Message, frozen=True, kw_only=True, tag="session.ready"):
+class _ServerMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    """A message to the client, which passes over a field that it does not know."""
+
+
+class SessionReady(_ServerMessage, frozen=True, kw_only=True, tag="session.ready"):
     """Answers ``session.start``."""
 
     session: str
@@ -174,7 +179,7 @@ class SessionReady(_Message, frozen=True, kw_only=True, tag="session.ready"):
     ] = UNSET
 
 
-class EntityUpsert(_Message, frozen=True, kw_only=True, tag="entity.upsert"):
+class EntityUpsert(_ServerMessage, frozen=True, kw_only=True, tag="entity.upsert"):
     """A new or changed entity."""
 
     seq: Annotated[int, Meta(description="Rises by one per event, without gaps.")]
@@ -186,7 +191,7 @@ class EntityUpsert(_Message, frozen=True, kw_only=True, tag="entity.upsert"):
     ]
 
 
-class EntityRetract(_Message, frozen=True, kw_only=True, tag="entity.retract"):
+class EntityRetract(_ServerMessage, frozen=True, kw_only=True, tag="entity.retract"):
     """An entity that is none after all. Never sent for a final one."""
 
     seq: int
@@ -197,7 +202,7 @@ class EntityRetract(_Message, frozen=True, kw_only=True, tag="entity.retract"):
     behind_live_ms: int
 
 
-class UtteranceFinal(_Message, frozen=True, kw_only=True, tag="utterance.final"):
+class UtteranceFinal(_ServerMessage, frozen=True, kw_only=True, tag="utterance.final"):
     """The complete answer for an utterance; exactly one for each final transcript."""
 
     seq: int
@@ -221,20 +226,20 @@ class UtteranceFinal(_Message, frozen=True, kw_only=True, tag="utterance.final")
     ] = UNSET
 
 
-class AudioAck(_Message, frozen=True, kw_only=True, tag="audio.ack"):
+class AudioAck(_ServerMessage, frozen=True, kw_only=True, tag="audio.ack"):
     """How much audio has arrived."""
 
     received_ms: int
 
 
-class WarningMessage(_Message, frozen=True, kw_only=True, tag="warning"):
+class WarningMessage(_ServerMessage, frozen=True, kw_only=True, tag="warning"):
     """Something is wrong and the session goes on."""
 
     name: WarningName
     detail: str
 
 
-class ErrorMessage(_Message, frozen=True, kw_only=True, tag="error"):
+class ErrorMessage(_ServerMessage, frozen=True, kw_only=True, tag="error"):
     """Why the connection is about to close with this code."""
 
     code: int
@@ -243,14 +248,14 @@ class ErrorMessage(_Message, frozen=True, kw_only=True, tag="error"):
     detail: str
 
 
-class SessionGoingAway(_Message, frozen=True, kw_only=True, tag="session.going_away"):
+class SessionGoingAway(_ServerMessage, frozen=True, kw_only=True, tag="session.going_away"):
     """The server is stopping; answers still owed follow."""
 
     resume: ResumeOffer | None
     reason: str
 
 
-class SessionSummary(_Message, frozen=True, kw_only=True, tag="session.summary"):
+class SessionSummary(_ServerMessage, frozen=True, kw_only=True, tag="session.summary"):
     """The last message of a session that finished."""
 
     utterances: int

@@ -51,11 +51,15 @@ Milliseconds: TypeAlias = Annotated[
 ]
 
 
-class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A part of a message."""
+class _ClientPart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A part of a client's message: a field that the server does not know is a mistake."""
 
 
-class AudioFormat(_Part, frozen=True, kw_only=True):
+class _ServerPart(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of a server's message: a newer server may send fields that this client passes over."""
+
+
+class AudioFormat(_ClientPart, frozen=True, kw_only=True):
     """How the binary frames are encoded. Several channels are interleaved and mixed down."""
 
     encoding: Encoding = "pcm_s16le"
@@ -70,7 +74,7 @@ class AudioFormat(_Part, frozen=True, kw_only=True):
         return _SAMPLE_BYTES[self.encoding] * self.channels
 
 
-class GlossaryEntry(_Part, frozen=True, kw_only=True):
+class GlossaryEntry(_ClientPart, frozen=True, kw_only=True):
     """A name that the client expects to be spoken."""
 
     text: Annotated[
@@ -87,21 +91,21 @@ class GlossaryEntry(_Part, frozen=True, kw_only=True):
     ] = None
 
 
-class ResumeRequest(_Part, frozen=True, kw_only=True):
+class ResumeRequest(_ClientPart, frozen=True, kw_only=True):
     """What a reconnecting client shows to go on with its session."""
 
     token: Annotated[str, Meta(max_length=256)]
     last_seq: Counter
 
 
-class ResumeOffer(_Part, frozen=True, kw_only=True):
+class ResumeOffer(_ServerPart, frozen=True, kw_only=True):
     """What lets a client go on with this session on another connection."""
 
     token: str
     ttl_s: int
 
 
-class ModelInfo(_Part, frozen=True, kw_only=True):
+class ModelInfo(_ServerPart, frozen=True, kw_only=True):
     """The model that answers."""
 
     name: str
@@ -114,7 +118,7 @@ class ModelInfo(_Part, frozen=True, kw_only=True):
     ] = False
 
 
-class Limits(_Part, frozen=True, kw_only=True):
+class Limits(_ServerPart, frozen=True, kw_only=True):
     """What the server takes from one session."""
 
     max_frame_bytes: int
@@ -129,7 +133,7 @@ class Limits(_Part, frozen=True, kw_only=True):
     ]
 
 
-class Entity(_Part, frozen=True, kw_only=True):
+class Entity(_ServerPart, frozen=True, kw_only=True):
     """A named entity in one utterance.
 
     ``start`` and ``end`` are half-open code-point offsets into the text as the client sent it;
@@ -164,7 +168,7 @@ class Entity(_Part, frozen=True, kw_only=True):
     ] = UNSET
 
 
-class PossibleReading(_Part, frozen=True, kw_only=True):
+class PossibleReading(_ServerPart, frozen=True, kw_only=True):
     """One way to read a character."""
 
     reading: Annotated[
@@ -173,7 +177,7 @@ class PossibleReading(_Part, frozen=True, kw_only=True):
     confidence: float
 
 
-class CharacterReading(_Part, frozen=True, kw_only=True):
+class CharacterReading(_ServerPart, frozen=True, kw_only=True):
     """How a character that may be read in several ways was read, by its audio alone.
 
     Offsets as those of an entity.

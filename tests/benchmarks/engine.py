@@ -2,7 +2,7 @@
 
     python tests/benchmarks/engine.py [--bundle DIR] [--threads 1] [--busy]
 
-With ``--busy`` another thread keeps the interpreter occupied, as a server's event loop does with
+With ``--busy`` another thread keeps the GIL, as a server's event loop does with
 many sessions, and the mean counts, not the best: what is lost then is lost in waiting for it.
 
 The peak is what numpy's single-precision matrix product reaches in the same process on the same
@@ -46,7 +46,7 @@ def seconds_of(run: Callable[[], object], least: float = 1.0, *, mean: bool = Fa
 
 @contextlib.contextmanager
 def busy_interpreter() -> Iterator[None]:
-    """A thread that never lets go of the interpreter by itself."""
+    """A thread that never lets go of the GIL by itself."""
     stop = threading.Event()
 
     def spin() -> None:

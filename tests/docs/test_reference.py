@@ -117,9 +117,9 @@ def wrong_options(block: Block, options: dict[str, set[str]]) -> list[tuple[str,
         for word, following in zip(words, [*words[1:], ""][: len(words)], strict=True):
             script = word.rpartition("/")[2]
             if re.fullmatch(r"cnerta-\w+", script):
-                command = f"{script} {following}"
-                if command not in options:
-                    command = script if script in options else f"{script} train"
+                # `cnerta-train RECIPE` is short for its command `train`.
+                likely = (f"{script} {following}", f"{script} train", script)
+                command = next(name for name in likely if name in options)
             elif set(word) <= set("|;&>"):
                 command = ""
             elif command and word.startswith("--") and word not in options[command]:

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from cnerta.models.command_line import VersionOption, make_app
 from cnerta.models.errors import CnertaError, ConfigError, DataError
 from cnerta.models.runtime.inference import Device
 from cnerta.train.commands.failure import fail
@@ -110,6 +111,7 @@ def evaluate(
     ] = 0,
     device: Annotated[Device, typer.Option(help="auto takes a GPU if there is one.")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+    version: VersionOption = False,
 ) -> None:
     """Score a model: precision, recall and F1 of entities, flat and nested, in percent.
 
@@ -247,4 +249,6 @@ def _print_table(answers: Answers, scores: EntityScores, spoken: int) -> None:
 
 def main() -> None:
     """Entry point."""
-    typer.run(evaluate)
+    app = make_app()
+    app.command()(evaluate)
+    app()

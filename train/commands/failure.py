@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-import typer
-from rich.console import Console
+from cnerta.models import command_line
 
 __all__ = ["fail"]
 
 
 def fail(error: Exception) -> NoReturn:
     """Print what went wrong and end the command with status 1."""
-    complaint = f"{type(error).__name__}: {error}"
-    Console(stderr=True).print(complaint, style="red", markup=False, soft_wrap=True)
-    raise typer.Exit(1) from error
+    command_line.fail(type(error).__name__, error)

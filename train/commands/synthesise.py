@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import random
 from collections.abc import Callable, Iterator
 from enum import StrEnum
@@ -12,7 +11,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -22,6 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from cnerta.models.command_line import log_to_console
 from cnerta.models.errors import CnertaError, DataError
 from cnerta.train.commands.failure import fail
 from cnerta.train.synthesis.corpus import (
@@ -110,11 +109,7 @@ def synthesise(
 ) -> None:
     """Make training speech from text. Goes on where an earlier run stopped."""
     console = Console(stderr=True)
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(message)s",
-        handlers=[RichHandler(console=console, show_path=False)],
-    )
+    log_to_console(console=console, show_time=True)
     try:
         build = _builder(voice, model, voices_dir, lend_timbre=lend_timbre)
         reader = build()

@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
 
+from cnerta.models.command_line import log_to_console
 from cnerta.models.errors import CnertaError, ConfigError
 from cnerta.train.commands.failure import fail
 from cnerta.train.evaluation.differences import cases_document, find_cases
@@ -103,13 +103,8 @@ def table(
     What is finished is not run again, what was cut off goes on, what fails is said and does not
     stop the others.
     """
-    logging.getLogger("cnerta").setLevel(logging.INFO)
     console = Console(stderr=True)
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(message)s",
-        handlers=[RichHandler(console=console, show_path=False)],
-    )
+    log_to_console(logging.INFO, console=console, others=logging.WARNING, show_time=True)
     try:
         names = [r.strip() for r in recipes.split(",") if r.strip()]
         if report_only:

@@ -9,9 +9,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
-from typer.core import TyperGroup
 
+from cnerta.models.command_line import CommandGroup, VersionOption, log_to_console, make_app
 from cnerta.models.errors import CnertaError
 from cnerta.train.commands.average import average
 from cnerta.train.commands.calibrate import calibrate
@@ -24,7 +23,7 @@ from cnerta.train.recipe import load_recipe, recipe_names
 __all__ = ["main", "train"]
 
 
-class _RecipeGroup(TyperGroup):
+class _RecipeGroup(CommandGroup):
     """Commands, where anything that is none is taken for a recipe: ``cnerta-train bilstm-m3t``."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -33,11 +32,9 @@ class _RecipeGroup(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-app = typer.Typer(
+app = make_app(
     cls=_RecipeGroup,
     no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_show_locals=False,
     help="Train models: `cnerta-train RECIPE`. Recipes: " + ", ".join(recipe_names()) + ".",
 )
 app.command(name="synthesise")(synthesise)
@@ -46,6 +43,11 @@ app.command(name="average")(average)
 app.command(name="statistics")(statistics)
 app.command(name="check")(check)
 app.command(name="table")(table)
+
+
+@app.callback()
+def _shared_options(version: VersionOption = False) -> None:
+    """Take the options that come before the command."""
 
 
 @app.command()
@@ -103,11 +105,8 @@ def train(
     """Train a model from a recipe, resuming if it was cut off."""
     # Of several processes (torchrun, accelerate launch) the first one speaks.
     is_first = os.environ.get("RANK", "0") == "0"
-    logging.getLogger("cnerta").setLevel(logging.INFO if is_first else logging.ERROR)
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(message)s",
-        handlers=[RichHandler(console=Console(stderr=True), show_path=False)],
+    log_to_console(
+        logging.INFO if is_first else logging.ERROR, others=logging.WARNING, show_time=True
     )
     # Torch takes seconds to import; --help should not.
     import torch

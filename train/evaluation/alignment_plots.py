@@ -14,6 +14,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from cnerta.models.errors import ConfigError, DataError
+from cnerta.models.label_colours import label_colour
 from cnerta.models.runtime.geometry import SAMPLE_RATE
 from cnerta.models.runtime.labels import Span
 from cnerta.models.text.normalisation import NormalisedText, normalise
@@ -27,8 +28,6 @@ __all__ = ["Utterance", "draw_alignments", "draw_utterance", "find_cjk_font"]
 logger = logging.getLogger(__name__)
 
 _MEL_BINS = 80
-_COLOURS = {"PER": "#cc6677", "LOC": "#4477aa", "ORG": "#117733"}
-_OTHER_COLOURS = ("#aa3377", "#997700", "#66ccee", "#882255")
 # A character that any font for Chinese has, simplified or traditional.
 _PROBE = "的"
 
@@ -223,7 +222,7 @@ def _draw_entities(axes: Any, levels: Mapping[str, list[list[Span]]], seconds: T
         for spans in own or [[]]:
             for span in spans:
                 start, end = seconds[span.start, 0], seconds[span.end - 1, 1]
-                colour = _colour(span.label)
+                colour = label_colour(span.label).on_paper
                 axes.barh(line, end - start, left=start, height=0.8, color=colour, alpha=0.55)
                 axes.text((start + end) / 2, line, span.label, ha="center", va="center", size=8)
             line += 1
@@ -231,7 +230,3 @@ def _draw_entities(axes: Any, levels: Mapping[str, list[list[Span]]], seconds: T
     axes.set_yticks([place for place, _ in ticks], [name for _, name in ticks])
     axes.set_ylim(line - 0.5, -0.5)
     axes.tick_params(bottom=False)
-
-
-def _colour(label: str) -> str:
-    return _COLOURS.get(label) or _OTHER_COLOURS[sum(label.encode()) % len(_OTHER_COLOURS)]

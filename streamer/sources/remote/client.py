@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any, Final, NoReturn
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import msgspec
 import numpy as np
@@ -32,10 +32,10 @@ from cnerta.streamer.errors import RecogniserError, TranscriptError
 from cnerta.streamer.sources.base import LiveAudio, Revision
 from cnerta.streamer.sources.mono_audio import MonoAudio
 from cnerta.streamer.sources.remote.dialect import Dialect, UnknownMessageError
-from cnerta.streamer.sources.utterances import Heard, Utterances
-from cnerta.streamer.wire.addresses import is_loopback
+from cnerta.streamer.sources.utterances import Hypothesis, Utterances
+from cnerta.streamer.wire.addresses import is_loopback, parse_address, redact
 
-__all__ = ["ServerOptions", "ServerTranscript", "check_url"]
+__all__ = ["RemoteOptions", "ServerTranscript", "check_url"]
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ REFUSALS: Final = frozenset({1002, 1003, 1007, 1008, 1009, 1010})
 """Close codes after which the same would only be closed again; and all from 4000 on."""
 
 
-class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
+class RemoteOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What can be said of every server.
 
     Attributes:
@@ -82,13 +82,11 @@ def check_url(url: str, example: str) -> str:
     Raises:
         TranscriptError: It is not.
     """
-    try:
-        address = urlsplit(url)
-        if address.scheme in ("ws", "wss") and address.hostname and address.port != 0:
-            return url
-    except ValueError:
-        pass
-    raise TranscriptError(f"expected a recogniser's address such as {example}, got {url!r}")
+    if parse_address(url, ("ws", "wss")) is None:
+        raise TranscriptError(
+            f"expected a recogniser's address such as {example}, got {redact(url)!r}"
+        )
+    return url
 
 
 class ServerTranscript:
@@ -99,7 +97,7 @@ class ServerTranscript:
         options: How to deal with the server.
     """
 
-    def __init__(self, make_dialect: Callable[[], Dialect], options: ServerOptions) -> None:
+    def __init__(self, make_dialect: Callable[[], Dialect], options: RemoteOptions) -> None:
         self._make_dialect = make_dialect
         self._options = options
 
@@ -126,7 +124,7 @@ class ServerTranscript:
                         yield revision
                     break
                 except _BrokenError as broken:
-                    failures = 1 if conversation.heard else failures + 1
+                    failures = 1 if conversation.is_understood else failures + 1
                     for revision in utterances.close_all():
                         yield revision
                     utterances.forget()
@@ -251,18 +249,18 @@ class _Conversation:
 
     Attributes:
         called: What messages call the server: nothing of its address that might be secret.
-        heard: Whether the server has said anything that was understood.
+        is_understood: Whether the server has said anything that was understood.
     """
 
     def __init__(
         self,
         dialect: Dialect,
-        options: ServerOptions,
+        options: RemoteOptions,
         feed: _Feed,
         utterances: Utterances,
     ) -> None:
-        self.called = f"{dialect.name} at {_without_secrets(dialect.address.url)}"
-        self.heard = False
+        self.called = f"{dialect.name} at {redact(dialect.address.url)}"
+        self.is_understood = False
         self._dialect = dialect
         self._options = options
         self._feed = feed
@@ -300,10 +298,10 @@ class _Conversation:
                     deadline = loop.time() + self._options.patience
                 if receiving.done():
                     task, receiving = receiving, None
-                    for heard in self._understand(task):
+                    for hypothesis in self._understand(task):
                         if deadline is not None:  # the patience is for silence only
                             deadline = loop.time() + self._options.patience
-                        for revision in self._utterances.hear(heard, self._feed.sent_ms):
+                        for revision in self._utterances.update(hypothesis, self._feed.sent_ms):
                             yield revision
                 elif deadline is not None and loop.time() >= deadline:
                     log.warning(
@@ -355,7 +353,7 @@ class _Conversation:
                 f"{error.verify_message}; insecure=true takes any"
             ) from error
         except (OSError, ValueError, websockets.exceptions.WebSocketException) as error:
-            raise _BrokenError(str(error) or type(error).__name__) from error
+            raise _BrokenError(redact(str(error)) or type(error).__name__) from error
 
     async def _send(self, socket: ClientConnection) -> None:
         for message in self._dialect.opening():
@@ -376,49 +374,42 @@ class _Conversation:
         if error is not None and not isinstance(error, websockets.exceptions.ConnectionClosed):
             raise error  # a closed connection is seen by the receiving half, with its reason
 
-    def _understand(self, receiving: asyncio.Task[str | bytes]) -> list[Heard]:
+    def _understand(self, receiving: asyncio.Task[str | bytes]) -> list[Hypothesis]:
         try:
             message = receiving.result()
         except websockets.exceptions.ConnectionClosed as error:
             self._explain(error)
         try:
-            said = list(self._dialect.hear(message))
+            said = list(self._dialect.read(message))
         except UnknownMessageError as error:
             self._unknown += 1
             shown = message[:SHOWN_CHARACTERS]
-            if not self.heard or self._unknown >= UNKNOWN_IN_A_ROW:
+            if not self.is_understood or self._unknown >= UNKNOWN_IN_A_ROW:
                 raise RecogniserError(
                     f"expected messages of {self._dialect.name} from {self.called}, got {shown!r}: "
                     f"{error}"
                 ) from error
             log.warning("%s sent what is not understood (%s): %r", self.called, error, shown)
             return []
-        self.heard = True
+        self.is_understood = True
         self._unknown = 0
         return [
             replace(
-                heard,
-                start_ms=self._clock.stream_ms(heard.start_ms),
-                end_ms=self._clock.stream_ms(heard.end_ms),
+                hypothesis,
+                start_ms=self._clock.stream_ms(hypothesis.start_ms),
+                end_ms=self._clock.stream_ms(hypothesis.end_ms),
             )
-            for heard in said
+            for hypothesis in said
         ]
 
     def _explain(self, error: websockets.exceptions.ConnectionClosed) -> NoReturn:
         """Raise what a closed connection means."""
         received = error.rcvd
         said = f"{error}"
-        if self._dialect.complaint:
-            said = f"{self._dialect.complaint} ({said})"
+        if self._dialect.server_error:
+            said = f"{self._dialect.server_error} ({said})"
         if received is not None and (received.code in REFUSALS or received.code >= 4_000):
             raise RecogniserError(f"expected {self.called} to listen, got: {said}") from error
         if self._sent_all and received is not None and received.code in (1000, 1001, 1005):
             raise _EndedError from error
         raise _BrokenError(said) from error
-
-
-def _without_secrets(url: str) -> str:
-    """An address without its query and whoever it names: both may hold keys."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, parts.path, "", ""))

@@ -12,19 +12,16 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-import numpy as np
-import numpy.typing as npt
-
-from cnerta.streamer.errors import TranscriptError
 from cnerta.streamer.sources.options import read_options
-from cnerta.streamer.sources.remote.client import ServerOptions, ServerTranscript, check_url
+from cnerta.streamer.sources.remote.client import RemoteOptions, ServerTranscript, check_url
 from cnerta.streamer.sources.remote.dialect import (
     Address,
+    Dialect,
     UnknownMessageError,
-    encode_samples,
+    read_key,
     read_object,
 )
-from cnerta.streamer.sources.utterances import Heard
+from cnerta.streamer.sources.utterances import Hypothesis
 
 __all__ = ["Deepgram", "DeepgramOptions", "connect_deepgram"]
 
@@ -34,7 +31,7 @@ KEY_VARIABLE: Final = "DEEPGRAM_API_KEY"
 SAMPLE_RATE: Final = 16_000
 
 
-class DeepgramOptions(ServerOptions, frozen=True, kw_only=True):
+class DeepgramOptions(RemoteOptions, frozen=True, kw_only=True):
     """Options of the source ``deepgram``; the key comes from DEEPGRAM_API_KEY.
 
     Attributes:
@@ -46,34 +43,23 @@ class DeepgramOptions(ServerOptions, frozen=True, kw_only=True):
     language: str = "zh-CN"
 
 
-class Deepgram:
+class Deepgram(Dialect):
     """One conversation with a server of this kind."""
 
     name = "Deepgram"
     sample_rate = SAMPLE_RATE
-    block_ms = 100
 
     def __init__(self, address: Address) -> None:
-        self.address = address
-        self.over = False
-        self.complaint = ""
+        super().__init__(address)
         self._utterance = 0
         self._fixed = ""
         self._start_ms: float | None = None
-
-    def opening(self) -> Sequence[str]:
-        """Nothing: all is in the address."""
-        return ()
-
-    def audio(self, samples: npt.NDArray[np.float32]) -> bytes:
-        """Raw 16-bit samples."""
-        return encode_samples(samples, "pcm_s16le")
 
     def closing(self) -> Sequence[str]:
         """Ask for the rest."""
         return ['{"type": "CloseStream"}']
 
-    def hear(self, message: str | bytes) -> Iterable[Heard]:
+    def read(self, message: str | bytes) -> Iterable[Hypothesis]:
         """Pieces of text, and what ends an utterance."""
         said = read_object(message)
         match said:
@@ -87,13 +73,13 @@ class Deepgram:
                 return self._end(None)
             case {"type": "Error"} | {"err_code": _}:
                 parts = (said.get(key) for key in ("description", "message", "err_msg", "reason"))
-                self.complaint = ": ".join(str(part) for part in parts if part)
+                self.server_error = ": ".join(str(part) for part in parts if part)
                 return ()
             case {"type": str()}:
                 return ()  # SpeechStarted, and whatever it learns to say
         raise UnknownMessageError("expected a type")
 
-    def _results(self, said: dict[str, object]) -> Iterable[Heard]:
+    def _results(self, said: dict[str, object]) -> Iterable[Hypothesis]:
         match said.get("channel"):
             case {"alternatives": [{"transcript": str() as text}, *_]}:
                 pass
@@ -112,22 +98,20 @@ class Deepgram:
             self._fixed = whole
         if said.get("speech_final") is True:
             return self._end(end_ms)
-        heard = Heard(str(self._utterance), whole, False, self._start_ms, end_ms)
-        return [heard]
+        hypothesis = Hypothesis(str(self._utterance), whole, False, self._start_ms, end_ms)
+        return [hypothesis]
 
-    def _end(self, end_ms: float | None) -> Iterable[Heard]:
-        heard = Heard(str(self._utterance), self._fixed, True, self._start_ms, end_ms)
+    def _end(self, end_ms: float | None) -> Iterable[Hypothesis]:
+        hypothesis = Hypothesis(str(self._utterance), self._fixed, True, self._start_ms, end_ms)
         self._utterance, self._fixed, self._start_ms = self._utterance + 1, "", None
-        return [heard]
+        return [hypothesis]
 
 
 def connect_deepgram(where: str = DEFAULT_URL, **options: str) -> ServerTranscript:
     """Make the source ``deepgram``."""
     given = read_options(DeepgramOptions, "deepgram", options)
     parts = urlsplit(check_url(where, DEFAULT_URL))
-    key = os.environ.get(KEY_VARIABLE, "")
-    if parts.hostname == DEFAULT_HOST and not key:
-        raise TranscriptError(f"expected a key for {DEFAULT_HOST} in {KEY_VARIABLE}, got none")
+    key = read_key(KEY_VARIABLE, where, DEFAULT_HOST, os.environ)
     query = {
         "language": given.language,
         "interim_results": "true",

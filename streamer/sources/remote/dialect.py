@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from cnerta.streamer.audio.source import encode_pcm_s16le
-from cnerta.streamer.sources.utterances import Heard
+from cnerta.streamer.errors import TranscriptError
+from cnerta.streamer.sources.utterances import Hypothesis
+from cnerta.streamer.wire.addresses import exposes_secret, redact
 
-__all__ = ["Address", "Dialect", "UnknownMessageError", "encode_samples", "read_object"]
+__all__ = [
+    "Address",
+    "Dialect",
+    "UnknownMessageError",
+    "encode_samples",
+    "read_key",
+    "read_object",
+]
 
 Floats = npt.NDArray[np.float32]
 
@@ -24,20 +35,30 @@ class UnknownMessageError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server is and what it wants to know before it listens.
+    """Where a server is and what it wants to know first.
 
     Attributes:
         url: With ``ws`` or ``wss``.
         headers: Of the HTTP request, such as an authorisation.
         subprotocols: Offered to it.
+
+    Raises:
+        TranscriptError: A key, a token or a password would cross the network in clear text.
     """
 
     url: str
     headers: dict[str, str] = field(default_factory=dict)
     subprotocols: Sequence[str] = ()
 
+    def __post_init__(self) -> None:
+        if exposes_secret(urlsplit(self.url), sends_key="Authorization" in self.headers):
+            raise TranscriptError(
+                f"expected wss:// for a recogniser that is sent a key, a token or a password, got "
+                f"{redact(self.url)}: it would cross the network in clear text"
+            )
 
-class Dialect(Protocol):
+
+class Dialect(ABC):
     """One conversation with a server. Times are milliseconds of the audio that it was sent.
 
     Attributes:
@@ -46,35 +67,37 @@ class Dialect(Protocol):
         sample_rate: Of the audio it wants, in Hz.
         block_ms: How much audio a message has.
         over: Whether the server has said all it had to say.
-        complaint: The last error that the server told of, or nothing.
+        server_error: The last error that the server told of, or nothing.
     """
 
-    name: str
-    address: Address
-    sample_rate: int
-    block_ms: int
-    over: bool
-    complaint: str
+    name: ClassVar[str]
+    sample_rate: int = 16_000
+    block_ms: int = 100
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.over = False
+        self.server_error = ""
 
     def opening(self) -> Sequence[str | bytes]:
-        """What is sent before the audio."""
-        ...
+        """What is sent before the audio; nothing if all is in the address."""
+        return ()
 
     def audio(self, samples: Floats) -> str | bytes:
-        """The message for some audio. samples: float32, -1 to 1, (samples,)."""
-        ...
+        """The message for some audio: 16-bit samples. samples: float32, -1 to 1, (samples,)."""
+        return encode_samples(samples, "pcm_s16le")
 
     def closing(self) -> Sequence[str | bytes]:
         """What is sent after the audio."""
-        ...
+        return ()
 
-    def hear(self, message: str | bytes) -> Iterable[Heard]:
+    @abstractmethod
+    def read(self, message: str | bytes) -> Iterable[Hypothesis]:
         """Understand a message.
 
         Raises:
             UnknownMessageError: It is none of this dialect.
         """
-        ...
 
 
 def read_object(message: str | bytes) -> dict[str, Any]:
@@ -95,3 +118,21 @@ def read_object(message: str | bytes) -> dict[str, Any]:
 def encode_samples(samples: Floats, encoding: Literal["pcm_s16le", "pcm_f32le"]) -> bytes:
     """Encode audio as a server wants it."""
     return encode_pcm_s16le(samples) if encoding == "pcm_s16le" else samples.astype("<f4").tobytes()
+
+
+def read_key(variable: str, url: str, host: str, environment: Mapping[str, str]) -> str:
+    """Find the key for a server; empty where none is set and none is needed.
+
+    Args:
+        variable: The environment variable that has it.
+        url: Of the server.
+        host: The one that lets nobody in without a key.
+        environment: Where the variable is.
+
+    Raises:
+        TranscriptError: None is set and that host wants one.
+    """
+    key = environment.get(variable, "")
+    if not key and urlsplit(url).hostname == host:
+        raise TranscriptError(f"expected a key for {host} in {variable}, got none")
+    return key

@@ -11,18 +11,16 @@ from collections.abc import Iterable, Sequence
 from typing import Final, Literal
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
 from cnerta.streamer.sources.options import read_options
-from cnerta.streamer.sources.remote.client import ServerOptions, ServerTranscript, check_url
+from cnerta.streamer.sources.remote.client import RemoteOptions, ServerTranscript, check_url
 from cnerta.streamer.sources.remote.dialect import (
     Address,
+    Dialect,
     UnknownMessageError,
-    encode_samples,
     read_object,
 )
-from cnerta.streamer.sources.utterances import Heard
+from cnerta.streamer.sources.utterances import Hypothesis
 
 __all__ = ["Funasr", "FunasrOptions", "connect_funasr"]
 
@@ -30,7 +28,7 @@ DEFAULT_URL: Final = "ws://127.0.0.1:10095"
 ONLINE_SILENCE_S: Final = 1.5
 
 
-class FunasrOptions(ServerOptions, frozen=True, kw_only=True):
+class FunasrOptions(RemoteOptions, frozen=True, kw_only=True):
     """Options of the source ``funasr``.
 
     Attributes:
@@ -44,17 +42,14 @@ class FunasrOptions(ServerOptions, frozen=True, kw_only=True):
     hotwords: str = ""
 
 
-class Funasr:
+class Funasr(Dialect):
     """One conversation with a FunASR server."""
 
     name = "FunASR"
-    sample_rate = 16_000
     block_ms = 60  # ten of them are a step of the streaming model
 
     def __init__(self, address: Address, options: FunasrOptions) -> None:
-        self.address = address
-        self.over = False
-        self.complaint = ""
+        super().__init__(address)
         self._options = options
         self._utterance = 0
         self._text = ""
@@ -78,16 +73,12 @@ class Funasr:
         }
         return [msgspec.json.encode(first).decode()]
 
-    def audio(self, samples: npt.NDArray[np.float32]) -> bytes:
-        """Raw 16-bit samples."""
-        return encode_samples(samples, "pcm_s16le")
-
     def closing(self) -> Sequence[str]:
         """Tell that there is no more."""
         self._ended = True
         return ['{"is_speaking": false}']
 
-    def hear(self, message: str | bytes) -> Iterable[Heard]:
+    def read(self, message: str | bytes) -> Iterable[Hypothesis]:
         """Pieces of the streaming model, or a sentence of the second pass."""
         said = read_object(message)
         text, mode = said.get("text"), said.get("mode")
@@ -99,15 +90,15 @@ class Funasr:
         last = self._ended and self._final_before not in (None, is_final)
         if mode == "2pass-offline":
             self.over = last
-            heard = Heard(str(self._utterance), text, final=True)
+            hypothesis = Hypothesis(str(self._utterance), text, final=True)
             self._utterance, self._text = self._utterance + 1, ""
-            return [heard]
+            return [hypothesis]
         if mode == "online":
             self.over = last
         elif mode != "2pass-online":
             raise UnknownMessageError("expected mode online, 2pass-online or 2pass-offline")
         self._text += text
-        return [Heard(str(self._utterance), self._text, final=False)]
+        return [Hypothesis(str(self._utterance), self._text, final=False)]
 
 
 def connect_funasr(where: str = DEFAULT_URL, **options: str) -> ServerTranscript:

@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from cnerta.streamer.errors import TranscriptError
 from cnerta.streamer.sources.options import read_options
-from cnerta.streamer.sources.remote.client import ServerOptions, ServerTranscript, check_url
-from cnerta.streamer.sources.remote.dialect import Address, encode_samples, read_object
-from cnerta.streamer.sources.utterances import Heard
+from cnerta.streamer.sources.remote.client import RemoteOptions, ServerTranscript, check_url
+from cnerta.streamer.sources.remote.dialect import Address, Dialect, encode_samples, read_object
+from cnerta.streamer.sources.utterances import Hypothesis
 
 __all__ = ["JsonOptions", "JsonServer", "connect_json_server"]
 
@@ -25,7 +25,7 @@ EXAMPLE: Final = "ws://127.0.0.1:9000/asr"
 AUDIO: Final = "AUDIO"
 
 
-class JsonOptions(ServerOptions, frozen=True, kw_only=True):
+class JsonOptions(RemoteOptions, frozen=True, kw_only=True):
     """Options of the source ``json``.
 
     Attributes:
@@ -63,17 +63,15 @@ class JsonOptions(ServerOptions, frozen=True, kw_only=True):
     token: str = ""
 
 
-class JsonServer:
+class JsonServer(Dialect):
     """One conversation with such a server."""
 
     name = "a JSON server"
 
     def __init__(self, address: Address, options: JsonOptions) -> None:
-        self.address = address
+        super().__init__(address)
         self.sample_rate = options.rate
         self.block_ms = options.block
-        self.over = False
-        self.complaint = ""
         self._options = options
         self._utterance = 0
         self._texts: dict[str, str] = {}
@@ -93,7 +91,7 @@ class JsonServer:
         """What the options say."""
         return [self._options.last] if self._options.last else []
 
-    def hear(self, message: str | bytes) -> Iterable[Heard]:
+    def read(self, message: str | bytes) -> Iterable[Hypothesis]:
         """Look up what the options tell where to find."""
         options = self._options
         said = read_object(message)
@@ -116,7 +114,7 @@ class JsonServer:
             scale * float(at) if isinstance(at, int | float) else None
             for at in (_find(said, path) if path else None for path in (options.start, options.end))
         ]
-        return [Heard(key, text, final, *times)]
+        return [Hypothesis(key, text, final, *times)]
 
 
 def _find(value: Any, path: str) -> Any:

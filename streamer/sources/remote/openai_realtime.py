@@ -11,22 +11,22 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from cnerta.streamer.errors import TranscriptError
 from cnerta.streamer.sources.options import read_options
-from cnerta.streamer.sources.remote.client import ServerOptions, ServerTranscript, check_url
+from cnerta.streamer.sources.remote.client import RemoteOptions, ServerTranscript, check_url
 from cnerta.streamer.sources.remote.dialect import (
     Address,
+    Dialect,
     UnknownMessageError,
     encode_samples,
+    read_key,
     read_object,
 )
-from cnerta.streamer.sources.utterances import Heard
+from cnerta.streamer.sources.utterances import Hypothesis
 
 __all__ = ["OpenaiRealtime", "OpenaiRealtimeOptions", "connect_openai_realtime"]
 
@@ -37,7 +37,7 @@ EMPTY: Final = "input_audio_buffer_commit_empty"
 _TRANSCRIPTION: Final = "conversation.item.input_audio_transcription."
 
 
-class OpenaiRealtimeOptions(ServerOptions, frozen=True, kw_only=True):
+class OpenaiRealtimeOptions(RemoteOptions, frozen=True, kw_only=True):
     """Options of the source ``openai-realtime``; the key comes from OPENAI_API_KEY.
 
     Attributes:
@@ -58,17 +58,14 @@ class _Turn:
     end_ms: float | None = None
 
 
-class OpenaiRealtime:
+class OpenaiRealtime(Dialect):
     """One conversation with a server of this kind."""
 
     name = "an OpenAI Realtime server"
-    block_ms = 100
 
     def __init__(self, address: Address, options: OpenaiRealtimeOptions) -> None:
-        self.address = address
+        super().__init__(address)
         self.sample_rate = options.rate
-        self.over = False
-        self.complaint = ""
         self._options = options
         self._turns: dict[str, _Turn] = {}
         self._closing = False
@@ -76,12 +73,12 @@ class OpenaiRealtime:
     def opening(self) -> Sequence[str]:
         """Ask for transcription with turns found by the server."""
         options = self._options
-        heard = {
+        audio = {
             "format": {"type": "audio/pcm", "rate": self.sample_rate},
             "transcription": {"model": options.model, "language": options.language},
             "turn_detection": {"type": "server_vad"},
         }
-        session = {"type": "transcription", "audio": {"input": heard}}
+        session = {"type": "transcription", "audio": {"input": audio}}
         return [msgspec.json.encode({"type": "session.update", "session": session}).decode()]
 
     def audio(self, samples: npt.NDArray[np.float32]) -> str:
@@ -94,10 +91,10 @@ class OpenaiRealtime:
         self._closing = True
         return ['{"type":"input_audio_buffer.commit"}']
 
-    def hear(self, message: str | bytes) -> Iterable[Heard]:
+    def read(self, message: str | bytes) -> Iterable[Hypothesis]:
         """Turns and their text."""
         said = read_object(message)
-        heard: list[Heard] = []
+        found: list[Hypothesis] = []
         match said:
             case {"type": "input_audio_buffer.speech_started", "item_id": str() as item}:
                 self._turn(item).start_ms = _number(said.get("audio_start_ms"))
@@ -110,31 +107,31 @@ class OpenaiRealtime:
             ):
                 turn = self._turn(item)
                 turn.text += delta
-                heard.append(Heard(item, turn.text, False, turn.start_ms, None))
+                found.append(Hypothesis(item, turn.text, False, turn.start_ms, None))
             case {"type": str() as kind, "item_id": str() as item, "transcript": str() as text} if (
                 kind == _TRANSCRIPTION + "completed"
             ):
                 turn = self._turns.pop(item, _Turn())
-                heard.append(Heard(item, text, True, turn.start_ms, turn.end_ms))
+                found.append(Hypothesis(item, text, True, turn.start_ms, turn.end_ms))
             case {"type": str() as kind, "item_id": str() as item} if (
                 kind == _TRANSCRIPTION + "failed"
             ):
                 turn = self._turns.pop(item, _Turn())
-                self.complaint = _told(said)
-                heard.append(Heard(item, turn.text, True, turn.start_ms, turn.end_ms))
+                self.server_error = _told(said)
+                found.append(Hypothesis(item, turn.text, True, turn.start_ms, turn.end_ms))
             case {"type": "error"}:
                 if EMPTY in str(said.get("error")):
                     self.over = self._closing and not self._turns
                 else:
-                    self.complaint = _told(said)
-                return heard
+                    self.server_error = _told(said)
+                return found
             case {"type": str()}:
-                return heard  # session.created and many more
+                return found  # session.created and many more
             case _:
                 raise UnknownMessageError("expected a type")
         # What was committed at the end is the last turn.
         self.over = self._closing and not self._turns
-        return heard
+        return found
 
     def _turn(self, item: str) -> _Turn:
         return self._turns.setdefault(item, _Turn())
@@ -156,8 +153,6 @@ def connect_openai_realtime(where: str = DEFAULT_URL, **options: str) -> ServerT
     """Make the source ``openai-realtime``."""
     given = read_options(OpenaiRealtimeOptions, "openai-realtime", options)
     url = check_url(where, DEFAULT_URL)
-    key = os.environ.get(KEY_VARIABLE, "")
-    if urlsplit(url).hostname == DEFAULT_HOST and not key:
-        raise TranscriptError(f"expected a key for {DEFAULT_HOST} in {KEY_VARIABLE}, got none")
+    key = read_key(KEY_VARIABLE, url, DEFAULT_HOST, os.environ)
     address = Address(url, headers={"Authorization": f"Bearer {key}"} if key else {})
     return ServerTranscript(lambda: OpenaiRealtime(address, given), given)

@@ -13,14 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from cnerta.streamer.sources.options import read_options
-from cnerta.streamer.sources.remote.client import ServerOptions, ServerTranscript, check_url
+from cnerta.streamer.sources.remote.client import RemoteOptions, ServerTranscript, check_url
 from cnerta.streamer.sources.remote.dialect import (
     Address,
+    Dialect,
     UnknownMessageError,
     encode_samples,
     read_object,
 )
-from cnerta.streamer.sources.utterances import Heard
+from cnerta.streamer.sources.utterances import Hypothesis
 
 __all__ = ["SherpaServer", "connect_sherpa_server"]
 
@@ -29,23 +30,15 @@ LEAD_MS: Final = 300
 """Times say when a token was recognised, which is a little after it began."""
 
 
-class SherpaServer:
+class SherpaServer(Dialect):
     """One conversation with a sherpa-onnx server."""
 
     name = "sherpa-onnx's server"
-    sample_rate = 16_000
-    block_ms = 100
 
     def __init__(self, address: Address) -> None:
-        self.address = address
-        self.over = False
-        self.complaint = ""
+        super().__init__(address)
         self._segment = 0
         self._text = ""
-
-    def opening(self) -> Sequence[str]:
-        """Nothing."""
-        return ()
 
     def audio(self, samples: npt.NDArray[np.float32]) -> bytes:
         """Raw 32-bit floats."""
@@ -55,19 +48,19 @@ class SherpaServer:
         """Ask for the rest."""
         return ["Done"]
 
-    def hear(self, message: str | bytes) -> Iterable[Heard]:
+    def read(self, message: str | bytes) -> Iterable[Hypothesis]:
         """Each message has the whole text of a segment."""
         if message in ("Done!", "Done"):
             self.over = True
-            return [Heard(str(self._segment), self._text, final=True)] if self._text else []
+            return [Hypothesis(str(self._segment), self._text, final=True)] if self._text else []
         said = read_object(message)
         text, segment = said.get("text"), said.get("segment", self._segment)
         if not isinstance(text, str) or not isinstance(segment, int):
             raise UnknownMessageError("expected text and segment")
-        heard: list[Heard] = []
+        found: list[Hypothesis] = []
         if segment != self._segment:
             if self._text:
-                heard.append(Heard(str(self._segment), self._text, final=True))
+                found.append(Hypothesis(str(self._segment), self._text, final=True))
             self._segment, self._text = segment, ""
         final = said.get("is_final") is True
         start_ms = end_ms = None
@@ -76,14 +69,14 @@ class SherpaServer:
                 start_ms = max(0.0, 1_000 * (begun + first) - LEAD_MS)
                 last = rest[-1] if rest else first
                 end_ms = 1_000 * (begun + last) + LEAD_MS
-        heard.append(Heard(str(segment), text, final, start_ms, end_ms))
+        found.append(Hypothesis(str(segment), text, final, start_ms, end_ms))
         # An endpoint without text keeps its number, which the next text then has.
         self._text = "" if final else text
-        return heard
+        return found
 
 
 def connect_sherpa_server(where: str = DEFAULT_URL, **options: str) -> ServerTranscript:
     """Make the source ``sherpa-server``."""
-    given = read_options(ServerOptions, "sherpa-server", options)
+    given = read_options(RemoteOptions, "sherpa-server", options)
     address = Address(check_url(where, DEFAULT_URL))
     return ServerTranscript(lambda: SherpaServer(address), given)

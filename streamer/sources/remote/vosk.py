@@ -8,18 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
 from cnerta.streamer.sources.options import read_options
-from cnerta.streamer.sources.remote.client import ServerOptions, ServerTranscript, check_url
+from cnerta.streamer.sources.remote.client import RemoteOptions, ServerTranscript, check_url
 from cnerta.streamer.sources.remote.dialect import (
     Address,
+    Dialect,
     UnknownMessageError,
-    encode_samples,
     read_object,
 )
-from cnerta.streamer.sources.utterances import Heard
+from cnerta.streamer.sources.utterances import Hypothesis
 
 __all__ = ["Vosk", "connect_vosk"]
 
@@ -28,36 +25,28 @@ DEFAULT_URL: Final = "ws://127.0.0.1:2700"
 END: Final = '{"eof" : 1}'
 
 
-class Vosk:
+class Vosk(Dialect):
     """One conversation with a vosk-server."""
 
     name = "vosk-server"
-    sample_rate = 16_000
-    block_ms = 100
 
     def __init__(self, address: Address) -> None:
-        self.address = address
-        self.over = False
-        self.complaint = ""
+        super().__init__(address)
         self._utterance = 0
 
     def opening(self) -> Sequence[str]:
         """Tell the rate, and that times of words are wanted."""
         return [f'{{"config": {{"sample_rate": {self.sample_rate}, "words": true}}}}']
 
-    def audio(self, samples: npt.NDArray[np.float32]) -> bytes:
-        """Raw 16-bit samples."""
-        return encode_samples(samples, "pcm_s16le")
-
     def closing(self) -> Sequence[str]:
         """Ask for the last result; the server closes after it."""
         return [END]
 
-    def hear(self, message: str | bytes) -> Iterable[Heard]:
+    def read(self, message: str | bytes) -> Iterable[Hypothesis]:
         """Every message of audio is answered: with a partial result, or a whole utterance."""
         said = read_object(message)
         if isinstance(said.get("partial"), str):
-            return [Heard(str(self._utterance), said["partial"], final=False)]
+            return [Hypothesis(str(self._utterance), said["partial"], final=False)]
         alternatives = said.get("alternatives")
         if isinstance(alternatives, list) and alternatives and isinstance(alternatives[0], dict):
             said = alternatives[0]
@@ -68,13 +57,13 @@ class Vosk:
         match said.get("result"):
             case [{"start": int() | float() as start}, *_] as words:
                 start_ms, end_ms = 1_000.0 * start, 1_000.0 * float(words[-1].get("end", start))
-        heard = Heard(str(self._utterance), text, True, start_ms, end_ms)
+        hypothesis = Hypothesis(str(self._utterance), text, True, start_ms, end_ms)
         self._utterance += 1
-        return [heard]
+        return [hypothesis]
 
 
 def connect_vosk(where: str = DEFAULT_URL, **options: str) -> ServerTranscript:
     """Make the source ``vosk``."""
-    given = read_options(ServerOptions, "vosk", options)
+    given = read_options(RemoteOptions, "vosk", options)
     address = Address(check_url(where, DEFAULT_URL))
     return ServerTranscript(lambda: Vosk(address), given)

@@ -10,8 +10,9 @@ import soundfile
 
 from cnerta.models.runtime.inference import Model
 from cnerta.streamer.audio.source import AudioFile
+from cnerta.streamer.client.connection import Connection, WebSocketConnection
 from cnerta.streamer.client.local import LocalConnection
-from cnerta.streamer.client.stream import Connection, WebSocketConnection, stream
+from cnerta.streamer.client.stream import stream
 from cnerta.streamer.serving.server import Server
 from cnerta.streamer.sources import TimedLine, TimedTranscript
 from cnerta.streamer.wire.messages import (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,10 +12,13 @@ import pytest
 
 from cnerta.models.errors import BundleError
 from cnerta.streamer.client.local import LocalConnection
-from cnerta.streamer.errors import ServerUnreachableError
+from cnerta.streamer.errors import ServerUnreachableError, SessionFailedError
+from cnerta.streamer.serving.hosted_session import HostedSession
 from cnerta.streamer.wire.messages import (
+    EntityUpsert,
     ErrorMessage,
     SessionFinish,
+    SessionReady,
     SessionStart,
     SessionSummary,
     Transcript,
@@ -67,6 +71,29 @@ async def test_a_mistake_is_an_error_message(model: Any) -> None:
         await connection.send(Transcript(utterance="u1", revision=1, final=True, text="他"))
         (error,) = await everything(connection)
         assert (error.code, error.name) == (4400, "not_started")
+
+
+async def test_a_failing_clock_is_an_error_and_the_threads_end(
+    model: Any, kit: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(session: HostedSession) -> None:
+        raise ZeroDivisionError("the clock stopped")
+
+    before = set(threading.enumerate())
+    async with LocalConnection(model) as connection:
+        await connection.send(SessionStart())
+        assert isinstance(await connection.receive(), SessionReady)
+        await connection.send_audio(kit.speak("他在北京"))
+        await connection.send(Transcript(utterance="u1", revision=1, final=True, text="他在北京"))
+        assert isinstance(await connection.receive(), EntityUpsert | UtteranceFinal)
+        assert set(threading.enumerate()) > before, "the engine has threads"
+        monkeypatch.setattr(HostedSession, "tick", fail)
+        with pytest.raises(SessionFailedError, match="the clock stopped") as caught:
+            await everything(connection)
+        assert isinstance(caught.value.__cause__, ZeroDivisionError)
+        with pytest.raises(SessionFailedError):
+            await connection.send_audio(bytes(640))
+    assert set(threading.enumerate()) <= before
 
 
 async def test_a_missing_bundle_is_named(tmp_path: Path) -> None:

@@ -1,22 +1,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
 from collections.abc import AsyncIterator, Callable
-from types import TracebackType
-from typing import Self
 
 import pytest
-import websockets.exceptions
-from websockets.asyncio.server import ServerConnection
 
-from cnerta.streamer.client.stream import StreamOptions, WebSocketConnection, stream
-from cnerta.streamer.errors import AudioFileError, ServerUnreachableError, SessionRefusedError
+from cnerta.streamer.client.stream import StreamOptions, stream
+from cnerta.streamer.errors import AudioFileError, SessionRefusedError
 from cnerta.streamer.sources import LiveAudio, Revision, TimedTranscript, TranscriptSource
-from cnerta.streamer.wire.codec import encode
 from cnerta.streamer.wire.messages import (
-    ClientMessage,
     ErrorMessage,
     Keepalive,
     ServerMessage,
@@ -29,96 +21,7 @@ from cnerta.streamer.wire.messages import (
 )
 from cnerta.streamer.wire.parts import AudioFormat
 
-from .. import server_messages as wire
-from ..fake_server import answering, server
-
-BLOCK = bytes(640)  # 20 ms of 16 kHz
-
-
-class Silence:
-    """An audio source of so many blocks, or one without end."""
-
-    def __init__(self, blocks: int, *, endless: bool = False, failure: Exception | None = None):
-        self.format = AudioFormat(sample_rate=16_000)
-        self.paced = endless
-        self.endless = endless
-        self._blocks = blocks
-        self._failure = failure
-        self.closed = False
-
-    async def blocks(self) -> AsyncIterator[bytes]:
-        try:
-            sent = 0
-            while self.endless or sent < self._blocks:
-                yield BLOCK
-                sent += 1
-                if self.endless:
-                    await asyncio.sleep(0.001)
-            if self._failure is not None:
-                raise self._failure
-        finally:
-            self.closed = True
-
-
-class Said:
-    """A transcript source of given revisions."""
-
-    def __init__(self, *revisions: Revision) -> None:
-        self._revisions = revisions
-
-    async def revisions(self, audio: LiveAudio) -> AsyncIterator[Revision]:
-        for revision in self._revisions:
-            yield revision
-
-
-class FakeConnection:
-    """The other side: answers finals (unless told not to), and finishes when asked."""
-
-    def __init__(self, *, answers: bool = True, **limits: int) -> None:
-        self.sent: list[ClientMessage | bytes] = []
-        self.to_client: asyncio.Queue[ServerMessage] = asyncio.Queue()
-        self._answers = answers
-        self._limits = limits
-        self._finals = 0
-
-    async def send(self, message: ClientMessage) -> None:
-        self.sent.append(message)
-        match message:
-            case SessionStart():
-                self.to_client.put_nowait(wire.ready(**self._limits))
-            case Transcript(final=True):
-                self._finals += 1
-                if self._answers:
-                    self.answer(message)
-            case SessionFinish():
-                self.to_client.put_nowait(wire.summary(self._finals))
-
-    def answer(self, message: Transcript) -> None:
-        self.to_client.put_nowait(wire.final(message.utterance, message.revision, message.text))
-
-    async def send_audio(self, block: bytes) -> None:
-        self.sent.append(block)
-
-    async def receive(self) -> ServerMessage:
-        return await self.to_client.get()
-
-    def of(self, *types: type[ClientMessage] | type[bytes]) -> list[ClientMessage | bytes]:
-        return [message for message in self.sent if isinstance(message, types)]
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        pass
-
-
-def said(utterance: int, text: str = "好") -> Revision:
-    return Revision(f"u{utterance}", 1, text, final=True)
+from .fakes import BLOCK, FakeConnection, Said, Silence, said
 
 
 async def run(
@@ -135,9 +38,6 @@ async def run(
             messages.append(message)
             on_message(message)
     return messages
-
-
-# --- the driver -----------------------------------------------------------------------------------
 
 
 async def test_everything_is_sent_once_and_the_summary_is_last() -> None:
@@ -172,15 +72,15 @@ async def test_options_and_format_are_asked_for() -> None:
 async def test_the_transcript_follows_the_audio_even_when_it_runs() -> None:
     connection = FakeConnection()
     await run(connection, Silence(100), TimedTranscript.untimed("一二三四五", 2_000))
-    heard_ms = 0
+    audio_ms = 0
     for message in connection.sent:
         if isinstance(message, bytes):
-            heard_ms += 20
+            audio_ms += 20
         elif isinstance(message, Transcript) and not message.final:
-            spoken = (heard_ms - 200) / 400
+            spoken = (audio_ms - 200) / 400
             assert spoken - 1.1 <= len(message.text) <= spoken
         elif isinstance(message, Transcript):
-            assert (message.text, heard_ms) == ("一二三四五", 2_000)
+            assert (message.text, audio_ms) == ("一二三四五", 2_000)
 
 
 async def test_endless_audio_ends_with_its_transcript_and_is_closed() -> None:
@@ -308,8 +208,8 @@ async def test_watcher_is_told_what_is_sent() -> None:
             self.heard: list[float] = []
             self.said: list[Revision] = []
 
-        def on_audio(self, block: bytes, heard_ms: float) -> None:
-            self.heard.append(heard_ms)
+        def on_audio(self, block: bytes, audio_ms: float) -> None:
+            self.heard.append(audio_ms)
 
         def on_revision(self, revision: Revision) -> None:
             self.said.append(revision)
@@ -319,114 +219,3 @@ async def test_watcher_is_told_what_is_sent() -> None:
         pass
     assert watcher.heard == [20, 40, 60]
     assert watcher.said == [said(1)]
-
-
-# --- the WebSocket --------------------------------------------------------------------------------
-
-
-async def test_session_over_a_real_websocket() -> None:
-    async with server(answering) as url, await WebSocketConnection.open(url) as connection:
-        messages = [message async for message in stream(connection, Silence(50), Said(said(1)))]
-    assert isinstance(messages[-1], SessionSummary)
-    assert messages[-1].audio_ms == 1_000
-    assert [type(message) for message in messages[:2]] == [SessionReady, UtteranceFinal]
-
-
-@pytest.mark.parametrize("url", ["127.0.0.1:8765", "http://127.0.0.1:1", "ws://", "", "ws://a:b"])
-async def test_address_that_is_none(url: str) -> None:
-    with pytest.raises(ServerUnreachableError, match="expected a server"):
-        await WebSocketConnection.open(url)
-
-
-async def test_nothing_listens() -> None:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        url = f"ws://127.0.0.1:{unused.getsockname()[1]}"
-        with pytest.raises(ServerUnreachableError, match=f"expected a server at {url}/v1/stream"):
-            await WebSocketConnection.open(url)
-
-
-async def test_loopback_is_reached_past_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:1")
-    async with server(answering) as url, await WebSocketConnection.open(url) as connection:
-        await connection.send(SessionStart())
-        assert isinstance(await connection.receive(), SessionReady)
-
-
-async def test_something_else_listens() -> None:
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"220 mail ready\r\n")
-        await writer.drain()
-        writer.close()
-
-    listening = await asyncio.start_server(talk, "127.0.0.1", 0)
-    async with listening:
-        port = listening.sockets[0].getsockname()[1]
-        with pytest.raises(ServerUnreachableError, match="got: did not receive a valid HTTP"):
-            await WebSocketConnection.open(f"ws://127.0.0.1:{port}")
-
-
-async def test_plain_server_where_tls_was_expected_is_explained() -> None:
-    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(4_096)  # the greeting; the client's error then has no text
-        writer.close()
-
-    listening = await asyncio.start_server(hang_up, "127.0.0.1", 0)
-    async with listening:
-        port = listening.sockets[0].getsockname()[1]
-        with pytest.raises(ServerUnreachableError, match="/v1/stream, got: ConnectionResetError"):
-            await WebSocketConnection.open(f"wss://127.0.0.1:{port}")
-
-
-async def test_server_that_breaks_off_is_an_error_not_an_end() -> None:
-    async def breaking(connection: ServerConnection) -> None:
-        await connection.recv()
-        await connection.send(encode(wire.ready()), text=True)
-        await connection.close(1011, "oops")
-
-    async with server(breaking) as url, await WebSocketConnection.open(url) as connection:
-        with pytest.raises(ServerUnreachableError, match=r"to stay until the summary, got: .*1011"):
-            async for _ in stream(connection, Silence(0, endless=True), Said(said(1))):
-                pass
-
-
-async def test_refusal_is_told_even_when_the_server_closes_at_once() -> None:
-    async def refusing(connection: ServerConnection) -> None:
-        await connection.recv()
-        refusal = ErrorMessage(code=1013, name="try_again_later", retryable=True, detail="full")
-        await connection.send(encode(refusal), text=True)
-        await connection.close(1013)
-
-    async with server(refusing) as url, await WebSocketConnection.open(url) as connection:
-        with pytest.raises(SessionRefusedError, match="1013 try_again_later: full") as caught:
-            async for _ in stream(connection, Silence(5), Said(said(1))):
-                pass
-    assert caught.value.retryable
-
-
-async def test_refusal_before_the_session_starts_is_told_too() -> None:
-    async def full(connection: ServerConnection) -> None:
-        refusal = ErrorMessage(code=1013, name="try_again_later", retryable=True, detail="full")
-        await connection.send(encode(refusal), text=True)
-        await connection.close(1013)
-
-    async with server(full) as url, await WebSocketConnection.open(url) as connection:
-        await asyncio.sleep(0.05)  # the close has arrived before anything is sent
-        with pytest.raises(SessionRefusedError, match="1013 try_again_later: full"):
-            async for _ in stream(connection, Silence(5), Said(said(1))):
-                pass
-
-
-@pytest.mark.parametrize("answer", ["hello", '{"type":"session.unheard_of"}', b"\x00\x01"])
-async def test_server_of_another_protocol(answer: str | bytes) -> None:
-    async def babbling(connection: ServerConnection) -> None:
-        await connection.recv()
-        await connection.send(answer)
-        with contextlib.suppress(websockets.exceptions.ConnectionClosed):
-            await connection.recv()
-
-    async with server(babbling) as url, await WebSocketConnection.open(url) as connection:
-        with pytest.raises(ServerUnreachableError, match="expected messages of protocol version 1"):
-            async for _ in stream(connection, Silence(1), Said(said(1))):
-                pass

@@ -92,7 +92,10 @@ async def test_both_readings_go_through_a_real_server(
             (("LOC", "南京", 0), ("LOC", "南京市", 0)),
             "different entities, but not all as they were read",
         ),
-        ((("LOC", "南京市", 0), ("LOC", "南京市", 0)), "this model did not hear the difference"),
+        (
+            (("LOC", "南京市", 0), ("LOC", "南京市", 0)),
+            "this model did not tell the readings apart",
+        ),
     ],
 )
 async def test_comparison_says_what_the_events_say(

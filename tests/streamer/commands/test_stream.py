@@ -86,10 +86,25 @@ def test_help_says_what_a_stranger_needs() -> None:
         assert part in shown.stdout
 
 
+def test_help_lists_what_can_be_done_with_recordings() -> None:
+    commands = call("--help").stdout.partition("Commands")[2]
+    assert "replay   Run a recorded session again" in commands
+    assert "inspect  Say what happened in a recorded session" in commands
+
+
+def test_help_shows_only_options_with_a_value_as_such() -> None:
+    rows = [line.split()[1:] for line in call("--help").stdout.splitlines()]
+    described = {row[0]: row[1:4] for row in rows if row and row[0].startswith("--")}
+    assert described["--mic"] == ["-m", "Stream", "the"]
+    assert described["--captions"] == ["FILE", "Write", "captions"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
         ((), "expected one of --file and --mic, got neither"),
+        (("--json", "inspect", "a.cns"), "expected no options before inspect, got some"),
+        (("inspekt", "a.cns"), "No such command 'inspekt'"),
         (("--mic", "--file", "a.wav"), "expected one of --file and --mic, got both"),
         (("--mic", "--transcript", "x"), "got them with --mic"),
         (("--mic", "--transcript-file", "x"), "got them with --mic"),

@@ -21,7 +21,7 @@ from cnerta.streamer.outputs.caption_files import (
     replace_file,
 )
 from cnerta.streamer.outputs.highlighting import Highlighter, HighlightRule
-from cnerta.streamer.outputs.outputs import Outputs
+from cnerta.streamer.outputs.session_outputs import Outputs
 from cnerta.streamer.sources import Revision
 from cnerta.streamer.wire.codec import decode_server
 from cnerta.streamer.wire.messages import ServerMessage, UtteranceFinal
@@ -151,7 +151,7 @@ class Recorder:
         if what == self.fails_at:
             raise OutputError(f"expected to write x, got: {what}")
 
-    def on_audio(self, block: bytes, heard_ms: float) -> None:
+    def on_audio(self, block: bytes, audio_ms: float) -> None:
         self._tell("audio")
 
     def on_revision(self, revision: Revision) -> None:

@@ -15,8 +15,8 @@ from cnerta.streamer.errors import OutputError
 from cnerta.streamer.outputs import obs
 from cnerta.streamer.outputs.highlighting import Highlighter, HighlightRule
 from cnerta.streamer.outputs.obs import ObsAddress, ObsTextFile, ObsWebSocket, authentication
-from cnerta.streamer.outputs.outputs import Outputs
 from cnerta.streamer.outputs.presenter import FoldingView
+from cnerta.streamer.outputs.session_outputs import Outputs
 from cnerta.streamer.sources import Revision
 
 from .. import server_messages as wire
@@ -142,7 +142,9 @@ class FakeObs:
         if self.password:
             hello["authentication"] = {"challenge": CHALLENGE, "salt": SALT}
         await connection.send(json.dumps({"op": 0, "d": hello}))
-        identify = json.loads(await connection.recv())
+        frame = await connection.recv()
+        assert PASSWORD not in str(frame), "it is proven, not sent"
+        identify = json.loads(frame)
         assert identify["op"] == 1
         assert identify["d"]["rpcVersion"] == 1
         if identify["d"].get("authentication") != (ANSWER if self.password else None):

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from cnerta.streamer.errors import OutputError
-from cnerta.streamer.outputs.outputs import Outputs
 from cnerta.streamer.outputs.presenter import FoldingView
+from cnerta.streamer.outputs.session_outputs import Outputs
 from cnerta.streamer.outputs.webhook import RetryPolicy, Webhook
 from cnerta.streamer.sources import Revision
 from cnerta.streamer.wire.codec import encode
@@ -164,9 +164,30 @@ async def test_what_is_lost_first_is_not_final(receiver: Receiver) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://x/secret", "secret", "http://", "http://user:secret@host/x", "https://secret@x"]
+    "url",
+    [
+        "ftp://x/secret",
+        "secret",
+        "http://",
+        "http://user:secret@host/x",
+        "https://secret@x",
+        "http://[secret",
+        "http://x/secret\n",
+        "http://x/se cret",
+        "http://x/秘secret",
+    ],
 )
 def test_address_that_is_none(url: str) -> None:
     with pytest.raises(OutputError, match="expected a webhook") as refused:
         Webhook(url)
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "token"), [("http://host/secret", "abc"), ("http://host/secret?token=secret", "")]
+)
+def test_a_token_is_not_sent_in_clear_text(url: str, token: str) -> None:
+    with pytest.raises(OutputError, match="expected https:// for a webhook") as refused:
+        Webhook(url, token=token)
+    assert "secret" not in str(refused.value)
+    Webhook(url.replace("http:", "https:"), token=token)

@@ -26,9 +26,10 @@ from websockets.asyncio.client import connect
 from cnerta.models.runtime.bundle import default_bundle_path
 from cnerta.models.runtime.inference import Model
 from cnerta.streamer.audio.source import AudioFile
-from cnerta.streamer.client.stream import StreamOptions, WebSocketConnection, stream
-from cnerta.streamer.commands.recording import EXIT_DIFFERS, app
-from cnerta.streamer.commands.stream import app as stream_app
+from cnerta.streamer.client.connection import WebSocketConnection
+from cnerta.streamer.client.stream import StreamOptions, stream
+from cnerta.streamer.commands.recording import EXIT_DIFFERS
+from cnerta.streamer.commands.stream import app
 from cnerta.streamer.errors import RecordingError
 from cnerta.streamer.recording import file as recording
 from cnerta.streamer.recording.file import RecordingReader
@@ -375,7 +376,7 @@ def test_from_the_command_line(talk: Path, tmp_path: Path) -> None:
     kept = tmp_path / "talk.cns"
     runner = CliRunner()
     arguments = ["--file", str(talk), "--transcript", BRIDGE, "--record", str(kept), "--json"]
-    done = runner.invoke(stream_app, arguments)
+    done = runner.invoke(app, arguments)
     assert done.exit_code == 0
     assert "RECORDING" in done.stderr
     again = runner.invoke(app, ["replay", str(kept), "--json"])
@@ -394,7 +395,7 @@ def test_inspection(talk: Path, tmp_path: Path) -> None:
     kept, image = tmp_path / "talk.cns", tmp_path / "talk.png"
     runner = CliRunner()
     arguments = ["--file", str(talk), "--transcript", BRIDGE, "--record", str(kept), "--json"]
-    assert runner.invoke(stream_app, arguments).exit_code == 0
+    assert runner.invoke(app, arguments).exit_code == 0
     found = inspect_recording(kept)
     samples, _ = soundfile.read(talk, dtype="float32")
     assert len(found.audio) == len(samples)
@@ -413,7 +414,7 @@ def test_inspection(talk: Path, tmp_path: Path) -> None:
 
 def test_a_session_of_a_server_records_itself(talk: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(
-        stream_app,
+        app,
         ["--file", str(talk), "-t", BRIDGE, "--connect", "ws://x", "--record", str(tmp_path / "a")],
     )
     assert done.exit_code == 2

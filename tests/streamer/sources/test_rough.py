@@ -20,7 +20,7 @@ from cnerta.streamer.sources.rough import (
 )
 from cnerta.train.data.common_characters import common_characters as count_characters
 
-from .hearing import finals, hear
+from .collect import collect, finals
 
 TEXTS = ("", "北", "京", "")
 PAUSE = [0] * SILENT_FRAMES
@@ -88,7 +88,7 @@ async def test_noise_and_silence_are_borne(caplog: pytest.LogCaptureFixture) -> 
     source = make_transcript_source("rough")
     assert "ROUGH" in caplog.text
     noise = np.random.default_rng(1).normal(0, 0.1, 24_000).astype(np.float32)
-    got = await hear(source, np.concatenate([np.zeros(16_000, np.float32), noise]))
+    got = await collect(source, np.concatenate([np.zeros(16_000, np.float32), noise]))
     finals(got)
     assert all(r.start_ms is not None and r.end_ms is not None for r in got)
 

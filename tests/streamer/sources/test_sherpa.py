@@ -13,7 +13,7 @@ from cnerta.streamer.errors import RecogniserError, RecogniserMissingError, Tran
 from cnerta.streamer.sources import make_transcript_source
 from cnerta.streamer.sources.sherpa import find_model_files
 
-from .hearing import finals, hear
+from .collect import collect, finals
 from .tone_recogniser import tones, write_tone_model
 
 
@@ -24,7 +24,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 async def test_utterances_grow_and_end_in_the_pauses(model: Path) -> None:
     source = make_transcript_source(f"sherpa-onnx:{model},kind=nemo-ctc")
-    got = await hear(source, tones("一二一 二二"))
+    got = await collect(source, tones("一二一 二二"))
     assert finals(got) == ["一二一", "二二"]
     assert {revision.text for revision in got if revision.utterance == "u1"} >= {"一二", "一二一"}
     assert [revision.utterance for revision in got if revision.final] == ["u1", "u2"]
@@ -42,18 +42,18 @@ async def test_utterances_grow_and_end_in_the_pauses(model: Path) -> None:
 async def test_any_rate_is_resampled(model: Path) -> None:
     source = make_transcript_source(f"sherpa-onnx:{model},kind=nemo-ctc")
     samples = soxr.resample(tones("二一"), 16_000, 44_100).astype(np.float32)
-    assert finals(await hear(source, samples, sample_rate=44_100)) == ["二一"]
+    assert finals(await collect(source, samples, sample_rate=44_100)) == ["二一"]
 
 
 async def test_without_speech_there_is_nothing(model: Path) -> None:
     source = make_transcript_source(f"sherpa-onnx:{model},kind=nemo-ctc")
-    assert await hear(source, tones("  ")) == []
-    assert await hear(source, tones("")[:0]) == []
+    assert await collect(source, tones("  ")) == []
+    assert await collect(source, tones("")[:0]) == []
 
 
 async def test_an_utterance_is_cut_where_it_gets_too_long(model: Path) -> None:
     source = make_transcript_source(f"sherpa-onnx:{model},kind=nemo-ctc,longest=2")
-    said = finals(await hear(source, tones("一二一二一二一二")))
+    said = finals(await collect(source, tones("一二一二一二一二")))
     assert len(said) > 1
     assert "".join(said) == "一二一二一二一二"
 
@@ -144,7 +144,7 @@ async def test_a_model_of_the_hub_is_fetched_once(
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)  # type: ignore[arg-type]
     for _ in range(2):
         source = make_transcript_source("sherpa-onnx:somebody/tones,kind=nemo-ctc")
-        assert finals(await hear(source, tones("一"))) == ["一"]
+        assert finals(await collect(source, tones("一"))) == ["一"]
     assert hub.fetched == ([] if cached else ["tokens.txt", "*.int8.onnx"])
 
 
@@ -175,4 +175,4 @@ async def test_what_the_library_throws_is_told(
 
     monkeypatch.setattr(source._recogniser, "is_ready", fail)  # type: ignore[attr-defined]
     with pytest.raises(RecogniserError, match="expected text from sherpa-onnx, got: out of memory"):
-        await hear(source, tones("一"))
+        await collect(source, tones("一"))

@@ -45,7 +45,7 @@ async def collect(
 
     async def listen() -> None:
         async for revision in source.revisions(audio):
-            got.append((audio.heard_ms, revision))  # noqa: PERF401 (heard_ms is of that moment)
+            got.append((audio.audio_ms, revision))  # noqa: PERF401 (audio_ms is of that moment)
 
     listening = asyncio.create_task(listen())
     await asyncio.sleep(0)
@@ -70,9 +70,9 @@ async def test_untimed_transcript_grows_in_proportion_to_the_audio_and_is_final_
     assert [revision.revision for _, revision in got] == list(range(1, len(got) + 1))
     assert got[-1][0] == 2_800, "the final text comes only after the whole audio"
     assert all(revision.start_ms is None and revision.end_ms is None for _, revision in got)
-    for heard_ms, revision in got[:-1]:
+    for audio_ms, revision in got[:-1]:
         # A character lasts 400 ms and is recognised 200 ms after its end, in whole blocks.
-        spoken = (heard_ms - 200) / 400
+        spoken = (audio_ms - 200) / 400
         assert spoken - 1 - BLOCK_MS / 400 <= len(revision.text) <= spoken
 
 
@@ -81,7 +81,7 @@ async def test_timed_line_sends_its_characters_when_their_own_times_say() -> Non
     line = TimedLine(text="江大桥", start_ms=500, end_ms=1_600, characters=characters)
     pace = RevisionPace(interval_ms=100, delay_ms=200, final_delay_ms=300)
     got = await collect(TimedTranscript([line], pace), 3_000)
-    assert [(heard_ms, revision.text, revision.end_ms) for heard_ms, revision in got] == [
+    assert [(audio_ms, revision.text, revision.end_ms) for audio_ms, revision in got] == [
         (920, "江", 700),  # 700 + 200, at the next block
         (1_720, "江大", 1_500),
         (1_800, "江大桥", 1_600),

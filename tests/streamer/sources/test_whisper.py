@@ -26,7 +26,7 @@ from cnerta.streamer.sources import whisper as whisper_source
 from cnerta.streamer.sources.agreement import Agreement, Word
 from cnerta.streamer.sources.segments import Segment, Segmenter, SegmentLimits
 
-from .hearing import finals, hear
+from .collect import collect, finals
 from .tone_recogniser import HIGH_HZ, SAMPLE_RATE, tones
 
 Floats = npt.NDArray[np.float32]
@@ -89,7 +89,7 @@ async def test_what_two_runs_agree_on_is_sent_and_the_whole_at_the_end(
 ) -> None:
     whisper.calls = 1  # so that the finals are sure
     source = make_transcript_source("faster-whisper:base,step=0.3")
-    got = await hear(source, tones("一二一一  二一"), pause_s=0.002)
+    got = await collect(source, tones("一二一一  二一"), pause_s=0.002)
     assert finals(got)[0] in ("一二一一", "一二一七")
     first = [revision for revision in got if revision.utterance == "u1"]
     interims = [revision.text for revision in first if not revision.final]
@@ -110,7 +110,7 @@ async def test_a_slow_recogniser_gives_the_finals_all_the_same(whisper: FakeWhis
     whisper.unsure = False
     whisper.takes_s = 0.2
     source = make_transcript_source("faster-whisper:base")
-    got = await hear(source, tones("一二 二一 一一"))
+    got = await collect(source, tones("一二 二一 一一"))
     assert finals(got) == ["一二", "二一", "一一"]
     assert whisper.calls <= 5, "no run for an interim when the utterance has ended already"
 
@@ -119,7 +119,7 @@ async def test_settled_audio_leaves_a_long_window(whisper: FakeWhisper) -> None:
     whisper.unsure = False
     source = make_transcript_source("faster-whisper:base,step=0.5,window=2")
     text = "一二一一二二一二一二一二"
-    got = await hear(source, tones(text), pause_s=0.002)
+    got = await collect(source, tones(text), pause_s=0.002)
     assert finals(got) == [text]
     assert whisper.longest_s < 4.5, "the whole has 6.25 s"
 
@@ -132,7 +132,7 @@ async def test_the_stream_waits_for_a_recogniser_that_lags_and_nothing_is_lost(
     whisper.takes_s = 0.05
     source = make_transcript_source("faster-whisper:base,longest=3")
     groups = ["一二一", "二二一", "一二二", "一一一"]
-    assert finals(await hear(source, tones(" ".join(groups)))) == groups
+    assert finals(await collect(source, tones(" ".join(groups)))) == groups
 
 
 @pytest.mark.usefixtures("whisper")
@@ -145,14 +145,14 @@ async def test_a_click_is_no_utterance(whisper: FakeWhisper) -> None:
     source = make_transcript_source("faster-whisper:base")
     samples = tones("  ")
     samples[10_000:10_300] = 0.9
-    assert await hear(source, samples) == []
+    assert await collect(source, samples) == []
     assert whisper.calls == 0
 
 
 async def test_a_recogniser_that_fails_is_told(whisper: FakeWhisper) -> None:
     whisper.fails = True
     with pytest.raises(RecogniserError, match="from faster-whisper, got: CUDA is lost"):
-        await hear(make_transcript_source("faster-whisper:base"), tones("一 一"))
+        await collect(make_transcript_source("faster-whisper:base"), tones("一 一"))
 
 
 def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ PER = wire.entity("PER", "江大桥", 9)
 
 def spoken(*messages: ServerMessage, final: bool = False) -> ViewState:
     """After the sentence was sent at 2.0 s and the messages came at 2.05 s."""
-    state = ViewState().received(wire.ready(), 1.0).heard(2_300, -18.0)
+    state = ViewState().received(wire.ready(), 1.0).with_audio(2_300, -18.0)
     state = state.sent(Revision("u1", 3, SENTENCE, final), 2.0)
     for message in messages:
         state = state.received(message, 2.05)
@@ -332,7 +332,7 @@ def test_time_line_shows_levels_and_names_where_they_were_spoken() -> None:
     found = wire.entity("PER", "江大桥", 9, start_ms=1_000, end_ms=1_500)
     state = spoken(wire.final("u1", 3, SENTENCE, found, INNER))
     for at_ms in range(2_320, 3_000, 20):
-        state = state.heard(at_ms, -math.inf if at_ms > 2_500 else -1.0)
+        state = state.with_audio(at_ms, -math.inf if at_ms > 2_500 else -1.0)
     lines = drawn(state, width=80, height=20).splitlines()
     levels, names = lines[2], lines[3]
     assert levels[2:10] == "0:00.00 "
@@ -346,7 +346,7 @@ def test_names_that_follow_at_once_are_both_there() -> None:
     first = wire.entity("LOC", "北京大学", 2, start_ms=1_000, end_ms=1_100)
     second = wire.entity("PER", "江大桥", 9, start_ms=1_500, end_ms=2_000)
     at_once = wire.entity("ORG", "见到", 6, start_ms=1_000, end_ms=1_050)
-    state = spoken(wire.final("u1", 3, SENTENCE, first, at_once, second)).heard(3_000, -20.0)
+    state = spoken(wire.final("u1", 3, SENTENCE, first, at_once, second)).with_audio(3_000, -20.0)
     assert "        北京江大桥  " in drawn(state, width=80).splitlines()[3]
 
 

@@ -23,7 +23,7 @@ import pytest
 from cnerta.streamer.errors import TranscriptError
 from cnerta.streamer.sources import make_transcript_source
 
-from ..hearing import finals, hear
+from ..collect import collect, finals
 from ..tone_recogniser import tones, write_tone_model
 from .recorded_server import Recording, listening
 
@@ -52,7 +52,7 @@ async def test_vosk() -> None:
         is_end=lambda message: message == '{"eof" : 1}',
     )  # fmt: skip
     async with listening(recording.serve_one) as (url, _):
-        got = await hear(make_transcript_source(f"vosk:{url},{FAST}"), SECONDS)
+        got = await collect(make_transcript_source(f"vosk:{url},{FAST}"), SECONDS)
     assert [(r.utterance, r.text, r.final) for r in got] == [
         ("u1", "南京", False),
         ("u1", "南京市长", False),
@@ -94,7 +94,7 @@ async def test_funasr_with_two_passes(python_server: bool) -> None:
     )
     async with listening(recording.serve_one, subprotocols=["binary"]) as (url, _):
         source = make_transcript_source(f"funasr:{url},speed=1000,patience=60")
-        got = await hear(source, SECONDS)
+        got = await collect(source, SECONDS)
     assert [(r.utterance, r.text, r.final) for r in got] == [
         ("u1", "南京", False),
         ("u1", "南京是长", False),
@@ -122,7 +122,7 @@ async def test_funasr_without_a_second_pass_ends_an_utterance_in_a_pause() -> No
     )
     async with listening(recording.serve_one) as (url, _):
         source = make_transcript_source(f"funasr:{url},mode=online,speed=4,patience=60")
-        got = await hear(source, np.zeros(64_000, np.float32))
+        got = await collect(source, np.zeros(64_000, np.float32))
     assert finals(got) == ["南京市长", "江大桥了"]
 
 
@@ -159,7 +159,7 @@ async def test_deepgram(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     async with listening(recording.serve_one) as (url, _):
         source = make_transcript_source(f"deepgram:{url}/v1/listen?language=zh,{FAST},model=nova-2")
-        got = await hear(source, SECONDS)
+        got = await collect(source, SECONDS)
     assert [(r.utterance, r.text, r.final) for r in got] == [
         ("u1", "南京市", False),
         ("u1", "南京市长", False),
@@ -229,7 +229,7 @@ async def test_openai_realtime(monkeypatch: pytest.MonkeyPatch) -> None:
     )  # fmt: skip
     async with listening(recording.serve_one) as (url, _):
         source = make_transcript_source(f"openai-realtime:{url},speed=1000,patience=60")
-        got = await hear(source, SECONDS)
+        got = await collect(source, SECONDS)
     assert [(r.utterance, r.text, r.final) for r in got] == [
         ("u1", "南京市", False),
         ("u1", "南京市长", False),
@@ -257,7 +257,7 @@ async def test_openai_realtime_with_nothing_left_to_commit() -> None:
     )
     async with listening(recording.serve_one) as (url, _):
         source = make_transcript_source(f"openai-realtime:{url},speed=1000,patience=60")
-        assert await hear(source, SECONDS) == []
+        assert await collect(source, SECONDS) == []
 
 
 @pytest.mark.parametrize("name", ["deepgram", "openai-realtime"])
@@ -295,7 +295,7 @@ async def test_json_by_paths() -> None:
         'wrap={"data":"AUDIO"},done=bye,speed=1000,patience=60'
     )
     async with listening(recording.serve_one) as (url, _):
-        got = await hear(make_transcript_source(f"json:{url}/asr,{options}"), SECONDS)
+        got = await collect(make_transcript_source(f"json:{url}/asr,{options}"), SECONDS)
     assert [(r.text, r.final, r.start_ms, r.end_ms) for r in got] == [
         ("南京", False, 100, 500),
         ("南京市长", True, 100, 900),
@@ -319,7 +319,7 @@ async def test_json_with_pieces_and_named_utterances() -> None:
     )
     options = f"utterance=id,pieces=true,last=bye,{FAST}"
     async with listening(recording.serve_one) as (url, _):
-        got = await hear(make_transcript_source(f"json:{url},{options}"), SECONDS)
+        got = await collect(make_transcript_source(f"json:{url},{options}"), SECONDS)
     assert [(r.utterance, r.text, r.final) for r in got] == [
         ("u1", "南", False),
         ("u2", "好", False),
@@ -367,7 +367,7 @@ async def test_sherpa_server_in_python() -> None:
     )
     async with listening(recording.serve_one) as (url, _):
         source = make_transcript_source(f"sherpa-server:{url},speed=1000,patience=60")
-        got = await hear(source, SECONDS)
+        got = await collect(source, SECONDS)
     assert [(r.utterance, r.text, r.final) for r in got] == [
         ("u1", "南京", False),
         ("u1", "南京市长", False),
@@ -413,7 +413,7 @@ async def real_sherpa_server(folder: Path) -> AsyncIterator[str]:
 async def test_sherpas_real_server(tmp_path: Path) -> None:
     async with real_sherpa_server(tmp_path) as url:
         source = make_transcript_source(f"sherpa-server:{url},speed=8,patience=5")
-        got = await hear(source, tones("一二一 二二"))
+        got = await collect(source, tones("一二一 二二"))
     assert finals(got) == ["一二一", "二二"]
     assert any(not revision.final for revision in got)
     second = got[-1]

@@ -17,12 +17,13 @@ import pytest
 from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 
-from cnerta.streamer.errors import RecogniserError
+from cnerta.streamer.errors import RecogniserError, TranscriptError
 from cnerta.streamer.sources import LiveAudio, Revision, make_transcript_source
 from cnerta.streamer.sources.remote import client
+from cnerta.streamer.sources.remote.dialect import Dialect
 from cnerta.streamer.wire.parts import AudioFormat
 
-from ..hearing import finals, hear
+from ..collect import collect, finals
 from .recorded_server import listening
 
 FAST = "speed=1000,patience=2"
@@ -55,7 +56,7 @@ async def test_nobody_there() -> None:
     async with listening(lambda _: None) as (url, _):
         pass
     with pytest.raises(RecogniserError, match=f"expected vosk-server at {url}, got: ") as caught:
-        await hear(make_transcript_source(f"vosk:{url},retries=3"), SECONDS)
+        await collect(make_transcript_source(f"vosk:{url},retries=3"), SECONDS)
     assert caught.value.exit_status == 5
 
 
@@ -73,7 +74,7 @@ async def test_a_server_that_does_not_let_one_in(status: HTTPStatus, said: str) 
 
     async with listening(lambda _: None, process_request=refuse) as (url, _):
         with pytest.raises(RecogniserError, match=said):
-            await hear(make_transcript_source(f"vosk:{url}"), SECONDS)
+            await collect(make_transcript_source(f"vosk:{url}"), SECONDS)
 
 
 async def test_something_else_listens_there() -> None:
@@ -87,7 +88,7 @@ async def test_something_else_listens_there() -> None:
     mail = await asyncio.start_server(speak_something_else, "127.0.0.1", 0)
     port = mail.sockets[0].getsockname()[1]
     with pytest.raises(RecogniserError, match=f"vosk-server at ws://127.0.0.1:{port}, got: "):
-        await hear(make_transcript_source(f"vosk:ws://127.0.0.1:{port}"), SECONDS)
+        await collect(make_transcript_source(f"vosk:ws://127.0.0.1:{port}"), SECONDS)
     mail.close()
 
 
@@ -101,7 +102,7 @@ async def test_a_refusal_is_not_tried_again() -> None:
 
     async with listening(refuse) as (url, _):
         with pytest.raises(RecogniserError, match=r"to listen, got: .*no more minutes this month"):
-            await hear(make_transcript_source(f"vosk:{url},{FAST}"), SECONDS)
+            await collect(make_transcript_source(f"vosk:{url},{FAST}"), SECONDS)
     assert connections == 1
 
 
@@ -112,7 +113,7 @@ async def test_what_the_server_complained_of_is_told() -> None:
 
     async with listening(complain) as (url, _):
         with pytest.raises(RecogniserError, match=r"got: no such language \(.*4000"):
-            await hear(make_transcript_source(f"deepgram:{url},{FAST}"), SECONDS)
+            await collect(make_transcript_source(f"deepgram:{url},{FAST}"), SECONDS)
 
 
 async def test_dying_in_mid_utterance_ends_it_and_the_next_connection_goes_on(
@@ -137,7 +138,7 @@ async def test_dying_in_mid_utterance_ends_it_and_the_next_connection_goes_on(
 
     async with listening(die_once) as (url, _):
         # A pace, so that the second connection finds audio.
-        got = await hear(make_transcript_source(f"vosk:{url},speed=2"), SECONDS)
+        got = await collect(make_transcript_source(f"vosk:{url},speed=2"), SECONDS)
     assert [(r.utterance, r.text, r.final) for r in got] == [
         ("u1", "南京", True),
         ("u2", "市长", False),
@@ -160,7 +161,7 @@ async def test_a_server_that_does_not_come_back_is_given_up() -> None:
 
     async with listening(die) as (url, _):
         with pytest.raises(RecogniserError, match=r"to come back, got 3 failures in a row, the la"):
-            await hear(make_transcript_source(f"vosk:{url},retries=2,{FAST}"), SECONDS)
+            await collect(make_transcript_source(f"vosk:{url},retries=2,{FAST}"), SECONDS)
     assert connections == 3
 
 
@@ -174,7 +175,7 @@ async def test_a_server_that_speaks_something_else(garbage: str | bytes) -> None
 
     async with listening(babble) as (url, _):
         with pytest.raises(RecogniserError, match="expected messages of vosk-server") as caught:
-            await hear(make_transcript_source(f"vosk:{url},{FAST}"), SECONDS)
+            await collect(make_transcript_source(f"vosk:{url},{FAST}"), SECONDS)
     assert len(str(caught.value)) < 500
 
 
@@ -193,11 +194,11 @@ async def test_garbage_in_between_is_passed_over_if_it_is_little(
     source = make_transcript_source
     async with listening(stumble) as (url, _):
         if times < client.UNKNOWN_IN_A_ROW:
-            assert finals(await hear(source(f"vosk:{url},{FAST}"), SECONDS)) == ["南京市"]
+            assert finals(await collect(source(f"vosk:{url},{FAST}"), SECONDS)) == ["南京市"]
             assert caplog.text.count("not understood") == times
         else:
             with pytest.raises(RecogniserError, match="expected messages of vosk-server"):
-                await hear(source(f"vosk:{url},{FAST}"), SECONDS)
+                await collect(source(f"vosk:{url},{FAST}"), SECONDS)
 
 
 @pytest.mark.parametrize("alive", [True, False])
@@ -213,7 +214,7 @@ async def test_without_a_final_text_the_last_one_counts(
 
     async with listening(never_end) as (url, _):
         source = make_transcript_source(f"vosk:{url},speed=1000,patience=0.3")
-        got = await hear(source, SECONDS)
+        got = await collect(source, SECONDS)
     assert [(r.text, r.final) for r in got] == [("江大桥", False), ("江大桥", True)]
     assert ("has not said the rest within 0.3 s" in caplog.text) == alive
 
@@ -229,7 +230,7 @@ async def test_an_utterance_that_does_not_end_is_cut() -> None:
 
     async with listening(go_on) as (url, _):
         source = make_transcript_source(f"vosk:{url},speed=4,longest=0.5,patience=0.2")
-        got = await hear(source, SECONDS)
+        got = await collect(source, SECONDS)
     said = finals(got)
     assert len(said) >= 3
     assert set("".join(said)) == {"一"}
@@ -247,7 +248,7 @@ async def test_a_slow_server_is_waited_for() -> None:
                 return
 
     async with listening(slow) as (url, _):
-        got = await hear(make_transcript_source(f"vosk:{url},speed=1000,patience=1"), SECONDS)
+        got = await collect(make_transcript_source(f"vosk:{url},speed=1000,patience=1"), SECONDS)
     assert finals(got) == ["江大桥"]
 
 
@@ -256,7 +257,7 @@ async def push_all(audio: LiveAudio, seconds: int, done: Callable[[float], None]
     for _ in range(10 * seconds):
         await audio.push(bytes(4 * 4_800))
         await asyncio.sleep(0)
-        done(audio.heard_ms)
+        done(audio.audio_ms)
 
 
 @pytest.mark.parametrize("paced", [True, False])
@@ -271,11 +272,11 @@ async def test_audio_for_a_deaf_server_is_bounded(
         return feeds[0]
 
     monkeypatch.setattr(client, "_Feed", remember)
-    heard_ms = 0.0
+    audio_ms = 0.0
 
     def note(ms: float) -> None:
-        nonlocal heard_ms
-        heard_ms = ms
+        nonlocal audio_ms
+        audio_ms = ms
 
     deafness = asyncio.Event()
 
@@ -296,15 +297,15 @@ async def test_audio_for_a_deaf_server_is_bounded(
         seconds = 200
         speaking = asyncio.create_task(push_all(audio, seconds, note))
         before = -1.0
-        while not speaking.done() and heard_ms > before:
-            before = heard_ms
+        while not speaking.done() and audio_ms > before:
+            before = audio_ms
             await asyncio.wait({speaking}, timeout=1)
         assert len(feeds[0]._waiting) <= client.WAITING_MS // 100
         if paced:
             assert speaking.done(), "live audio is not held up"
             assert "it misses some audio" in caplog.text
         else:
-            assert heard_ms < 1_000 * seconds, "a file is held up, and nothing of it is lost"
+            assert audio_ms < 1_000 * seconds, "a file is held up, and nothing of it is lost"
             assert "misses" not in caplog.text
         speaking.cancel()
         waiting.cancel()
@@ -331,9 +332,53 @@ async def test_keys_in_an_address_are_not_told(caplog: pytest.LogCaptureFixture)
     async with listening(refuse) as (url, _):
         secret = url.replace("ws://", "ws://user:pass-word@") + "/asr?key=hush"
         with pytest.raises(RecogniserError) as caught:
-            await hear(make_transcript_source(f"json:{secret},token=silence"), SECONDS)
+            await collect(make_transcript_source(f"json:{secret},token=silence"), SECONDS)
     said = str(caught.value) + caplog.text
     assert not any(key in said for key in ("pass-word", "hush", "silence"))
+
+
+@pytest.mark.parametrize(
+    ("source", "variable"),
+    [
+        ("deepgram:ws://host/v1/listen", "DEEPGRAM_API_KEY"),
+        ("openai-realtime:ws://host/v1/realtime", "OPENAI_API_KEY"),
+        ("json:ws://host/asr,token=hush", ""),
+        ("json:ws://ann:hush@host/asr", ""),
+        ("vosk:ws://host?token=hush", ""),
+        ("funasr:ws://host?api_key=hush", ""),
+        ("sherpa-server:ws://hush@host", ""),
+    ],
+)
+def test_keys_are_not_sent_in_clear_text(
+    source: str, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if variable:
+        monkeypatch.setenv(variable, "hush")
+    with pytest.raises(TranscriptError, match="expected wss:// for a recogniser") as caught:
+        make_dialect(source)
+    assert "hush" not in str(caught.value)
+    make_dialect(source.replace("ws://", "wss://"))
+    make_dialect(source.replace("host", "127.0.0.1"))
+
+
+def make_dialect(source: str) -> Dialect:
+    """What would speak to the server."""
+    transcript = make_transcript_source(source)
+    assert isinstance(transcript, client.ServerTranscript)
+    return transcript._make_dialect()
+
+
+@pytest.mark.parametrize("source", ["json:ann:hush@host", "vosk:http://ann:hush@host?token=hush"])
+def test_keys_in_what_is_no_address_are_not_told(source: str) -> None:
+    with pytest.raises(TranscriptError, match="expected a recogniser's address") as caught:
+        make_transcript_source(source)
+    assert "hush" not in str(caught.value)
+
+
+def test_keys_among_the_options_are_not_told() -> None:
+    with pytest.raises(TranscriptError, match="expected token once") as caught:
+        make_transcript_source("json:wss://host,token=hush,token=hush")
+    assert "hush" not in str(caught.value)
 
 
 async def test_leaving_early_leaves_nothing_behind() -> None:

@@ -109,10 +109,10 @@ class Outputs:
         self._entered = contextlib.ExitStack()
         self._failure: OutputError | None = None
 
-    def on_audio(self, block: bytes, heard_ms: float) -> None:
+    def on_audio(self, block: bytes, audio_ms: float) -> None:
         """Tell it to all."""
-        self.view.on_audio(block, heard_ms)
-        self._tell(lambda output: output.on_audio(block, heard_ms))
+        self.view.on_audio(block, audio_ms)
+        self._tell(lambda output: output.on_audio(block, audio_ms))
 
     def on_revision(self, revision: Revision) -> None:
         """Tell it to all."""

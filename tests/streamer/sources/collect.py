@@ -1,4 +1,4 @@
-"""Lets a transcript source hear recorded audio, and collects what it says."""
+"""Streams recorded audio past a transcript source, and collects its revisions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cnerta.streamer.wire.parts import AudioFormat
 BLOCK_SAMPLES = 640
 
 
-async def hear(
+async def collect(
     source: TranscriptSource,
     samples: npt.NDArray[np.float32],
     *,
@@ -28,10 +28,10 @@ async def hear(
     audio = LiveAudio(AudioFormat(sample_rate=sample_rate), paced=paced)
     got: list[Revision] = []
 
-    async def listen() -> None:
+    async def read() -> None:
         got.extend([revision async for revision in source.revisions(audio)])
 
-    listening = asyncio.create_task(listen())
+    reading = asyncio.create_task(read())
     await asyncio.sleep(0)
 
     async def speak() -> None:
@@ -42,7 +42,7 @@ async def hear(
 
     speaking = asyncio.create_task(speak())
     try:
-        await asyncio.wait_for(listening, patience_s)
+        await asyncio.wait_for(reading, patience_s)
     finally:
         speaking.cancel()
     return got
