@@ -13,11 +13,11 @@ serve_ready := $(serve_venv)/.ready-$(EXTRA)
 dev_ready := $(dev_venv)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint format bench clean
+.PHONY: help demo serve test test-golden lint format docs bench clean
 .DELETE_ON_ERROR:
 
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(serve_ready) ## one sentence in its two readings, through a real server, with live captions
 	@$(serve_venv)/bin/python -m cnerta.streamer.commands.demo
@@ -28,6 +28,9 @@ serve: $(serve_ready) ## run the server (HOST=127.0.0.1 PORT=8765 ARGS="--bundle
 test: lint ## lint, type-check and test (ARGS="-k name" for some of the tests)
 	$(dev_venv)/bin/pytest $(ARGS)
 
+test-golden: $(dev_ready) ## only the answers that must not change (seconds)
+	$(dev_venv)/bin/pytest -q tests/golden
+
 lint: $(dev_ready) ## ruff, mypy, and which room may call into which
 	$(dev_venv)/bin/ruff check .
 	$(dev_venv)/bin/ruff format --check .
@@ -37,6 +40,9 @@ lint: $(dev_ready) ## ruff, mypy, and which room may call into which
 format: $(dev_ready) ## let ruff rewrite what it can
 	$(dev_venv)/bin/ruff check --fix .
 	$(dev_venv)/bin/ruff format .
+
+docs: $(dev_ready) ## write the reference pages anew from the code
+	$(dev_venv)/bin/python tests/docs/reference.py
 
 bench: $(dev_ready) ## measure a live server under load (ARGS="--sessions 1,10,25 …")
 	$(dev_venv)/bin/python tests/benchmarks/live.py $(ARGS)
@@ -69,7 +75,7 @@ $(dev_ready): pyproject.toml
 #
 # Each file says by what it is made, so a run that was cut off goes on where it stopped, and the trainings go on
 # at the step they had reached. On two CPU cores it takes nights, on one H100 well under an hour and the speech
-# synthesis hours of CPU. docs/training.md says where the originals come from.
+# synthesis hours of CPU. docs/how-to/train.md says where the originals come from.
 
 DATA ?= data
 RUNS ?= runs
@@ -104,7 +110,7 @@ bundles := $(RUNS)/bundles
 model: $(bundles)/fast/.scored $(bundles)/accurate/.scored ## train both models from the originals (DATA=data RUNS=runs)
 
 $(originals):
-	@echo "expected $@, got no such file: docs/training.md says where the data comes from" >&2; exit 1
+	@echo "expected $@, got no such file: docs/how-to/train.md says where the data comes from" >&2; exit 1
 
 $(voices_ready): $(dev_ready)
 	$(bin)/python -m pip install --quiet --disable-pip-version-check -e '.[cpu,train,dev,voices]'

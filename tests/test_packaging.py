@@ -17,8 +17,10 @@ PACKAGES = ("export", "models", "streamer", "train")
 TOP_LEVEL = {
     ".ci",
     ".gitignore",
+    ".pre-commit-config.yaml",
     ".typing",
     "CHANGELOG.md",
+    "CITATION.cff",
     "LICENSE",
     "Makefile",
     "README.md",

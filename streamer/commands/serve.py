@@ -118,7 +118,7 @@ def _share_gil() -> None:
 
     An engine's thread gives the GIL up for every call of a graph and every large copy; with many
     sessions the event loop would keep it for a whole turn each time, a dozen times a batch.
-    At 200 sessions this halves the time to a final answer (docs/benchmarks.md).
+    At 200 sessions this halves the time to a final answer (docs/history.md).
     """
     sys.setswitchinterval(TURN_S)
 

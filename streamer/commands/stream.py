@@ -58,7 +58,7 @@ Recognisers for --source. In this process: sherpa-onnx:MODEL · faster-whisper:M
 or a name that is fetched once. On servers: funasr:URL · vosk:URL · sherpa-server:URL · \
 deepgram:URL · openai-realtime:URL · json:URL,text=PATH,final=PATH. Without one: lines (typed or \
 piped in) · rough (the model's own acoustic encoder: half of the characters are wrong). \
-Options follow with commas, as in vosk:ws://host:2700,retries=9; docs/client.md has them.
+Options follow with commas, as in vosk:ws://host:2700,retries=9; docs/how-to/recogniser.md has them.
 
 Exit status: 0 done · 2 wrong options · 3 audio file · 4 microphone · 5 transcript or glossary · \
 6 server unreachable · 7 refused by the server · 8 model bundle · 9 ONNX runtime · \

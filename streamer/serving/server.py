@@ -66,7 +66,7 @@ class ServerOptions:
         origins: Values of the Origin header that are accepted; None: any. Clients that are not
             browsers send none and are accepted.
         max_batch: Most sessions served by one batch. 16 costs 3 % more a chunk than 32, and a final
-            transcript waits half as long for the batch before it (docs/benchmarks.md).
+            transcript waits half as long for the batch before it (docs/history.md).
         write_buffer_bytes: What the transport holds for a slow reader.
         ping_interval_s: Silence after which a client is pinged.
         ping_timeout_s: How long it may take to answer.

