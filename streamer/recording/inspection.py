@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import UNSET
 
+from cnerta.models.label_colours import label_colour
 from cnerta.streamer.audio.decoder import AudioInput
 from cnerta.streamer.errors import OutputError
 from cnerta.streamer.recording import file as recording
@@ -37,7 +38,6 @@ logger = logging.getLogger(__name__)
 
 _RATE: Final = 16_000
 _COLUMNS: Final = 2_000
-_COLOURS: Final = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown")
 _PROBE: Final = "汉"
 _UNASSIGNED: Final = 0x0378
 
@@ -257,8 +257,6 @@ def _draw_wave(axes: Any, audio: npt.NDArray[np.float32]) -> None:
 
 def _draw_words(axes: Any, finals: Sequence[UtteranceFinal]) -> None:
     """Characters where they are spoken, and entities as bars below them, inner ones lower."""
-    labels = sorted({e.label for f in finals for e in f.entities})
-    colours = {label: _COLOURS[i % len(_COLOURS)] for i, label in enumerate(labels)}
     for final in finals:
         for character, (start, end) in zip(final.text, final.characters, strict=False):
             axes.text((start + end) / 2000, 1.5, character, ha="center", va="center", fontsize=10)
@@ -267,7 +265,8 @@ def _draw_words(axes: Any, finals: Sequence[UtteranceFinal]) -> None:
                 continue
             row = 0.7 if entity.parent is None else 0.25
             begin, length = entity.start_ms / 1000, (entity.end_ms - entity.start_ms) / 1000
-            axes.broken_barh([(begin, length)], (row, 0.35), color=colours[entity.label])
+            colour = label_colour(entity.label).on_paper
+            axes.broken_barh([(begin, length)], (row, 0.35), color=colour)
             axes.text(
                 begin + length / 2,
                 row + 0.17,
