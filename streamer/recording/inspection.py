@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import UNSET
 
+from cnerta.models.fonts import find_cjk_font
 from cnerta.models.label_colours import label_colour
 from cnerta.streamer.audio.decoder import AudioInput
 from cnerta.streamer.errors import OutputError
@@ -38,8 +39,6 @@ logger = logging.getLogger(__name__)
 
 _RATE: Final = 16_000
 _COLUMNS: Final = 2_000
-_PROBE: Final = "汉"
-_UNASSIGNED: Final = 0x0378
 
 
 @dataclass(slots=True)
@@ -161,7 +160,7 @@ def draw(found: Inspection, path: Path) -> None:
         raise OutputError(
             "expected matplotlib for a plot, got no such package: install cnerta-stream[plot]"
         ) from error
-    font = _cjk_font()
+    font = find_cjk_font()
     if font is None:
         logger.warning("expected a font with Chinese characters, got none: install one")
     seconds = max(len(found.audio) / _RATE, found.lasted_s, 1.0)
@@ -292,18 +291,3 @@ def _draw_latencies(axes: Any, found: Inspection) -> None:
     axes.set_ylim(bottom=0)
     axes.set_ylabel("ms")
     axes.set_xlabel("answers in the order they came")
-
-
-def _cjk_font() -> str | None:
-    """Name of a font on this system that has Chinese characters."""
-    from matplotlib import font_manager, ft2font
-
-    for entry in font_manager.fontManager.ttflist:
-        try:
-            font = ft2font.FT2Font(entry.fname)
-            # One that has everything draws a box for each: the last resort.
-            if font.get_char_index(ord(_PROBE)) and not font.get_char_index(_UNASSIGNED):
-                return str(entry.name)
-        except (OSError, RuntimeError):
-            continue  # a font that matplotlib lists and cannot open
-    return None
