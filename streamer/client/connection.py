@@ -17,10 +17,12 @@ from cnerta.streamer.wire.codec import decode_server, encode
 from cnerta.streamer.wire.errors import NewerMessageError, ProtocolError
 from cnerta.streamer.wire.messages import ClientMessage, ServerMessage
 
-__all__ = ["Connection", "WebSocketConnection"]
+__all__ = ["TOKEN_VARIABLE", "Connection", "WebSocketConnection"]
 
 log = logging.getLogger(__name__)
 
+TOKEN_VARIABLE: Final = "CNERTA_TOKEN"
+"""Of the environment: the token that the commands send, and that the server asks for."""
 DEFAULT_PATH: Final = "/v1/stream"
 OPEN_TIMEOUT_S: Final = 10.0
 MAX_MESSAGE_BYTES: Final = 8 * 2**20
@@ -83,12 +85,13 @@ class WebSocketConnection:
         self._greeted = self._noted = False
 
     @classmethod
-    async def open(cls, url: str) -> WebSocketConnection:
+    async def open(cls, url: str, *, token: str | None = None) -> WebSocketConnection:
         """Connect to a server.
 
         Args:
             url: ``ws://host:port`` or ``wss://…``; without a path, the protocol's own is taken. One
                 with a password or token in it has to be ``wss://``, or of this machine.
+            token: Sent as ``Authorization: Bearer``, over ``wss://`` or to this machine only.
 
         Raises:
             ServerUnreachableError: The address is none, nothing answers there, or not with a
@@ -100,9 +103,9 @@ class WebSocketConnection:
             raise ServerUnreachableError(
                 f"expected a server's address such as ws://127.0.0.1:8765, got {shown!r}"
             )
-        if exposes_secret(address):
+        if exposes_secret(address, sends_key=token is not None):
             raise ServerUnreachableError(
-                f"expected wss:// for an address with a password or token, got {shown}: it would "
+                f"expected wss:// for a password or token, got {shown}: it would "
                 "cross the network in clear text"
             )
         if address.path in ("", "/"):
@@ -112,6 +115,7 @@ class WebSocketConnection:
             socket = await connect(
                 address.geturl(),
                 open_timeout=OPEN_TIMEOUT_S,
+                additional_headers={"Authorization": f"Bearer {token}"} if token else None,
                 max_size=MAX_MESSAGE_BYTES,
                 # Deflating raw audio costs time on both sides and saves next to nothing.
                 compression=None,

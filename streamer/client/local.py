@@ -25,6 +25,7 @@ __all__ = ["LocalConnection"]
 _TICK_S: Final = 0.1
 # Nobody to protect from whoever streams to himself: audio may come as fast as the engine takes it.
 _LIMITS: Final = ConnectionLimits(
+    start_timeout_s=None,
     idle_timeout_s=None,
     max_audio_ahead_ms=None,
     session=SessionLimits(characters_per_s=None),

@@ -15,12 +15,15 @@ from typing import Annotated, Any, Final, Literal
 import typer
 
 from cnerta.models.command_line import VersionOption, fail, log_lines, make_app
-from cnerta.models.errors import BundleError, CnertaError, InferenceError
+from cnerta.models.errors import BundleError, CnertaError, ConfigError, InferenceError
 from cnerta.models.runtime.bundle import find_bundle
 from cnerta.models.runtime.inference import Model
+from cnerta.streamer.client.connection import TOKEN_VARIABLE
 from cnerta.streamer.recording.recorder import RecordingFolder
 from cnerta.streamer.serving.server import AddressError, Server, ServerOptions
+from cnerta.streamer.serving.tokens import Tokens, read_tokens
 from cnerta.streamer.session.limits import ConnectionLimits
+from cnerta.streamer.wire.addresses import is_loopback
 
 __all__ = ["TURN_S", "app", "main"]
 
@@ -68,9 +71,22 @@ def serve(
     origin: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="URL", help="Origin that browsers may come from; repeat for more. Default: any."
+            metavar="URL",
+            help="Origin that web pages may come from, beside this server's own; * for any. "
+            "Repeatable.",
         ),
     ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="File of tokens, one a line; whoever opens a session needs one. So does "
+            f"{TOKEN_VARIABLE} in the environment.",
+        ),
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Listen beyond this machine without a token.")
+    ] = False,
     record: Annotated[
         Path | None,
         typer.Option(
@@ -91,12 +107,19 @@ def serve(
     SIGTERM and SIGINT stop it after the answers that are owed.
     """
     log_lines(_LEVELS[log_level])
+    tokens = _tokens(token_file)
+    if not (tokens or insecure or is_loopback(host)):
+        raise typer.BadParameter(
+            f"expected --token-file, {TOKEN_VARIABLE} or --insecure to listen on {host}, where "
+            "others than this machine reach it, got none"
+        )
     options = ServerOptions(
         limits=ConnectionLimits(
             idle_timeout_s=idle_timeout_s, max_audio_ahead_ms=round(1000 * max_ahead_s)
         ),
         max_sessions=max_sessions,
-        origins=tuple(origin) if origin else None,
+        origins=tuple(origin or ()),
+        tokens=tokens,
     )
     if record is not None and not (record.is_dir() and os.access(record, os.W_OK)):
         raise typer.BadParameter(f"expected --record DIR to be a folder to write in, got {record}")
@@ -111,6 +134,16 @@ def serve(
             _run_loop(_run(Server(model, options, new_connection), host, port))
     except CnertaError as error:
         fail("cnerta-serve", error, _EXIT_CODES.get(type(error), 1))
+
+
+def _tokens(file: Path | None) -> Tokens:
+    """The tokens of the file and of the environment."""
+    own = os.environ.get(TOKEN_VARIABLE)
+    try:
+        listed = () if file is None else read_tokens(file)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from error
+    return Tokens((*listed, own) if own else listed)
 
 
 def _share_gil() -> None:

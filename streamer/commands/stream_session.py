@@ -19,7 +19,7 @@ from rich.console import Console
 from cnerta.models.command_line import log_to_console, printable
 from cnerta.streamer.audio.microphone import Microphone, find_input_device, list_input_devices
 from cnerta.streamer.audio.source import AudioFile, AudioSource
-from cnerta.streamer.client.connection import Connection, WebSocketConnection
+from cnerta.streamer.client.connection import TOKEN_VARIABLE, Connection, WebSocketConnection
 from cnerta.streamer.client.glossary_file import read_glossary
 from cnerta.streamer.client.stream import StreamOptions, stream
 from cnerta.streamer.commands.stream_options import StreamArguments
@@ -236,7 +236,8 @@ def _names(listed: str | None) -> tuple[str, ...] | None:
 
 async def _open_connection(session: PreparedSession) -> Connection:
     if session.url is not None:
-        connection = await WebSocketConnection.open(session.url)
+        token = os.environ.get(TOKEN_VARIABLE)
+        connection = await WebSocketConnection.open(session.url, token=token)
         log.info("connected to %s", redact(session.url))
         return connection
     # Only here, so that a client of a server needs no ONNX runtime.

@@ -16,7 +16,7 @@ import http
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self
@@ -25,6 +25,7 @@ import msgspec
 import websockets.asyncio.server as ws
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
 
 from cnerta.models.errors import CnertaError
 from cnerta.streamer.serving.batcher import Batcher
@@ -33,6 +34,8 @@ from cnerta.streamer.serving.flicker import FlickerWatch
 from cnerta.streamer.serving.hosted_session import HostedSession
 from cnerta.streamer.serving.metered_connection import MeteredConnection
 from cnerta.streamer.serving.metrics import CONTENT_TYPE, ServerMetrics
+from cnerta.streamer.serving.origins import is_allowed
+from cnerta.streamer.serving.tokens import SUBPROTOCOL, Tokens
 from cnerta.streamer.session.connection import ServedModel, ServerProtocol
 from cnerta.streamer.session.limits import ConnectionLimits
 from cnerta.streamer.wire.asyncapi import STREAM_PATH, asyncapi_document
@@ -63,8 +66,9 @@ class ServerOptions:
     Attributes:
         limits: What it takes from one connection.
         max_sessions: Most connections at once.
-        origins: Values of the Origin header that are accepted; None: any. Clients that are not
-            browsers send none and are accepted.
+        origins: Values of the Origin header that are accepted beside that of a page of this server
+            itself, see :func:`cnerta.streamer.serving.origins.is_allowed`; ``*``: any.
+        tokens: Those that open a session; none: everybody may.
         max_batch: Most sessions served by one batch. 16 costs 3 % more a chunk than 32, and a final
             transcript waits half as long for the batch before it (docs/history.md).
         write_buffer_bytes: What the transport holds for a slow reader.
@@ -76,7 +80,8 @@ class ServerOptions:
 
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
     max_sessions: int = 512
-    origins: tuple[str, ...] | None = None
+    origins: tuple[str, ...] = ()
+    tokens: Tokens = field(default_factory=Tokens)
     max_batch: int = 16
     write_buffer_bytes: int = 2**16
     ping_interval_s: float = 20.0
@@ -167,6 +172,7 @@ class Server:
                 port,
                 process_request=self._answer_http,
                 create_connection=MeteredConnection,
+                select_subprotocol=_select_subprotocol,
                 # Deflating costs memory for every connection and gains little on audio.
                 compression=None,
                 max_size=_HARD_FRAME_FACTOR * options.limits.max_frame_bytes,
@@ -260,12 +266,12 @@ class Server:
 
     def _refusal(self, connection: ws.ServerConnection) -> ProtocolError | None:
         """Why a new connection is not taken, if so."""
-        origins = self._options.origins
-        sent = connection.request.headers.get_all("Origin") if connection.request else []
-        if origins is not None and not set(sent) <= set(origins):
+        if not is_allowed(connection.request, self._options.origins):
             return ProtocolError(
                 ErrorName.ORIGIN_REFUSED, "expected an origin that is allowed here, got another"
             )
+        if not self._options.tokens.admit(connection.request):
+            return ProtocolError(ErrorName.NOT_AUTHORISED, "expected a valid token, got none")
         if self._is_stopping:
             return ProtocolError(ErrorName.GOING_AWAY, "expected to go on, got a shutdown")
         if len(self._clients) >= self._options.max_sessions:
@@ -375,6 +381,13 @@ class Server:
         if path == "/asyncapi.json":
             return _respond(connection, http.HTTPStatus.OK, self._asyncapi, _JSON)
         return _respond(connection, http.HTTPStatus.NOT_FOUND, b"not found\n")
+
+
+def _select_subprotocol(
+    connection: ws.ServerConnection, offered: Sequence[Subprotocol]
+) -> Subprotocol | None:
+    """Ours if it is offered; a token among the others must not be sent back."""
+    return Subprotocol(SUBPROTOCOL) if SUBPROTOCOL in offered else None
 
 
 async def _plain_connection(

@@ -125,6 +125,7 @@ class ServerProtocol:
         self._limits = limits
         self._outbox = Outbox(limits.waiting_bytes)
         self._state = _State.WAITING
+        self._opened_at = now
         self._heard_at = now
         # How far audio runs ahead of real time, as of the time beside it.
         self._ahead_ms = 0.0
@@ -165,18 +166,26 @@ class ServerProtocol:
             return
         if self.session is not None:
             self.session.tick(now)
-        idle_s = self._limits.idle_timeout_s
-        if (
-            idle_s is not None
-            and now - self._heard_at > idle_s
-            and self._state in (_State.WAITING, _State.OPEN)
-        ):
-            self.fail(
-                ProtocolError(
-                    ErrorName.IDLE, f"expected a frame or keepalive within {idle_s:g} s, got none"
-                )
-            )
+        late = self._what_is_late(now)
+        if late is not None:
+            self.fail(ProtocolError(ErrorName.IDLE, late))
         self._settle()
+
+    def _what_is_late(self, now: float) -> str | None:
+        """What should have come by now, if anything."""
+        start_s, idle_s = self._limits.start_timeout_s, self._limits.idle_timeout_s
+        if (
+            self._state is _State.WAITING
+            and start_s is not None
+            and now - self._opened_at > start_s
+        ):
+            # Keepalives do not count: silent connections would hold places for ever.
+            return f"expected session.start within {start_s:g} s, got none"
+        if self._state not in (_State.WAITING, _State.OPEN) or idle_s is None:
+            return None
+        if now - self._heard_at > idle_s:
+            return f"expected a frame or keepalive within {idle_s:g} s, got none"
+        return None
 
     def go_away(self, reason: str) -> None:
         """The server stops: say so, give the answers still owed, then close."""

@@ -45,6 +45,7 @@ class ConnectionLimits:
 
     Attributes:
         max_frame_bytes: Longest frame.
+        start_timeout_s: How long session.start may take; None: for ever.
         idle_timeout_s: Silence after which the connection is closed; None: never.
         max_audio_ahead_ms: How far audio may run ahead of real time; None: any.
         warn_audio_ahead_ms: From where on the client is warned.
@@ -53,6 +54,7 @@ class ConnectionLimits:
     """
 
     max_frame_bytes: int = 2**20
+    start_timeout_s: float | None = 10.0
     idle_timeout_s: float | None = 30.0
     max_audio_ahead_ms: int | None = 60_000
     warn_audio_ahead_ms: int = 5_000

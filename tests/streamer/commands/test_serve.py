@@ -148,3 +148,17 @@ def test_help_names_the_options_and_exit_codes() -> None:
     for word in ("--bundle", "--device", "--threads", "--max-sessions", "Exit codes"):
         assert word in result.stdout
     assert run("--port", "70000").returncode == 2
+
+
+def test_it_listens_beyond_this_machine_only_with_a_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CNERTA_TOKEN", raising=False)
+    refused = run("--host", "0.0.0.0", "--port", "0")
+    assert refused.returncode == 2
+    assert "--token-file" in refused.stderr
+    short = tmp_path / "tokens"
+    short.write_text("short\n")
+    refused = run("--host", "0.0.0.0", "--port", "0", "--token-file", short)
+    assert refused.returncode == 2
+    assert "at least 16" in " ".join(refused.stderr.split())

@@ -21,10 +21,13 @@ import pytest
 import websockets.asyncio.server as ws
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
 
 from cnerta.models.runtime.inference import Model
+from cnerta.streamer.client.connection import WebSocketConnection
 from cnerta.streamer.serving.reading_budget import ReadingBudget
 from cnerta.streamer.serving.server import AddressError, Server, ServerOptions
+from cnerta.streamer.serving.tokens import Tokens
 from cnerta.streamer.session.limits import ConnectionLimits
 from cnerta.streamer.wire.codec import decode_server, encode
 from cnerta.streamer.wire.messages import (
@@ -458,6 +461,38 @@ async def test_browsers_from_elsewhere_are_refused(model: Any, kit: SimpleNamesp
             await good.send(SessionStart())
             assert await good.until(SessionReady)
         assert await still_serves(server, kit), "what is no browser sends no origin"
+    async with serving(model) as server:
+        async with client(server, origin="https://evil.example") as bad:
+            (error,) = await bad.rest()
+            assert isinstance(error, ErrorMessage)
+            assert error.name == "origin_refused", "pages of other servers, unless they are listed"
+        async with client(server, origin=f"http://127.0.0.1:{server.port}") as own:
+            await own.send(SessionStart())
+            assert await own.until(SessionReady)
+
+
+async def test_a_session_needs_a_token_where_one_is_asked_for(
+    model: Any, kit: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    token = "0123456789abcdef"
+    async with serving(model, tokens=Tokens([token])) as server:
+        async with client(server) as stranger:
+            (error,) = await stranger.rest()
+            assert isinstance(error, ErrorMessage)
+            assert (error.code, error.name) == (4401, "not_authorised")
+            assert stranger.socket.close_code == 4401
+        offered = [Subprotocol("cnerta.v1"), Subprotocol(f"bearer.{token}")]
+        async with client(server, subprotocols=offered) as browser:
+            await browser.send(SessionStart())
+            assert await browser.until(SessionReady)
+            assert browser.socket.subprotocol == "cnerta.v1", "the token is not sent back"
+        url = f"ws://127.0.0.1:{server.port}"
+        async with await WebSocketConnection.open(url, token=token) as ours:
+            await ours.send(SessionStart())
+            assert isinstance(await ours.receive(), SessionReady)
+    own = [r for r in caplog.records if r.name.startswith("cnerta")]
+    assert token not in "".join(r.getMessage() for r in own)
 
 
 async def test_idle_connections_are_closed(model: Any) -> None:

@@ -164,8 +164,17 @@ def test_silence_on_the_connection_ends_it(drive: Drive, kit: SimpleNamespace) -
 
 
 def test_a_connection_that_never_starts_is_idle_too(kit: SimpleNamespace, model: Any) -> None:
-    driver = kit.Driver(model, None, ConnectionLimits(idle_timeout_s=30))
+    driver = kit.Driver(model, None, ConnectionLimits(start_timeout_s=None, idle_timeout_s=30))
     assert driver.wait(31)[-1].name == "idle"
+
+
+def test_keepalives_do_not_take_the_place_of_a_start(kit: SimpleNamespace, model: Any) -> None:
+    driver = kit.Driver(model, None, ConnectionLimits(start_timeout_s=10))
+    for _ in range(4):
+        assert driver.send(Keepalive()).wait(2.4) == []
+    error = driver.send(Keepalive()).wait(0.5)[-1]
+    assert error.name == "idle"
+    assert "session.start within 10 s" in error.detail
 
 
 def test_no_idle_end_while_answers_are_owed(drive: Drive) -> None:
