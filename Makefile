@@ -96,13 +96,13 @@ originals := $(addprefix $(DATA)/,e5small-zh/config.json text/cnerta_train80.jso
 	lexicon/THUOCL_diming.txt lexicon/THUOCL_lishimingren.txt) \
 	$(KOKORO) $(KOKORO_VOICES) $(FASTSPEECH2)
 speak = $(bin)/cnerta-train synthesise --model $(KOKORO) --voices-dir $(KOKORO_VOICES) --jobs $(JOBS) --out $(@D)
-spoken := $(addprefix $(DATA)/spoken/,cnerta_train80/.done cnerta_dev20/.done voted/.done lent/.done second_voice/.done homographs_train/.done homographs_dev/.done)
+spoken := $(addprefix $(DATA)/spoken/,cnerta_train80/.done cnerta_dev20/.done pseudo_labelled/.done lent/.done second_voice/.done homographs_train/.done homographs_dev/.done)
 lists := $(addprefix $(DATA)/lexicon/,THUOCL_diming.txt THUOCL_lishimingren.txt)
-voted := $(DATA)/text/voted.jsonl $(DATA)/aishell_sample/voted.jsonl
+pseudo_labelled := $(DATA)/text/pseudo_labelled.jsonl $(DATA)/aishell_sample/pseudo_labelled.jsonl
 teacher := $(RUNS)/cnerta-teacher/best-1-gold
-fast := $(RUNS)/cnerta-fast/best-6-settle
-listened := $(RUNS)/cnerta-fast/best-1-listen
-accurate := $(RUNS)/cnerta-accurate/best-2-settle
+fast := $(RUNS)/cnerta-fast/best-6-finetune
+acoustic := $(RUNS)/cnerta-fast/best-1-acoustic_finetune
+accurate := $(RUNS)/cnerta-accurate/best-2-finetune
 again := $(RUNS)/cnerta-fast-again/best-0-again
 bundles := $(RUNS)/bundles
 
@@ -124,11 +124,11 @@ $(DATA)/spoken/cnerta_dev20/.done: $(DATA)/text/cnerta_dev20.json $(KOKORO) $(KO
 	$(speak) --text $< --split dev $(SPEAK_ARGS)
 	@touch $@
 
-# Every twentieth of the sentences in which the teacher finds something.
-$(DATA)/text/voted_named.jsonl: $(DATA)/text/voted.jsonl
+# Every twentieth of the pseudo-labelled sentences with entities.
+$(DATA)/text/pseudo_labelled_named.jsonl: $(DATA)/text/pseudo_labelled.jsonl
 	grep -v '"entities":\[\]' $< | awk 'NR % 20 == 1' > $@
 
-$(DATA)/spoken/voted/.done: $(DATA)/text/voted_named.jsonl $(KOKORO) $(KOKORO_VOICES) | $(voices_ready)
+$(DATA)/spoken/pseudo_labelled/.done: $(DATA)/text/pseudo_labelled_named.jsonl $(KOKORO) $(KOKORO_VOICES) | $(voices_ready)
 	$(speak) --text $< $(SPEAK_ARGS)
 	@touch $@
 
@@ -154,29 +154,29 @@ $(teacher)/.done: $(DATA)/e5small-zh/config.json $(DATA)/text/aishell_ner_clean.
 	$(bin)/cnerta-train teacher --data-root $(DATA) --out $(RUNS)/cnerta-teacher $(TRAIN_ARGS) $(TEACHER_ARGS)
 	@touch $@
 
-# What the teacher says of sentences that carry none of CNERTA's annotation.
+# The teacher's pseudo-labels of sentences without CNERTA's annotation.
 $(DATA)/aishell_sample/one_speaker.jsonl: $(DATA)/aishell_sample/manifest.jsonl
 	grep '"S0150"' $< > $@
 
-$(DATA)/text/voted.jsonl: $(DATA)/text/aishell_ner_clean.jsonl
-$(DATA)/aishell_sample/voted.jsonl: $(DATA)/aishell_sample/one_speaker.jsonl
-$(voted): $(teacher)/.done
+$(DATA)/text/pseudo_labelled.jsonl: $(DATA)/text/aishell_ner_clean.jsonl
+$(DATA)/aishell_sample/pseudo_labelled.jsonl: $(DATA)/aishell_sample/one_speaker.jsonl
+$(pseudo_labelled): $(teacher)/.done
 	$(bin)/cnerta-evaluate --checkpoint $(<D) --text-only --data $(filter %.jsonl,$^) --predictions $@
 
-$(fast)/.done: $(spoken) $(voted) $(lists) $(DATA)/words_cmn/18k-abr $(DATA)/magichub/manifest.jsonl
+$(fast)/.done: $(spoken) $(pseudo_labelled) $(lists) $(DATA)/words_cmn/18k-abr $(DATA)/magichub/manifest.jsonl
 	$(bin)/cnerta-train fast --data-root $(DATA) --out $(RUNS)/cnerta-fast $(TRAIN_ARGS) $(FAST_ARGS)
 	@touch $@
 
 $(accurate)/.done: $(fast)/.done
 	$(bin)/cnerta-train accurate --data-root $(DATA) --out $(RUNS)/cnerta-accurate $(TRAIN_ARGS) $(ACCURATE_ARGS) \
-		--init $(teacher) --acoustic-from $(listened)
+		--init $(teacher) --acoustic-from $(acoustic)
 	@touch $@
 
-# By then `accurate` knows more than the teacher: what it says of the same sentences is the last lesson of `fast`.
-$(DATA)/text/voted_again.jsonl: $(DATA)/text/aishell_ner_clean.jsonl $(accurate)/.done
+# By then `accurate` scores above the teacher: `fast` is trained on its pseudo-labels of the same sentences at last.
+$(DATA)/text/pseudo_labelled_again.jsonl: $(DATA)/text/aishell_ner_clean.jsonl $(accurate)/.done
 	$(bin)/cnerta-evaluate --checkpoint $(accurate) --text-only --data $< --predictions $@
 
-$(again)/.done: $(DATA)/text/voted_again.jsonl
+$(again)/.done: $(DATA)/text/pseudo_labelled_again.jsonl
 	$(bin)/cnerta-train fast-again --data-root $(DATA) --out $(RUNS)/cnerta-fast-again $(TRAIN_ARGS) $(AGAIN_ARGS) --init $(fast)
 	@touch $@
 

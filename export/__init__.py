@@ -1,1 +1,32 @@
-"""Trained checkpoint to ONNX bundle, with the parity check."""
+"""Trained checkpoint to ONNX bundle, with the parity check.
+
+Export a checkpoint, with 8-bit weights in the acoustic encoder::
+
+    from cnerta.export import Int8, export_bundle
+    from cnerta.models import load_checkpoint
+
+    written = export_bundle(load_checkpoint(checkpoint), out, int8=Int8.ACOUSTIC)
+    print(written.bundle.name, written.acoustic_difference, written.tagger_difference)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cnerta.models.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from cnerta.export.quantise import Int8
+    from cnerta.export.write import Export, export_bundle
+
+__all__ = ["Export", "Int8", "export_bundle"]
+
+_MODULES = {"Export": "write", "Int8": "quantise", "export_bundle": "write"}
+
+# Type checkers see the imports above, and that any other name is wrong.
+if not TYPE_CHECKING:
+    __getattr__ = lazy_names(__name__, _MODULES)
+
+
+def __dir__() -> list[str]:
+    return __all__

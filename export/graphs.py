@@ -56,7 +56,7 @@ class AcousticGraph(nn.Module):
         assert isinstance(model.acoustic, AcousticEncoder), "a pretrained one does not stream"
         # Weights that are put together only while the graph runs would stay floats, see quantise.
         self.encoder = copy.deepcopy(model.acoustic)
-        self.encoder.fold()
+        self.encoder.merge_parameters()
         # An input for each layer's keys and values: taking them out of one tensor would copy them.
         cache = cache_inputs(self.encoder.geometry.layers)
         self.signature = GraphSignature(
@@ -103,13 +103,13 @@ class UtteranceGraph(nn.Module):
         super().__init__()
         self.encoder = copy.deepcopy(model.acoustic)
         if isinstance(self.encoder, AcousticEncoder):
-            self.encoder.fold()
+            self.encoder.merge_parameters()
 
     def forward(self, samples: Tensor, frame_count: Tensor) -> Tensor:
         """See :meth:`cnerta.models.networks.acoustic_encoder.AcousticEncoder.encode`.
 
         Args:
-            samples: Whole frames, filled up with zeros. shape: (batch, 640 * time)
+            samples: Whole frames, filled up with zeros. shape: (batch, HOP_SAMPLES * time)
             frame_count: Valid frames of each utterance. shape: (batch,)
         """
         return self.encoder.encode(self.encoder.features(samples), frame_count, None)
@@ -130,9 +130,9 @@ class TaggerGraph(nn.Module):
         super().__init__()
         # What only training keeps apart is put together, in a copy.
         self.model = model = copy.deepcopy(model)
-        model.ctc.fold()
+        model.ctc.merge_parameters()
         if model.chosen_readings is not None:
-            model.chosen_readings.fold()
+            model.chosen_readings.merge_parameters()
         inputs = {
             "characters": {0: "batch", 1: "length"},
             "character_count": {0: "batch"},
@@ -212,7 +212,7 @@ class ReadingsGraph(nn.Module):
     def __init__(self, model: SpeechTagger) -> None:
         super().__init__()
         self.blank = model.ctc.blank
-        # Half precision: shares of a pronunciation are told to two digits.
+        # Half precision: shares of a pronunciation are given to two digits.
         self.register_buffer("rows", model.ctc.unit_rows().detach().half())
 
     def forward(self, frames: Tensor, units: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Weights of 8 bits: a smaller graph, quicker where it is large, and not quite the same answers.
+"""8-bit weights: a smaller graph, faster where it is large, with slightly different answers.
 
 Weights are integers with a scale, activations are quantised as they come. With a pretrained text
 encoder both have a scale for each block of 128 numbers (MatMulNBits): a few of the numbers inside
@@ -101,8 +101,8 @@ def _scope(node: onnx.NodeProto) -> str:
 def tag_agreement(graph: TaggerGraph, path: Path, examples: Sequence[tuple[Tensor, ...]]) -> float:
     """Share of characters for which a quantised tagger has the same best tag as torch, 0 to 1.
 
-    On random inputs, where tags lie close together: a quick check that nothing broke. What it does
-    to real answers, ``cnerta-evaluate`` tells.
+    On random inputs, where tags lie close together: a quick check that nothing is wrong. The effect
+    on real answers is measured by ``cnerta-evaluate``.
     """
     same: list[bool] = []
     outputs = run_both(graph, path, examples)

@@ -134,7 +134,7 @@ def export_bundle(
 
 
 def write_readings(model: SpeechTagger, out: Path, generator: torch.Generator) -> float:
-    """Write the graph that tells which pronunciation was heard.
+    """Write the graph that decides which pronunciation was spoken.
 
     Returns:
         Largest difference between torch and the graph.

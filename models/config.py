@@ -28,10 +28,10 @@ TextKind = Literal["bilstm", "lattice", "softlexicon", "pretrained", "zen"]
 UnitKind = Literal["characters", "pronunciations"]
 LabelKind = Literal["flat", "nested"]
 AudioUse = Literal["aligned", "unaligned", "none"]
-"""What a model makes of audio: it finds the place of each character in it, too; it uses it, but
-nothing taught it where the characters are (no CTC task); it is text alone."""
+"""What a model does with audio: it uses it and aligns it with the text; it uses it, but does not
+align it (no CTC task); it does not use it."""
 LEXICON_ENCODERS: frozenset[TextKind] = frozenset({"lattice", "softlexicon", "zen"})
-"""Text encoders that are told which words of a lexicon occur in the text."""
+"""Text encoders whose input includes the words of a lexicon that occur in the text."""
 
 
 class AcousticConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -85,8 +85,8 @@ class TextConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         encoder: ``bilstm``, ``lattice`` (Lattice-LSTM; Zhang and Yang 2018), ``softlexicon`` (a
-            BiLSTM that knows words; Ma et al. 2020, ours), ``pretrained`` (any BERT-like one) or
-            ``zen`` (a BERT that knows n-grams; Diao et al. 2020).
+            BiLSTM with a lexicon; Ma et al. 2020, ours), ``pretrained`` (any BERT-like one) or
+            ``zen`` (a BERT with n-grams; Diao et al. 2020).
         checkpoint: For ``pretrained`` and ``zen``: the weights to start from, a folder (below the
             data root, or as it is) or a name on the Hugging Face hub. For the others: such a
             checkpoint of a BERT-like encoder, whose piece embeddings the character embeddings start
@@ -132,7 +132,7 @@ class GazetteerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         lists: Word lists, as in ``model.text.lexicon``; none: no gazetteer. Only for training: a
             model carries its own with it.
-        width: Size of what it tells of a character.
+        width: Size of a character's features.
         rare: Words that are no names and are counted fewer times than this are left out.
         hide: Probability that in training a word is hidden, so that what no list has is found too.
     """
@@ -158,20 +158,20 @@ class FusionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             frame to the attention scores, so that a character looks at its own frames from the
             first step.
         pause_context: Ours, for ``cma``: show each frame the blank's probability this many frames
-            either way, so that a character knows how long the pauses beside it are; 0 for not
+            either way, so that attention sees how long the pauses beside a character are; 0 for not
             (the paper).
-        context: Ours: size of a BiLSTM over text and fused representation, so that what is heard
-            at one character can move the boundary of another; 0 for none (the paper).
+        context: Ours: size of a BiLSTM over text and fused representation, so that the audio of one
+            character can move the boundary of another; 0 for none (the paper).
         posterior_features: As the authors' release, but not their paper: show the tagger the masked
             CTC probability of each character at each of the first so many frames. Later frames are
             not seen in this way. 366 in the release: the longest of its recordings, 14.6 s. 0 for
             none.
-        prosody: Ours: weight of an auxiliary task, in which the fused representation tells how
+        prosody: Ours: weight of an auxiliary task, in which the fused representation predicts how
             strong a boundary the speaker made after each character, where the data have prosody
             marks; 0 for none.
-        readings: Ours: size of what the tagger is told of how each character that has several
-            pronunciations was read; needs ``model.ctc.units = "pronunciations"``. The masked CTC
-            task adds a character's pronunciations up and would unlearn what tells them apart, so
+        readings: Ours: size of the embedding of how each character with several pronunciations was
+            read, an input of the tagger; needs ``model.ctc.units = "pronunciations"``. The masked
+            CTC task adds a character's pronunciations up and would unlearn to distinguish them, so
             stages of entities freeze the acoustic encoder or train its own task beside. 0 for none.
     """
 
@@ -192,7 +192,7 @@ class FusionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.kind in ("cma", "mmi") and self.width % self.heads:
             raise ValueError(f"expected a width of {self.heads} equal heads, got {self.width}")
         if self.kind == "none" and self.prosody:
-            raise ValueError("expected prosody with a fusion that hears it, got kind none")
+            raise ValueError("expected prosody with a fusion that uses audio, got kind none")
         if self.kind in ("mmi", "aligned") and (self.guided or self.pause_context):
             raise ValueError(
                 f"expected guided and pause_context with kind cma only, got {self.kind}"
@@ -203,7 +203,7 @@ class CtcConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The CTC task.
 
     Attributes:
-        weight: λ of equation 4: weight of the CTC loss beside the CRF's. 0 turns the task off (the
+        weight: λ of equation 3: weight of the CTC loss beside the CRF's. 0 turns the task off (the
             -CMA-CRF rows).
         units: ``characters`` (the paper) or ``pronunciations`` (ours: tonal syllables, composed
             of initial, final and tone).
@@ -238,7 +238,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def audio_use(self) -> AudioUse:
-        """What the model makes of audio, by what it is taught."""
+        """What the model does with audio, by the tasks it is trained on."""
         if self.ctc.weight:
             return "aligned"
         return "none" if self.fusion.kind == "none" else "unaligned"

@@ -192,16 +192,16 @@ def test_a_recipe_trains_exports_and_answers(
     moved = {n for n, v in before.items() if not torch.equal(after[n], v)}
     fused = recipe.model.fusion.kind != "none"
     tasks = {s.task for s in recipe.stages}
-    # What is heard is trained, if anything is learned from it that is not frozen.
-    heard = any(s.format == "manifest" or s.audio_root for s in recipe.data.values())
+    # The acoustic encoder is trained, if anything is learned from audio that is not frozen.
+    spoken = any(s.format == "manifest" or s.audio_root for s in recipe.data.values())
     thawed = any(not s.freeze_acoustic for s in recipe.stages)
-    listens = heard and thawed and (fused or recipe.model.ctc.weight > 0)
+    uses_audio = spoken and thawed and (fused or recipe.model.ctc.weight > 0)
     parts = {
         "text.": True,
         "emissions.": True,
         "crf.": True,
         "fusion.": fused,
-        "acoustic.": listens or "acoustic" in tasks,
+        "acoustic.": uses_audio or "acoustic" in tasks,
     }
     for part, expected in parts.items():
         assert any(n.startswith(part) for n in moved) == expected, part

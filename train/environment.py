@@ -16,6 +16,7 @@ import tomli_w
 import torch
 
 from cnerta.models.errors import CheckpointError
+from cnerta.models.files import write_atomically
 from cnerta.train.recipe import Recipe
 
 __all__ = ["ENVIRONMENT", "RECIPE", "Start", "describe_start", "record_start"]
@@ -68,7 +69,7 @@ class Start(msgspec.Struct, frozen=True):
 def describe_start(
     recipe: Recipe, accelerator: accelerate.Accelerator, data: dict[str, str], *, resumed: bool
 ) -> Start:
-    """Look at where this process runs.
+    """Describe the environment of this process.
 
     Args:
         recipe: What is trained.
@@ -115,16 +116,10 @@ def record_start(folder: Path, recipe: Recipe, start: Start) -> None:
     if start.resumed and starts and starts[-1].data != start.data:
         changed = [n for n, digest in start.data.items() if starts[-1].data.get(n) != digest]
         logger.warning("data has changed since the run was started last: %s", ", ".join(changed))
-    # Replaced as a whole, so that a cut leaves no half of it.
-    _replace(path, msgspec.json.format(msgspec.json.encode([*starts, start])))
+
+    write_atomically(path, msgspec.json.format(msgspec.json.encode([*starts, start])))
     toml = tomli_w.dumps(msgspec.to_builtins(recipe))
-    _replace(folder / RECIPE, toml.encode())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    write_atomically(folder / RECIPE, toml.encode())
 
 
 def _git_revision(file: Path) -> str:

@@ -66,16 +66,16 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     Attributes:
         name: Shown in logs.
         task: ``acoustic``: CTC over all units, and frame targets where character times are known.
-            ``entities``: CRF loss, plus λ times the masked CTC loss (equation 4).
+            ``entities``: CRF loss, plus λ times the masked CTC loss (equation 3).
         train: Names of the training sources.
         dev: Names of the development sources that choose the best epoch; none: the last epoch is
-            kept, so that the scores on what was not looked at stay honest.
+            kept, so that scores on held-out data stay unbiased.
         epochs: Passes over the training sources.
         batch_size: Utterances of a batch, at most.
         batch_seconds: Audio of a batch, at most.
         learning_rate: Peak rate of Adam.
         text_learning_rate: Peak rate of a pretrained text encoder; 0: ``learning_rate``.
-        acoustic_learning_rate: Peak rate of the acoustic encoder, which a pretrained one wants
+        acoustic_learning_rate: Peak rate of the acoustic encoder, which a pretrained one needs
             lower; 0: ``learning_rate``.
         warmup_steps: Steps to the peak.
         decay: Linear decay to this share of the peak over the stage.

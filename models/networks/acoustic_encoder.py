@@ -90,7 +90,7 @@ class _RotaryAttention(nn.Module):
         self.projection: nn.Linear | None = None
 
     @torch.no_grad()
-    def fold(self) -> None:
+    def merge_parameters(self) -> None:
         """Make one projection of the three, for an encoder that is trained no more."""
         weight, bias = self._projection()
         self.projection = nn.Linear(weight.shape[1], weight.shape[0])
@@ -104,7 +104,7 @@ class _RotaryAttention(nn.Module):
         shapes: (3 * width, width), (3 * width,)
         """
         if self.query is None or self.key_value is None:
-            assert self.projection is not None, "folded"
+            assert self.projection is not None, "merged"
             return self.projection.weight, self.projection.bias
         scale = self.size**-0.5
         return (
@@ -256,11 +256,11 @@ class AcousticEncoder(nn.Module):
         encoded: Tensor = self.norm(rows).view_as(x)
         return encoded
 
-    def fold(self) -> None:
+    def merge_parameters(self) -> None:
         """Put together what only training keeps apart, for an encoder that is trained no more."""
         for layer in self.layers:
             assert isinstance(layer, _Layer), "for the type checker"
-            layer.attention.fold()
+            layer.attention.merge_parameters()
 
     def forward(
         self, samples: Tensor, sample_counts: Tensor, chunk: int | None
@@ -283,12 +283,12 @@ class AcousticEncoder(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Encode the next chunk of each stream.
 
-        Only what is new comes out; where it goes in the cache is the caller's affair (frame ``t``
+        Only what is new comes out; the caller puts it into the cache (frame ``t``
         belongs in place ``t % left_frames``), so that the cache is read and never rewritten.
 
         Args:
-            samples: New samples. shape: (batch, 640 * n)
-            carry: The samples before them. shape: (batch, 720)
+            samples: New samples. shape: (batch, HOP_SAMPLES * n)
+            carry: The samples before them. shape: (batch, CARRY_SAMPLES)
             position: Number of the first new frame. shape: (batch,)
             cache: Keys of the first layer, its values, keys of the second, and so on: the last
                 ``left_frames`` frames, in any order if there are as many, else the first places

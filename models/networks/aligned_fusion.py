@@ -1,4 +1,4 @@
-"""Fusion of text and speech by alignment (ours): what is heard at a character and beside it."""
+"""Fusion of text and speech by alignment (ours): a character's own frames and pauses beside it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from cnerta.models.networks.layers import NEVER, feed_forward
 
 __all__ = ["AlignedPooling", "SoftAlignment", "soft_alignment"]
 
-_ROUNDS = 3  # more change nothing that one would see
-_EDGE = 0.02  # what is sure of the order is sure to this much only
+_ROUNDS = 3  # more change the result by too little to matter
+_EDGE = 0.02  # least probability in the order, however sure CTC is
 _LEAST_MASS = 1e-3  # in frames
 _FLOOR = -10.0  # of log-probabilities
 
@@ -38,19 +38,19 @@ def soft_alignment(
     """Align softly and in order, without a loop over frames or characters.
 
     Masked CTC says of each frame how much of it is blank and which characters it sounds like, but
-    not which of two equal characters it is, and nothing keeps its opinions in order. The exact
+    not which of two equal characters it is, and its frames need not be in order. The exact
     answer, forward-backward, is a recurrence over hundreds of frames in each direction, for every
     revision of a text. Here order is a mean field instead: with F(t, v) the share of character v
     that lies before frame t as far as is known, a frame is of character u the better, the more is
-    true that everything before u has been said and nothing after it,
+    true that everything before u has been spoken and nothing after it,
 
         order(t, u) = sum over v < u of log F(t, v) + sum over v > u of log(1 - F(t, v)),
 
     two cumulative sums. Frames are shared out among the characters by their CTC probability times
     that, and F is computed anew from the shares, a few rounds. Where CTC knows nothing, all F are
     straight lines and the order is a binomial distribution around even spacing; where it is sure,
-    the order only rules out what is out of place. A character that is not heard at all does not
-    take part in the order.
+    the order only rules out what is out of place. A character without any probability has no effect
+    on the order.
 
     Args:
         log_probabilities: Masked CTC. shape: (batch, time, 1 + length)
@@ -108,8 +108,8 @@ class AlignedPooling(nn.Module):
     returns is a mean without a length: how long a pause is cannot be seen in it. Here both are
     given.
 
-    A mean of n frames leans on a learned vector as on one more frame, so that what is not heard, or
-    hardly, is that vector: a sentence without audio has nothing else.
+    Each mean counts a learned null value as one more frame. It is what a character without frames
+    gets, and so every character of a sentence without audio.
 
     The alignment is taken as it is: the entity loss trains what is made of it, not where it looks.
 
@@ -121,7 +121,7 @@ class AlignedPooling(nn.Module):
         super().__init__()
         self.query = nn.Linear(text_width, config.width)
         self.value = nn.Linear(frame_width, 2 * config.width)
-        self.silence = nn.Parameter(torch.randn(2 * config.width) / config.width**0.5)
+        self.null_value = nn.Parameter(torch.randn(2 * config.width) / config.width**0.5)
         self.output = nn.Linear(3 * config.width + 4, config.width)
         self.heard_norm = nn.LayerNorm(config.width)
         self.feed_forward = feed_forward(config)
@@ -151,9 +151,9 @@ class AlignedPooling(nn.Module):
         """
         aligned = soft_alignment(log_probabilities, counts, frame_counts)
         own_value, gap_value = self.value(frames).chunk(2, dim=2)
-        own_silence, gap_silence = self.silence.chunk(2)
-        own, length = _pool(aligned.characters, own_value, own_silence)
-        gaps, lengths = _pool(aligned.gaps, gap_value, gap_silence)
+        own_null, gap_null = self.null_value.chunk(2)
+        own, length = _pool(aligned.characters, own_value, own_null)
+        gaps, lengths = _pool(aligned.gaps, gap_value, gap_null)
         fit = (aligned.characters * log_probabilities[:, :, 1:].clamp(min=_FLOOR)).sum(dim=1)
         numbers = [
             length.log1p(),
@@ -167,17 +167,17 @@ class AlignedPooling(nn.Module):
         return normed
 
 
-def _pool(shares: Tensor, values: Tensor, silence: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean of the frames of each character, one frame of silence among them.
+def _pool(shares: Tensor, values: Tensor, null: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean of the frames of each character and one null frame.
 
     Args:
         shares: shape: (batch, time, length)
         values: shape: (batch, time, width)
-        silence: shape: (width,)
+        null: Value of the null frame. shape: (width,)
 
     Returns:
         Means, shape (batch, length, width), and frames of each, shape (batch, length).
     """
     length = shares.sum(dim=1)
-    total = shares.transpose(1, 2).to(values.dtype) @ values + silence
+    total = shares.transpose(1, 2).to(values.dtype) @ values + null
     return total / (1 + length)[:, :, None], length

@@ -1,6 +1,6 @@
-"""A model on disk: ``model.json`` (what it is) and ``model.safetensors`` (what it learned).
+"""A model on disk: ``model.json`` (its description) and ``model.safetensors`` (its weights).
 
-With ``lexicon.txt`` or ``gazetteer.npz`` beside them, if the model knows words.
+With ``lexicon.txt`` or ``gazetteer.npz`` beside them, if the model has a lexicon or a gazetteer.
 """
 
 from __future__ import annotations
@@ -11,14 +11,23 @@ import msgspec
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from cnerta.models.config import LEXICON_ENCODERS, LabelKind, ModelConfig
+from cnerta.models.config import LEXICON_ENCODERS, FusionKind, LabelKind, ModelConfig
 from cnerta.models.errors import CheckpointError, ConfigError
+from cnerta.models.files import replacing, write_atomically
 from cnerta.models.networks.tagger import SpeechTagger
 from cnerta.models.runtime.labels import LabelScheme
 from cnerta.models.runtime.vocabulary import Vocabulary
 from cnerta.models.text.word_files import GAZETTEER_FILE, LEXICON_FILE, load_words, save_words
 
-__all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
+__all__ = ["Checkpoint", "load_checkpoint", "parameter_name", "save_checkpoint"]
+
+# Parameters that earlier versions had under other names, by the kind of fusion.
+_RENAMED: dict[FusionKind, dict[str, str]] = {
+    "none": {},
+    "cma": {"fusion.silence": "fusion.null_key_value"},
+    "mmi": {"fusion.silence": "fusion.null_frame"},
+    "aligned": {"fusion.silence": "fusion.null_value"},
+}
 
 _DESCRIPTION = "model.json"
 _WEIGHTS = "model.safetensors"
@@ -67,9 +76,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, *, half: bool = False) -
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     if half:
         weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
-    partial = path / (_WEIGHTS + ".partial")
-    save_file(weights, partial)
-    partial.replace(path / _WEIGHTS)
+    with replacing(path / _WEIGHTS) as partial:
+        save_file(weights, partial)
     if model.lexicon is not None:
         save_words(path, model.lexicon)
     description = _Description(
@@ -85,11 +93,17 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, *, half: bool = False) -
         text_architecture=model.text_architecture,
         acoustic_architecture=model.acoustic_architecture,
     )
-    (path / _DESCRIPTION).write_bytes(msgspec.json.format(msgspec.json.encode(description)))
+    content = msgspec.json.format(msgspec.json.encode(description))
+    write_atomically(path / _DESCRIPTION, content)
+
+
+def parameter_name(stored: str, fusion: FusionKind) -> str:
+    """Today's name of a parameter in a checkpoint that an earlier version may have written."""
+    return _RENAMED[fusion].get(stored, stored)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a model.
+    """Read a model, also one that an earlier version has written.
 
     Raises:
         CheckpointError: A file is missing or damaged, or the weights are of another model.
@@ -114,7 +128,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
             lexicon,
             description.acoustic_architecture,
         )
-        model.load_state_dict(load_file(path / _WEIGHTS))
+        weights = load_file(path / _WEIGHTS)
+        fusion = description.config.fusion.kind
+        model.load_state_dict({parameter_name(n, fusion): w for n, w in weights.items()})
     except OSError as error:
         raise CheckpointError(f"expected a checkpoint folder, got {path}: {error}") from error
     except (msgspec.MsgspecError, ConfigError, SafetensorError, RuntimeError) as error:

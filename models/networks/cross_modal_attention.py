@@ -7,32 +7,32 @@ from torch import Tensor, nn
 
 from cnerta.models.config import FusionConfig
 from cnerta.models.networks.aligned_fusion import AlignedPooling
-from cnerta.models.networks.layers import NEVER, feed_forward
+from cnerta.models.networks.layers import attend, feed_forward
 from cnerta.models.networks.multimodal_interaction import MultimodalInteraction
 
 __all__ = ["CrossModalAttention", "Fusion", "build_fusion", "posterior_features"]
 
 
 class CrossModalAttention(nn.Module):
-    """Cross-modal attention (CMA, equation 1): characters ask, frames answer.
+    """Cross-modal attention (CMA, equation 1): characters are the queries, frames keys and values.
 
     Multi-head attention with the text representation as queries and the frames as keys and values,
     then the usual residual, normalisation and feed-forward layer.
 
-    Ours: one learned key and value stand for "nothing heard". They are what a sentence without
-    audio attends to, and where a character may rest that no frame speaks for.
+    Ours: a learned null key and value. A sentence without audio attends to them alone, and so may a
+    character that no frame belongs to.
     """
 
     def __init__(self, config: FusionConfig, text_width: int, frame_width: int) -> None:
         super().__init__()
         self.heads = config.heads
-        self.size = config.width // config.heads
+
         self.query = nn.Linear(text_width, config.width)
         self.pause_context = config.pause_context
         if config.pause_context:
             frame_width += 2 * config.pause_context + 1
         self.key_value = nn.Linear(frame_width, 2 * config.width)
-        self.silence = nn.Parameter(torch.randn(2 * config.width) / config.width**0.5)
+        self.null_key_value = nn.Parameter(torch.randn(2 * config.width) / config.width**0.5)
         self.output = nn.Linear(config.width, config.width)
         self.attention_norm = nn.LayerNorm(config.width)
         self.feed_forward = feed_forward(config)
@@ -40,10 +40,6 @@ class CrossModalAttention(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.guidance = nn.Parameter(torch.full((config.heads,), 1.0)) if config.guided else None
         self.width = config.width
-
-    def _split(self, x: Tensor) -> Tensor:
-        batch, time, _ = x.shape
-        return x.view(batch, time, self.heads, self.size).transpose(1, 2)
 
     def _pauses(self, log_probabilities: Tensor, frame_counts: Tensor) -> Tensor:
         """The blank's probability around each frame; beyond the audio it is silent.
@@ -80,25 +76,30 @@ class CrossModalAttention(nn.Module):
         Returns:
             shape: (batch, length, width)
         """
-        batch, length, _ = text.shape
         query = self.query(text)
         if self.pause_context:
             pauses = self._pauses(log_probabilities, frame_counts)
             frames = torch.cat([frames, pauses], dim=2)
-        silence = self.silence.expand(batch, 1, -1)
-        key_value = torch.cat([silence, self.key_value(frames)], dim=1)
-        key, value = key_value[..., : self.width], key_value[..., self.width :]
-        scores = self._split(query) @ self._split(key).transpose(2, 3) / self.size**0.5
+        null = self.null_key_value.expand(text.shape[0], 1, -1)
+        key_value = torch.cat([null, self.key_value(frames)], dim=1)
+        key, value = key_value.chunk(2, dim=2)
+        guidance: Tensor | None = None
         if self.guidance is not None:
-            # shape: (batch, length, 1 + time); the learned "nothing heard" gets no guidance.
-            heard = log_probabilities[:, :, 1:].transpose(1, 2).clamp(min=-10.0)
-            guide = nn.functional.pad(heard, (1, 0), value=-5.0)
-            scores = scores + self.guidance[:, None, None] * guide[:, None]
+            # shape: (batch, length, 1 + time); the null key gets a constant.
+            of_characters = log_probabilities[:, :, 1:].transpose(1, 2).clamp(min=-10.0)
+            guide = nn.functional.pad(of_characters, (1, 0), value=-5.0)
+            guidance = self.guidance[:, None, None] * guide[:, None]
         index = torch.arange(key.shape[1], device=text.device)
-        valid = index <= frame_counts[:, None]  # index 0 is always valid
-        scores = scores.masked_fill(~valid[:, None, None, :], NEVER)
-        attended = self.dropout(scores.softmax(dim=-1)) @ self._split(value)
-        merged = attended.transpose(1, 2).reshape(batch, length, self.width)
+        valid = index <= frame_counts[:, None]  # index 0, the null key, is always valid
+        merged = attend(
+            query,
+            key,
+            value,
+            valid,
+            heads=self.heads,
+            dropout=self.dropout,
+            guidance=guidance,
+        )
         fused = self.attention_norm(query + self.dropout(self.output(merged)))
         normed: Tensor = self.feed_forward_norm(fused + self.dropout(self.feed_forward(fused)))
         return normed

@@ -1,6 +1,6 @@
 """The CTC task: masked to the characters of the given text, or over all acoustic units.
 
-Masked CTC (equation 3) keeps only the characters of the given text. Here the whole output is never
+Masked CTC (equation 2) keeps only the characters of the given text. Here the whole output is never
 computed: the rows of those characters and the blank are gathered first and normalised alone, which
 is the same number.
 
@@ -74,7 +74,7 @@ class CtcHead(nn.Module):
         return rows
 
     @torch.no_grad()
-    def fold(self) -> None:
+    def merge_parameters(self) -> None:
         """Give each unit its whole row, for a head that is trained no more."""
         self.own.weight.copy_(self.unit_rows())
         self.part_rows = None
@@ -91,7 +91,7 @@ class CtcHead(nn.Module):
         return score_units(frames, self.unit_rows(), self.blank).log_softmax(dim=2)
 
     def forward(self, frames: Tensor, characters: Tensor) -> Tensor:
-        """Masked CTC: log-probabilities over the blank and the given characters (equation 3).
+        """Masked CTC: log-probabilities over the blank and the given characters (equation 2).
 
         Args:
             frames: shape: (batch, time, width)
@@ -104,7 +104,7 @@ class CtcHead(nn.Module):
         units, scores = self._reading_scores(frames, characters)
         known = units >= 0
         blank = self.blank(frames)
-        # The mask of equation 3 is a set: a unit that several characters share counts once.
+        # The mask of equation 2 is a set: a unit that several characters share counts once.
         same = units[:, :, None] == units[:, None, :]
         count = units.shape[1]
         earlier = torch.ones(count, count, dtype=torch.bool, device=frames.device).tril(-1)

@@ -16,11 +16,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from cnerta.models.runtime.geometry import SAMPLE_RATE
+from cnerta.models.runtime.geometry import SAMPLE_RATE, SHIFT_SAMPLES, WINDOW_SAMPLES
 
 __all__ = [
-    "SHIFT_SAMPLES",
-    "WINDOW_SAMPLES",
     "FilterBank",
     "hertz",
     "mel",
@@ -28,13 +26,12 @@ __all__ = [
     "windows",
 ]
 
-WINDOW_SAMPLES = 400
-SHIFT_SAMPLES = 160
+
 _FFT_SAMPLES = 512
 _BINS = _FFT_SAMPLES // 2
 _PRE_EMPHASIS = 0.97
 _LOW_HZ = 20.0
-# Kaldi works on 16-bit integers; so do the energy floor and everybody's trained statistics.
+# Kaldi works on 16-bit integers; its energy floor and published statistics are in that scale.
 _SAMPLE_SCALE = 32768.0
 _ENERGY_FLOOR = torch.finfo(torch.float32).eps
 

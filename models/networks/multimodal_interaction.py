@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cnerta.models.config import FusionConfig
-from cnerta.models.networks.layers import NEVER, feed_forward
+from cnerta.models.networks.layers import attend, feed_forward
 
 __all__ = ["MultimodalInteraction"]
 
@@ -14,11 +14,11 @@ __all__ = ["MultimodalInteraction"]
 class MultimodalInteraction(nn.Module):
     """Multimodal interaction (MMI; Yu et al., ACL 2020), speech frames in place of image regions.
 
-    Four steps, with CMT(X, Y) a cross-modal transformer layer that asks from X and answers from Y,
-    R the characters and V the frames:
+    Four steps, with CMT(X, Y) a cross-modal transformer layer with queries from X and keys and
+    values from Y, R the characters and V the frames:
 
-    - speech-aware characters by a coupled pair of layers: P = CMT(V, R) is what each frame hears of
-      the text, A = CMT(R, P) brings that back to the characters;
+    - speech-aware characters by a coupled pair of layers: P = CMT(V, R) gives each frame what it
+      attends to in the text, A = CMT(R, P) brings that back to the characters;
     - character-aware speech: Q = CMT(R, V);
     - the dynamic gate (Yu's visual gate) says how much of it each character lets in:
       g = σ(W_a A + W_q Q), B = g · Q;
@@ -29,8 +29,7 @@ class MultimodalInteraction(nn.Module):
     tagger sees the text beside A and B. Yu's auxiliary task, detecting entity spans from text
     alone, is not part of it: Sui et al. use the interaction module only.
 
-    Ours: one learned frame stands for "nothing heard". It is all that is there of a sentence
-    without audio.
+    Ours: a learned null frame, the only one of a sentence without audio.
 
     Attributes:
         width: Size of the fused representation, A and B together.
@@ -41,7 +40,7 @@ class MultimodalInteraction(nn.Module):
         self.text = nn.Linear(text_width, config.width)
         self.asking_frames = nn.Linear(frame_width, config.width)
         self.answering_frames = nn.Linear(frame_width, config.width)
-        self.silence = nn.Parameter(torch.randn(frame_width) / frame_width**0.5)
+        self.null_frame = nn.Parameter(torch.randn(frame_width) / frame_width**0.5)
         self.frames_ask_text = _CrossModalTransformer(config)
         self.text_asks_aware_frames = _CrossModalTransformer(config)
         self.text_asks_frames = _CrossModalTransformer(config)
@@ -69,14 +68,14 @@ class MultimodalInteraction(nn.Module):
             shape: (batch, length, width)
         """
         characters = self.text(text)
-        heard = torch.cat([self.silence.expand(text.shape[0], 1, -1), frames], dim=1)
-        place = torch.arange(heard.shape[1], device=text.device)
-        is_heard = place <= frame_counts[:, None]  # place 0 is "nothing heard", always there
+        frames = torch.cat([self.null_frame.expand(text.shape[0], 1, -1), frames], dim=1)
+        place = torch.arange(frames.shape[1], device=text.device)
+        is_frame = place <= frame_counts[:, None]  # place 0 is the null frame, always there
         is_text = torch.arange(text.shape[1], device=text.device) < counts[:, None]
 
-        text_aware = self.frames_ask_text(self.asking_frames(heard), characters, is_text)
-        speech_aware = self.text_asks_aware_frames(characters, text_aware, is_heard)
-        speech = self.text_asks_frames(characters, self.answering_frames(heard), is_heard)
+        text_aware = self.frames_ask_text(self.asking_frames(frames), characters, is_text)
+        speech_aware = self.text_asks_aware_frames(characters, text_aware, is_frame)
+        speech = self.text_asks_frames(characters, self.answering_frames(frames), is_frame)
         gate = self.gate(torch.cat([speech_aware, speech], dim=2)).sigmoid()
         return torch.cat([speech_aware, gate * speech], dim=2)
 
@@ -87,7 +86,7 @@ class _CrossModalTransformer(nn.Module):
     def __init__(self, config: FusionConfig) -> None:
         super().__init__()
         self.heads = config.heads
-        self.size = config.width // config.heads
+
         self.query = nn.Linear(config.width, config.width)
         self.key_value = nn.Linear(config.width, 2 * config.width)
         self.output = nn.Linear(config.width, config.width)
@@ -95,10 +94,6 @@ class _CrossModalTransformer(nn.Module):
         self.feed_forward = feed_forward(config)
         self.feed_forward_norm = nn.LayerNorm(config.width)
         self.dropout = nn.Dropout(config.dropout)
-
-    def _split(self, x: Tensor) -> Tensor:
-        batch, rows, _ = x.shape
-        return x.view(batch, rows, self.heads, self.size).transpose(1, 2)
 
     def forward(self, asking: Tensor, answering: Tensor, valid: Tensor) -> Tensor:
         """Attend.
@@ -112,11 +107,8 @@ class _CrossModalTransformer(nn.Module):
             shape: (batch, rows, width)
         """
         key, value = self.key_value(answering).chunk(2, dim=2)
-        query = self._split(self.query(asking))
-        scores = query @ self._split(key).transpose(2, 3) / self.size**0.5
-        scores = scores.masked_fill(~valid[:, None, None, :], NEVER)
-        attended = self.dropout(scores.softmax(dim=-1)) @ self._split(value)
-        merged = attended.transpose(1, 2).flatten(2)
+        query = self.query(asking)
+        merged = attend(query, key, value, valid, heads=self.heads, dropout=self.dropout)
         aware = self.attention_norm(asking + self.dropout(self.output(merged)))
         normed: Tensor = self.feed_forward_norm(aware + self.dropout(self.feed_forward(aware)))
         return normed

@@ -17,9 +17,15 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from cnerta.models.config import AcousticConfig
 from cnerta.models.errors import ConfigError
-from cnerta.models.networks.filterbank import SHIFT_SAMPLES, WINDOW_SAMPLES, windows
+from cnerta.models.networks.filterbank import windows
 from cnerta.models.networks.pretrained_text import architecture_config, attention_mask
-from cnerta.models.runtime.geometry import HOP_SAMPLES, SAMPLE_RATE, FrameGeometry
+from cnerta.models.runtime.geometry import (
+    HOP_SAMPLES,
+    SAMPLE_RATE,
+    SHIFT_SAMPLES,
+    WINDOW_SAMPLES,
+    FrameGeometry,
+)
 
 __all__ = [
     "PretrainedAcousticEncoder",
@@ -50,7 +56,7 @@ class PretrainedAcousticEncoder(nn.Module):
             architecture: The checkpoint's own configuration, see :func:`acoustic_architecture`.
 
         Raises:
-            ConfigError: ``architecture`` is of no encoder this module knows, or the model is to
+            ConfigError: ``architecture`` is of no encoder this module supports, or the model is to
                 stream.
         """
         super().__init__()
@@ -135,7 +141,7 @@ class _Whisper(nn.Module):
     mel: Tensor
     spectral = True
     # Windows are centred on their samples 0, 160, 320 and 480 of a frame: 240 on the mean, 320
-    # would be the middle of the 640.
+    # would be the middle of the frame's 640.
     carry_samples = SHIFT_SAMPLES
 
     def __init__(self, encoder: WhisperEncoder) -> None:
@@ -250,7 +256,7 @@ def acoustic_architecture(checkpoint: str) -> str:
         checkpoint: A folder or a name on the Hugging Face hub.
 
     Raises:
-        ConfigError: There is no such checkpoint, or it is of no encoder this module knows.
+        ConfigError: There is no such checkpoint, or it is of no encoder this module supports.
     """
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(checkpoint)

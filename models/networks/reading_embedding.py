@@ -1,8 +1,8 @@
-"""Which pronunciation of a character was heard, told to the tagger.
+"""Embeddings of the pronunciations that characters were spoken with.
 
 曾建桥 read Zēng Jiànqiáo is a person, read céng jiànqiáo somebody who once built a bridge. Frames
 hold that already, but for every such character a tagger would have to learn it from examples; the
-CTC head knows how each pronunciation sounds.
+CTC head already scores each pronunciation.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class ChosenReadings(nn.Module):
     pronunciation, or was not heard.
 
     Attributes:
-        width: Size of what is told of a character.
+        width: Size of a character's embedding.
     """
 
     unit_parts: Tensor
@@ -59,7 +59,7 @@ class ChosenReadings(nn.Module):
         return heard
 
     @torch.no_grad()
-    def fold(self) -> None:
+    def merge_parameters(self) -> None:
         """Give each pronunciation its whole embedding, for a model that is trained no more."""
         self.own.weight.copy_(self._units())
         self.parts = None

@@ -48,13 +48,7 @@ class SoftLexiconEncoder(nn.Module):
     def __init__(self, config: TextConfig, characters: int, lexicon: Lexicon) -> None:
         super().__init__()
         self.embedding = nn.Embedding(characters, config.embedding, padding_idx=PADDING_ID)
-        self.words = WordEmbedding(
-            lexicon,
-            config.word_embedding,
-            vectors=bool(config.word_embeddings),
-            tags=config.tag_embedding,
-            hidden=config.hide_words,
-        )
+        self.words = WordEmbedding.configured(config, lexicon)
         counts = torch.tensor([0, *lexicon.counts], dtype=torch.float32)
         self.register_buffer("weights", counts.clamp(min=1))
         self.dropout = nn.Dropout(config.dropout)

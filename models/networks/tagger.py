@@ -45,7 +45,7 @@ class TaggerOutput:
         log_probabilities: Masked CTC, column 0 the blank, column 1 + u the character u.
             shape: (batch, time, 1 + length)
         breaks: Scores of how strong a boundary is heard after each character; None for a model that
-            was not told to. Only for training. shape: (batch, length, 5)
+            has no prosody task. Only for training. shape: (batch, length, 5)
     """
 
     emissions: Tensor
@@ -74,7 +74,7 @@ class SpeechTagger(nn.Module):
             text_architecture: Of a pretrained text encoder, see
                 :func:`cnerta.models.networks.pretrained_text.pretrained_architecture` and
                 :func:`cnerta.models.networks.zen.zen_architecture`.
-            lexicon: Words, for a text encoder that knows words, or the gazetteer of a model that
+            lexicon: Words, for a text encoder with a lexicon, or the gazetteer of a model that
                 has one.
             acoustic_architecture: Of a pretrained acoustic encoder, see
                 :func:`cnerta.models.networks.pretrained_acoustic.acoustic_architecture`.
@@ -136,14 +136,14 @@ class SpeechTagger(nn.Module):
                 shape: (batch, matches, 3)
         """
         log_probabilities = self.ctc(frames, characters)
-        assert self.lexicon is None or matches is not None, "who knows words is given them"
+        assert self.lexicon is None or matches is not None, "a lexicon needs its matches"
         if isinstance(self.lexicon, Lexicon):
             encoded = self.text(characters, counts, matches)
         else:
             encoded = self.text(characters, counts)
         breaks = None
         if self.fusion is not None:
-            # The CTC task trains the guidance; the entity loss must not bend it.
+            # Only the CTC task trains what guides attention, not the entity loss.
             fused = self.fusion(encoded, counts, frames, frame_counts, log_probabilities.detach())
             encoded = torch.cat([encoded, fused], dim=2)
             breaks = self.breaks(fused) if self.breaks is not None else None
@@ -152,23 +152,23 @@ class SpeechTagger(nn.Module):
                 log_probabilities, frame_counts, self.config.fusion.posterior_features
             )
             encoded = torch.cat([encoded, features], dim=2)
-        # These two last, so that a trained model can be given them (cnerta.train.loop.new_model).
+        # These two last, so that a trained model can be given them (train/loop/continued_model).
         if self.word_kinds is not None:
             encoded = torch.cat([encoded, self.word_kinds(matches, characters.shape[1])], dim=2)
-        told: Tensor | None = None
+        readings: Tensor | None = None
         if self.chosen_readings is not None:
             chosen = self.ctc.chosen(frames, characters, frame_counts, log_probabilities)
-            told = self.chosen_readings(self.ctc.readings[characters], chosen.detach())
-            encoded = torch.cat([encoded, told], dim=2)
+            readings = self.chosen_readings(self.ctc.readings[characters], chosen.detach())
+            encoded = torch.cat([encoded, readings], dim=2)
         if self.context is not None:
             encoded = self.context(self.dropout(encoded), counts)
-            if told is not None:
-                # Also past the context: what a reading says of its own character is soon learnt.
-                encoded = torch.cat([encoded, told], dim=2)
+            if readings is not None:
+                # Also past the context: what a reading says of its own character is learnt faster.
+                encoded = torch.cat([encoded, readings], dim=2)
         return TaggerOutput(self.emissions(self.dropout(encoded)), log_probabilities, breaks)
 
     def entity_loss(self, output: TaggerOutput, tags: Tensor, counts: Tensor) -> Tensor:
-        """CRF negative log-likelihood, mean over sentences (equation 2)."""
+        """CRF negative log-likelihood, mean over sentences (L_crf of equation 3)."""
         index = torch.arange(tags.shape[1], device=tags.device)
         loss: Tensor = -self.crf(
             output.emissions.float(), tags, mask=index < counts[:, None], reduction="mean"
@@ -178,7 +178,7 @@ class SpeechTagger(nn.Module):
     def masked_ctc_loss(
         self, output: TaggerOutput, characters: Tensor, counts: Tensor, frame_counts: Tensor
     ) -> Tensor:
-        """Masked CTC loss a character, mean over the sentences that have audio (equation 3)."""
+        """Masked CTC loss a character, mean over sentences with audio (L_ctc of equation 3)."""
         heard = frame_counts > 0
         # Equal characters share a column, the first of them: a blank must part equal neighbours.
         same = characters[:, :, None] == characters[:, None, :]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from cnerta.models.config import TextConfig
 from cnerta.models.text.lexicon import NO_WORD, Lexicon
 
 __all__ = ["WordEmbedding"]
@@ -21,7 +22,7 @@ class WordEmbedding(nn.Module):
 
     Ours: beside its own vector a word has that of its tags (the mean, if there are several), which
     words that training never shows share with those it does. Own vectors can be hidden at random,
-    so that training teaches what to make of a word of which the tags alone are known.
+    so that training also covers words of which only the tags are known.
 
     Row 0 of the trained ones stands for no word at all (``NO_WORD``, also padding).
 
@@ -65,6 +66,17 @@ class WordEmbedding(nn.Module):
             self.register_buffer("kinds", torch.tensor([NO_WORD, *own]))
             self.register_buffer("shares", shares)
             self.tags = nn.Embedding(len(names), tags)
+
+    @classmethod
+    def configured(cls, config: TextConfig, lexicon: Lexicon) -> WordEmbedding:
+        """As the settings of a text encoder say."""
+        return cls(
+            lexicon,
+            config.word_embedding,
+            vectors=bool(config.word_embeddings),
+            tags=config.tag_embedding,
+            hidden=config.hide_words,
+        )
 
     def forward(self, words: Tensor) -> Tensor:
         """Look up.

@@ -1,4 +1,4 @@
-"""What a gazetteer tells of each character, as numbers."""
+"""Features of each character from the kinds of the words that a gazetteer finds there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class WordKinds(nn.Module):
     """The kinds of the words that begin at, go through, end at or are a character, projected.
 
     Attributes:
-        width: Size of what is told of a character.
+        width: Size of a character's features.
     """
 
     members: Tensor
@@ -32,7 +32,7 @@ class WordKinds(nn.Module):
         self.projection = nn.Linear(SETS * members.shape[1], config.width, bias=False)
 
     def forward(self, matches: Tensor, length: int) -> Tensor:
-        """Tell of each character.
+        """Compute the features of each character.
 
         Args:
             matches: (start, end, combination of kinds). shape: (batch, matches, 3)
@@ -47,5 +47,5 @@ class WordKinds(nn.Module):
             combinations = combinations.masked_fill(hidden, NO_WORD)
         kinds = nn.functional.embedding(combinations, self.members)
         known = (word_sets(matches, length) @ kinds[:, None]).clamp(max=1.0)
-        told: Tensor = self.projection(known.transpose(1, 2).flatten(2))
-        return told
+        features: Tensor = self.projection(known.transpose(1, 2).flatten(2))
+        return features

@@ -1,4 +1,4 @@
-"""ZEN (Diao et al. 2020): a BERT over characters that is told of the n-grams around them.
+"""ZEN (Diao et al. 2020): a BERT over characters that also encodes the n-grams around them.
 
 Beside the characters' transformer layers runs a second, shorter stack over the n-grams of a list
 that occur in the text. After each layer a character's state gets the states of all n-grams that

@@ -1,4 +1,4 @@
-"""Forced alignment: which frames speak which character.
+"""Forced alignment: which frames belong to which character.
 
 The best path through the CTC lattice (blank, c1, blank, c2, …, blank) of the given characters, as
 in Kürzinger et al. (2020) and ``torchaudio.functional.forced_align``, which the tests compare with.
@@ -21,7 +21,7 @@ import numpy.typing as npt
 __all__ = ["Alignment", "align"]
 
 # Share of the blank penalty that silence before the first and after the last character costs. A bit
-# less than between characters, so that a text is not torn apart to reach into what was said before.
+# less than between characters, so that a text is not spread over what was said before.
 _OUTSIDE = 0.95
 
 # The search adds up in whole numbers, so that no sum is rounded however long the utterance, and

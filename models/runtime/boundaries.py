@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from cnerta.models.runtime.alignment import Alignment
 from cnerta.models.runtime.geometry import HOP_SAMPLES, SAMPLE_RATE, FrameGeometry
+from cnerta.models.runtime.loudness import power_db
 
 __all__ = ["LEVELS_PER_FRAME", "character_times", "sound_levels"]
 
@@ -24,7 +25,6 @@ Times = npt.NDArray[np.float64]
 _BLOCK_MS = 10
 _BLOCK_SAMPLES = SAMPLE_RATE * _BLOCK_MS // 1000
 LEVELS_PER_FRAME = HOP_SAMPLES // _BLOCK_SAMPLES
-_SILENCE_DB = -120.0
 
 # All set on one half of the words and on the synthesised voice's training sentences; the
 # benchmark (tests/benchmarks/alignment.py) reports the other half and the held-out sentences.
@@ -49,8 +49,7 @@ def sound_levels(samples: Floats) -> Floats:
     """
     blocks = samples.reshape(-1, LEVELS_PER_FRAME, _BLOCK_SAMPLES)
     power = np.einsum("tls,tls->tl", blocks, blocks) / _BLOCK_SAMPLES
-    levels: Floats = 10 * np.log10(power + np.float32(10 ** (_SILENCE_DB / 10)))
-    return levels
+    return power_db(power)
 
 
 def character_times(
@@ -105,7 +104,7 @@ def _to_the_sound(
     stretches: list[tuple[float, float]],
     window: tuple[float, float],
 ) -> None:
-    """Move boundaries, in place, to where the sound is; ``window`` is what was listened to."""
+    """Move boundaries, in place, to where the sound is; ``window`` is the aligned audio."""
     length = len(centres)
     first_ms, last_ms = window
     # A pause lies between two characters' cores, or beyond the outermost ones within reach.

@@ -4,8 +4,8 @@
                     the samples of whole utterances -> frames
     tagger.onnx     characters and frames -> emissions and masked CTC log-probabilities
     readings.onnx   frames and acoustic units -> scores; only of a model with pronunciations
-    lexicon.txt     word, count and tags a line; only of a model that knows words
-    gazetteer.npz   fingerprints of words and their kinds; only of a model that knows kinds of words
+    lexicon.txt     word, count and tags a line; only of a model with a lexicon
+    gazetteer.npz   fingerprints of words and their kinds; only of a model with a gazetteer
     bundle.json     labels, vocabulary, frame geometry, CRF, provenance, scores, and the hashes of
                     the other files
 
@@ -24,6 +24,7 @@ import numpy as np
 
 from cnerta.models.config import AudioUse, LabelKind
 from cnerta.models.errors import BundleError, ConfigError
+from cnerta.models.files import write_atomically
 from cnerta.models.runtime.calibration import Calibration
 from cnerta.models.runtime.decoding import CrfParameters
 from cnerta.models.runtime.geometry import FrameGeometry
@@ -87,7 +88,7 @@ class Bundle:
         has_readings: Whether it can tell how a character with several pronunciations was read.
         calibration: Of the confidences.
         audio_use: What it makes of audio.
-        lexicon: Words or kinds of words the tagger is told of where they occur, if it has an input
+        lexicon: Words or kinds of words that the tagger gets the places of, if it has an input
             for them.
     """
 
@@ -212,7 +213,7 @@ def write_bundle(bundle: Bundle) -> None:
         sha256={name: _file_sha256(bundle.path / name) for name in files},
     )
     encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=0)
-    (bundle.path / _MANIFEST).write_bytes(encoded + b"\n")
+    write_atomically(bundle.path / _MANIFEST, encoded + b"\n")
 
 
 def load_bundle(path: Path) -> Bundle:

@@ -16,7 +16,7 @@ _LEAST = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Corrects confidences; as it stands it changes nothing.
+    """Corrects confidences; the default changes nothing.
 
     Attributes:
         scale: Factor of the log-odds, above 0; below 1 for a model that is too sure.

@@ -1,8 +1,8 @@
 """Search through a linear-chain CRF: the best tag sequence, and how probable the tags are.
 
 Twice: in numpy, and as two ONNX graphs, which serving uses. Both give the same. The graphs are
-there because their loops over the characters need no interpreter: in numpy every step may give the
-interpreter up and wait to get it back (see :mod:`cnerta.models.runtime.buffers`), which in a busy
+there because their loops over the characters need no GIL: in numpy every step may release the GIL
+and wait to get it back (see :mod:`cnerta.models.runtime.buffers`), which in a busy
 server takes ten times as long as the step. The CRF's parameters are inputs, so the same graphs
 serve all bundles; :mod:`cnerta.export.crf_graphs` has their source.
 """

@@ -1,4 +1,4 @@
-"""CRF decoding: the spans of the best tag sequence, and how sure the model is of each.
+"""CRF decoding: the spans of the best tag sequence with their confidences.
 
 The linear-chain CRF is that of pytorch-crf, which trains it; here only its three parameter arrays
 are needed, so serving does without torch. Decoding is restricted to the transitions the label
@@ -53,7 +53,7 @@ class ScoredSpan:
 
 @dataclass(frozen=True, slots=True)
 class SpanHint:
-    """Something from elsewhere that speaks for an entity.
+    """Outside evidence for an entity, such as an entry of a glossary.
 
     Attributes:
         start: First character.
@@ -100,7 +100,7 @@ class CrfDecoder:
             for label in scheme.types
         }
         # From the tags that hold one part of an entity to those that hold the next. Small: numpy
-        # keeps the interpreter for up to 500 numbers, see cnerta.models.runtime.buffers.
+        # keeps the GIL for up to 500 numbers, see cnerta.models.runtime.buffers.
         weights = np.exp(scores.transitions)
         self._inside = {
             (before, after, label): weights[
@@ -122,7 +122,7 @@ class CrfDecoder:
         """
         paths = self._search.best_paths(emissions, lengths)
         found = [self.scheme.decode(path) for path in paths]
-        # Most captions hold no entity, and then nobody asks how probable it is.
+        # Most captions hold no entity: then no confidence is needed.
         holding = [i for i, spans in enumerate(found) if spans]
         lattices = self._search.lattices(emissions[holding], [lengths[i] for i in holding])
         answers: list[tuple[ScoredSpan, ...]] = [()] * len(found)
@@ -135,7 +135,7 @@ class CrfDecoder:
     def with_hints(
         self, emissions: npt.NDArray[np.float32], hints: Sequence[SpanHint]
     ) -> npt.NDArray[np.float32]:
-        """Emissions of one sentence that speak for some entities more than they did.
+        """Emissions of one sentence with the scores of some entities raised.
 
         A hint raises all tags that begin its entity where it begins, and all that end it where it
         ends, by half its strength each. Whatever holds the entity gains all of it, whatever shares

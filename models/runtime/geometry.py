@@ -13,11 +13,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["CARRY_SAMPLES", "HOP_SAMPLES", "SAMPLE_RATE", "FrameGeometry", "cache_inputs"]
+__all__ = [
+    "CARRY_SAMPLES",
+    "HOP_SAMPLES",
+    "SAMPLE_RATE",
+    "SHIFT_SAMPLES",
+    "WINDOW_SAMPLES",
+    "FrameGeometry",
+    "cache_inputs",
+]
 
 SAMPLE_RATE = 16_000
-HOP_SAMPLES = 640
-CARRY_SAMPLES = 720
+WINDOW_SAMPLES = SAMPLE_RATE * 25 // 1000
+SHIFT_SAMPLES = SAMPLE_RATE * 10 // 1000
+# What two convolutions of size 3 and stride 2 see, and move by, in windows of the filter bank.
+_SEEN_WINDOWS = 3 + 2 * (3 - 1)
+_STRIDE_WINDOWS = 2 * 2
+HOP_SAMPLES = _STRIDE_WINDOWS * SHIFT_SAMPLES
+CARRY_SAMPLES = WINDOW_SAMPLES + (_SEEN_WINDOWS - 1) * SHIFT_SAMPLES - HOP_SAMPLES
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Runs a bundle's graphs on onnxruntime, whole batches at a time.
 
-The only module that touches the runtime. Stateless towards its callers: a stream's state goes in
-and comes out as a value, so one model serves any number of streams.
+Stateless towards its callers: a stream's state goes in and comes out as a value, so one model
+serves any number of streams.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from cnerta.models.errors import InferenceError
 from cnerta.models.runtime.alignment import Alignment, align
 from cnerta.models.runtime.buffers import joined
 from cnerta.models.runtime.bundle import (
@@ -36,6 +35,7 @@ from cnerta.models.runtime.crf_search import (
 )
 from cnerta.models.runtime.decoding import CrfDecoder, ScoredSpan, SpanHint
 from cnerta.models.runtime.geometry import FrameGeometry, cache_inputs
+from cnerta.models.runtime.onnx_sessions import open_sessions
 from cnerta.models.runtime.readings import CharacterReading, heard_readings
 from cnerta.models.text.lexicon import pad_matches
 
@@ -74,12 +74,12 @@ class AcousticState:
 
 @dataclass(frozen=True, slots=True)
 class Tagged:
-    """What the tagger says of one text.
+    """The tagger's answer to one text.
 
     Attributes:
         spans: Entities in priority order.
         alignment: Frames of each character; None without audio, with too little of it, or of a
-            model that was not taught to align.
+            model without a CTC task.
         readings: How characters with several pronunciations were read, if that was asked for.
     """
 
@@ -138,50 +138,15 @@ class Model:
                 the graphs.
         """
         bundle = load_bundle(path)
-        try:
-            import onnxruntime as ort
-        except ImportError as error:
-            raise InferenceError(
-                "expected onnxruntime, got no such package: install cnerta-stream[cpu] or "
-                "cnerta-stream[gpu]"
-            ) from error
-        available = ort.get_available_providers()
-        if device == "cuda" and "CUDAExecutionProvider" not in available:
-            raise InferenceError(
-                f"expected a CUDA runtime, got one with {available}: install cnerta-stream[gpu] "
-                "in place of [cpu]"
-            )
-        providers: list[str | tuple[str, dict[str, str]]] = ["CPUExecutionProvider"]
-        if device != "cpu" and "CUDAExecutionProvider" in available:
-            # The default tries every convolution algorithm at every new shape, and texts and
-            # windows come in all shapes: with it a final took six times as long.
-            providers.insert(0, ("CUDAExecutionProvider", {"cudnn_conv_algo_search": "HEURISTIC"}))
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # Spinning threads win microseconds and take a core from everybody else.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        try:
-            names = (ACOUSTIC_FILE, TAGGER_FILE, READINGS_FILE)[: 3 if bundle.has_readings else 2]
-            graphs = [
-                ort.InferenceSession(str(path / name), options, providers=providers)
-                for name in names
-            ]
-            # Loops of small steps: nothing for a GPU.
-            best_scores, lattice = (
-                ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-                for file in (SCORES_FILE, LATTICE_FILE)
-            )
-        except Exception as error:
-            # onnxruntime raises its own unexported exception types.
-            raise InferenceError(f"expected graphs onnxruntime can run, got: {error}") from error
+        names = (ACOUSTIC_FILE, TAGGER_FILE, READINGS_FILE)[: 3 if bundle.has_readings else 2]
+        use_cuda = {"auto": None, "cpu": False, "cuda": True}[device]
+        graphs = open_sessions([path / n for n in names], use_cuda=use_cuda, threads=threads)
+        # Loops of small steps: nothing for a GPU.
+        best_scores, lattice = open_sessions([SCORES_FILE, LATTICE_FILE], threads=threads)
         if bundle.lexicon is not None:
             bundle.lexicon.prepare()
         search = partial(GraphSearch, best_scores=best_scores, lattice=lattice)
         model = cls(bundle, search, *graphs)
-        if device == "cuda" and model.device != "CUDAExecutionProvider":
-            raise InferenceError(f"expected CUDA to work, got {model.device}")
         logger.info("bundle %s runs on %s", bundle.name, model.device)
         return model
 
@@ -295,7 +260,7 @@ class Model:
             texts: Normalised texts, each of at most ``bundle.max_characters``.
             frames: Frames of each utterance; none at all gives the answer from text alone.
                 shape of each: (time, width)
-            hints: What speaks for some entities of each text from elsewhere; none at all: nothing.
+            hints: Outside evidence for entities of each text; empty for none at all.
         """
         lengths = [len(t) for t in texts]
         if not any(lengths):

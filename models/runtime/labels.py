@@ -182,7 +182,7 @@ class LabelScheme:
             kept.remove([s for s in kept if s.start <= missing < s.end][-1])
 
     def decode(self, tag_ids: Sequence[int]) -> list[Span]:
-        """The spans that a tag sequence says, in priority order.
+        """The spans that a tag sequence encodes, in priority order.
 
         Defined for every sequence: an entity that the next tag does not continue ends there, a
         continuing label without an open entity of its type begins one.

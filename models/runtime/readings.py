@@ -1,4 +1,4 @@
-"""Which pronunciation won: how characters with several readings were read.
+"""Which of their pronunciations characters with several readings were spoken with.
 
 A character's score is the log-sum over its pronunciations, so the audio has chosen among them
 already; here it is asked what it chose. In each frame that the alignment gave to a character, its
@@ -48,7 +48,7 @@ def heard_readings(
     alignment: Alignment,
     scores: UnitScores,
 ) -> tuple[CharacterReading, ...]:
-    """Tell how each character that has several readings was read.
+    """How each character that has several readings was read.
 
     Args:
         vocabulary: Which units a character may be read as.

@@ -1,6 +1,6 @@
-"""Of which kinds the words in a text are, as far as lists know: places, persons, verbs.
+"""The kinds of the words in a text, from word lists: places, persons, verbs.
 
-A model with a gazetteer is told, beside the characters, of what kinds the words are that begin at a
+A model with a gazetteer gets, beside the characters, the kinds of the words that begin at a
 character, go through it, end at it or are it: the word sets of SoftLexicon (Ma et al. 2020) without
 vectors of the words themselves. A name that training never shows is then known for what it is.
 

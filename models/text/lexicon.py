@@ -1,7 +1,7 @@
 """Word lists, and which of their words occur in a text.
 
-A text encoder that knows words is given them as integer triples (start, end, word id), half-open
-character offsets, the ids from 1 in the lexicon's order; 0 is padding.
+A text encoder with a lexicon gets the words of a text as integer triples (start, end, word id):
+half-open character offsets, the ids from 1 in the lexicon's order; 0 is padding.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ class NormalisedText:
 
 
 def normalise(text: str) -> NormalisedText:
-    """Normalise a text of any kind: an unknown character is the vocabulary's business."""
+    """Normalise a text of any kind; characters that the vocabulary does not have stay."""
     folded = "".join(map(_fold, text))
     tokens = {t.start: t for t in spoken_tokens(folded)} if _has_figures(folded) else {}
     kept: list[str] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cnerta.models.files import replacing
 from cnerta.models.text.gazetteer import Gazetteer
 from cnerta.models.text.lexicon import Lexicon, load_lexicon, save_lexicon
 
@@ -22,12 +23,11 @@ def save_words(folder: Path, words: Words) -> str:
         Its name.
     """
     name = GAZETTEER_FILE if isinstance(words, Gazetteer) else LEXICON_FILE
-    partial = folder / f"{name}.partial"
-    if isinstance(words, Gazetteer):
-        words.save(partial)
-    else:
-        save_lexicon(partial, words)
-    partial.replace(folder / name)
+    with replacing(folder / name) as partial:
+        if isinstance(words, Gazetteer):
+            words.save(partial)
+        else:
+            save_lexicon(partial, words)
     return name
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
+from cnerta.models.runtime.companding import ALAW, MULAW
 from cnerta.models.runtime.geometry import SAMPLE_RATE
 from cnerta.streamer.wire.errors import ErrorName, ProtocolError
 from cnerta.streamer.wire.parts import AudioFormat
@@ -24,26 +25,7 @@ __all__ = ["AudioInput"]
 Floats = npt.NDArray[np.float32]
 
 
-def _mulaw_table() -> Floats:
-    """G.711 μ-law: each code's sample, -1 to 1. shape: (256,)."""
-    code = ~np.arange(256, dtype=np.int32) & 0xFF
-    exponent, mantissa = (code >> 4) & 7, code & 0x0F
-    magnitude = (((mantissa << 3) + 0x84) << exponent) - 0x84
-    return (np.where(code & 0x80, -magnitude, magnitude) / 32768).astype(np.float32)
-
-
-def _alaw_table() -> Floats:
-    """G.711 A-law: each code's sample, -1 to 1. shape: (256,)."""
-    code = np.arange(256, dtype=np.int32) ^ 0x55
-    exponent, mantissa = (code >> 4) & 7, code & 0x0F
-    linear = (mantissa << 4) + 8
-    magnitude = np.where(exponent == 0, linear, (linear + 0x100) << np.maximum(exponent - 1, 0))
-    return (np.where(code & 0x80, magnitude, -magnitude) / 32768).astype(np.float32)
-
-
 _FULL_SCALE: Final = np.float32(1 / 32768)
-_MULAW: Final = _mulaw_table()
-_ALAW: Final = _alaw_table()
 
 
 class AudioInput:
@@ -136,7 +118,7 @@ class AudioInput:
         elif encoding == "pcm_f32le":
             samples = self._checked(np.frombuffer(data, "<f4").astype(np.float32))
         else:
-            table = _MULAW if encoding == "mulaw" else _ALAW
+            table = MULAW if encoding == "mulaw" else ALAW
             samples = table[np.frombuffer(data, np.uint8)]
         if self._format.channels == 1:
             return samples

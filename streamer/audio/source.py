@@ -17,6 +17,7 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
+from cnerta.models.runtime.loudness import power_db
 from cnerta.streamer.audio.pyav_file import MediaFile
 from cnerta.streamer.errors import AudioFileError
 from cnerta.streamer.wire.parts import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, AudioFormat
@@ -179,5 +180,6 @@ def encode_pcm_s16le(samples: npt.NDArray[np.float32]) -> bytes:
 def level_dbfs(block: bytes) -> float:
     """Return the level of 16-bit little-endian samples in dB of full scale; -inf for silence."""
     samples = np.frombuffer(block, "<i2").astype(np.float32) / FULL_SCALE
-    power = float(np.mean(samples * samples)) if samples.size else 0.0
-    return 10.0 * math.log10(power) if power > 0.0 else -math.inf
+    if not samples.any():
+        return -math.inf
+    return float(power_db(np.mean(samples * samples, keepdims=True))[0])

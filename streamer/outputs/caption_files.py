@@ -7,13 +7,13 @@ utterance. A format that needs an end (TTML) is written anew beside the old file
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self
 
+from cnerta.models.files import write_atomically
 from cnerta.streamer.errors import OutputError
 from cnerta.streamer.outputs.caption_formats import FORMATS, CaptionedUtterance
 from cnerta.streamer.outputs.cues import DEFAULT_LAYOUT, CaptionLayout, CueTrack
@@ -23,7 +23,7 @@ from cnerta.streamer.sources import Revision
 from cnerta.streamer.wire.codec import encode
 from cnerta.streamer.wire.messages import ServerMessage, SessionReady, UtteranceFinal
 
-__all__ = ["CaptionFile", "EventFile", "open_caption_file", "replace_file"]
+__all__ = ["CaptionFile", "EventFile", "open_caption_file"]
 
 _EVENTS_SUFFIX: Final = ".jsonl"
 
@@ -53,19 +53,6 @@ def open_caption_file(
         known = ", ".join([*FORMATS, _EVENTS_SUFFIX])
         raise OutputError(f"expected a caption file that ends with one of {known}, got {path}")
     return CaptionFile(path, max(fitting, key=len), recording, highlighter, layout)
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file so that whoever reads it sees the old content or the new, nothing between.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    path = path.resolve()  # A link stays one.
-    # In the same folder, since only within a file system is moving it one step.
-    beside = path.with_name(f".{path.name}.new")
-    beside.write_bytes(content)
-    os.replace(beside, path)
 
 
 @contextmanager
@@ -162,7 +149,7 @@ class CaptionFile(PresenterBase):
     def _replace(self) -> None:
         with _explained(self._file.path):
             whole = "".join([*self._body, self._format.tail()])
-            replace_file(self._file.path, whole.encode())
+            write_atomically(self._file.path, whole.encode())
 
     def __enter__(self) -> Self:
         head = self._format.head(())

@@ -28,8 +28,8 @@ import websockets.exceptions
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
+from cnerta.models.files import write_atomically
 from cnerta.streamer.errors import OutputError
-from cnerta.streamer.outputs.caption_files import replace_file
 from cnerta.streamer.outputs.caption_formats import marked_up
 from cnerta.streamer.outputs.cues import DEFAULT_LAYOUT, CaptionLayout, clean, mark_line, roll_up
 from cnerta.streamer.outputs.highlighting import Highlighter
@@ -179,7 +179,7 @@ class ObsTextFile(_LiveText):
             OutputError: It cannot be written.
         """
         try:
-            replace_file(self._path, text.encode())
+            write_atomically(self._path, text.encode())
         except PermissionError as error:
             if os.name != "nt":
                 raise self._failure(error) from error

@@ -30,7 +30,7 @@ from cnerta.streamer.recording.file import RECORDING_SUFFIX, Header, Record
 from cnerta.streamer.recording.writer import DiskThread, RecordingOptions, RecordingWriter
 from cnerta.streamer.session.connection import ServedModel, ServerProtocol
 from cnerta.streamer.session.limits import ConnectionLimits
-from cnerta.streamer.session.work import EncodeWork, Lane, Result, TaggedText, Work
+from cnerta.streamer.session.work import Lane, Result, TaggedText, Work, lane_of
 from cnerta.streamer.wire.codec import encode
 from cnerta.streamer.wire.errors import ProtocolError
 from cnerta.streamer.wire.messages import ClientMessage, ServerMessage
@@ -150,11 +150,10 @@ class RecordedProtocol(ServerProtocol):
 
     def work_done(self, work: Work, result: Result | Exception, now: float) -> None:
         """The engine brings it back."""
-        lane: Lane = "audio" if isinstance(work, EncodeWork) else "text"
         answer = answered_text(result.tagged) if isinstance(result, TaggedText) else None
         # What a client got wrong is got wrong again in a replay.
         failed = isinstance(result, Exception) and not isinstance(result, ProtocolError)
-        with self._recorded(recording.WorkDone(now, lane, answer, failed), now):
+        with self._recorded(recording.WorkDone(now, lane_of(work), answer, failed), now):
             super().work_done(work, result, now)
 
     def next_message(self) -> ServerMessage | None:

@@ -1,15 +1,16 @@
 """Brings many sessions' work to one engine, in batches across sessions.
 
-The engine has two lanes, audio and text, each with a worker thread of its own, so that an answer
-that is waited for never queues behind a large batch of audio; everything here runs in the event
-loop. There is no queue of work: a session that may have some is noted, and when a lane is free, a
-batch is collected from the noted sessions there and then. So a revision that a newer one has
-overtaken never reaches the engine, waiting costs nothing and a batch is as large as what came in
-while the lane was busy: no artificial delay. What waits is bounded by what each session may hold.
+The engine has three lanes, for audio, for texts and for what has to be prepared, each with a worker
+thread of its own, so that an answer that is waited for never queues behind a large batch of audio
+or a long glossary; everything here runs in the event loop. There is no queue of work: a session
+that may have some is noted, and when a lane is free, a batch is collected from the noted sessions
+there and then. So a revision that a newer one has overtaken never reaches the engine, waiting costs
+nothing and a batch is as large as what came in while the lane was busy: no artificial delay. What
+waits is bounded by what each session may hold.
 
-Sessions that owe an answer to a final transcript come first. Each session has at most one chunk
-and one text away, so none can crowd out the others. A batch that does not come back in time fails
-its sessions; the thread that it hangs in is given up and another one takes its place.
+Sessions that owe an answer to a final transcript come first. Each session has at most one piece of
+work away in each lane, so none can crowd out the others. A batch that does not come back in time
+fails its sessions; the thread that it hangs in is given up and another one takes its place.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ class WorkSource(Protocol):
 class BatchObserver(Protocol):
     """Is told of every batch; for metrics."""
 
-    def on_batch(self, encodes: int, tags: int, waited_s: float) -> None:
-        """A batch of so many chunks and texts begins; the oldest has waited for ``waited_s``."""
+    def on_batch(self, lane: Lane, items: int, waited_s: float) -> None:
+        """A batch of so many items begins; the oldest has waited for ``waited_s``."""
         ...
 
 
@@ -73,7 +74,7 @@ class _Item:
 
 @dataclass(eq=False, slots=True)
 class _LaneState:
-    """One of the engine's two ways.
+    """One of the engine's ways.
 
     Attributes:
         name: Which.
@@ -125,22 +126,28 @@ class Batcher:
         self._max_batch = max_batch
         self._observer = observer
         self._timeout_s = timeout_s
-        self._texts = _LaneState("text", engine.process, _new_worker("text"))
-        self._audio = _LaneState("audio", engine.encode, _new_worker("audio"))
+        run: dict[Lane, Callable[[Sequence[Any]], Sequence[Outcome]]] = {
+            "text": engine.tag,
+            "preparation": engine.prepare,
+            "audio": engine.encode,
+        }
+        self._lanes = [_LaneState(name, run[name], _new_worker(name)) for name in run]
         self._stalled_at: float | None = None
         self._closed = False
 
     def notify(self, source: WorkSource) -> None:
         """A session may have work; to be called after everything that happens to it."""
-        now = _now()
-        self._texts.waiting.setdefault(source, now)
-        self._audio.waiting.setdefault(source, now)
+        self._note(source, _now())
         self._start_batches()
+
+    def _note(self, source: WorkSource, now: float) -> None:
+        for lane in self._lanes:
+            lane.waiting.setdefault(source, now)
 
     def forget(self, source: WorkSource) -> None:
         """A session has ended."""
-        self._texts.waiting.pop(source, None)
-        self._audio.waiting.pop(source, None)
+        for lane in self._lanes:
+            lane.waiting.pop(source, None)
 
     @property
     def is_overloaded(self) -> bool:
@@ -148,7 +155,7 @@ class Batcher:
         now = _now()
         if self._stalled_at is not None and now - self._stalled_at < _RECOVERY_S:
             return True
-        return max(self._texts.waits_s(now), self._audio.waits_s(now)) > _OVERLOADED_S
+        return max(lane.waits_s(now) for lane in self._lanes) > _OVERLOADED_S
 
     async def close(self, timeout_s: float = 5.0) -> None:
         """Let the batches that run end, and start no other.
@@ -157,21 +164,20 @@ class Batcher:
             timeout_s: How long they may take; what hangs for longer is left behind.
         """
         self._closed = True
-        lanes = (self._texts, self._audio)
-        running = [lane.running for lane in lanes if lane.running is not None]
+        running = [lane.running for lane in self._lanes if lane.running is not None]
         if running:
             _, late = await asyncio.wait(running, timeout=timeout_s)
             if late:
                 logger.error("%d batches did not end in time and are left behind", len(late))
-        for lane in lanes:
+        for lane in self._lanes:
             lane.worker.stop()
-        for lane in lanes:
+        for lane in self._lanes:
             if lane.running is None or lane.running.done():
                 await asyncio.to_thread(lane.worker.join, timeout_s)
 
     def _start_batches(self) -> None:
-        self._start_batch(self._texts)
-        self._start_batch(self._audio)
+        for lane in self._lanes:
+            self._start_batch(lane)
 
     def _start_batch(self, lane: _LaneState) -> None:
         if lane.running is not None or self._closed or not lane.waiting:
@@ -181,8 +187,7 @@ class Batcher:
             lane.waited_s = 0.0
             return
         if self._observer is not None:
-            encodes, tags = (0, len(items)) if lane is self._texts else (len(items), 0)
-            self._observer.on_batch(encodes, tags, lane.waited_s)
+            self._observer.on_batch(lane.name, len(items), lane.waited_s)
         running = lane.worker.submit(partial(lane.run, [item.work for item in items]))
         lane.running = running
         deadline = asyncio.get_running_loop().call_later(
@@ -241,9 +246,8 @@ class Batcher:
                 item.source.work_done(item.work, outcome, now)
             except Exception as error:
                 self._blame(item.source, error)
-            # What came back may be what the other lane waited for.
-            self._texts.waiting.setdefault(item.source, now)
-            self._audio.waiting.setdefault(item.source, now)
+            # What came back may be what another lane waited for.
+            self._note(item.source, now)
         self._start_batches()
 
     def _blame(self, source: WorkSource, error: Exception) -> None:

@@ -33,7 +33,7 @@ from cnerta.streamer.session.work import (
 )
 from cnerta.streamer.wire.errors import ProtocolError
 
-__all__ = ["Engine", "Inference", "TextWork", "describe_failure", "prepare"]
+__all__ = ["Engine", "Inference", "describe_failure", "prepare"]
 
 logger = logging.getLogger(__name__)
 
@@ -105,8 +105,10 @@ class Engine:
         result: Result | Exception
         if isinstance(work, EncodeWork):
             (result,) = self.encode([work])
+        elif isinstance(work, TagWork):
+            (result,) = self.tag([work])
         else:
-            (result,) = self.process([work])
+            result = prepare(work)
         return result
 
     def encode(self, work: Sequence[EncodeWork]) -> list[EncodedAudio | Exception]:
@@ -124,13 +126,9 @@ class Engine:
             work, key=lambda w: len(w.samples), most=self.max_batch, run=self._encode_group
         )
 
-    def process(self, work: Sequence[TextWork]) -> list[Result | Exception]:
-        """Do what there is to do with texts. An item that cannot be done gets its exception."""
-        tags = [item for item in work if isinstance(item, TagWork)]
-        results = self.tag(tags)
-        assert len(results) == len(tags), "expected a result for each text"
-        tagged = iter(results)
-        return [next(tagged) if isinstance(item, TagWork) else prepare(item) for item in work]
+    def prepare(self, work: Sequence[NormaliseWork | CompileWork]) -> list[Result | Exception]:
+        """Do what needs no model. An item that cannot be done gets its exception."""
+        return [prepare(item) for item in work]
 
     def tag(self, work: Sequence[TagWork]) -> list[TaggedText | Exception]:
         """Tag texts. An item that cannot be tagged gets its exception."""
@@ -173,9 +171,6 @@ class Engine:
     def _encode_utterances(self, group: Sequence[tuple[EncodeWork, int]]) -> list[EncodedAudio]:
         encoded = self.model.encode_utterances([w.samples for w, _ in group])
         return [EncodedAudio(frames, None) for frames in encoded]
-
-
-TextWork = NormaliseWork | CompileWork | TagWork
 
 
 def prepare(work: NormaliseWork | CompileWork) -> Result | Exception:

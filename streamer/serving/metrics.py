@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from cnerta.streamer.serving.flicker import FlickerWatch
+from cnerta.streamer.session.work import Lane
 from cnerta.streamer.wire.messages import (
     EntityRetract,
     EntityUpsert,
@@ -22,6 +23,11 @@ __all__ = ["CONTENT_TYPE", "ServerMetrics"]
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0)
+_GRAPHS: Final[dict[Lane, str]] = {
+    "audio": "acoustic",
+    "preparation": "preparation",
+    "text": "tagger",
+}
 _SIZES: Final = (0, 1, 2, 4, 8, 16, 32, 64)
 
 
@@ -73,7 +79,11 @@ class ServerMetrics:
             registry=registry,
         )
         self._batch = Histogram(
-            "cnerta_batch_items", "Items in a batch.", ["graph"], buckets=_SIZES, registry=registry
+            "cnerta_batch_items",
+            "Items in a batch.",
+            ["graph"],
+            buckets=_SIZES,
+            registry=registry,
         )
         self._waited = Histogram(
             "cnerta_batch_wait_seconds",
@@ -82,12 +92,9 @@ class ServerMetrics:
             registry=registry,
         )
 
-    def on_batch(self, encodes: int, tags: int, waited_s: float) -> None:
+    def on_batch(self, lane: Lane, items: int, waited_s: float) -> None:
         """Count a batch; see :class:`cnerta.streamer.serving.batcher.BatchObserver`."""
-        if encodes:
-            self._batch.labels("acoustic").observe(encodes)
-        if tags:
-            self._batch.labels("tagger").observe(tags)
+        self._batch.labels(_GRAPHS[lane]).observe(items)
         self._waited.observe(waited_s)
 
     def on_sent(self, message: ServerMessage, watch: FlickerWatch) -> None:

@@ -1,23 +1,18 @@
-"""How much of the event loop one connection's frames may take, so that others get their turn."""
+"""How much of the event loop one connection may take, so that others get their turn."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
-__all__ = ["FRAME_S", "ReadingBudget"]
-
-FRAME_S: Final = 0.00005
-"""What a frame costs before it comes here: the library has read and unmasked it."""
+__all__ = ["ReadingBudget"]
 
 
 @dataclass(slots=True)
 class ReadingBudget:
-    """Counts the time that a connection's frames take, and says when to stop reading for a while.
+    """Counts the time that a connection takes, and says when to leave it alone for a while.
 
     Someone who speaks and has it transcribed needs a few milliseconds a second, 60 s of audio at
-    once about 200. What a client sends meanwhile waits in the transport, which stops reading from
-    the socket when it has enough.
+    once about 200. What a client sends meanwhile stays in the transport and at last in the client.
 
     Attributes:
         share: Of the loop's time, in the long run.
@@ -36,7 +31,7 @@ class ReadingBudget:
     at: float = 0.0
 
     def spend(self, seconds: float, now: float) -> float | None:
-        """A frame took so long.
+        """Something took so long.
 
         Args:
             seconds: Of the processor's time.
@@ -47,7 +42,7 @@ class ReadingBudget:
         """
         self.debt_s = max(0.0, self.debt_s - self.share * (now - self.at)) + seconds
         self.at = now
-        self.spent_s += seconds + FRAME_S
+        self.spent_s += seconds
         if self.spent_s < self.turn_s:
             return None
         self.spent_s = 0.0

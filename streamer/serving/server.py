@@ -31,8 +31,8 @@ from cnerta.streamer.serving.batcher import Batcher
 from cnerta.streamer.serving.engine import Engine, Inference, describe_failure
 from cnerta.streamer.serving.flicker import FlickerWatch
 from cnerta.streamer.serving.hosted_session import HostedSession
+from cnerta.streamer.serving.metered_connection import MeteredConnection
 from cnerta.streamer.serving.metrics import CONTENT_TYPE, ServerMetrics
-from cnerta.streamer.serving.reading_budget import ReadingBudget
 from cnerta.streamer.session.connection import ServedModel, ServerProtocol
 from cnerta.streamer.session.limits import ConnectionLimits
 from cnerta.streamer.wire.asyncapi import STREAM_PATH, asyncapi_document
@@ -166,6 +166,7 @@ class Server:
                 host,
                 port,
                 process_request=self._answer_http,
+                create_connection=MeteredConnection,
                 # Deflating costs memory for every connection and gains little on audio.
                 compression=None,
                 max_size=_HARD_FRAME_FACTOR * options.limits.max_frame_bytes,
@@ -229,6 +230,7 @@ class Server:
     async def _handle(self, connection: ws.ServerConnection) -> None:
         """Serve one connection from its opening to its close."""
         assert self._batcher is not None
+        assert isinstance(connection, MeteredConnection), "they are made so"
         self.metrics.opened.inc()
         name, limits = secrets.token_hex(8), self._options.limits
         refusal = self._refusal(connection)
@@ -240,15 +242,13 @@ class Server:
         if refusal is not None:
             client.session.fail(refusal)
         sender = asyncio.create_task(self._send(client))
-        budget = ReadingBudget()
         try:
             async for frame in connection:
                 began = time.thread_time()
                 self._receive(client, frame)
-                pause_s = budget.spend(time.thread_time() - began, _now())
+                pause_s = connection.spend(time.thread_time() - began)
                 if pause_s is not None:
-                    # Frames that are here already do not make the loop turn: one client's
-                    # thousands of tiny ones would hold up everybody else.
+                    # Frames that are here already do not make the loop turn by themselves.
                     await asyncio.sleep(pause_s)
         except ConnectionClosed:
             pass

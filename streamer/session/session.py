@@ -52,6 +52,7 @@ from cnerta.streamer.session.work import (
     TaggedText,
     TagWork,
     Work,
+    lane_of,
 )
 from cnerta.streamer.wire.errors import ErrorName, ProtocolError
 from cnerta.streamer.wire.messages import (
@@ -71,7 +72,9 @@ __all__ = ["Session"]
 
 _SHORT_TEXT: Final = 256
 """Texts up to this length are normalised where they come in, which takes a third of a millisecond;
-longer ones beside the tagger."""
+longer ones beside the event loop."""
+_NAMES_PER_TEXT: Final = 8
+"""So many characters of names cost as much as one of a text that is tagged, about."""
 
 
 class Session:
@@ -101,7 +104,8 @@ class Session:
         self._placement = AudioPlacement(bundle, self._audio, limits, self._warn)
         self._utterances = Utterances(limits)
         self._budget = TextBudget(limits.characters_per_s, limits.character_burst)
-        self._text_away: PendingRevision | CompileWork | None = None
+        self._preparing: PendingRevision | CompileWork | None = None
+        self._tagging: PendingRevision | None = None
         self._entity_total = 0
 
     # --- what the client sends --------------------------------------------------------------------
@@ -193,30 +197,53 @@ class Session:
     def next_work(self, lane: Lane, now: float) -> Work | None:
         """What a lane is to do next; nothing while the last piece of work is not back.
 
-        In the lane ``text`` that is a new glossary, then finals in the order they came, then
-        interims, the oldest utterance first. A text waits until audio that had come before it is
-        encoded: for a final all of it, for an interim whole chunks.
+        Texts are tagged finals first, in the order they came, then interims, the oldest utterance
+        first. A text waits until a new glossary is compiled and until audio that had come before it
+        is encoded: for a final all of it, for an interim whole chunks.
         """
-        if lane == "audio":
-            return self._audio.next_work(self._due_audio(now))
-        if self._text_away is not None:
+        match lane:
+            case "audio":
+                return self._audio.next_work(self._due_audio(now))
+            case "preparation":
+                return self._next_preparation(now)
+            case "text":
+                return self._next_text(now)
+
+    def _next_preparation(self, now: float) -> CompileWork | NormaliseWork | None:
+        if self._preparing is not None:
             return None
         if self._new_glossary is not None:
-            compiling = CompileWork(self._new_glossary, self._bundle.vocabulary)
-            self._new_glossary = None
-            self._text_away = compiling
-            return compiling
+            if not self._budget.allows(is_final=True, now=now):
+                return None
+            entries, self._new_glossary = self._new_glossary, None
+            self._budget.charge(sum(len(e.text) for e in entries) // _NAMES_PER_TEXT, now)
+            self._preparing = CompileWork(entries, self._bundle.vocabulary)
+            return self._preparing
         revision = self._due_revision(now)
-        work = None if revision is None else self._text_work(revision)
-        if revision is None or work is None:
+        if revision is None or revision.text is not None:
             return None
+        self._take(revision)
+        self._preparing = revision
+        return NormaliseWork(revision.message.text)
+
+    def _next_text(self, now: float) -> TagWork | None:
+        is_waiting = self._tagging is not None or not self._has_glossary
+        revision = None if is_waiting else self._due_revision(now)
+        if revision is None or revision.text is None:
+            return None
+        work = self._plan(revision)
+        if not isinstance(work, TagWork):
+            return None
+        self._take(revision)
+        self._tagging = revision
+        self._budget.charge(len(work.text), now)
+        return work
+
+    def _take(self, revision: PendingRevision) -> None:
+        """A revision is on its way: an interim waits no longer, a final is still the first."""
         utterance = self._utterances.of(revision)
         if utterance is not None and not revision.is_final:
             utterance.waiting = None
-        if isinstance(work, TagWork):
-            self._budget.charge(len(work.text), now)
-        self._text_away = revision
-        return work
 
     def work_done(self, work: Work, result: Result | Exception, now: float) -> None:
         """Take back what :meth:`next_work` gave out.
@@ -224,8 +251,13 @@ class Session:
         Raises:
             ProtocolError: It could not be done.
         """
-        if not isinstance(result, EncodedAudio):
-            away, self._text_away = self._text_away, None
+        match lane_of(work):
+            case "preparation":
+                preparing, self._preparing = self._preparing, None
+            case "text":
+                tagging, self._tagging = self._tagging, None
+            case "audio":
+                pass
         if isinstance(result, ProtocolError):
             raise result
         match result:
@@ -235,12 +267,12 @@ class Session:
             case Glossary():
                 self._glossary = result if result.names else None
             case NormalisedText():
-                assert isinstance(away, PendingRevision), "expected a text to be away"
-                self._utterances.put_back(replace(away, text=result))
+                assert isinstance(preparing, PendingRevision), "expected a text to be away"
+                self._utterances.put_back(replace(preparing, text=result))
             case TaggedText():
-                assert isinstance(away, PendingRevision), "expected a text to be away"
+                assert tagging is not None, "expected a text to be away"
                 assert isinstance(work, TagWork), "expected the work of this result"
-                self._tagged(replace(away, pieces=(*away.pieces, result)), work, now)
+                self._tagged(replace(tagging, pieces=(*tagging.pieces, result)), work, now)
             case _:
                 raise ProtocolError(
                     ErrorName.INTERNAL, "expected an answer, got an internal error"
@@ -258,7 +290,8 @@ class Session:
         """Whether nothing is away and nothing waits that has to run."""
         return not (
             self.is_urgent
-            or self._text_away is not None
+            or self._preparing is not None
+            or self._tagging is not None
             or self._new_glossary is not None
             or self._audio.is_busy
             or any(u.waiting for u in self._utterances)
@@ -308,9 +341,9 @@ class Session:
         return self._utterances.open(message, self._audio.received_frames)
 
     def _forget_oldest_utterance(self, now: float) -> None:
-        away = self._text_away
-        running = self._utterances.of(away) if isinstance(away, PendingRevision) else None
-        oldest = self._utterances.forget_oldest(running)
+        away = (self._tagging, self._preparing)
+        running = [self._utterances.of(r) for r in away if isinstance(r, PendingRevision)]
+        oldest = self._utterances.forget_oldest([u for u in running if u is not None])
         if oldest is None:
             return
         self._send(oldest.tracker.retract_all("utterance_dropped", now))
@@ -354,7 +387,7 @@ class Session:
 
     def _due_audio(self, now: float) -> Sought | None:
         """What a full-context model is to encode: the audio of the answer that is due."""
-        if not self._audio.waits_for_answers or self._text_away is not None:
+        if not self._audio.waits_for_answers or self._tagging is not None:
             return None
         revision = self._due_revision(now)
         if revision is None or revision.text is None:
@@ -362,12 +395,10 @@ class Session:
         work = self._plan(revision)
         return work if isinstance(work, Sought) else None
 
-    def _text_work(self, revision: PendingRevision) -> NormaliseWork | TagWork | None:
-        """What is to be done with a revision; None if its audio has to be encoded first."""
-        if revision.text is None:
-            return NormaliseWork(revision.message.text)
-        work = self._plan(revision)
-        return work if isinstance(work, TagWork) else None
+    @property
+    def _has_glossary(self) -> bool:
+        """Whether the glossary that was asked for last is there."""
+        return self._new_glossary is None and not isinstance(self._preparing, CompileWork)
 
     def _plan(self, revision: PendingRevision) -> TagWork | Sought:
         return plan_tagging(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cnerta.streamer.session.entity_tracker import EntityTracker
@@ -15,7 +15,7 @@ from cnerta.streamer.wire.messages import Transcript
 __all__ = ["Utterance", "Utterances"]
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class Utterance:
     """An utterance whose final transcript was not answered yet.
 
@@ -88,9 +88,9 @@ class Utterances:
         self._ids += 1
         return f"{utterance}-e{self._ids}"
 
-    def forget_oldest(self, running: Utterance | None) -> Utterance | None:
-        """Forget the oldest without a final, but for the one whose text is away."""
-        oldest = next((u for u in self if not u.has_final and u is not running), None)
+    def forget_oldest(self, running: Sequence[Utterance]) -> Utterance | None:
+        """Forget the oldest without a final, but for those whose texts are away."""
+        oldest = next((u for u in self if not u.has_final and u not in running), None)
         if oldest is not None:
             del self._open[oldest.id]
             self.drop_interim(oldest)

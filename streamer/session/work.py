@@ -1,14 +1,15 @@
 """What a session asks of the engine, and what the engine brings back.
 
-There are two lanes, because the two inputs have different rhythms: samples are encoded in the lane
-``audio``, everything that is done with text is done in the lane ``text``. A session has at most one
-piece of work away in each.
+There are three lanes, because what is asked for has different rhythms: samples are encoded in the
+lane ``audio``, texts are tagged in the lane ``text``, and what has to be done before that, and
+takes time in proportion to what a client sends, is done in the lane ``preparation``. A session has
+at most one piece of work away in each.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from cnerta.streamer.session.glossary import Glossary, GlossaryMatch, GlossaryNa
 from cnerta.streamer.wire.parts import GlossaryEntry
 
 __all__ = [
+    "LANES",
     "CompileWork",
     "EncodeWork",
     "EncodedAudio",
@@ -30,10 +32,12 @@ __all__ = [
     "TagWork",
     "TaggedText",
     "Work",
+    "lane_of",
 ]
 
 Floats = npt.NDArray[np.float32]
-Lane = Literal["audio", "text"]
+Lane = Literal["audio", "preparation", "text"]
+LANES: Final[tuple[Lane, ...]] = ("audio", "preparation", "text")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,3 +149,14 @@ class TaggedText:
 
 Work = EncodeWork | NormaliseWork | CompileWork | TagWork
 Result = EncodedAudio | NormalisedText | Glossary | TaggedText
+
+
+def lane_of(work: Work) -> Lane:
+    """The lane that a piece of work is done in."""
+    match work:
+        case EncodeWork():
+            return "audio"
+        case TagWork():
+            return "text"
+        case NormaliseWork() | CompileWork():
+            return "preparation"

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 import msgspec
 import numpy as np
 
+from cnerta.models.runtime.geometry import SAMPLE_RATE
 from cnerta.streamer.errors import RecogniserError, RecogniserMissingError
 from cnerta.streamer.sources.base import LiveAudio, Revision
 from cnerta.streamer.sources.hub import fetch_model, import_package
@@ -30,7 +31,6 @@ DEFAULT_MODEL: Final = "k2-fsa/sherpa-onnx-streaming-zipformer-ctc-multi-zh-hans
 """A Zipformer with CTC, trained on fourteen Mandarin corpora: 71 MB with 8-bit weights."""
 
 EXTRA: Final = "asr"
-SAMPLE_RATE: Final = 16_000
 BLOCK_SAMPLES: Final = 1_600
 TAIL_S: Final = 0.6
 """Silence given after the end of the audio, so that what the last chunk waits for comes."""

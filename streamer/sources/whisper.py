@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from cnerta.models.runtime.geometry import SAMPLE_RATE
 from cnerta.streamer.errors import RecogniserError, RecogniserMissingError, TranscriptError
 from cnerta.streamer.sources.agreement import Agreement, Word
 from cnerta.streamer.sources.base import LiveAudio, Revision
@@ -36,7 +37,6 @@ log = logging.getLogger(__name__)
 Floats = npt.NDArray[np.float32]
 
 EXTRA: Final = "whisper"
-SAMPLE_RATE: Final = 16_000
 CHUNK_SAMPLES: Final = 512
 """What the voice activity detector takes at once."""
 TEMPERATURES: Final = (0.0, 0.4)

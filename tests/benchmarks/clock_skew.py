@@ -22,15 +22,16 @@ import soundfile
 import typer
 
 from cnerta.models.runtime.bundle import find_bundle
+from cnerta.models.runtime.geometry import HOP_SAMPLES
+from cnerta.models.runtime.geometry import SAMPLE_RATE as RATE
 from cnerta.models.runtime.inference import Model
 from cnerta.streamer.serving.engine import Engine
 from cnerta.streamer.session.limits import SessionLimits
 from cnerta.streamer.session.outbox import Outbox
 from cnerta.streamer.session.session import Session
-from cnerta.streamer.session.work import Lane, TagWork
+from cnerta.streamer.session.work import LANES, TagWork
 from cnerta.streamer.wire.messages import SessionStart, Transcript, UtteranceFinal, WarningMessage
 
-RATE = 16_000
 GAP_MS = 500
 FINAL_AFTER_MS = 300
 RIGHT_MS = 120
@@ -68,9 +69,6 @@ class Outcome:
     finals: list[UtteranceFinal]
     warnings: list[str]
     calls: int
-
-
-LANES: tuple[Lane, ...] = ("audio", "text")
 
 
 def join(manifest: Path, count: int) -> tuple[np.ndarray, list[Clip]]:
@@ -122,8 +120,8 @@ def run(
     for number, (clip, (start_ms, end_ms)) in enumerate(zip(clips, given, strict=True)):
         until = (clip.end_ms + FINAL_AFTER_MS) * RATE // 1000
         while position < until:
-            session.add_audio(pcm[position : min(until, position + 640)].tobytes())
-            position = min(until, position + 640)
+            session.add_audio(pcm[position : min(until, position + HOP_SAMPLES)].tobytes())
+            position = min(until, position + HOP_SAMPLES)
             work(position / RATE)
         session.add_transcript(
             Transcript(

@@ -21,16 +21,16 @@ import soundfile
 import typer
 
 from cnerta.models.runtime.bundle import find_bundle
+from cnerta.models.runtime.geometry import SAMPLE_RATE as RATE
 from cnerta.models.runtime.inference import Model
 from cnerta.streamer.serving.engine import Engine
 from cnerta.streamer.session.limits import SessionLimits
 from cnerta.streamer.session.outbox import Outbox
 from cnerta.streamer.session.session import Session
-from cnerta.streamer.session.work import Lane
+from cnerta.streamer.session.work import LANES, Lane
 from cnerta.streamer.wire.messages import SessionStart, Transcript, UtteranceFinal
 from cnerta.streamer.wire.parts import AudioFormat
 
-RATE = 16_000
 FRAME = RATE * 40 // 1000
 DEMO = Path(__file__).parents[2] / "streamer" / "demo"
 
@@ -67,9 +67,6 @@ class Driver:
         if work is not None:
             self.session.work_done(work, self.engine.run(work), self.now)
         return work is not None
-
-
-LANES: tuple[Lane, ...] = ("audio", "text")
 
 
 def read_clips(manifest: Path | None) -> list[tuple[bytes, str]]:

@@ -41,6 +41,7 @@ import typer
 
 from cnerta.models.runtime.boundaries import character_times, sound_levels
 from cnerta.models.runtime.bundle import find_bundle
+from cnerta.models.runtime.geometry import HOP_SAMPLES, SAMPLE_RATE
 from cnerta.models.runtime.inference import Model
 from cnerta.models.runtime.vocabulary import Vocabulary
 from cnerta.models.text.normalisation import normalise
@@ -50,9 +51,9 @@ from cnerta.streamer.session.outbox import Outbox
 from cnerta.streamer.session.session import Session
 from cnerta.streamer.session.stabiliser import StabiliserOptions
 from cnerta.streamer.session.work import (
+    LANES,
     EncodedAudio,
     EncodeWork,
-    Lane,
     Result,
     TaggedText,
     Work,
@@ -168,7 +169,7 @@ class Recorder:
     def run(self, work: Work) -> Result:
         if self.engine is None and isinstance(work, EncodeWork):
             # Frames without content: nobody looks at them.
-            frames = np.zeros((len(work.samples) // 640, self.width), np.float32)
+            frames = np.zeros((len(work.samples) // HOP_SAMPLES, self.width), np.float32)
             return EncodedAudio(frames, work.state)
         if self.engine is None:
             return self.said.pop(0)
@@ -179,15 +180,14 @@ class Recorder:
         return result
 
 
-LANES: tuple[Lane, ...] = ("audio", "text")
-
-
 def replay(
     model: Model, clip: Clip, engine: Recorder, options: StabiliserOptions
 ) -> Iterator[tuple[float, EntityUpsert | EntityRetract | UtteranceFinal]]:
     """Stream a clip. Yields each event with its time in ms."""
     outbox = Outbox(1 << 20)
-    start = SessionStart(audio=AudioFormat(encoding="pcm_f32le", sample_rate=16_000, channels=1))
+    start = SessionStart(
+        audio=AudioFormat(encoding="pcm_f32le", sample_rate=SAMPLE_RATE, channels=1)
+    )
     session = Session(model.bundle, start, SessionLimits(), outbox)
     # The wire offers max_delay_ms only; the rest is what this program is about.
     session._options = replace(session._options, stabiliser=options)

@@ -42,7 +42,7 @@ from cnerta.train.data.audio import AudioCache
 from cnerta.train.data.examples import Example, read_source
 from cnerta.train.loop.new_model import new_model
 from cnerta.train.loop.optimisation import Optimisation
-from cnerta.train.loop.schedule import Feed
+from cnerta.train.loop.schedule import BatchSchedule
 from cnerta.train.recipe import Recipe, Source, load_recipe
 
 
@@ -76,9 +76,9 @@ def ours(
     began = time.perf_counter()
     plan = plan_epoch([(source, examples)], stage, builder.cache, generator)
     chunks = (a.min_chunk, a.max_chunk) if a.streaming else None
-    feed = Feed(plan, stage, builder, (number,), chunks)
-    steps = feed.steps(0)
-    for _ in range(len(feed)):
+    schedule = BatchSchedule(plan, stage, builder, (number,), chunks)
+    steps = schedule.steps(0)
+    for _ in range(len(schedule)):
         asked = time.perf_counter()
         parts = next(steps)
         spent.waited += time.perf_counter() - asked

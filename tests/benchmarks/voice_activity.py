@@ -22,11 +22,11 @@ import typer
 
 from cnerta.models.runtime.boundaries import sound_levels
 from cnerta.models.runtime.bundle import default_bundle_path
+from cnerta.models.runtime.geometry import HOP_SAMPLES as HOP
+from cnerta.models.runtime.geometry import SAMPLE_RATE as RATE
 from cnerta.models.runtime.inference import Model
 from cnerta.streamer.session.voice_activity import voiced_range
 
-RATE = 16_000
-HOP = 640
 BEFORE_S = 20
 AFTER_S = 2
 OFF_FRAMES = 5

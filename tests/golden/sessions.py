@@ -22,7 +22,7 @@ from cnerta.streamer.commands.demo import DEMO_FOLDER, Recording, load_recording
 from cnerta.streamer.serving.engine import Engine
 from cnerta.streamer.session.connection import ServedModel, ServerProtocol
 from cnerta.streamer.session.limits import ConnectionLimits
-from cnerta.streamer.session.work import Lane
+from cnerta.streamer.session.work import LANES, Lane
 from cnerta.streamer.wire.codec import encode
 from cnerta.streamer.wire.messages import SessionFinish, SessionStart, SessionUpdate, Transcript
 from cnerta.streamer.wire.parts import AudioFormat, GlossaryEntry
@@ -100,7 +100,7 @@ class Driver:
 
     def work(self) -> None:
         """Do all there is to do, then read all messages."""
-        while self._run("audio") | self._run("text"):
+        while any(self._run(lane) for lane in LANES):
             pass
         while (message := self.protocol.next_message()) is not None:
             self.sent.append(encode(message).decode())

@@ -27,7 +27,7 @@ from cnerta.models.runtime.vocabulary import Vocabulary
 from cnerta.streamer.serving.engine import Engine
 from cnerta.streamer.session.connection import ServedModel, ServerProtocol
 from cnerta.streamer.session.limits import ConnectionLimits
-from cnerta.streamer.session.work import Lane, Work
+from cnerta.streamer.session.work import LANES, Lane, Work
 from cnerta.streamer.wire.codec import encode
 from cnerta.streamer.wire.messages import (
     EntityRetract,
@@ -263,9 +263,9 @@ class Driver:
 
     def step(self) -> bool:
         """Run one round of work."""
-        moved = [self.take("text"), self.take("audio")]
-        self.give("text")
-        self.give("audio")
+        moved = [self.take("text"), self.take("preparation"), self.take("audio")]
+        for lane in LANES:
+            self.give(lane)
         return any(moved)
 
     def run(self) -> list[ServerMessage]:

@@ -39,7 +39,7 @@ units = "pronunciations"
 format = "manifest"
 path = "tones.jsonl"
 [[stages]]
-name = "hear"
+name = "acoustic"
 task = "acoustic"
 train = ["tones"]
 dev = ["tones"]

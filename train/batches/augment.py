@@ -19,7 +19,7 @@ _NEPERS_A_DB = math.log(10) / 10  # of energies
 
 
 def other_voices(features: Tensor, augmentation: Augmentation, bank: FilterBank) -> Tensor:
-    """Let other speakers say it, over other microphones, each utterance differently.
+    """Vary speaker and microphone, each utterance differently.
 
     Vocal tract length perturbation (Jaitly and Hinton 2013): frequencies below 4,800 Hz are scaled
     by one factor, those above so that the highest stays where it is. Then a smooth curve over the
@@ -51,7 +51,7 @@ def other_voices(features: Tensor, augmentation: Augmentation, bank: FilterBank)
 
 
 def _scale_frequencies(energies: Tensor, factors: Tensor) -> Tensor:
-    """What was at a frequency is heard at ``factor`` times it.
+    """Stretch the frequency axis: energy at a frequency moves to ``factor`` times it.
 
     Args:
         energies: Of mel filters. shape: (batch, windows, mel_bins)

@@ -11,6 +11,7 @@ import soxr
 import torch
 import torchaudio
 
+from cnerta.models.runtime.companding import MULAW, encode_mulaw
 from cnerta.models.runtime.geometry import SAMPLE_RATE
 from cnerta.train.recipe import Augmentation
 
@@ -24,7 +25,6 @@ _FIRST_REFLECTION_S = 0.003
 _DECAY_DB = 60.0  # over the reverberation time, by its definition
 _TELEPHONE_RATE = 8_000
 _TELEPHONE_FROM_HZ = 300.0
-_MU = 255.0
 
 
 def degrade(
@@ -115,10 +115,7 @@ def telephone(samples: Samples) -> Samples:
     narrow = torchaudio.functional.highpass_biquad(
         torch.from_numpy(narrow), _TELEPHONE_RATE, _TELEPHONE_FROM_HZ
     ).numpy()
-    coded = np.sign(narrow) * np.log1p(_MU * np.abs(narrow).clip(max=1.0)) / np.log1p(_MU)
-    coded = np.round(coded * _MU / 2) / (_MU / 2)
-    decoded = np.sign(coded) * np.expm1(np.abs(coded) * np.log1p(_MU)) / _MU
-    wide = soxr.resample(decoded.astype(np.float32), _TELEPHONE_RATE, SAMPLE_RATE)
+    wide = soxr.resample(MULAW[encode_mulaw(narrow)], _TELEPHONE_RATE, SAMPLE_RATE)
     return np.asarray(np.pad(wide, (0, len(samples)))[: len(samples)], np.float32)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cnerta.models.runtime.geometry import SAMPLE_RATE
+from cnerta.models.runtime.loudness import power_db
 
 __all__ = ["isolated_times", "loud_extent"]
 
@@ -27,7 +28,7 @@ def loud_extent(samples: npt.NDArray[np.float32]) -> tuple[float, float]:
     if not blocks:
         return (0.0, 1000.0 * len(samples) / SAMPLE_RATE)
     energy = (samples[: blocks * block].reshape(blocks, block).astype(np.float64) ** 2).mean(axis=1)
-    level = 10 * np.log10(energy + 1e-12)
+    level = power_db(energy)
     loud = np.flatnonzero(level > level.max() + _FLOOR_DB)
     return (float(loud[0] * _BLOCK_MS), float((loud[-1] + 1) * _BLOCK_MS))
 

@@ -1,4 +1,4 @@
-"""Other names in the same places: what a sentence says stays, who and where is exchanged.
+"""Mention replacement: training sentences with other names in place of theirs.
 
 Mention replacement (Dai and Adel, COLING 2020, section 3): an entity is exchanged for another of
 its type out of the training data. Nested ones are exchanged whole or inside only, so that 济阳路,

@@ -33,5 +33,5 @@ def average(
         save_checkpoint(out, average_checkpoints(checkpoints), half=half)
     except (CnertaError, OSError) as error:
         fail(error)
-    told = f"mean of {len(checkpoints)} models: {out}"
-    Console(stderr=True).print(told, markup=False, soft_wrap=True)
+    message = f"mean of {len(checkpoints)} models: {out}"
+    Console(stderr=True).print(message, markup=False, soft_wrap=True)

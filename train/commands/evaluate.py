@@ -98,7 +98,7 @@ def evaluate(
         Path | None,
         typer.Option(
             help="For --report: what another model found (its --predictions on the same data). "
-            "Adds the difference with its interval, and cases.md: the sentences that differ."
+            "Adds the difference with its interval, and differences.md: the sentences that differ."
         ),
     ] = None,
     alignments: Annotated[

@@ -23,22 +23,21 @@ from rich.progress import (
 from cnerta.models.command_line import log_to_console
 from cnerta.models.errors import CnertaError, DataError
 from cnerta.train.commands.failure import fail
-from cnerta.train.synthesis.corpus import (
-    Cast,
-    Task,
-    homograph_tasks,
-    interleave,
-    marked_tasks,
-    read_marked,
-    read_sentences,
-    remaining,
-    sentence_tasks,
-)
+from cnerta.train.synthesis.corpus import remaining
 from cnerta.train.synthesis.corpus import synthesise as synthesise_tasks
 from cnerta.train.synthesis.espeak import EspeakVoice
 from cnerta.train.synthesis.fastspeech2 import FastSpeech2Voice
 from cnerta.train.synthesis.homographs import homograph_pairs
 from cnerta.train.synthesis.kokoro import KokoroVoice
+from cnerta.train.synthesis.sentences import read_marked, read_sentences
+from cnerta.train.synthesis.tasks import (
+    Cast,
+    Task,
+    homograph_tasks,
+    interleave,
+    marked_tasks,
+    sentence_tasks,
+)
 from cnerta.train.synthesis.voices import Voice, VoiceError
 
 __all__ = ["synthesise"]

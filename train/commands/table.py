@@ -14,9 +14,11 @@ from rich.console import Console
 from cnerta.models.command_line import log_to_console
 from cnerta.models.errors import CnertaError, ConfigError
 from cnerta.train.commands.failure import fail
-from cnerta.train.evaluation.differences import cases_document, find_cases
-from cnerta.train.table.grid import (
-    Grid,
+from cnerta.train.evaluation.differences import differences_document, find_differences
+from cnerta.train.table.grid import Grid
+from cnerta.train.table.plots import draw_sections
+from cnerta.train.table.results import Section, build_sections
+from cnerta.train.table.runs import (
     Run,
     evaluation_sources,
     find_runs,
@@ -24,8 +26,7 @@ from cnerta.train.table.grid import (
     plan_external,
     plan_runs,
 )
-from cnerta.train.table.plots import draw_sections
-from cnerta.train.table.table import Section, build_sections, csv_table, markdown_table
+from cnerta.train.table.table import csv_table, markdown_table
 
 __all__ = ["table"]
 
@@ -82,7 +83,7 @@ def table(
     acoustic_from: Annotated[
         str,
         typer.Option(
-            help="Start every run that listens from this checkpoint's acoustic encoder and CTC."
+            help="Start every run that uses audio from this checkpoint's acoustic encoder and CTC."
         ),
     ] = "",
     cpu: Annotated[bool, typer.Option("--cpu", help="Do not use an accelerator.")] = False,
@@ -125,7 +126,7 @@ def table(
             sources = list(chosen)
         sections = build_sections(runs, sources, baseline or ())
         plots = draw_sections(out, sections)
-        report = markdown_table(sections, plots, _write_cases(out, runs, sections))
+        report = markdown_table(sections, plots, _write_differences(out, runs, sections))
         (out / "table.md").write_text(report, encoding="utf-8")
         (out / "table.csv").write_text(csv_table(sections), encoding="utf-8")
     except (CnertaError, OSError) as error:
@@ -135,7 +136,7 @@ def table(
         raise typer.Exit(1)
 
 
-def _write_cases(
+def _write_differences(
     out: Path, runs: Sequence[Run], sections: Sequence[Section]
 ) -> dict[str, dict[str, str]]:
     """Write where each row differs from its baseline, of the first seed that both have.
@@ -157,13 +158,13 @@ def _write_cases(
             )
             assert ours is not None, "scored"
             assert theirs is not None, "scored"
-            path = out / "cases" / f"{section.source}-{section.mode}-{row.name}.md"
+            path = out / "differences" / f"{section.source}-{section.mode}-{row.name}.md"
             path.parent.mkdir(exist_ok=True)
             what = "Speech" if section.mode == "speech" else ""
-            cases = find_cases(ours, theirs)
-            document = cases_document(cases, row.name, row.baseline, what=what)
+            differences = find_differences(ours, theirs)
+            document = differences_document(differences, row.name, row.baseline, what=what)
             path.write_text(document, encoding="utf-8")
-            links.setdefault(section.title, {})[row.name] = f"cases/{path.name}"
+            links.setdefault(section.title, {})[row.name] = f"differences/{path.name}"
     return links
 
 

@@ -43,7 +43,7 @@ class Transcripts:
                     )
                 self._texts[name] = text.replace(" ", "")
 
-    def complaint(self, name: str, text: str) -> str:
+    def difference(self, name: str, text: str) -> str:
         """What is wrong with saying that a recording has this text; empty if nothing is."""
         said = self._texts.get(name)
         if said is None:

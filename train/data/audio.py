@@ -74,7 +74,7 @@ class AudioCache:
         self._archive_lock = threading.Lock()
 
     def expect(self, recordings: Iterable[Path]) -> None:
-        """Say which recordings will be asked for.
+        """Announce recordings that will be requested.
 
         An archive is read from front to back, so all that is wanted of it is decoded together: of
         what was not expected, that is everything.
@@ -110,7 +110,7 @@ class AudioCache:
 
     def _from_archive(self, archive: Path, path: Path) -> Integers:
         """Decode what is wanted of an archive; returns the one recording that was asked for."""
-        # Other threads want the same archive: one of them reads it for all.
+        # Several threads may need one archive: one of them reads it for all.
         with self._archive_lock:
             found = self._kept(path)
             if found is not None:

@@ -50,7 +50,7 @@ class Example:
         times_ms: Start and end of each character; None where unknown.
         readings: Pinyin of each character, tone digit last; None where unknown.
         breaks: How strong a boundary is heard after each character, 0 to 4; None where unknown.
-        isolated: The recording holds this one word and silence around it, so its loud part tells
+        isolated: The recording holds this one word and silence around it, so its loud part shows
             roughly where the characters are (see
             :func:`cnerta.train.batches.flat_start.isolated_times`).
         name: The recording's, whether it is used or not; empty where there is none.
@@ -302,9 +302,9 @@ class _Finder:
             self.missing.append(f"{name} (line {line_number})")
             return _MISSING
         if self.transcripts is not None and "sentence" in row:
-            complaint = self.transcripts.complaint(stem, row["sentence"])
-            if complaint:
-                self.different.append(f"{name} (line {line_number}): {complaint}")
+            difference = self.transcripts.difference(stem, row["sentence"])
+            if difference:
+                self.different.append(f"{name} (line {line_number}): {difference}")
                 return _MISSING
         return found
 

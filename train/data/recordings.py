@@ -24,6 +24,7 @@ import soundfile
 from tqdm import tqdm
 
 from cnerta.models.errors import DataError
+from cnerta.models.files import write_atomically
 
 __all__ = [
     "AUDIO_SUFFIXES",
@@ -145,9 +146,7 @@ def _durations_of(archive: Path, size: int, changed: int, index: Path | None) ->
     except (FileNotFoundError, msgspec.MsgspecError):
         durations = _list(archive)
     index.mkdir(parents=True, exist_ok=True)
-    partial = remembered.with_suffix(f".{os.getpid()}.partial")
-    partial.write_bytes(msgspec.json.encode(durations))
-    partial.replace(remembered)
+    write_atomically(remembered, msgspec.json.encode(durations))
     return durations
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import struct
 import zlib
 from pathlib import Path
@@ -20,6 +19,7 @@ import soundfile
 import soxr
 
 from cnerta.models.errors import DataError
+from cnerta.models.files import write_atomically
 from cnerta.models.runtime.geometry import SAMPLE_RATE
 from cnerta.train.data.recordings import archive_of
 
@@ -77,14 +77,11 @@ class SampleStore:
         """
         path = self._path(recording)
         payload = np.ascontiguousarray(samples, "<i2").tobytes()
-        # A name of its own for each writer; the last one's file stays, and all are the same.
-        partial = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}.partial")
+        header = _HEADER.pack(_MAGIC, zlib.crc32(payload), len(samples))
         try:
             path.parent.mkdir(exist_ok=True)
-            partial.write_bytes(_HEADER.pack(_MAGIC, zlib.crc32(payload), len(samples)) + payload)
-            partial.replace(path)
+            write_atomically(path, header + payload)
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise DataError(
                 f"expected to write to the cache {self.folder}, got: {error}"
             ) from error

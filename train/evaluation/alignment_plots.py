@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from cnerta.models.errors import ConfigError, DataError
+from cnerta.models.fonts import find_cjk_font
 from cnerta.models.label_colours import label_colour
-from cnerta.models.runtime.geometry import SAMPLE_RATE
+from cnerta.models.runtime.geometry import SAMPLE_RATE, SHIFT_SAMPLES, WINDOW_SAMPLES
 from cnerta.models.runtime.labels import Span
 from cnerta.models.text.normalisation import NormalisedText, normalise
 from cnerta.train.data.audio import read_audio
@@ -23,13 +23,11 @@ from cnerta.train.data.examples import Example
 from cnerta.train.evaluation.predictions import Prediction
 from cnerta.train.evaluation.systems import Answers
 
-__all__ = ["Utterance", "draw_alignments", "draw_utterance", "find_cjk_font"]
+__all__ = ["Utterance", "draw_alignments", "draw_utterance"]
 
 logger = logging.getLogger(__name__)
 
 _MEL_BINS = 80
-# A character that any font for Chinese has, simplified or traditional.
-_PROBE = "的"
 
 Floats = npt.NDArray[np.float32]
 Times = npt.NDArray[np.float64]
@@ -37,7 +35,7 @@ Times = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """What there is to see.
+    """What a picture shows.
 
     Attributes:
         text: Characters, normalised.
@@ -74,7 +72,9 @@ def draw_alignments(
         DataError: No sentence has a recording.
     """
     if answers.align is None:
-        raise ConfigError(f"expected a model that listens, got {answers.name}: no character times")
+        raise ConfigError(
+            f"expected a model that uses audio, got {answers.name}: no character times"
+        )
     spoken = [i for i, e in enumerate(examples) if e.audio is not None]
     if not spoken:
         raise DataError("expected recordings to draw, got none")
@@ -121,6 +121,11 @@ def draw_utterance(path: Path, utterance: Utterance) -> None:
     from matplotlib import pyplot as plt
 
     font = find_cjk_font()
+    if font is None:
+        logger.warning(
+            "expected a font with Chinese characters, got none: characters are drawn in pinyin "
+            "(install one, such as fonts-noto-cjk, and remove matplotlib's font cache)"
+        )
     families = ["DejaVu Sans", *([font] if font else [])]
     levels = {name: _levels(spans) for name, spans in utterance.rows.items()}
     lines = sum(max(1, len(own)) for own in levels.values())
@@ -143,26 +148,6 @@ def draw_utterance(path: Path, utterance: Utterance) -> None:
         plt.close(figure)
 
 
-@cache
-def find_cjk_font() -> str | None:
-    """Name of a font on this system that has Chinese characters; None if there is none."""
-    from matplotlib import font_manager, ft2font
-
-    for entry in font_manager.fontManager.ttflist:
-        if entry.name.startswith("Last Resort"):
-            continue  # comes with matplotlib and has every character, as the same box
-        try:
-            if ft2font.FT2Font(entry.fname).get_char_index(ord(_PROBE)):
-                return str(entry.name)
-        except (OSError, RuntimeError):
-            continue  # a font that matplotlib lists and cannot open
-    logger.warning(
-        "expected a font with Chinese characters, got none: characters are drawn in pinyin "
-        "(install one, such as fonts-noto-cjk, and remove matplotlib's font cache)"
-    )
-    return None
-
-
 def _levels(spans: Iterable[Span]) -> list[list[Span]]:
     """Lines of entities that do not overlap, outer ones first."""
     lines: list[list[Span]] = []
@@ -179,7 +164,7 @@ def _levels(spans: Iterable[Span]) -> list[list[Span]]:
 def _draw_spectrum(axes: Any, samples: Floats) -> None:
     import torch
 
-    from cnerta.models.networks.filterbank import SHIFT_SAMPLES, WINDOW_SAMPLES, FilterBank
+    from cnerta.models.networks.filterbank import FilterBank
 
     # Windows centred on whole shifts, so that time on the axis is time in the recording.
     padded = np.pad(samples, WINDOW_SAMPLES // 2)

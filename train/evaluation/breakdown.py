@@ -89,7 +89,7 @@ def known_entities(annotated: Iterable[tuple[str, Iterable[Span]]]) -> KnownEnti
 def break_down(
     predictions: Sequence[Prediction], *, flat: bool, known: KnownEntities | None = None
 ) -> Breakdown:
-    """Score predictions in every way.
+    """Score predictions as a whole, by type, by depth, and seen and unseen entities.
 
     Args:
         predictions: With gold entities.

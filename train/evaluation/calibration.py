@@ -23,7 +23,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityBin:
-    """Entities of like confidence.
+    """Entities in one bin of confidences.
 
     Attributes:
         confidence: Their mean confidence, 0 to 1.

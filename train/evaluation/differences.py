@@ -8,13 +8,19 @@ from dataclasses import dataclass
 from cnerta.models.runtime.labels import Span
 from cnerta.train.evaluation.predictions import Prediction
 
-__all__ = ["Case", "Cases", "cases_document", "find_cases", "mark_entities"]
+__all__ = [
+    "Differences",
+    "DifferingSentence",
+    "differences_document",
+    "find_differences",
+    "mark_entities",
+]
 
 _MOST = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class DifferingSentence:
     """One sentence.
 
     Attributes:
@@ -22,7 +28,7 @@ class Case:
         gold: Its entities.
         ours: What the model found.
         theirs: What the other found.
-        gained: How many entities fewer the model has wrong (missing or too many); negative: more.
+        gained: Errors (entities missing or too many) of the other less those of the model.
     """
 
     text: str
@@ -33,53 +39,55 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Cases:
+class Differences:
     """Sentences that differ, the greatest differences first.
 
     Attributes:
-        mended: The model is nearer to the gold entities than the other.
-        broken: It is farther from them.
-        moved: Different, but as many entities wrong.
+        fixed: The model is nearer to the gold entities than the other.
+        regressed: It is farther from them.
+        unresolved: Different, but as many entities wrong.
     """
 
-    mended: tuple[Case, ...]
-    broken: tuple[Case, ...]
-    moved: tuple[Case, ...]
+    fixed: tuple[DifferingSentence, ...]
+    regressed: tuple[DifferingSentence, ...]
+    unresolved: tuple[DifferingSentence, ...]
 
 
-def find_cases(ours: Sequence[Prediction], theirs: Sequence[Prediction]) -> Cases:
+def find_differences(ours: Sequence[Prediction], theirs: Sequence[Prediction]) -> Differences:
     """The sentences that two models answer differently.
 
     Raises:
         ValueError: They are not about the same sentences.
     """
-    found: list[Case] = []
+    found: list[DifferingSentence] = []
     for own, other in zip(ours, theirs, strict=True):
         if (own.text, own.gold) != (other.text, other.gold):
             raise ValueError(f"expected predictions of {own.text!r}, got those of {other.text!r}")
         if set(own.found) != set(other.found):
             gold = set(own.gold or ())
             gained = len(gold ^ set(other.found)) - len(gold ^ set(own.found))
-            found.append(Case(own.text, own.gold or (), own.found, other.found, gained))
+            found.append(
+                DifferingSentence(own.text, own.gold or (), own.found, other.found, gained)
+            )
     found.sort(key=lambda c: -abs(c.gained))
-    return Cases(
-        mended=tuple(c for c in found if c.gained > 0),
-        broken=tuple(c for c in found if c.gained < 0),
-        moved=tuple(c for c in found if c.gained == 0),
+    return Differences(
+        fixed=tuple(c for c in found if c.gained > 0),
+        regressed=tuple(c for c in found if c.gained < 0),
+        unresolved=tuple(c for c in found if c.gained == 0),
     )
 
 
-def cases_document(
-    cases: Cases, ours: str, theirs: str, *, what: str = "", most: int = _MOST
+def differences_document(
+    differences: Differences, ours: str, theirs: str, *, what: str = "", most: int = _MOST
 ) -> str:
-    """The cases as Markdown.
+    """The differences as Markdown.
 
     Args:
-        cases: What differs.
+        differences: What differs.
         ours: Name of the model.
         theirs: Name of the other.
         what: What the difference is put down to, such as ``Speech``; default: the model's name.
-        most: Cases of each kind to show, those with the greatest differences.
+        most: Sentences of each kind to show, those with the greatest differences.
     """
     what = what or ours
     lines = [
@@ -89,20 +97,20 @@ def cases_document(
         "gold annotation, and what a model missed is listed.",
     ]
     for title, own in (
-        (f"{what} mended it", cases.mended),
-        (f"{what} broke it", cases.broken),
-        ("Different, but no nearer", cases.moved),
+        (f"Fixed by {what}", differences.fixed),
+        (f"Regressed with {what}", differences.regressed),
+        ("Different, with as many errors", differences.unresolved),
     ):
         shown = own[:most]
         of = f", {len(shown)} shown" if len(shown) < len(own) else ""
         lines += ["", f"## {title} ({len(own)} sentences{of})"]
-        for case in shown:
+        for sentence in shown:
             lines += ["", "| | |", "|---|---|"]
-            lines.append(f"| gold | {mark_entities(case.text, case.gold)} |")
-            for name, found in ((theirs, case.theirs), (ours, case.ours)):
-                missed = sorted(set(case.gold) - set(found))
-                note = f" — missed: {_list(case.text, missed)}" if missed else ""
-                marked = mark_entities(case.text, found, case.gold)
+            lines.append(f"| gold | {mark_entities(sentence.text, sentence.gold)} |")
+            for name, found in ((theirs, sentence.theirs), (ours, sentence.ours)):
+                missed = sorted(set(sentence.gold) - set(found))
+                note = f" — missed: {_list(sentence.text, missed)}" if missed else ""
+                marked = mark_entities(sentence.text, found, sentence.gold)
                 lines.append(f"| {name} | {marked}{note} |")
     return "\n".join(lines) + "\n"
 

@@ -1,4 +1,4 @@
-"""Other people's pipelines through our scorer: the spaCy and Stanza rows of the paper's Table 3.
+"""Other libraries' pipelines, scored like ours: the spaCy and Stanza rows of the paper's Table 3.
 
 Their Chinese models are trained on OntoNotes, whose types are not CNERTA's. What becomes of each:
 

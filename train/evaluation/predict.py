@@ -117,11 +117,11 @@ def majority(votes: Sequence[Sequence[Span]]) -> list[Span]:
 
 
 def bundle_times(model: Model, example: Example) -> Times | None:
-    """When a bundle hears each normalised character of a spoken example.
+    """When each normalised character of an example was spoken, as a bundle aligns it.
 
     Returns:
         Start and end in ms; None if the recording is too short for the text, or of a model that no
-        CTC task taught to align. shape: (length, 2)
+        CTC task trained to align. shape: (length, 2)
     """
     assert example.audio is not None, "only what is spoken has times"
     samples = read_audio(example.audio)
@@ -168,7 +168,7 @@ def unit_errors(
 ) -> tuple[int, int]:
     """Edit distance of greedily decoded acoustic units to the spoken ones, and how many those are.
 
-    The figure that tells whether the encoder hears anything: nothing is masked, so it cannot be
+    The figure that shows what the encoder itself recognises: nothing is masked, so it cannot be
     satisfied by position.
     """
     device = device or torch.device("cpu")

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from cnerta.models.errors import DataError
+from cnerta.models.files import replacing
 from cnerta.models.runtime.labels import Span
 from cnerta.train.data.examples import Example
 
@@ -57,8 +58,7 @@ def pair_predictions(
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
     """Write a line a sentence, ``{"text", "entities", "gold", "audio"}``, in one piece."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    with replacing(path) as partial, partial.open("wb") as file:
         for prediction in predictions:
             row = _Row(prediction.text, _entities(prediction.text, prediction.found))
             if prediction.gold is not None:
@@ -66,7 +66,6 @@ def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
             if prediction.audio is not None:
                 row.audio = os.path.relpath(prediction.audio, path.parent)
             file.write(msgspec.json.encode(row) + b"\n")
-    partial.replace(path)
 
 
 def read_predictions(path: Path) -> list[Prediction]:

@@ -11,7 +11,7 @@ import msgspec
 
 from cnerta.train.evaluation.breakdown import Breakdown, KnownEntities, break_down, compare
 from cnerta.train.evaluation.breakdown_plots import draw_breakdowns
-from cnerta.train.evaluation.differences import cases_document, find_cases
+from cnerta.train.evaluation.differences import differences_document, find_differences
 from cnerta.train.evaluation.metrics import HomographScores, Scores, score_homographs
 from cnerta.train.evaluation.predictions import Prediction
 from cnerta.train.evaluation.significance import Difference
@@ -34,7 +34,7 @@ class Other:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything there is to say.
+    """All scores of one model on one set of sentences.
 
     Attributes:
         name: Of the model.
@@ -100,7 +100,7 @@ def make_report(
 def write_report(
     folder: Path, report: Report, predictions: Sequence[Prediction], other: Other | None
 ) -> None:
-    """Write ``report.md``, ``report.json``, ``scores.png``; with another model ``cases.md``."""
+    """Write ``report.md``, ``report.json``, ``scores.png``; with another ``differences.md``."""
     folder.mkdir(parents=True, exist_ok=True)
     draw_breakdowns(folder / "scores.png", report.name, report.breakdowns)
     content = report_markdown(report, other.name if other else "")
@@ -109,9 +109,9 @@ def write_report(
         msgspec.json.format(msgspec.json.encode(report_values(report)))
     )
     if other is not None:
-        cases = find_cases(predictions, other.predictions)
-        document = cases_document(cases, report.name, other.name)
-        (folder / "cases.md").write_text(document, encoding="utf-8")
+        differences = find_differences(predictions, other.predictions)
+        document = differences_document(differences, report.name, other.name)
+        (folder / "differences.md").write_text(document, encoding="utf-8")
 
 
 def report_values(report: Report) -> dict[str, Any]:
@@ -180,7 +180,7 @@ def report_markdown(report: Report, other: str = "") -> str:
             f"apart {homographs.told_apart}.",
         ]
     if other:
-        lines += ["", "[Sentences where the two differ](cases.md)."]
+        lines += ["", "[Sentences where the two differ](differences.md)."]
     return "\n".join(lines) + "\n"
 
 

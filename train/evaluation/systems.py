@@ -41,7 +41,7 @@ class Answers:
         name: Of the system.
         found: Entities of each sentence, in offsets of its own text.
         nested: Whether entities may lie in one another.
-        uses_audio: Whether recordings were listened to.
+        uses_audio: Whether recordings were used.
         align: Gives the time of each normalised character of a spoken example, see
             :func:`cnerta.train.evaluation.predict.bundle_times`; None if the system cannot tell.
     """
@@ -67,7 +67,7 @@ def answers_of_bundle(
     Args:
         path: Folder or name of the bundle; the default one if None.
         examples: Sentences.
-        use_audio: Listen to recordings.
+        use_audio: Use recordings.
         device: Where to run.
         threads: CPU threads.
         console: For the progress bar.
@@ -117,7 +117,7 @@ def answers_of_checkpoints(
     Args:
         paths: Their folders.
         examples: Sentences.
-        use_audio: Listen to recordings.
+        use_audio: Use recordings.
         device: Where to run.
 
     Raises:

@@ -26,7 +26,7 @@ def average_checkpoints(paths: Sequence[Path]) -> Checkpoint:
         paths: Their folders, at least two.
 
     Returns:
-        A model with the mean of their weights. It has no scores: nobody has measured it.
+        A model with the mean of their weights. It has no scores until it is evaluated.
 
     Raises:
         CheckpointError: There are fewer than two, one cannot be read, or they are not of the same
@@ -48,7 +48,7 @@ def average_checkpoints(paths: Sequence[Path]) -> Checkpoint:
     for name, weight in first.model.state_dict().items():
         mean = weights[name] / len(paths)
         weight.copy_(mean if weight.is_floating_point() else mean.round())
-    # Where on this machine they lay is nobody's business.
+    # The paths on this machine are left out.
     names = ("/".join(path.resolve().parts[-2:]) for path in paths)
     provenance = {**first.provenance, "average": ", ".join(names)}
     return Checkpoint(first.name, first.model, provenance, {})

@@ -42,21 +42,13 @@ from cnerta.models.text.vectors import vector_characters
 from cnerta.models.text.word_files import Words
 from cnerta.train.data.audio import AudioCache
 from cnerta.train.data.examples import Example
-from cnerta.train.data.pronunciations import add_name_readings, character_readings
+from cnerta.train.data.pronunciations import character_readings
 from cnerta.train.data.word_lists import lexicon_paths, start_from_vectors
 from cnerta.train.recipe import Recipe
 
-__all__ = [
-    "new_model",
-    "take_acoustic",
-    "with_chosen_readings",
-    "with_gazetteer",
-    "with_name_readings",
-    "with_prosody",
-]
+__all__ = ["build_gazetteer", "new_model", "take_acoustic"]
 
 logger = logging.getLogger(__name__)
-
 _STATISTICS_CLIPS = 400
 
 
@@ -116,9 +108,9 @@ def new_model(
         if lexicon is not None:
             raise ConfigError(
                 f"expected no model.gazetteer.lists beside the text encoder {text.encoder!r}, "
-                "which knows words itself, got some"
+                "which has a lexicon itself, got some"
             )
-        lexicon = _gazetteer(recipe.model.gazetteer, data_root)
+        lexicon = build_gazetteer(recipe.model.gazetteer, data_root)
     acoustic = _acoustic_checkpoint(recipe.model.acoustic, data_root)
     model = _build_model(recipe.model, vocabulary, scheme, pretrained, lexicon, acoustic)
     start_from_vectors(model, data_root)
@@ -157,113 +149,15 @@ def _set_statistics(
     bank.deviation.copy_(joined.std(dim=0).clamp(min=1e-3))
 
 
-def _gazetteer(config: GazetteerConfig, data_root: Path) -> Gazetteer:
-    gazetteer = Gazetteer.of(read_lexicon(lexicon_paths(config.lists, data_root)), config.rare)
-    logger.info("gazetteer: %d words, %d kinds", gazetteer.words, len(gazetteer.kinds))
-    return gazetteer
-
-
-def with_gazetteer(model: SpeechTagger, config: GazetteerConfig, data_root: Path) -> SpeechTagger:
-    """Give a trained model a gazetteer; it answers as before until it is trained further.
-
-    Args:
-        model: Without one, and with a text encoder that knows no words.
-        config: The gazetteer's settings.
-        data_root: Folder that its lists may be below.
+def build_gazetteer(config: GazetteerConfig, data_root: Path) -> Gazetteer:
+    """The gazetteer of a model's settings.
 
     Raises:
         ConfigError: A list cannot be read.
     """
-    gazetteer = _gazetteer(config, data_root)
-    settings = msgspec.structs.replace(model.config, gazetteer=config)
-    return _grown(model, _like(model, settings, gazetteer))
-
-
-def with_chosen_readings(model: SpeechTagger, width: int) -> SpeechTagger:
-    """Tell a trained model's tagger which pronunciations were heard.
-
-    It answers as before until it is trained further.
-
-    Args:
-        model: One that is not told.
-        width: See :class:`cnerta.models.config.FusionConfig`.
-    """
-    fusion = msgspec.structs.replace(model.config.fusion, readings=width)
-    settings = msgspec.structs.replace(model.config, fusion=fusion)
-    return _grown(model, _like(model, settings, model.lexicon))
-
-
-def with_name_readings(model: SpeechTagger, most: int) -> SpeechTagger:
-    """Let a trained model know how characters are read in names; it needs no training for that.
-
-    Pronunciations that it has no unit for are put together from the parts of those it has.
-
-    Args:
-        model: One whose units are pronunciations.
-        most: Pronunciations a character may have.
-    """
-    old = model.vocabulary
-    readings = {
-        character: [old.units[unit] for unit in units if unit]
-        for character, units in zip(old.characters, old.readings, strict=True)
-    }
-    vocabulary = Vocabulary.build(old.characters, add_name_readings(readings, most))
-    grown = _like(model, model.config, model.lexicon, vocabulary)
-    rest = {n: w for n, w in model.state_dict().items() if not n.startswith("ctc.")}
-    grown.load_state_dict(grown.state_dict() | rest)
-    grown.ctc.take(model.ctc, vocabulary.units, old.units)
-    return grown
-
-
-def with_prosody(model: SpeechTagger, weight: float) -> SpeechTagger:
-    """Set the weight of a trained model's prosody task, which it may not have had or may not keep.
-
-    Args:
-        model: The model.
-        weight: See :class:`cnerta.models.config.FusionConfig`.
-    """
-    fusion = msgspec.structs.replace(model.config.fusion, prosody=weight)
-    grown = _like(model, msgspec.structs.replace(model.config, fusion=fusion), model.lexicon)
-    known = model.state_dict()
-    grown.load_state_dict({n: known.get(n, new) for n, new in grown.state_dict().items()})
-    return grown
-
-
-@torch.no_grad()
-def _grown(model: SpeechTagger, larger: SpeechTagger) -> SpeechTagger:
-    """Give a model that is told more of each character the weights of one that is told less."""
-    weights = larger.state_dict()
-    readings = model.config.fusion.readings
-    for name, known in model.state_dict().items():
-        new = weights[name]
-        if new.shape == known.shape:
-            new.copy_(known)
-            continue
-        # What reads all that is told of a character, the readings in its last columns and the kinds
-        # of words before them.
-        first = known.shape[1] - readings
-        new.zero_()
-        new[:, :first] = known[:, :first]
-        if readings:
-            new[:, -readings:] = known[:, first:]
-    return larger
-
-
-def _like(
-    model: SpeechTagger,
-    config: ModelConfig,
-    lexicon: Words | None,
-    vocabulary: Vocabulary | None = None,
-) -> SpeechTagger:
-    """A model with random weights that is like another but for its settings and words."""
-    return SpeechTagger(
-        config,
-        vocabulary or model.vocabulary,
-        model.scheme,
-        model.text_architecture,
-        lexicon,
-        model.acoustic_architecture,
-    )
+    gazetteer = Gazetteer.of(read_lexicon(lexicon_paths(config.lists, data_root)), config.rare)
+    logger.info("gazetteer: %d words, %d kinds", gazetteer.words, len(gazetteer.kinds))
+    return gazetteer
 
 
 def take_acoustic(model: SpeechTagger, other: SpeechTagger) -> None:
@@ -314,8 +208,8 @@ def _build_model(
     acoustic_checkpoint: str,
 ) -> SpeechTagger:
     """A new model, its encoders started from checkpoints if there are any."""
-    hears = acoustic_architecture(acoustic_checkpoint) if acoustic_checkpoint else ""
-    model = _build_from_text(config, vocabulary, scheme, checkpoint, lexicon, hears)
+    acoustic = acoustic_architecture(acoustic_checkpoint) if acoustic_checkpoint else ""
+    model = _build_from_text(config, vocabulary, scheme, checkpoint, lexicon, acoustic)
     if isinstance(model.acoustic, PretrainedAcousticEncoder):
         load_acoustic(model.acoustic, acoustic_checkpoint)
     return model
@@ -327,23 +221,23 @@ def _build_from_text(
     scheme: LabelScheme,
     checkpoint: str,
     lexicon: Words | None,
-    hears: str,
+    acoustic: str,
 ) -> SpeechTagger:
     """A new model, its text encoder started from a checkpoint if there is one."""
     if config.text.encoder == "zen":
         architecture = zen_architecture(checkpoint)
-        model = SpeechTagger(config, vocabulary, scheme, architecture, lexicon, hears)
+        model = SpeechTagger(config, vocabulary, scheme, architecture, lexicon, acoustic)
         assert isinstance(model.text, ZenEncoder), "as configured"
         assert isinstance(lexicon, Lexicon), "a ZEN has one"
         load_zen(model.text, checkpoint, vocabulary, lexicon)
         return model
     if config.text.encoder == "pretrained":
         architecture = pretrained_architecture(checkpoint)
-        model = SpeechTagger(config, vocabulary, scheme, architecture, lexicon, hears)
+        model = SpeechTagger(config, vocabulary, scheme, architecture, lexicon, acoustic)
         assert isinstance(model.text, PretrainedEncoder), "as configured"
         load_pretrained(model.text, checkpoint, vocabulary)
         return model
-    model = SpeechTagger(config, vocabulary, scheme, "", lexicon, hears)
+    model = SpeechTagger(config, vocabulary, scheme, "", lexicon, acoustic)
     if checkpoint:
         assert not isinstance(model.text, PretrainedEncoder | ZenEncoder), "as configured"
         rows = principal_embeddings(checkpoint, vocabulary, config.text.embedding)

@@ -1,4 +1,4 @@
-"""What is minimised, for each task of a stage, as one module (so that it can be distributed)."""
+"""The loss of each task of a stage, as one module (so that it can be distributed)."""
 
 from __future__ import annotations
 
@@ -13,49 +13,49 @@ from cnerta.train.batches.batch import UNKNOWN_BREAK, UNKNOWN_FRAME, Batch
 from cnerta.train.batches.encoding import encode_batch
 from cnerta.train.recipe import Augmentation, Stage
 
-__all__ = ["Amounts", "Objective", "Shares"]
+__all__ = ["LossCounts", "LossWeights", "Objective"]
 
-# Pauses are most frames of slow speech; they must not drown the rest.
+# Most frames of slow speech are pauses: at full weight they would dominate the loss.
 _PAUSE_WEIGHT = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Shares:
+class LossWeights:
     """What part of an optimiser step a batch is: its mean losses are weighted with these.
 
     Attributes:
         sentences: Of the utterances.
-        heard: Of those with audio.
+        spoken: Of those with audio.
         units: Of the spoken units.
         timed: Of the frames whose unit is known, pauses counting half.
         marked: Of the characters whose boundary is known.
     """
 
     sentences: float = 1.0
-    heard: float = 1.0
+    spoken: float = 1.0
     units: float = 1.0
     timed: float = 1.0
     marked: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Amounts:
-    """How much of each there is in a batch, or in a whole step; see :class:`Shares`."""
+class LossCounts:
+    """How many of each a batch, or a whole step, has; see :class:`LossWeights`."""
 
     sentences: float
-    heard: float
+    spoken: float
     units: float
     timed: float
     marked: float
 
     @classmethod
-    def of(cls, batch: Batch) -> Amounts:
-        """Amounts of a batch."""
+    def of(cls, batch: Batch) -> LossCounts:
+        """Those of a batch."""
         known = batch.frame_units != UNKNOWN_FRAME
         pauses = int((batch.frame_units == BLANK).sum())
         return cls(
             sentences=len(batch.counts),
-            heard=int((batch.sample_counts > 0).sum()),
+            spoken=int((batch.sample_counts > 0).sum()),
             units=int(batch.unit_counts.sum()),
             timed=int(known.sum()) - (1 - _PAUSE_WEIGHT) * pauses,
             marked=int((batch.breaks != UNKNOWN_BREAK).sum()),
@@ -63,15 +63,15 @@ class Amounts:
 
     def values(self) -> tuple[float, ...]:
         """The numbers, in order."""
-        return (self.sentences, self.heard, self.units, self.timed, self.marked)
+        return (self.sentences, self.spoken, self.units, self.timed, self.marked)
 
-    def shares(self, total: Amounts) -> Shares:
-        """Shares of a batch with these amounts in a step with ``total``."""
+    def weights(self, total: LossCounts) -> LossWeights:
+        """Weights of a batch with these counts in a step with ``total``."""
         pairs = zip(self.values(), total.values(), strict=True)
-        return Shares(*(own / all_ if own else 0.0 for own, all_ in pairs))
+        return LossWeights(*(own / all_ if own else 0.0 for own, all_ in pairs))
 
 
-_WHOLE = Shares()
+_WHOLE = LossWeights()
 
 
 class Objective(nn.Module):
@@ -83,13 +83,13 @@ class Objective(nn.Module):
         self.stage = stage
         self.augmentation = augmentation
 
-    def forward(self, batch: Batch, chunk: int | None, shares: Shares = _WHOLE) -> Tensor:
+    def forward(self, batch: Batch, chunk: int | None, weights: LossWeights = _WHOLE) -> Tensor:
         """The loss of a batch, a scalar.
 
         Args:
             batch: The batch.
             chunk: Frames a chunk of the acoustic encoder; None for full context.
-            shares: What part of a step it is. The losses of all its batches add up to the loss of
+            weights: What part of a step it is. The losses of all its batches add up to the loss of
                 the step as one batch.
         """
         augmentation = self.augmentation if self.training else None
@@ -97,34 +97,34 @@ class Objective(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
             frames, frame_counts = encode_batch(self.model, batch, chunk, augmentation)
         if self.stage.task == "acoustic":
-            return self._acoustic_loss(frames, frame_counts, batch, shares)
+            return self._acoustic_loss(frames, frame_counts, batch, weights)
         output = self.model(batch.characters, batch.counts, frames, frame_counts, batch.matches)
-        loss = shares.sentences * self.model.entity_loss(output, batch.tags, batch.counts)
+        loss = weights.sentences * self.model.entity_loss(output, batch.tags, batch.counts)
         weight = self.model.config.ctc.weight
         heard = bool(frame_counts.any())
         if weight and heard and not frozen:
             ctc = self.model.masked_ctc_loss(output, batch.characters, batch.counts, frame_counts)
-            loss = loss + weight * shares.heard * ctc
+            loss = loss + weight * weights.spoken * ctc
         marked = batch.breaks != UNKNOWN_BREAK
         if output.breaks is not None and bool(marked.any()):
             own = nn.functional.cross_entropy(output.breaks[marked], batch.breaks[marked])
-            loss = loss + self.model.config.fusion.prosody * shares.marked * own
+            loss = loss + self.model.config.fusion.prosody * weights.marked * own
         if self.stage.acoustic_weight and heard:
-            own = self._acoustic_loss(frames, frame_counts, batch, shares)
+            own = self._acoustic_loss(frames, frame_counts, batch, weights)
             loss = loss + self.stage.acoustic_weight * own
         return loss
 
     def _acoustic_loss(
-        self, frames: Tensor, frame_counts: Tensor, batch: Batch, shares: Shares
+        self, frames: Tensor, frame_counts: Tensor, batch: Batch, weights: LossWeights
     ) -> Tensor:
         """Unmasked CTC a unit, plus cross-entropy a frame where times are known."""
         log_probabilities = self.model.ctc.all_units(frames)
         losses = ctc_loss(log_probabilities, batch.units, frame_counts, batch.unit_counts)
-        loss = shares.units * losses.sum() / batch.unit_counts.sum().clamp(min=1)
+        loss = weights.units * losses.sum() / batch.unit_counts.sum().clamp(min=1)
         timed = batch.frame_units != UNKNOWN_FRAME
         if bool(timed.any()):
             chosen = log_probabilities[timed]
             own = nn.functional.nll_loss(chosen, batch.frame_units[timed], reduction="none")
             weight = torch.where(batch.frame_units[timed] == BLANK, _PAUSE_WEIGHT, 1.0)
-            loss = loss + shares.timed * (own * weight).sum() / weight.sum()
+            loss = loss + weights.timed * (own * weight).sum() / weight.sum()
         return loss

@@ -1,10 +1,10 @@
-"""One optimiser step from several batches in several processes, and what can go wrong in it.
+"""One optimiser step from several batches in several processes, and its errors.
 
 The gradient of a step is that of the mean loss over all its utterances, wherever they were
 computed: each batch's means are weighted by its share of the step
-(:class:`cnerta.train.loop.objective.Shares`), and the processes add up. So accumulating, and more
-processes, change nothing but the order of floating-point sums. Gradients are added up here and not
-by DistributedDataParallel: which parameters a batch uses depends on whether it has audio, and a
+(:class:`cnerta.train.loop.objective.LossWeights`), and the processes add up. So accumulating, and
+more processes, change nothing but the order of floating-point sums. Gradients are added up here and
+not by DistributedDataParallel: which parameters a batch uses depends on whether it has audio, and a
 process may have no part of a step at all.
 """
 
@@ -22,9 +22,11 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from cnerta.models.errors import CnertaError
+from cnerta.models.networks.checkpoint import parameter_name
 from cnerta.models.networks.tagger import SpeechTagger
+from cnerta.models.runtime.geometry import SAMPLE_RATE
 from cnerta.train.batches.batch import Clip
-from cnerta.train.loop.objective import Amounts, Objective
+from cnerta.train.loop.objective import LossCounts, Objective
 from cnerta.train.loop.schedule import Part
 from cnerta.train.recipe import Augmentation, Stage
 
@@ -98,11 +100,11 @@ class Optimisation:
         """
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["share"]
-        own = [Amounts.of(p.batch) for p in parts]
-        total = self._total(own)
+        counts = [LossCounts.of(p.batch) for p in parts]
+        total = self._total(counts)
         loss, bad = 0.0, []
-        for part, amounts in zip(parts, own, strict=True):
-            value = self._backward(part, amounts, total)
+        for part, own in zip(parts, counts, strict=True):
+            value = self._backward(part, own, total)
             loss += value
             if not math.isfinite(value):
                 bad.append(part)
@@ -121,13 +123,13 @@ class Optimisation:
         self.model.crf.constrain()
         return loss
 
-    def _backward(self, part: Part, amounts: Amounts, total: Amounts) -> float:
+    def _backward(self, part: Part, own: LossCounts, total: LossCounts) -> float:
         """Add a batch's gradient; nothing of it where the loss is not finite."""
         torch.manual_seed(part.seed)
         try:
             with self.accelerator.autocast():
                 loss: Tensor = self.objective(
-                    part.batch.to(self.accelerator.device), part.chunk, amounts.shares(total)
+                    part.batch.to(self.accelerator.device), part.chunk, own.weights(total)
                 )
             value = loss.item()
             if math.isfinite(value):
@@ -138,14 +140,14 @@ class Optimisation:
             raise OutOfMemoryError(self._what_to_lower(part)) from error
         return value
 
-    def _total(self, own: Sequence[Amounts]) -> Amounts:
-        """Amounts of the step in all processes."""
-        count = len(dataclasses.fields(Amounts))
-        rows = torch.tensor([a.values() for a in own], dtype=torch.float64)
-        mine = rows.reshape(-1, count).sum(0)  # also of no rows
+    def _total(self, counts: Sequence[LossCounts]) -> LossCounts:
+        """Counts of the step in all processes."""
+        kinds = len(dataclasses.fields(LossCounts))
+        rows = torch.tensor([c.values() for c in counts], dtype=torch.float64)
+        mine = rows.reshape(-1, kinds).sum(0)  # also of no rows
         # Whole and half numbers: exact in single precision, which is all that some devices have.
         mine = mine.float().to(self.accelerator.device)
-        return Amounts(*self.accelerator.reduce(mine, "sum").tolist())
+        return LossCounts(*self.accelerator.reduce(mine, "sum").tolist())
 
     def _add_up(self, loss: float) -> float:
         """Add up gradients and loss over the processes; returns the loss."""
@@ -169,7 +171,7 @@ class Optimisation:
         return float(total.item())
 
     def _not_finite(self, what: str, bad: Sequence[Part]) -> NotFiniteError:
-        """Forget the step, and name what was in it."""
+        """Drop the step's gradients, and name what was in it."""
         self._optimizer.zero_grad(set_to_none=True)
         clips: list[str] = gather_object([_name(c) for p in bad for c in p.clips])
         more = f" and {len(clips) - _NAMED} more" if len(clips) > _NAMED else ""
@@ -177,7 +179,7 @@ class Optimisation:
 
     def _what_to_lower(self, part: Part) -> str:
         batch, stage = part.batch, self.stage
-        seconds = batch.samples.shape[1] / 16_000 if bool(batch.sample_counts.any()) else 0.0
+        seconds = batch.samples.shape[1] / SAMPLE_RATE if bool(batch.sample_counts.any()) else 0.0
         return (
             f"expected a batch to fit in memory, got none left with {len(part.clips)} utterances "
             f"of up to {seconds:.1f} s and {batch.characters.shape[1]} characters on "
@@ -206,7 +208,7 @@ class Optimisation:
             self.accelerator.scaler.load_state_dict(dict(scaler_state))
         for full_name, value in state.items():
             name, _, key = full_name.rpartition("/")
-            parameter = self.trained[name]
+            parameter = self.trained[parameter_name(name, self.model.config.fusion.kind)]
             placed = value if key == "step" else value.to(parameter.device)
             self._optimizer.state[parameter][key] = placed
 

@@ -1,4 +1,4 @@
-"""A run on disk: what is needed to go on after a cut, and the best model of each stage.
+"""A run on disk: what resuming needs, and the best model of each stage.
 
 Nothing here is ever half written. A checkpoint is three files that belong together (weights, state
 of the optimiser, where the run stands), so it is made in a folder of its own that takes the old
@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cnerta.models.errors import CheckpointError
+from cnerta.models.files import replacing
 from cnerta.models.networks.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from cnerta.models.networks.tagger import SpeechTagger
 
@@ -69,7 +70,7 @@ class Progress(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class SavedRun(msgspec.Struct, frozen=True):
-    """What a run goes on from.
+    """What a run resumes from.
 
     Attributes:
         progress: Where it stands.
@@ -130,11 +131,10 @@ class RunFolder:
         save_checkpoint(self._next, checkpoint)
         save_file(optimizer, self._next / _OPTIMIZER)
         # The state comes last: where it is, the rest is too.
-        partial = self._next / f"{_STATE}.partial"
-        partial.write_bytes(msgspec.json.encode(progress))
-        for file in self._next.iterdir():
-            _to_disk(file)
-        partial.replace(self._next / _STATE)
+        with replacing(self._next / _STATE) as partial:
+            partial.write_bytes(msgspec.json.encode(progress))
+            for file in self._next.iterdir():
+                _to_disk(file)
         shutil.rmtree(self._previous, ignore_errors=True)
         if self.last.exists():
             self.last.replace(self._previous)

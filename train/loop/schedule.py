@@ -1,4 +1,4 @@
-"""Who computes what: an epoch's batches, divided into optimiser steps and over processes.
+"""Which process computes what: an epoch's batches, divided into optimiser steps and processes.
 
 A step takes ``accumulate`` batches of the plan. Where that is no multiple of the processes, each of
 the batches is divided by rows into as many shares as it takes. So a recipe means the same whatever
@@ -20,7 +20,7 @@ import numpy as np
 from cnerta.train.batches.batch import Batch, BatchBuilder, Clip
 from cnerta.train.recipe import Stage
 
-__all__ = ["Feed", "Part"]
+__all__ = ["BatchSchedule", "Part"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Part:
     seed: int
 
 
-class Feed:
+class BatchSchedule:
     """The parts of one epoch for one process.
 
     Args:
@@ -86,7 +86,7 @@ class Feed:
         batches = range(first, min(first + self._stage.accumulate, len(self._plan)))
         every = [(b, s) for b in batches for s in range(self._shares)]
         mine = every[self._process :: self._processes]
-        # Of a batch with fewer rows than shares there is not something for everybody.
+        # A batch with fewer rows than shares leaves some processes without a part.
         return [(b, s) for b, s in mine if s < len(self._plan[b])]
 
     def steps(self, first: int) -> Iterator[list[Part]]:

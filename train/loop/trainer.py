@@ -8,7 +8,6 @@ And so do several processes: each knows the whole plan and computes its part (se
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import platform
 import shutil
@@ -20,7 +19,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import accelerate
-import msgspec
 import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
@@ -32,25 +30,18 @@ from cnerta.models.networks.checkpoint import Checkpoint, load_checkpoint, save_
 from cnerta.models.networks.pretrained_text import PretrainedEncoder
 from cnerta.models.networks.tagger import SpeechTagger
 from cnerta.models.networks.zen import ZenEncoder
-from cnerta.models.runtime.labels import Span
 from cnerta.train.batches.batch import BatchBuilder, Clip, plan_epoch
 from cnerta.train.batches.mentions import Mentions
 from cnerta.train.data.audio import AudioCache
 from cnerta.train.data.examples import Example, read_source
 from cnerta.train.environment import ENVIRONMENT, RECIPE, describe_start, record_start
-from cnerta.train.evaluation.metrics import score_entities
-from cnerta.train.evaluation.predict import torch_predictions, unit_errors
-from cnerta.train.loop.new_model import (
-    new_model,
-    take_acoustic,
-    with_chosen_readings,
-    with_gazetteer,
-    with_name_readings,
-    with_prosody,
-)
+from cnerta.train.loop.continued_model import continued_model
+from cnerta.train.loop.development import Development
+from cnerta.train.loop.digests import examples_digest, recipe_digest
+from cnerta.train.loop.new_model import new_model, take_acoustic
 from cnerta.train.loop.optimisation import NotFiniteError, Optimisation, learning_rate
 from cnerta.train.loop.run_folder import Progress, RunFolder, SavedRun
-from cnerta.train.loop.schedule import Feed
+from cnerta.train.loop.schedule import BatchSchedule
 from cnerta.train.recipe import Recipe, Source, Stage
 
 __all__ = ["Trainer"]
@@ -117,25 +108,28 @@ class Trainer:
             logger.info("%s: %d examples, %d with audio", name, len(examples), spoken)
             self.cache.expect(e.audio for e in examples if e.audio is not None)
         self._log_cache()
-        digests = {n: _digest_examples(es) for n, es in self.examples.items()}
+        digests = {n: examples_digest(es) for n, es in self.examples.items()}
         self._agree(digests)
         # The first process reads or makes the model, and the others have theirs from it.
         saved = self._from_first(self.folder.load)
         if saved is not None:
-            digest = _digest(recipe, saved.progress.stage)
+            digest = recipe_digest(recipe, saved.progress.stage)
             if saved.progress.recipe_sha256 != digest:
                 raise CheckpointError(
                     f"expected a run of this recipe in {out}, got one whose model, data or stages "
                     "up to the running one differ: choose another --out"
                 )
         self._saved: SavedRun | None = saved
-        self.progress = saved.progress if saved else Progress(_digest(recipe, 0))
+        self.progress = saved.progress if saved else Progress(recipe_digest(recipe, 0))
         self.model = (
             saved.model
             if saved
             else self._from_first(lambda: self._starting_model(init, acoustic_from))
         )
         self.model.to(self.accelerator.device)
+        self.development = Development(
+            self.accelerator, recipe, self.model, self.examples, self.cache
+        )
         self.writer: SummaryWriter | None = None
         if self.accelerator.is_main_process:
             start = describe_start(recipe, self.accelerator, digests, resumed=saved is not None)
@@ -155,7 +149,7 @@ class Trainer:
         first = self.progress.stage
         for index in range(first, len(self.recipe.stages)):
             if index > first:
-                self.progress.begin(index, _digest(self.recipe, index))
+                self.progress.begin(index, recipe_digest(self.recipe, index))
             self._run_stage(self.recipe.stages[index])
             # The next stage starts from the best model of this one.
             state = self._from_first(partial(_weights, self._best(index)))
@@ -191,16 +185,7 @@ class Trainer:
     def _starting_model(self, init: Path | None, acoustic_from: Path | None) -> SpeechTagger:
         torch.manual_seed(self.recipe.seed)
         if init:
-            model = load_checkpoint(init).model
-            if self.recipe.model.gazetteer.lists and model.lexicon is None:
-                model = with_gazetteer(model, self.recipe.model.gazetteer, self.data_root)
-            readings = self.recipe.model.fusion.readings
-            if readings and model.chosen_readings is None:
-                model = with_name_readings(model, self.recipe.max_readings)
-                model = with_chosen_readings(model, readings)
-            prosody = self.recipe.model.fusion.prosody
-            if prosody != model.config.fusion.prosody:
-                model = with_prosody(model, prosody)
+            model = continued_model(self.recipe, self.data_root, init)
         else:
             training = self._examples(sorted({n for s in self.recipe.stages for n in s.train}))
             model = new_model(self.recipe, self.data_root, training, self.cache)
@@ -221,7 +206,7 @@ class Trainer:
         if stage.exchange_names:
             mentions = Mentions(e for _, examples in sources for e in examples)
         first_plan = plan_epoch(sources, stage, self.cache, self._generator(0), mentions)
-        steps = len(self._feed(stage, first_plan, 0))
+        steps = len(self._schedule(stage, first_plan, 0))
         logger.info("stage %s: about %d steps", stage.name, stage.epochs * steps)
         while progress.epoch < stage.epochs:
             if stage.patience and progress.since_best >= stage.patience:
@@ -231,8 +216,8 @@ class Trainer:
             if progress.epoch:
                 generator = self._generator(progress.epoch)
                 plan = plan_epoch(sources, stage, self.cache, generator, mentions)
-            feed = self._feed(stage, plan, progress.epoch)
-            self._run_epoch(stage, feed, optimisation, stage.epochs * steps)
+            schedule = self._schedule(stage, plan, progress.epoch)
+            self._run_epoch(stage, schedule, optimisation, stage.epochs * steps)
             loss = progress.loss_sum / max(1, progress.step)
             progress.epoch += 1
             progress.step, progress.loss_sum = 0, 0.0
@@ -261,7 +246,7 @@ class Trainer:
             )
 
     def _check_types(self, stage: Stage, examples: Sequence[Example]) -> None:
-        """A model trained further has the types it had: others would be taught as no entities."""
+        """A model trained further has the types it had: others would be trained as no entities."""
         types = self.model.scheme.types
         found = Counter(s.label for e in examples for s in e.spans or ())
         unknown = [f"{label} ({found[label]})" for label in sorted(found) if label not in types]
@@ -274,9 +259,9 @@ class Trainer:
     def _generator(self, epoch: int) -> np.random.Generator:
         return np.random.default_rng([self.recipe.seed, self.progress.stage, epoch, 0])
 
-    def _feed(self, stage: Stage, plan: Sequence[Sequence[Clip]], epoch: int) -> Feed:
+    def _schedule(self, stage: Stage, plan: Sequence[Sequence[Clip]], epoch: int) -> BatchSchedule:
         acoustic = self.recipe.model.acoustic
-        return Feed(
+        return BatchSchedule(
             plan,
             stage,
             BatchBuilder(
@@ -294,17 +279,17 @@ class Trainer:
         )
 
     def _run_epoch(
-        self, stage: Stage, feed: Feed, optimisation: Optimisation, total_steps: int
+        self, stage: Stage, schedule: BatchSchedule, optimisation: Optimisation, total_steps: int
     ) -> None:
         """One epoch from ``progress.step`` on."""
         progress = self.progress
         optimisation.train()
         saved = time.monotonic()
         bar = tqdm(
-            feed.steps(progress.step),
+            schedule.steps(progress.step),
             desc=f"{stage.name} {progress.epoch + 1}/{stage.epochs}",
             initial=progress.step,
-            total=len(feed),
+            total=len(schedule),
             mininterval=5.0,
             disable=not self.accelerator.is_local_main_process,
         )
@@ -343,7 +328,9 @@ class Trainer:
     def _finish_epoch(self, stage: Stage, loss: float) -> None:
         """Evaluate, log, and keep the model if it is the best of its stage."""
         progress = self.progress
-        scores = self._evaluate(stage)
+        scores = {"score": float(progress.epoch)}
+        if stage.dev:
+            scores = self.development.scores(stage)
         scores["train.loss"] = loss
         score = scores["score"]
         logger.info(
@@ -362,54 +349,6 @@ class Trainer:
             self._save_best(scores)
         else:
             progress.since_best += 1
-
-    def _evaluate(self, stage: Stage) -> dict[str, float]:
-        """Development figures, ``score`` the one that chooses the epoch.
-
-        Every process scores its share of the examples.
-        """
-        if not stage.dev:
-            return {"score": float(self.progress.epoch)}
-        if stage.task == "acoustic":
-            mine = self._examples(stage.dev)[self._own_share()]
-            device = self.accelerator.device
-            counts = gather_object([unit_errors(self.model, mine, self.cache, device=device)])
-            errors, total = (sum(c) for c in zip(*counts, strict=True))
-            rate = 100.0 * errors / max(total, 1)
-            return {"unit error rate": rate, "score": -rate}
-        kind = self.recipe.select_on
-        if kind == "auto":
-            kind = self.recipe.model.labels
-        figures: dict[str, float] = {}
-        decisive = []
-        for name in stage.dev:
-            annotated = [e for e in self.examples[name] if e.spans is not None]
-            spoken = [e for e in annotated if e.audio is not None]
-            for mode, chosen in (("text", annotated), ("speech", spoken)):
-                if chosen:
-                    predicted = self._predictions(chosen, use_audio=mode == "speech")
-                    scores = score_entities([e.spans or () for e in chosen], predicted)
-                    figures[f"{name}.{mode}.flat.f1"] = scores.flat.f1
-                    figures[f"{name}.{mode}.nested.f1"] = scores.nested.f1
-            # A source with speech is judged with it.
-            decisive.append(figures[f"{name}.{'speech' if spoken else 'text'}.{kind}.f1"])
-        figures["score"] = float(np.mean(decisive))
-        return figures
-
-    def _predictions(self, examples: Sequence[Example], *, use_audio: bool) -> list[list[Span]]:
-        mine = list(enumerate(examples))[self._own_share()]
-        found = torch_predictions(
-            self.model,
-            [e for _, e in mine],
-            self.cache,
-            use_audio=use_audio,
-            device=self.accelerator.device,
-        )
-        numbered = zip((i for i, _ in mine), found, strict=True)
-        return [spans for _, spans in sorted(gather_object(list(numbered)))]
-
-    def _own_share(self) -> slice:
-        return slice(self.accelerator.process_index, None, self.accelerator.num_processes)
 
     def _checkpoint(self, scores: dict[str, float]) -> Checkpoint:
         provenance = {
@@ -442,40 +381,3 @@ class Trainer:
 
 def _weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     return load_checkpoint(checkpoint).model.state_dict()
-
-
-def _digest(recipe: Recipe, stage: int) -> str:
-    """Hash of all in a recipe that decides a run up to and including a stage.
-
-    Only of what differs from the defaults, so that a setting that is new in a later version does
-    not make every run another one.
-    """
-    stages = recipe.stages[: stage + 1]
-    used = {n for s in stages for n in (*s.train, *s.dev)}
-    data = {n: source for n, source in sorted(recipe.data.items()) if n in used}
-    followed = msgspec.structs.replace(recipe, stages=stages, data=data)
-    return hashlib.sha256(msgspec.json.encode(_unlike_defaults(followed))).hexdigest()
-
-
-def _unlike_defaults(value: object) -> object:
-    if isinstance(value, msgspec.Struct):
-        changed = {}
-        for field in msgspec.structs.fields(value):
-            own, make = getattr(value, field.name), field.default_factory
-            if own != (field.default if make is msgspec.NODEFAULT else make()):
-                changed[field.name] = _unlike_defaults(own)
-        return changed
-    if isinstance(value, dict):
-        return {k: _unlike_defaults(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_unlike_defaults(v) for v in value]
-    return value
-
-
-def _digest_examples(examples: Sequence[Example]) -> str:
-    """Hash of what was read; recordings count by name."""
-    digest = hashlib.sha256()
-    for e in examples:
-        row = (e.text, e.spans, e.audio and e.audio.name, e.times_ms, e.readings, e.isolated)
-        digest.update(repr(row).encode())
-    return digest.hexdigest()

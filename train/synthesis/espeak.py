@@ -1,4 +1,4 @@
-"""The espeak-ng voice: robotic, everywhere at hand, and without character times.
+"""The espeak-ng voice: robotic, available everywhere, and without character times.
 
 Speaks pinyin, so a script decides how every character is pronounced; pauses are marked in SSML.
 """

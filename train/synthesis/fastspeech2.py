@@ -105,7 +105,7 @@ class FastSpeech2Voice:
 
     @property
     def blends(self) -> bool:
-        """There is nobody to mix."""
+        """There is only one voice: nothing to mix."""
         return False
 
     def speak(self, script: Script) -> Speech:

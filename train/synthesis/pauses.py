@@ -1,6 +1,6 @@
-"""Silences of the length a script asks for, in speech whose model paused as it liked.
+"""Silences of the length a script asks for, in speech whose model chose its own pauses.
 
-Pauses are made twice: the model is told of a break, so that it lengthens the syllable before, as
+Pauses are made twice: the model gets a break, so that it lengthens the syllable before, as
 speakers do; then the silence found there is stretched or cut.
 """
 

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from cnerta.models.errors import CnertaError
 from cnerta.models.runtime.geometry import SAMPLE_RATE
+from cnerta.models.runtime.loudness import power_db
 
 __all__ = [
     "HOP_MS",
@@ -249,8 +250,9 @@ def loudness(samples: Samples) -> npt.NDArray[np.float64]:
     sums = np.concatenate([[0.0], np.cumsum(padded)])
     begins = np.arange(0, max(len(samples) // hop, 1)) * hop
     power = (sums[begins + 2 * hop] - sums[begins]) / (2 * hop)
-    level: npt.NDArray[np.float64] = 10 * np.log10(np.maximum(power, 1e-12))
-    return level - np.percentile(level, 95)
+    level: npt.NDArray[np.float64] = power_db(power)
+    loud = float(np.percentile(level, 95))
+    return level - loud
 
 
 def audible_span(levels: npt.NDArray[np.float64]) -> tuple[float, float]:

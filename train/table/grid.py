@@ -1,10 +1,4 @@
-"""A grid of runs: every recipe with every seed, each trained in a process of its own, then scored.
-
-What a run leaves in its folder ``OUT/RECIPE/seed-N``: all that
-:class:`cnerta.train.loop.trainer.Trainer` writes, ``train.log``, ``run.json`` (what was run and how
-it ended) and ``predictions/``, a JSON lines file for each evaluation source, with speech and
-without. Reports are made from these files alone.
-"""
+"""Trains the runs of a grid, each in a process of its own, and scores them."""
 
 from __future__ import annotations
 
@@ -20,229 +14,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal, get_args
+from typing import TYPE_CHECKING, BinaryIO, get_args
 
 import msgspec
 from tqdm import tqdm
 
-from cnerta.models.config import FusionConfig, FusionKind, ModelConfig, TextKind
-from cnerta.models.errors import CnertaError, ConfigError, DataError
+from cnerta.models.errors import CnertaError, DataError
 from cnerta.train.data.examples import Example, read_source
 from cnerta.train.evaluation.external import load_external
-from cnerta.train.evaluation.predictions import (
-    Prediction,
-    pair_predictions,
-    read_predictions,
-    write_predictions,
-)
-from cnerta.train.recipe import Recipe, Source, load_recipe
+from cnerta.train.evaluation.predictions import pair_predictions, write_predictions
+from cnerta.train.recipe import Source
 
 if TYPE_CHECKING:
     from cnerta.train.data.audio import AudioCache
+from cnerta.train.table.runs import Mode, Run, RunRecord, load_predictions
 
-__all__ = [
-    "Grid",
-    "Mode",
-    "Run",
-    "RunRecord",
-    "evaluation_sources",
-    "find_runs",
-    "load_predictions",
-    "plan_external",
-    "plan_runs",
-]
+__all__ = ["Grid"]
 
 logger = logging.getLogger(__name__)
-
-Mode = Literal["speech", "text"]
-_RECORD = "run.json"
 _LOG = "train.log"
-_PREDICTIONS = "predictions"
 _GRACE_SECONDS = 20
 # Ended from outside, by Ctrl-C or on request: nothing has failed, and it can go on.
 _CUT_OFF = (-signal.SIGINT, -signal.SIGTERM, 128 + signal.SIGINT, 128 + signal.SIGTERM)
 _ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt|Exit)\b")
-
-
-class RunRecord(msgspec.Struct, frozen=True):
-    """What ``run.json`` says of a run.
-
-    Attributes:
-        recipe: As it was run, seed included.
-        starts: The checkpoints it started from, as ``--init`` and ``--acoustic-from`` named them.
-        status: ``running`` also of a run that was cut off.
-        checkpoint: Folder of the best model, below the run's.
-        message: Why it failed.
-        minutes: Wall-clock time of training, all attempts together.
-        external: Another library's pipeline in place of a recipe, see
-            :mod:`cnerta.train.evaluation.external`; the recipe is empty then.
-    """
-
-    recipe: Recipe
-    starts: tuple[str, str] = ("", "")
-    status: Literal["running", "finished", "failed"] = "running"
-    checkpoint: str = ""
-    message: str = ""
-    minutes: float = 0.0
-    external: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One recipe with one seed.
-
-    Attributes:
-        name: The recipe's, as a row of the report.
-        seed: Of everything random.
-        folder: Where it is kept.
-        record: How it stands.
-        arguments: What tells ``cnerta-train`` its recipe; empty if it was only found.
-    """
-
-    name: str
-    seed: int
-    folder: Path
-    record: RunRecord
-    arguments: tuple[str, ...] = ()
-
-    def read(self) -> Run:
-        """The run as its folder says it stands.
-
-        Raises:
-            DataError: Its record cannot be read.
-        """
-        path = self.folder / _RECORD
-        if not path.is_file():
-            return self
-        try:
-            record = msgspec.json.decode(path.read_bytes(), type=RunRecord)
-        except msgspec.MsgspecError as error:
-            raise DataError(f"expected a record of a run in {path}, got: {error}") from error
-        return replace(self, record=record)
-
-    def write(self, record: RunRecord) -> Run:
-        """Keep how it stands."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / (_RECORD + ".partial")
-        partial.write_bytes(msgspec.json.format(msgspec.json.encode(record)))
-        partial.replace(self.folder / _RECORD)
-        return replace(self, record=record)
-
-
-def plan_runs(
-    recipes: Sequence[str], seeds: Sequence[int], out: Path, overrides: Sequence[str] = ()
-) -> list[Run]:
-    """Every recipe with every seed, recipe by recipe.
-
-    Args:
-        recipes: Names or TOML files.
-        seeds: Values of ``seed``.
-        out: Folder of the grid.
-        overrides: ``key=value`` pairs for every recipe.
-
-    Raises:
-        ConfigError: A recipe cannot be read, or two would share a folder.
-    """
-    names = [Path(r).stem if r.endswith(".toml") else r for r in recipes]
-    if len(set(names)) < len(names) or len(set(seeds)) < len(seeds):
-        raise ConfigError(f"expected every recipe and seed once, got {names} and {list(seeds)}")
-    if not names or not seeds:
-        raise ConfigError("expected at least one recipe and one seed, got none")
-    runs = []
-    for name, recipe in zip(names, recipes, strict=True):
-        for seed in seeds:
-            changes = [*overrides, f"seed={seed}"]
-            arguments = (recipe, *(a for change in changes for a in ("--set", change)))
-            record = RunRecord(load_recipe(recipe, changes))
-            runs.append(Run(name, seed, out / name / f"seed-{seed}", record, arguments))
-    return runs
-
-
-def plan_external(names: Sequence[str], out: Path) -> list[Run]:
-    """Rows that are not trained: pipelines of other libraries, as if with one seed."""
-    model = ModelConfig(fusion=FusionConfig(kind="none"), labels="flat")
-    runs = []
-    for external in names:
-        name = re.sub(r"[^\w.-]+", "-", external)
-        record = RunRecord(
-            Recipe(name=name, model=model, data={}, stages=[]),
-            status="finished",
-            external=external,
-        )
-        runs.append(Run(name, 0, out / name / "seed-0", record))
-    return runs
-
-
-def find_runs(out: Path) -> list[Run]:
-    """The runs of a grid's folder, in the order of the paper's Table 3.
-
-    Raises:
-        DataError: There are none, or a record cannot be read.
-    """
-    found = []
-    for path in sorted(out.glob(f"*/seed-*/{_RECORD}")):
-        seed = path.parent.name.removeprefix("seed-")
-        if seed.isdigit():
-            unread = RunRecord(Recipe(name="", data={}, stages=[]))
-            found.append(Run(path.parts[-3], int(seed), path.parent, unread).read())
-    if not found:
-        raise DataError(f"expected runs below {out}, got none")
-    return sorted(
-        found,
-        key=lambda r: (
-            not r.record.external,
-            *_place(r.record.recipe.model),
-            r.name,
-            r.seed,
-        ),
-    )
-
-
-def evaluation_sources(
-    chosen: Sequence[str], recipes: Sequence[Recipe], audio_root: str = ""
-) -> dict[str, Source]:
-    """What to score runs on.
-
-    Args:
-        chosen: ``NAME=PATH`` for JSON lines, or the name of a source of the recipes; none: the
-            development sources of their last stages.
-        recipes: Of the grid.
-        audio_root: Recordings of those given with a path.
-
-    Raises:
-        ConfigError: No recipe has such a source, or two have different ones of one name.
-    """
-    names = list(chosen) or list(dict.fromkeys(n for r in recipes for n in r.stages[-1].dev))
-    found: dict[str, Source] = {}
-    for name in names:
-        name, separator, path = name.partition("=")
-        if separator:
-            found[name] = Source(format="manifest", path=path, audio_root=audio_root)
-            continue
-        known = [r.data[name] for r in recipes if name in r.data]
-        if not known:
-            everything = sorted({n for r in recipes for n in r.data})
-            raise ConfigError(f"expected NAME=PATH or a source of {everything}, got {name!r}")
-        if any(source != known[0] for source in known):
-            raise ConfigError(f"expected one source {name!r} in all recipes, got different ones")
-        found[name] = known[0]
-    if any(not n or not all(c.isalnum() or c in "-_" for c in n) for n in found):
-        raise ConfigError(f"expected names of letters, digits, - and _; got {list(found)}")
-    return found
-
-
-def load_predictions(run: Run, source: str, mode: Mode) -> list[Prediction] | None:
-    """What a run found on a source; what a model that does not listen found is the same always.
-
-    Raises:
-        DataError: The file cannot be read.
-    """
-    modes: tuple[Mode, ...] = (mode,) if run.record.recipe.model.uses_audio else ("text",)
-    for own in modes:
-        path = run.folder / _PREDICTIONS / f"{source}.{own}.jsonl"
-        if path.is_file():
-            return read_predictions(path)
-    return None
 
 
 @dataclass
@@ -250,10 +44,10 @@ class Grid:
     """Trains and scores runs, several at a time if wanted.
 
     Attributes:
-        arguments: What every training is told besides recipe, seed and folder, as command-line
+        arguments: What every training gets besides recipe, seed and folder, as command-line
             arguments of ``cnerta-train``.
         starts: Checkpoints for ``--init`` and ``--acoustic-from``; runs of models that do not
-            listen take the first only.
+            use audio take the first only.
         sources: What to score on.
         data_root: Folder that their paths are relative to.
         cpu: Do not use an accelerator.
@@ -307,7 +101,7 @@ class Grid:
         starts = (self.starts[0], self.starts[1] if run.record.recipe.model.uses_audio else "")
         wanted = msgspec.structs.replace(run.record, starts=starts)
         try:
-            before = run.read().record if (run.folder / _RECORD).is_file() else wanted
+            before = run.read().record if run.is_recorded else wanted
         except DataError as error:
             return replace(run, record=_failed(wanted, str(error)))
         if (before.recipe, before.starts) != (wanted.recipe, wanted.starts):
@@ -407,7 +201,7 @@ class Grid:
     def _predict(
         self, run: Run, name: str, mode: Mode, examples: Sequence[Example], cache: AudioCache
     ) -> None:
-        path = run.folder / _PREDICTIONS / f"{name}.{mode}.jsonl"
+        path = run.predictions(name, mode)
         path.parent.mkdir(exist_ok=True)
         if run.record.external:
             pipeline = load_external(run.record.external)
@@ -471,16 +265,6 @@ def _complaint(log: Path, start: int, code: int) -> str:
         return f"ended by {name}" + (": out of memory?" if code == -signal.SIGKILL else "")
     lines = log.read_bytes()[start:].decode("utf-8", errors="replace").splitlines()
     said = [line.strip() for line in lines if line.strip()]
-    # A progress bar may come to its end after the error was told.
+    # A progress bar may come to its end after the error was printed.
     errors = [line for line in said if _ERROR.match(line)]
     return (errors or said or [f"exit status {code}"])[-1]
-
-
-def _place(model: ModelConfig) -> tuple[int, str, int, bool]:
-    """Order of the rows: text encoder by text encoder, and of each text alone first."""
-    return (
-        get_args(TextKind).index(model.text.encoder),
-        model.text.checkpoint,
-        get_args(FusionKind).index(model.fusion.kind),
-        model.ctc.weight > 0,
-    )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cnerta.train.evaluation.figures import LABEL_COLOURS, pyplot
-from cnerta.train.table.table import KINDS, Row, Section
+from cnerta.train.table.results import KINDS, Row, Section
 
 __all__ = ["draw_sections"]
 

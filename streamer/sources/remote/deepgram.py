@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from cnerta.models.runtime.geometry import SAMPLE_RATE
 from cnerta.streamer.sources.options import read_options
 from cnerta.streamer.sources.remote.client import RemoteOptions, ServerTranscript, check_url
 from cnerta.streamer.sources.remote.dialect import (
@@ -28,7 +29,6 @@ __all__ = ["Deepgram", "DeepgramOptions", "connect_deepgram"]
 DEFAULT_HOST: Final = "api.deepgram.com"
 DEFAULT_URL: Final = f"wss://{DEFAULT_HOST}/v1/listen"
 KEY_VARIABLE: Final = "DEEPGRAM_API_KEY"
-SAMPLE_RATE: Final = 16_000
 
 
 class DeepgramOptions(RemoteOptions, frozen=True, kw_only=True):

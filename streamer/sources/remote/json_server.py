@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from cnerta.models.runtime.geometry import SAMPLE_RATE
 from cnerta.streamer.errors import TranscriptError
 from cnerta.streamer.sources.options import read_options
 from cnerta.streamer.sources.remote.client import RemoteOptions, ServerTranscript, check_url
@@ -53,7 +54,7 @@ class JsonOptions(RemoteOptions, frozen=True, kw_only=True):
     end: str = ""
     unit: Literal["ms", "s"] = "ms"
     pieces: bool = False
-    rate: int = 16_000
+    rate: int = SAMPLE_RATE
     encoding: Literal["pcm_s16le", "pcm_f32le"] = "pcm_s16le"
     block: int = 100
     first: str = ""

@@ -176,11 +176,11 @@ def test_pooling_is_what_its_docstring_says() -> None:
         shares, gaps = align(scores)
         values = fusion.value(frames)[0]
         for u in range(3):
-            own = fusion.silence[:6] + sum(shares[t, u] * values[t, :6] for t in range(10))
+            own = fusion.null_value[:6] + sum(shares[t, u] * values[t, :6] for t in range(10))
             length = float(shares[:, u].sum())
             parts, lengths = [own / (1 + length)], [length]
             for g in (u, u + 1):
-                gap = fusion.silence[6:] + sum(gaps[t, g] * values[t, 6:] for t in range(10))
+                gap = fusion.null_value[6:] + sum(gaps[t, g] * values[t, 6:] for t in range(10))
                 lengths.append(float(gaps[:, g].sum()))
                 parts.append(gap / (1 + lengths[-1]))
             fit = sum(float(shares[t, u] * max(-10.0, scores[0, t, 1 + u])) for t in range(10))

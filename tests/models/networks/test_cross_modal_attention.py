@@ -146,7 +146,7 @@ def test_multimodal_interaction_is_what_its_equations_say() -> None:
 
     for heard in (4, 0):
         r = linear("text", text[0].numpy())
-        v = np.concatenate([weights["silence"][None], frames[0, :heard].numpy()])
+        v = np.concatenate([weights["null_frame"][None], frames[0, :heard].numpy()])
         p = cross_modal("frames_ask_text", linear("asking_frames", v), r)
         a = cross_modal("text_asks_aware_frames", r, p)
         q = cross_modal("text_asks_frames", r, linear("answering_frames", v))
@@ -195,7 +195,7 @@ def test_interaction_goes_with_and_without_ctc(tiny_model: SpeechTagger) -> None
     ("change", "message"),
     [
         ({"kind": "mmi", "guided": True}, "kind cma only, got mmi"),
-        ({"kind": "none", "prosody": 0.3}, "a fusion that hears it, got kind none"),
+        ({"kind": "none", "prosody": 0.3}, "a fusion that uses audio, got kind none"),
         ({"kind": "aligned", "pause_context": 3}, "kind cma only, got aligned"),
         ({"width": 10, "heads": 4}, "4 equal heads, got 10"),
         ({"kind": "mmii"}, "mmii"),

@@ -161,7 +161,7 @@ def head(tied: bool) -> tuple[CtcHead, Vocabulary]:
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_masked_ctc_equals_the_masked_whole_vocabulary(tied: bool) -> None:
-    # Equation 3: the soft-max over the whole vocabulary with all other symbols struck out.
+    # Equation 2: the soft-max over the whole vocabulary with all other symbols struck out.
     ctc, vocabulary = head(tied)
     frames = torch.randn(1, 5, 6)
     text = "长江长市"

@@ -14,12 +14,7 @@ import pytest
 import webvtt
 
 from cnerta.streamer.errors import OutputError
-from cnerta.streamer.outputs.caption_files import (
-    CaptionFile,
-    EventFile,
-    open_caption_file,
-    replace_file,
-)
+from cnerta.streamer.outputs.caption_files import CaptionFile, EventFile, open_caption_file
 from cnerta.streamer.outputs.highlighting import Highlighter, HighlightRule
 from cnerta.streamer.outputs.session_outputs import Outputs
 from cnerta.streamer.sources import Revision
@@ -125,15 +120,6 @@ def test_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
             open_file(tmp_path / "none" / f"a.{form}"),
         ):
             pass
-
-
-def test_replacing_keeps_a_link_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    (tmp_path / "real.txt").write_text("old")
-    (tmp_path / "link.txt").symlink_to("real.txt")
-    replace_file(tmp_path / "link.txt", b"new")
-    assert (tmp_path / "real.txt").read_text() == "new"
-    assert (tmp_path / "link.txt").is_symlink()
-    assert len(list(tmp_path.iterdir())) == 2
 
 
 # --- several at once ------------------------------------------------------------------------------

@@ -83,28 +83,22 @@ def test_short_texts_are_not_padded_to_long_ones(model: Any) -> None:
     assert sorted(sorted(call) for call in calls) == [[0, 0], [10, 60], [90, 100], [400, 500]]
 
 
-def test_what_needs_no_model_is_done_beside_what_does(model: Any) -> None:
+def test_what_cannot_be_prepared_harms_nothing_else(model: Any) -> None:
     entries = (GlossaryEntry(text="北京", label="LOC"),)
     wrong = (GlossaryEntry(text="。", label="LOC"),)
     vocabulary = model.bundle.vocabulary
-    results = Engine(model).process(
+    normalised, refused, glossary = Engine(model).prepare(
         [
             NormaliseWork("Ａ，北京"),
-            text("张三"),
-            CompileWork(entries, vocabulary),
-            text("去上海"),
             CompileWork(wrong, vocabulary),
+            CompileWork(entries, vocabulary),
         ]
     )
-    normalised, first, glossary, second, refused = results
     assert isinstance(normalised, NormalisedText)
     assert normalised.text == "a北京"
     assert isinstance(glossary, Glossary)
     assert [m.name.text for m in glossary.find("在北京")] == ["北京"]
     assert isinstance(refused, ProtocolError)
-    for answer, expected in ((first, "PER"), (second, "LOC")):
-        assert isinstance(answer, TaggedText)
-        assert [span.label for span in answer.tagged.spans] == [expected]
 
 
 def test_names_are_looked_for_where_the_text_is_tagged(model: Any) -> None:
@@ -230,7 +224,7 @@ async def test_a_failing_session_does_not_harm_its_neighbours(
     batcher = Batcher(Engine(model))
     good, bad, buggy = (host(model, batcher) for _ in range(3))
     assert buggy.protocol.session is not None
-    buggy.protocol.session._tag_work = None  # type: ignore[method-assign, assignment]
+    buggy.protocol.session._plan = None  # type: ignore[method-assign, assignment]
     for session, content in ((bad, "毒"), (buggy, "他"), (good, "在北京")):
         say(session, content, 1, final=True)
     assert [e.text for e in (await until_final(good)).entities] == ["北京"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import logging
 import subprocess
@@ -17,11 +18,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import websockets.asyncio.server as ws
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from cnerta.models.runtime.inference import Model
-from cnerta.streamer.serving.reading_budget import FRAME_S, ReadingBudget
+from cnerta.streamer.serving.reading_budget import ReadingBudget
 from cnerta.streamer.serving.server import AddressError, Server, ServerOptions
 from cnerta.streamer.session.limits import ConnectionLimits
 from cnerta.streamer.wire.codec import decode_server, encode
@@ -344,16 +346,17 @@ async def test_pongs_flow_while_a_reader_is_slow_and_the_engine_busy(
         assert await stream.until(UtteranceFinal)
 
 
+@pytest.mark.parametrize("frame", [b"\x82\x80\0\0\0\0", b"\x89\x80\0\0\0\0"])
 async def test_a_flood_of_tiny_frames_holds_nobody_up(
-    model: Any, kit: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+    model: Any, kit: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, frame: bytes
 ) -> None:
-    # Not by the clock, which a busy machine stretches: by turns of the event loop.
-    turns, received = 0, Counter[int]()
-    receive = Server._receive
+    # Not by the clock, which a busy machine stretches: by what is read in one turn of the loop.
+    turns, read = 0, Counter[int]()
+    receive = ws.ServerConnection.data_received
 
-    def counted(self: Server, client: Any, frame: str | bytes) -> None:
-        received[turns] += 1
-        receive(self, client, frame)
+    def counted(self: ws.ServerConnection, data: bytes) -> None:
+        read[turns] += len(data)
+        receive(self, data)
 
     async def turn() -> None:
         nonlocal turns
@@ -361,19 +364,35 @@ async def test_a_flood_of_tiny_frames_holds_nobody_up(
             turns += 1
             await asyncio.sleep(0)
 
-    monkeypatch.setattr(Server, "_receive", counted)
+    monkeypatch.setattr(ws.ServerConnection, "data_received", counted)
+    # Every slice takes as long as a turn may.
+    times = itertools.count(step=ReadingBudget().turn_s)
+    clock = SimpleNamespace(thread_time=lambda: next(times))
+    monkeypatch.setattr("cnerta.streamer.serving.metered_connection.time", clock)
     turning = asyncio.create_task(turn())
     async with serving(model) as server, client(server) as flood, client(server) as other:
         await flood.send(SessionStart())
         await other.send(SessionStart())
         await other.until(SessionReady)
-        flood.socket.transport.write(b"\x82\x80\0\0\0\0" * 100_000)
+        flood.socket.transport.write(frame * 20_000)
         await other.send(kit.speak("他在北京"), final("他在北京"))
         assert await other.until(UtteranceFinal)
         assert await still_serves(server, kit)
     turning.cancel()
-    # Three clients at most had their turn in one turn of the loop.
-    assert max(received.values()) <= 3 * (ReadingBudget().turn_s / FRAME_S + 1)
+    # Three clients at most had a slice in one turn of the loop.
+    assert max(read.values()) <= 3 * 2_048
+
+
+async def test_what_came_before_the_end_of_a_connection_is_taken(
+    model: Any, kit: SimpleNamespace
+) -> None:
+    async with serving(model) as server:
+        async with client(server) as hasty:
+            await hasty.send(SessionStart(), *[kit.silence(200)] * 50)
+            hasty.socket.transport.write_eof()
+            await hasty.socket.wait_closed()
+        _, _, body = await get(server, "/metrics")
+    assert b"cnerta_audio_seconds_total 10.0\n" in body
 
 
 async def test_an_internal_failure_is_1011_and_not_logged_with_its_text(

@@ -34,9 +34,10 @@ def test_a_long_text_is_normalised_beside_the_tagger(
     monkeypatch.setattr(session_module, "normalise", counted)
     driver = drive().transcript("他，" * 200, 1, final=True)
     assert normalised == [], "not where it comes in"
-    work = driver.protocol.next_work("text", driver.now)
+    assert driver.protocol.next_work("text", driver.now) is None
+    work = driver.protocol.next_work("preparation", driver.now)
     assert work == NormaliseWork("他，" * 200)
-    assert driver.protocol.next_work("text", driver.now) is None, "it is not back yet"
+    assert driver.protocol.next_work("preparation", driver.now) is None, "it is not back yet"
     driver.protocol.work_done(work, driver.engine.run(work), driver.now)
     driver.run()
     assert driver.finals["u1"].text == "他，" * 200
@@ -49,6 +50,8 @@ def test_others_get_their_turn_between_the_pieces_of_a_long_text(kit: SimpleName
     driver = kit.Driver(model, kit.start())
     driver.transcript("他在北京" * 150, 1, final=True)
     lengths = []
+    assert driver.take("preparation")
+    driver.give("preparation")
     while (work := driver.protocol.next_work("text", driver.now)) is not None:
         if isinstance(work, TagWork):
             lengths.append(len(work.text))
@@ -77,7 +80,8 @@ def test_a_glossary_is_compiled_beside_the_tagger_and_texts_wait_for_it(drive: D
     driver = drive()
     driver.send(SessionUpdate(glossary=[GlossaryEntry(text="尚海", label="PER")]))
     driver.transcript("去上海", 1, final=True)
-    work = driver.protocol.next_work("text", driver.now)
+    assert driver.protocol.next_work("text", driver.now) is None
+    work = driver.protocol.next_work("preparation", driver.now)
     assert isinstance(work, CompileWork)
     assert driver.protocol.next_work("text", driver.now) is None
     driver.protocol.work_done(work, driver.engine.run(work), driver.now)

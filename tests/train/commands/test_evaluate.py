@@ -128,7 +128,7 @@ def test_a_report_is_written_beside_the_scores(
     assert nested["scores"]["f1"] == 100.0
     assert nested["seen"]["gold"] == nested["scores"]["gold"]
     assert report["differences"]["nested"]["value"] >= 0.0
-    assert (out / "cases.md").is_file()
+    assert (out / "differences.md").is_file()
     code, _, messages = run(*arguments, "--against", data)
     assert code == 1
     assert "expected predictions in" in messages.replace("\n", " ")

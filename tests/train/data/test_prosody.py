@@ -15,7 +15,9 @@ from cnerta.train.batches.batch import UNKNOWN_BREAK, BatchBuilder  # noqa: E402
 from cnerta.train.data.audio import AudioCache  # noqa: E402
 from cnerta.train.data.examples import normalise_example, read_examples, read_source  # noqa: E402
 from cnerta.train.data.prosody import break_levels  # noqa: E402
-from cnerta.train.loop.new_model import with_prosody  # noqa: E402
+from cnerta.train.loop.continued_model import (  # noqa: E402
+    with_prosody,
+)
 from cnerta.train.loop.trainer import Trainer  # noqa: E402
 from cnerta.train.recipe import Source, load_recipe  # noqa: E402
 

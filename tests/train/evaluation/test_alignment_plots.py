@@ -63,10 +63,10 @@ def test_without_a_chinese_font_pinyin_is_written(
     find_cjk_font.cache_clear()
     try:
         assert find_cjk_font() is None, "a font that has a box for every character is none"
-        assert "drawn in pinyin" in caplog.text
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # matplotlib's of missing characters
             draw_utterance(tmp_path / "a.png", utterance)
+        assert "drawn in pinyin" in caplog.text
     finally:
         find_cjk_font.cache_clear()
 
@@ -93,7 +93,7 @@ def test_the_sentences_that_differ_most_are_drawn_first(
     too_short = Answers("model", found, True, True, lambda _: None)
     draw_alignments(tmp_path / "out", 2, too_short, examples)
     assert len(drawn) == 2
-    with pytest.raises(ConfigError, match="a model that listens"):
+    with pytest.raises(ConfigError, match="a model that uses audio"):
         draw_alignments(tmp_path / "out", 2, Answers("m", found, True, False), examples)
     with pytest.raises(DataError, match="recordings to draw"):
         draw_alignments(tmp_path / "out", 2, answers, examples[3:])

@@ -20,8 +20,9 @@ from cnerta.models.errors import ConfigError
 from cnerta.models.runtime.labels import Span
 from cnerta.train.commands.evaluate import evaluate
 from cnerta.train.evaluation.external import ExternalError, load_external
-from cnerta.train.table.grid import find_runs, plan_external
-from cnerta.train.table.table import build_sections, choose_baselines, markdown_table
+from cnerta.train.table.results import build_sections, choose_baselines
+from cnerta.train.table.runs import find_runs, plan_external
+from cnerta.train.table.table import markdown_table
 
 TEXT = "李明十月在南京市的长江大桥代表北京大学和汉族"
 FOUND = [("李明", "PERSON"), ("十月", "DATE"), ("南京市", "GPE"), ("长江大桥", "FAC"),
@@ -143,7 +144,9 @@ def test_the_same_scorer_scores_them_flat_only(data: Path, tmp_path: Path) -> No
 @pytest.mark.usefixtures("libraries")
 def test_they_are_rows_of_a_table(data: Path, tmp_path: Path) -> None:
     from cnerta.train.recipe import Source
-    from cnerta.train.table.grid import Grid
+    from cnerta.train.table.grid import (
+        Grid,
+    )
 
     out = tmp_path / "out"
     sources = {"m": Source(format="manifest", path=data.name)}

@@ -72,7 +72,7 @@ def test_homographs_count_only_if_every_reading_is_right() -> None:
     gold = [first, second, [], [], [city]]
     # Both right; a text that has one reading only does not count, however often it occurs.
     assert score_homographs(texts, gold, gold) == HomographScores(1, 1, 1, 1)
-    # The same answer to both, right for one: what a model that does not listen gives.
+    # The same answer to both, right for one: what a model that does not use audio gives.
     assert score_homographs(texts, gold, [first, first, [], [], []]) == HomographScores(1, 0, 0, 0)
     # Told apart, but one of them wrong.
     missed = [first, [mayor], [], [], []]

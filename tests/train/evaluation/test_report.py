@@ -7,7 +7,11 @@ import pytest
 
 from cnerta.models.runtime.labels import Span
 from cnerta.train.evaluation.breakdown import break_down, compare, known_entities
-from cnerta.train.evaluation.differences import cases_document, find_cases, mark_entities
+from cnerta.train.evaluation.differences import (
+    differences_document,
+    find_differences,
+    mark_entities,
+)
 from cnerta.train.evaluation.predictions import Prediction
 from cnerta.train.evaluation.report import Other, make_report, write_report
 
@@ -67,7 +71,7 @@ def test_two_models_are_compared_on_the_same_sentences() -> None:
     with pytest.raises(ValueError, match="same sentences"):
         compare(ours, [*theirs[:4], Prediction("南京", (), ())], flat=False)
     with pytest.raises(ValueError, match="predictions of '北京大学的李明在南京'"):
-        find_cases([sentence()], [Prediction("南京", (), ())])
+        find_differences([sentence()], [Prediction("南京", (), ())])
 
 
 def test_entities_are_marked_where_they_are() -> None:
@@ -79,16 +83,16 @@ def test_entities_are_marked_where_they_are() -> None:
     assert mark_entities("ab", (Span(0, 2, "A"), Span(0, 2, "B"))) == "[[ab]B ]A"
 
 
-def test_cases_are_told_apart_and_the_clearest_come_first() -> None:
+def test_differences_are_told_apart_and_the_clearest_come_first() -> None:
     ours = [sentence(*GOLD), sentence(*GOLD), sentence(), sentence(CITY), sentence(PERSON)]
     theirs = [sentence(CITY), sentence(), sentence(CITY), sentence(PERSON), sentence(PERSON)]
-    cases = find_cases(ours, theirs)
-    assert [c.gained for c in cases.mended] == [4, 3]
-    assert [c.gained for c in cases.broken] == [-1]
-    assert [(c.ours, c.theirs) for c in cases.moved] == [((CITY,), (PERSON,))]
-    document = cases_document(cases, "m3t", "text", what="Speech", most=1)
-    assert "## Speech mended it (2 sentences, 1 shown)" in document
-    assert "## Speech broke it (1 sentences)" in document
+    differences = find_differences(ours, theirs)
+    assert [c.gained for c in differences.fixed] == [4, 3]
+    assert [c.gained for c in differences.regressed] == [-1]
+    assert [(c.ours, c.theirs) for c in differences.unresolved] == [((CITY,), (PERSON,))]
+    document = differences_document(differences, "m3t", "text", what="Speech", most=1)
+    assert "## Fixed by Speech (2 sentences, 1 shown)" in document
+    assert "## Regressed with Speech (1 sentences)" in document
     assert "| m3t | [[北京]**LOC** 大学]**ORG** 的[李明]**PER** 在[南京]**LOC** |" in document
     missed = "missed: 北京 LOC, 北京大学 ORG, 李明 PER, 南京 LOC"
     assert f"| text | {TEXT} — {missed} |" in document
@@ -112,11 +116,11 @@ def test_a_report_says_all_of_it(tmp_path: Path) -> None:
     assert values["breakdowns"]["nested"]["types"]["PER"]["recall"] == 50.0
     assert values["differences"]["flat"]["value"] > 0
     assert (tmp_path / "r" / "scores.png").read_bytes().startswith(b"\x89PNG")
-    assert "mended it" in (tmp_path / "r" / "cases.md").read_text(encoding="utf-8")
+    assert "Fixed by m3t" in (tmp_path / "r" / "differences.md").read_text(encoding="utf-8")
 
     alone = make_report("spacy", "dev.jsonl", found, spoken=0, nested=False)
     write_report(tmp_path / "alone", alone, found, None)
     written = (tmp_path / "alone" / "report.md").read_text(encoding="utf-8")
     assert "Nested" not in written
     assert "Against" not in written
-    assert not (tmp_path / "alone" / "cases.md").exists()
+    assert not (tmp_path / "alone" / "differences.md").exists()

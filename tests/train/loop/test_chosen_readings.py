@@ -1,4 +1,4 @@
-"""The tagger is told which pronunciation was heard."""
+"""The tagger's input includes which pronunciation was spoken."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cnerta.train.data.audio import AudioCache  # noqa: E402
 from cnerta.train.data.examples import read_source  # noqa: E402
 from cnerta.train.data.pronunciations import add_name_readings  # noqa: E402
 from cnerta.train.evaluation.predict import torch_predictions  # noqa: E402
-from cnerta.train.loop.new_model import (  # noqa: E402
+from cnerta.train.loop.continued_model import (  # noqa: E402
     with_chosen_readings,
     with_gazetteer,
     with_name_readings,

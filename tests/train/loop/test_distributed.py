@@ -40,7 +40,7 @@ SETTINGS = [
 def losses(out: Path) -> list[float]:
     (events,) = (out / "tensorboard").iterdir()
     log = EventAccumulator(str(events)).Reload()
-    return [e.value for stage in ("hear", "tag") for e in log.Scalars(f"{stage}/loss")]
+    return [e.value for stage in ("acoustic", "tag") for e in log.Scalars(f"{stage}/loss")]
 
 
 def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     (best,) = (tmp_path / "two").glob("best-1-*")
     two = load_checkpoint(best)
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
-    start = load_checkpoint(tmp_path / "one" / "best-0-hear").model.state_dict()
+    start = load_checkpoint(tmp_path / "one" / "best-0-acoustic").model.state_dict()
     for name, value in one.model.state_dict().items():
         away = (two.model.state_dict()[name] - value).abs()
         # A step of Adam is as long for a gradient that is rounding noise as for any other.

@@ -17,6 +17,7 @@ from cnerta.models.runtime.labels import Span  # noqa: E402
 from cnerta.train.batches.batch import BatchBuilder, Clip  # noqa: E402
 from cnerta.train.data.audio import AudioCache  # noqa: E402
 from cnerta.train.data.examples import Example, read_source  # noqa: E402
+from cnerta.train.loop import development  # noqa: E402
 from cnerta.train.loop import trainer as loop  # noqa: E402
 from cnerta.train.loop.objective import Objective  # noqa: E402
 from cnerta.train.loop.optimisation import (  # noqa: E402
@@ -110,7 +111,7 @@ def test_a_loss_that_is_not_finite_names_the_examples(
     with pytest.raises(NotFiniteError) as caught:
         Trainer(recipe(data), data, tmp_path / "run", cpu=True).run()
     message = str(caught.value)
-    assert "step 0 of epoch 0 of stage 'hear': expected a finite loss, got nan" in message
+    assert "step 0 of epoch 0 of stage 'acoustic': expected a finite loss, got nan" in message
     assert message.count("'南市长' (") == 4
     assert ".wav" in message
 
@@ -152,7 +153,7 @@ def test_steps_are_left_out_as_often_as_allowed(
         return
     weights = load_checkpoint(trainer.run()).model.state_dict()
     assert all(bool(v.isfinite().all()) for v in weights.values())
-    assert math.isfinite(load_checkpoint(tmp_path / "run" / "best-0-hear").scores["train.loss"])
+    assert math.isfinite(load_checkpoint(tmp_path / "run" / "best-0-acoustic").scores["train.loss"])
 
 
 @pytest.mark.parametrize("kind", ["cuda", "cpu"])
@@ -169,7 +170,7 @@ def test_a_batch_too_large_for_memory_says_what_to_lower(
         Trainer(recipe(data), data, tmp_path / "run", cpu=True).run()
     message = str(caught.value)
     assert "4 utterances of up to 0." in message
-    assert "stage 'hear' lower batch_seconds (now 120) or batch_size (now 4)" in message
+    assert "stage 'acoustic' lower batch_seconds (now 120) or batch_size (now 4)" in message
 
 
 def test_other_errors_of_torch_are_not_taken_for_memory(
@@ -222,7 +223,7 @@ def test_the_best_model_is_chosen_by_the_figure_that_is_asked_for(
     nested = tmp_path / "nested.jsonl"
     entities = [[0, 3, "南市长", "ORG"], [0, 1, "南", "LOC"]]
     nested.write_text(json.dumps({"text": "南市长", "entities": entities}) + "\n")
-    monkeypatch.setattr(loop, "torch_predictions", lambda *_, **__: [[Span(0, 3, "ORG")]])
+    monkeypatch.setattr(development, "torch_predictions", lambda *_, **__: [[Span(0, 3, "ORG")]])
     scores = {}
     for select_on, labels in [
         ("nested", "flat"), ("flat", "nested"), ("auto", "flat"), ("auto", "nested"),

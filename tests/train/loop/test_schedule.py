@@ -12,7 +12,7 @@ from cnerta.models.runtime.vocabulary import Vocabulary  # noqa: E402
 from cnerta.train.batches.batch import BatchBuilder  # noqa: E402
 from cnerta.train.data.audio import AudioCache  # noqa: E402
 from cnerta.train.data.examples import Example  # noqa: E402
-from cnerta.train.loop.schedule import Feed  # noqa: E402
+from cnerta.train.loop.schedule import BatchSchedule  # noqa: E402
 from cnerta.train.recipe import Stage  # noqa: E402
 
 BUILDER = BatchBuilder(Vocabulary.build("abcdef"), LabelScheme.flat(["LOC"]), AudioCache(), None)
@@ -23,12 +23,12 @@ def plan_of(sizes: list[int]) -> list[list[tuple[Example, ...]]]:
     return [[(Example("abc" * b + "d" * r, ()),) for r in range(n)] for b, n in enumerate(sizes, 1)]
 
 
-def feed(sizes: list[int], accumulate: int, process: int, processes: int) -> Feed:
+def schedule(sizes: list[int], accumulate: int, process: int, processes: int) -> BatchSchedule:
     stage = Stage(
         name="s", task="entities", train=[], dev=[], epochs=1,
         accumulate=accumulate, drop_characters=0.5,
     )  # fmt: skip
-    return Feed(
+    return BatchSchedule(
         plan_of(sizes), stage, BUILDER, (0, 0, 0), (4, 24), process=process, processes=processes
     )
 
@@ -43,9 +43,9 @@ def test_each_utterance_is_computed_once_in_its_step(
     sizes: list[int], accumulate: int, processes: int, first: int
 ) -> None:
     plan = plan_of(sizes)
-    feeds = [feed(sizes, accumulate, p, processes) for p in range(processes)]
-    (steps,) = {len(f) for f in feeds}
-    runs = [list(f.steps(first)) for f in feeds]
+    schedules = [schedule(sizes, accumulate, p, processes) for p in range(processes)]
+    (steps,) = {len(f) for f in schedules}
+    runs = [list(f.steps(first)) for f in schedules]
     assert all(len(run) == max(0, steps - first) for run in runs), "everybody takes every step"
     for step in range(first, steps):
         batches = plan[step * accumulate : (step + 1) * accumulate]
@@ -59,16 +59,16 @@ def test_each_utterance_is_computed_once_in_its_step(
 
 def test_full_context_has_no_chunks() -> None:
     stage = Stage(name="t", task="entities", train=[], dev=[], epochs=1)
-    whole = Feed(plan_of([2]), stage, BUILDER, (0, 0, 0), None)
+    whole = BatchSchedule(plan_of([2]), stage, BUILDER, (0, 0, 0), None)
     assert [part.chunk for part in next(whole.steps(0))] == [None]
 
 
 def test_what_is_drawn_for_an_utterance_does_not_depend_on_who_computes_it() -> None:
-    (whole,) = next(feed([5], 1, 0, 1).steps(0))
+    (whole,) = next(schedule([5], 1, 0, 1).steps(0))
     hidden = {
         len(c[0].text): row for c, row in zip(whole.clips, whole.batch.characters, strict=True)
     }
-    shares = [next(feed([5], 1, p, 3).steps(0)) for p in range(3)]
+    shares = [next(schedule([5], 1, p, 3).steps(0)) for p in range(3)]
     for (share,) in shares:
         assert share.chunk == whole.chunk
         for clip, row in zip(share.clips, share.batch.characters, strict=True):
@@ -81,8 +81,8 @@ def test_what_is_drawn_for_an_utterance_does_not_depend_on_who_computes_it() -> 
 
 
 def test_batches_draw_apart_and_the_same_again() -> None:
-    first, second = (list(feed([3, 3], 1, 0, 1).steps(0)) for _ in range(2))
+    first, second = (list(schedule([3, 3], 1, 0, 1).steps(0)) for _ in range(2))
     assert [[p.seed for p in s] for s in first] == [[p.seed for p in s] for s in second]
     assert first[0][0].seed != first[1][0].seed
-    resumed = list(feed([3, 3], 1, 0, 1).steps(1))
+    resumed = list(schedule([3, 3], 1, 0, 1).steps(1))
     assert resumed[0][0].seed == first[1][0].seed

@@ -28,7 +28,7 @@ def examples() -> list[Example]:
 
 
 def test_checkpoint_and_bundle_say_the_same(examples: list[Example]) -> None:
-    checkpoint = load_checkpoint(REPOSITORY / "models" / "fast_checkpoint")
+    checkpoint = load_checkpoint(REPOSITORY / "models" / "checkpoints" / "fast")
     bundle = Model.load(default_bundle_path(), device="cpu")
     assert checkpoint.model.vocabulary.sha256 == bundle.bundle.vocabulary.sha256
     assert checkpoint.provenance == bundle.bundle.provenance

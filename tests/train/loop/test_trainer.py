@@ -59,12 +59,12 @@ def _scheme():  # type: ignore[no-untyped-def]
 
 
 def test_the_model_learns_what_only_the_audio_tells(data: Path, tmp_path: Path) -> None:
-    # The text is the same every time; a model that did not listen would score 50.
+    # The text is the same every time; a model that did not use audio would score 50.
     best = Trainer(recipe(data), data, tmp_path / "run", cpu=True).run()
     scores = load_checkpoint(best).scores
     assert scores["tones.speech.nested.f1"] == 100.0
     assert scores["tones.text.nested.f1"] < 70.0
-    heard = load_checkpoint(tmp_path / "run" / "best-0-hear").scores
+    heard = load_checkpoint(tmp_path / "run" / "best-0-acoustic").scores
     assert heard["unit error rate"] < 10.0
 
 
@@ -119,7 +119,7 @@ def test_without_development_data_the_last_epoch_is_kept(data: Path, tmp_path: P
 def test_training_starts_from_other_checkpoints(data: Path, tmp_path: Path) -> None:
     first = recipe(data, "stages.0.epochs=1", "stages.1.epochs=1")
     tagged = Trainer(first, data, tmp_path / "a", cpu=True).run()
-    heard = tmp_path / "a" / "best-0-hear"
+    heard = tmp_path / "a" / "best-0-acoustic"
     trainer = Trainer(
         recipe(data, "seed=5"), data, tmp_path / "b", cpu=True, init=tagged, acoustic_from=heard
     )

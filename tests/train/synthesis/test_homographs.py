@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cnerta.models.errors import DataError
 from cnerta.models.runtime.labels import Span
 from cnerta.train.synthesis import homographs
-from cnerta.train.synthesis.homographs import HomographPair, homograph_pairs, read_words
+from cnerta.train.synthesis.homograph_phrases import FAMILIES
+from cnerta.train.synthesis.homographs import HomographPair, Reading, homograph_pairs
+from cnerta.train.synthesis.marked_words import read_words
 
 TRAIN = homograph_pairs(600, split="train")
 DEV = homograph_pairs(200, split="dev")
@@ -180,7 +187,65 @@ def test_bad_notation_is_refused(marked: str, complaint: str) -> None:
 
 
 def test_more_pairs_than_there_are_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    roads = tuple(f for f in homographs._FAMILIES if f[0] is homographs._road)
-    monkeypatch.setattr(homographs, "_FAMILIES", roads)
+    roads = tuple(f for f in FAMILIES if f.__name__ == "_road")
+    monkeypatch.setattr(homographs, "FAMILIES", roads)
     with pytest.raises(DataError, match="expected 5000 homograph pairs"):
         homograph_pairs(5000, split="dev")
+
+
+# --- what a seed gives is kept: recordings were made from it --------------------------------------
+
+
+def plain_values(pair: HomographPair) -> list[Any]:
+    """All of a pair but the pronunciations, of which pypinyin's dictionary may change some."""
+    sides = [
+        [*([w.text, w.following, w.pause_ms] for w in reading.words), *entities(reading)]
+        for reading in (pair.first, pair.second)
+    ]
+    return [pair.identifier, pair.kind, list(pair.names), pair.carrier, *sides]
+
+
+def entities(reading: Reading) -> list[list[Any]]:
+    return [[s.start, s.end, s.label] for s in reading.entities]
+
+
+def marked(reading: Reading) -> str:
+    marks = {"none": "", "optional": "/", "decisive": "|"}
+    return " ".join(f"{w.text}({' '.join(w.pinyin)}){marks[w.following]}" for w in reading.words)
+
+
+@pytest.mark.parametrize(
+    ("split", "seed", "count", "digest"),
+    [
+        ("train", 0, 1100, "ee4ea3c3107aaf61"),
+        ("dev", 0, 40, "edf715f8797f5c3c"),
+        ("train", 1, 700, "26db20c7f9db6617"),
+        ("train", 5, 800, "d8bf71537d71ff3c"),
+    ],
+)
+def test_a_seed_gives_what_it_always_gave(
+    split: homographs.Split, seed: int, count: int, digest: str
+) -> None:
+    pairs = homograph_pairs(count, seed=seed, split=split)
+    content = json.dumps([plain_values(p) for p in pairs], ensure_ascii=False)
+    assert hashlib.sha256(content.encode()).hexdigest()[:16] == digest
+
+
+def test_the_first_pairs_are_the_kept_ones() -> None:
+    def pairs() -> Iterator[HomographPair]:
+        yield from homograph_pairs(26)
+        yield from homograph_pairs(13, split="dev")
+        yield from homograph_pairs(13, seed=5)
+
+    kept = json.loads((Path(__file__).parent / "first_homographs.json").read_bytes())
+    assert len(kept) == 52
+    for pair, row in zip(pairs(), kept, strict=True):
+        assert row == {
+            "identifier": pair.identifier,
+            "carrier": pair.carrier,
+            "names": list(pair.names),
+            "first": marked(pair.first),
+            "first_entities": entities(pair.first),
+            "second": marked(pair.second),
+            "second_entities": entities(pair.second),
+        }

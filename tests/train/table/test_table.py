@@ -23,8 +23,10 @@ from cnerta.models.runtime.labels import Span
 from cnerta.train.commands.table import table
 from cnerta.train.evaluation.predictions import Prediction, read_predictions, write_predictions
 from cnerta.train.recipe import Recipe, Source, Stage
-from cnerta.train.table.grid import Grid, Run, RunRecord, evaluation_sources, find_runs, plan_runs
-from cnerta.train.table.table import build_sections, choose_baselines, csv_table, markdown_table
+from cnerta.train.table.grid import Grid
+from cnerta.train.table.results import build_sections, choose_baselines
+from cnerta.train.table.runs import Run, RunRecord, evaluation_sources, find_runs, plan_runs
+from cnerta.train.table.table import csv_table, markdown_table
 
 app = typer.Typer()
 app.command()(table)

@@ -1,0 +1,89 @@
+"""A WebSocket connection that takes no more than its share of the event loop.
+
+The library reads up to 256 kB at once and takes all the frames in it before anybody else has a
+turn: 40,000 pings, or audio frames of one sample, are half a second. Here what was read is handed
+to it in slices, the time of each is counted, and a connection that has had its share is not read
+from for a while. That holds for everything a client can send, control frames too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from functools import partial
+from typing import Any, Final, Literal
+
+import websockets.asyncio.server as ws
+
+from cnerta.streamer.serving.reading_budget import ReadingBudget
+
+__all__ = ["MeteredConnection"]
+
+_SLICE_BYTES: Final = 2_048
+_Reason = Literal["queue", "budget"]
+
+
+class MeteredConnection(ws.ServerConnection):
+    """See the module. What a connection costs elsewhere is told to :meth:`spend`."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._budget = ReadingBudget()
+        self._unread = bytearray()
+        self._held: set[_Reason] = set()
+
+    def spend(self, seconds: float) -> float | None:
+        """A frame took so long beyond reading it; see :meth:`ReadingBudget.spend`."""
+        return self._budget.spend(seconds, self.loop.time())
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See :class:`asyncio.Protocol`."""
+        super().connection_made(transport)
+        # The library pauses the transport itself while frames wait; two must not undo each other.
+        self.recv_messages.pause = partial(self._hold, "queue")
+        self.recv_messages.resume = partial(self._release, "queue")
+
+    def data_received(self, data: bytes) -> None:
+        """See :class:`asyncio.Protocol`."""
+        self._unread += data
+        self._read_on()
+
+    def eof_received(self) -> None:
+        """See :class:`asyncio.Protocol`: what came before the end is not lost."""
+        self._read_rest()
+        super().eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See :class:`asyncio.Protocol`."""
+        self._read_rest()
+        super().connection_lost(exc)
+
+    def _read_rest(self) -> None:
+        rest, self._unread = bytes(self._unread), bytearray()
+        if rest:
+            super().data_received(rest)
+
+    def _read_on(self) -> None:
+        while self._unread and not self._held:
+            piece = bytes(self._unread[:_SLICE_BYTES])
+            del self._unread[:_SLICE_BYTES]
+            began = time.thread_time()
+            super().data_received(piece)
+            pause_s = self.spend(time.thread_time() - began)
+            if pause_s is not None and (pause_s or self._unread):
+                self._hold("budget")
+                self.loop.call_later(pause_s, self._release, "budget")
+
+    def _hold(self, reason: _Reason) -> None:
+        if not self._held:
+            with contextlib.suppress(RuntimeError):  # it is closing
+                self.transport.pause_reading()
+        self._held.add(reason)
+
+    def _release(self, reason: _Reason) -> None:
+        self._held.discard(reason)
+        self._read_on()
+        if not self._held:
+            with contextlib.suppress(RuntimeError):
+                self.transport.resume_reading()
