@@ -18,8 +18,9 @@ Importing this package imports nothing else: each name is found when it is used 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
+
+from cnerta.models.lazy import lazy_names
 
 if TYPE_CHECKING:
     from cnerta.streamer.audio.microphone import Microphone
@@ -149,13 +150,10 @@ _NAMES_OF_MODULES: Final = {
 _MODULES: Final = {name: module for module, names in _NAMES_OF_MODULES.items() for name in names}
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
+# Type checkers see the imports above, and that any other name is wrong.
+if not TYPE_CHECKING:
+    __getattr__ = lazy_names(__name__, _MODULES)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return __all__

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import UNSET
 
+from cnerta.models.fonts import find_cjk_font
+from cnerta.models.label_colours import label_colour
 from cnerta.streamer.audio.decoder import AudioInput
 from cnerta.streamer.errors import OutputError
 from cnerta.streamer.recording import file as recording
@@ -37,9 +39,6 @@ logger = logging.getLogger(__name__)
 
 _RATE: Final = 16_000
 _COLUMNS: Final = 2_000
-_COLOURS: Final = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown")
-_PROBE: Final = "汉"
-_UNASSIGNED: Final = 0x0378
 
 
 @dataclass(slots=True)
@@ -161,7 +160,7 @@ def draw(found: Inspection, path: Path) -> None:
         raise OutputError(
             "expected matplotlib for a plot, got no such package: install cnerta-stream[plot]"
         ) from error
-    font = _cjk_font()
+    font = find_cjk_font()
     if font is None:
         logger.warning("expected a font with Chinese characters, got none: install one")
     seconds = max(len(found.audio) / _RATE, found.lasted_s, 1.0)
@@ -257,8 +256,6 @@ def _draw_wave(axes: Any, audio: npt.NDArray[np.float32]) -> None:
 
 def _draw_words(axes: Any, finals: Sequence[UtteranceFinal]) -> None:
     """Characters where they are spoken, and entities as bars below them, inner ones lower."""
-    labels = sorted({e.label for f in finals for e in f.entities})
-    colours = {label: _COLOURS[i % len(_COLOURS)] for i, label in enumerate(labels)}
     for final in finals:
         for character, (start, end) in zip(final.text, final.characters, strict=False):
             axes.text((start + end) / 2000, 1.5, character, ha="center", va="center", fontsize=10)
@@ -267,7 +264,8 @@ def _draw_words(axes: Any, finals: Sequence[UtteranceFinal]) -> None:
                 continue
             row = 0.7 if entity.parent is None else 0.25
             begin, length = entity.start_ms / 1000, (entity.end_ms - entity.start_ms) / 1000
-            axes.broken_barh([(begin, length)], (row, 0.35), color=colours[entity.label])
+            colour = label_colour(entity.label).on_paper
+            axes.broken_barh([(begin, length)], (row, 0.35), color=colour)
             axes.text(
                 begin + length / 2,
                 row + 0.17,
@@ -293,18 +291,3 @@ def _draw_latencies(axes: Any, found: Inspection) -> None:
     axes.set_ylim(bottom=0)
     axes.set_ylabel("ms")
     axes.set_xlabel("answers in the order they came")
-
-
-def _cjk_font() -> str | None:
-    """Name of a font on this system that has Chinese characters."""
-    from matplotlib import font_manager, ft2font
-
-    for entry in font_manager.fontManager.ttflist:
-        try:
-            font = ft2font.FT2Font(entry.fname)
-            # One that has everything draws a box for each: the last resort.
-            if font.get_char_index(ord(_PROBE)) and not font.get_char_index(_UNASSIGNED):
-                return str(entry.name)
-        except (OSError, RuntimeError):
-            continue  # a font that matplotlib lists and cannot open
-    return None

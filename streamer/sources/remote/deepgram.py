@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from cnerta.models.runtime.geometry import SAMPLE_RATE
 from cnerta.streamer.sources.options import read_options
 from cnerta.streamer.sources.remote.client import RemoteOptions, ServerTranscript, check_url
 from cnerta.streamer.sources.remote.dialect import (
@@ -47,7 +46,6 @@ class Deepgram(Dialect):
     """One conversation with a server of this kind."""
 
     name = "Deepgram"
-    sample_rate = SAMPLE_RATE
 
     def __init__(self, address: Address) -> None:
         super().__init__(address)
@@ -118,7 +116,7 @@ def connect_deepgram(where: str = DEFAULT_URL, **options: str) -> ServerTranscri
         **({"model": given.model} if given.model else {}),
         **dict(parse_qsl(parts.query)),  # the address has the last word, but for the audio
         "encoding": "linear16",
-        "sample_rate": str(SAMPLE_RATE),
+        "sample_rate": str(Deepgram.sample_rate),
         "channels": "1",
     }
     url = parts._replace(query=urlencode(query)).geturl()

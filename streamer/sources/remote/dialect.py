@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from cnerta.models.runtime.geometry import SAMPLE_RATE
 from cnerta.streamer.audio.source import encode_pcm_s16le
 from cnerta.streamer.errors import TranscriptError
 from cnerta.streamer.sources.utterances import Hypothesis
@@ -71,7 +72,7 @@ class Dialect(ABC):
     """
 
     name: ClassVar[str]
-    sample_rate: int = 16_000
+    sample_rate: int = SAMPLE_RATE
     block_ms: int = 100
 
     def __init__(self, address: Address) -> None:
