@@ -23,6 +23,7 @@ import typer
 from typer.models import ArgumentInfo, ParameterInfo
 
 from cnerta.models import config
+from cnerta.streamer.serving.server import ServerOptions
 from cnerta.streamer.session.limits import ConnectionLimits, SessionLimits
 from cnerta.streamer.wire import messages
 from cnerta.streamer.wire import parts as wire_parts
@@ -413,6 +414,8 @@ def limits_page() -> str:
         _limits_table(ConnectionLimits),
         "## A session",
         _limits_table(SessionLimits),
+        "## The server",
+        _limits_table(ServerOptions),
         "## A message",
         _table(
             ("limit", "value"),

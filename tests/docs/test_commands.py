@@ -131,6 +131,7 @@ def outcomes(
         }
 
 
+@pytest.mark.timeout(600)  # a page may wait for those before it
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
 def test_the_commands_of_a_page_run(page: Page, outcomes: dict[str, Future[None]]) -> None:
     outcomes[page.name].result()

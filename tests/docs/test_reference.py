@@ -10,6 +10,7 @@ from typing import get_args
 import msgspec
 import pytest
 
+from cnerta.streamer.serving.metrics import ServerMetrics
 from cnerta.streamer.wire.codec import decode_client, decode_server, encode
 from cnerta.streamer.wire.errors import ErrorName
 from cnerta.streamer.wire.messages import (
@@ -130,3 +131,18 @@ def wrong_options(block: Block, options: dict[str, set[str]]) -> list[tuple[str,
 def test_an_option_that_is_none_is_noticed() -> None:
     block = Block("sh", "", "x | cnerta-train check a --data-root b --speed 1 > c\n", 1)
     assert wrong_options(block, options_of_commands()) == [("cnerta-train check", "--speed")]
+
+
+def test_metrics_that_are_named_to_operators_exist() -> None:
+    metrics = ServerMetrics(name="x", device="x", count_sessions=lambda: 0)
+    families = re.findall(r"^# TYPE (\w+)", metrics.exposition().decode(), re.MULTILINE)
+    named = re.findall(r"`(cnerta_\w+)`", Page(ROOT / "docs" / "how-to" / "serve.md").text)
+    assert named
+    assert not set(named) - set(families)
+
+
+def test_every_benchmark_is_in_its_page() -> None:
+    page = Page(ROOT / "docs" / "how-to" / "benchmark.md").text
+    programs = [path.name for path in (ROOT / "tests" / "benchmarks").glob("*.py")]
+    assert programs
+    assert not [name for name in programs if f"`{name}`" not in page]

@@ -45,7 +45,7 @@ _TAIL_MS = (80.0, 400.0)
 _CHINESE = re.compile(r"[\u3400-\u9fff]+")
 # Where a pause may fall, by jieba's parts of speech (first letters). A segmenter errs most inside
 # names, between one noun and the next, and a pause there would teach that pauses mean nothing; so
-# only where a phrase surely ends (what that is worth: docs/history.md).
+# only where a phrase surely ends (what that is worth: docs/results.md).
 _PARTICLES = frozenset("的了着过地得")
 _NOT_AFTER_PARTICLE = frozenset("uyqf")
 _NOT_AFTER = frozenset("dprmcf")
