@@ -35,7 +35,7 @@ class SessionLimits:
     open_utterances: int = 64
     pending_finals: int = 256
     remembered_finals: int = 4_096
-    characters_per_s: float | None = 1_500.0
+    characters_per_s: float | None = 1_000.0
     character_burst: int = 8_192
 
 

@@ -73,6 +73,7 @@ __all__ = ["Session"]
 _SHORT_TEXT: Final = 256
 """Texts up to this length are normalised where they come in, which takes a third of a millisecond;
 longer ones beside the event loop."""
+_LONG_INTERIM: Final = 4
 _NAMES_PER_TEXT: Final = 8
 """So many characters of names cost as much as one of a text that is tagged, about."""
 
@@ -236,8 +237,13 @@ class Session:
             return None
         self._take(revision)
         self._tagging = revision
-        self._budget.charge(len(work.text), now)
+        self._budget.charge(len(work.text) * self._weight(revision), now)
         return work
+
+    def _weight(self, revision: PendingRevision) -> int:
+        """How much a character counts: more in interim answers that nobody can read in time."""
+        is_too_long = len(revision.normalised.text) > self._bundle.max_characters
+        return _LONG_INTERIM if is_too_long and not revision.is_final else 1
 
     def _take(self, revision: PendingRevision) -> None:
         """A revision is on its way: an interim waits no longer, a final is still the first."""

@@ -18,7 +18,7 @@ from cnerta.streamer.session.work import TagWork
 
 __all__ = ["plan_tagging"]
 
-_PIECE: Final = 256
+_PIECE: Final = 128
 """So much of a text that is too long for the model is tagged at a time, so that others' texts get
 their turn in between."""
 
