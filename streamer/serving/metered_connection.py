@@ -46,8 +46,11 @@ class MeteredConnection(ws.ServerConnection):
 
     def data_received(self, data: bytes) -> None:
         """See :class:`asyncio.Protocol`."""
-        self._unread += data
-        self._read_on()
+        if self._held or self._unread or len(data) > _SLICE_BYTES:
+            self._unread += data
+            self._read_on()
+        else:
+            self._read(data)
 
     def eof_received(self) -> None:
         """See :class:`asyncio.Protocol`: what came before the end is not lost."""
@@ -68,12 +71,15 @@ class MeteredConnection(ws.ServerConnection):
         while self._unread and not self._held:
             piece = bytes(self._unread[:_SLICE_BYTES])
             del self._unread[:_SLICE_BYTES]
-            began = time.thread_time()
-            super().data_received(piece)
-            pause_s = self.spend(time.thread_time() - began)
-            if pause_s is not None and (pause_s or self._unread):
-                self._hold("budget")
-                self.loop.call_later(pause_s, self._release, "budget")
+            self._read(piece)
+
+    def _read(self, piece: bytes) -> None:
+        began = time.thread_time()
+        super().data_received(piece)
+        pause_s = self.spend(time.thread_time() - began)
+        if pause_s is not None and (pause_s or self._unread):
+            self._hold("budget")
+            self.loop.call_later(pause_s, self._release, "budget")
 
     def _hold(self, reason: _Reason) -> None:
         if not self._held:

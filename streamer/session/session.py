@@ -220,6 +220,8 @@ class Session:
             self._budget.charge(sum(len(e.text) for e in entries) // _NAMES_PER_TEXT, now)
             self._preparing = CompileWork(entries, self._bundle.vocabulary)
             return self._preparing
+        if not self._utterances.lack_text:
+            return None
         revision = self._due_revision(now)
         if revision is None or revision.text is not None:
             return None

@@ -71,6 +71,14 @@ class Utterances:
         return name in self._answered
 
     @property
+    def lack_text(self) -> bool:
+        """Whether a revision waits whose text has to be normalised."""
+        first = self.first_final
+        if first is not None:
+            return first.text is None
+        return any(u.waiting is not None and u.waiting.text is None for u in self)
+
+    @property
     def is_full(self) -> bool:
         """Whether there are as many without a final as may be."""
         return len(self._open) - len(self._finals) >= self._limits.open_utterances
