@@ -240,9 +240,9 @@ def test_a_recipe_trains_exports_and_answers(
 def check_session(served: Model, recording: Path) -> None:
     """A session with the model says of a recording what the model says of it."""
     text = TEXTS[0]
-    hearing = served.bundle.hearing
+    audio_use = served.bundle.audio_use
     frames = served.encode_recording(soundfile.read(recording, dtype="float32")[0])
-    (expected,) = served.tag([text], [frames[:0] if hearing == "nothing" else frames])
+    (expected,) = served.tag([text], [frames[:0] if audio_use == "none" else frames])
 
     async def answers() -> list[ServerMessage]:
         # Random weights align anywhere; whether audio fits is tested elsewhere.
@@ -254,7 +254,7 @@ def check_session(served: Model, recording: Path) -> None:
             return [m async for m in stream(connection, source, TimedTranscript([line]))]
 
     (final,) = [m for m in asyncio.run(answers()) if isinstance(m, UtteranceFinal)]
-    assert final.audio_used == (hearing != "nothing")
-    assert final.time_source == ("alignment" if hearing == "aligned" else "transcript")
+    assert final.audio_used == (audio_use != "none")
+    assert final.time_source == ("alignment" if audio_use == "aligned" else "transcript")
     found = {(e.start, e.end, e.label) for e in final.entities}
     assert found == {(s.start, s.end, s.label) for s in expected.spans}
