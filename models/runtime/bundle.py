@@ -60,6 +60,7 @@ ACOUSTIC_FILE = "acoustic.onnx"
 TAGGER_FILE = "tagger.onnx"
 READINGS_FILE = "readings.onnx"
 _MANIFEST = "bundle.json"
+_FILES = (ACOUSTIC_FILE, TAGGER_FILE, READINGS_FILE, LEXICON_FILE, GAZETTEER_FILE)
 _BUNDLES = Path(__file__).parents[1] / "bundles"
 _BUILT_IN = {name: _BUNDLES / name for name in ("fast", "accurate")}
 
@@ -247,7 +248,15 @@ def load_bundle(path: Path) -> Bundle:
         raise BundleError(f"expected a readable {_MANIFEST} in {path}, got: {error}") from error
     if vocabulary.sha256 != manifest.vocabulary.sha256:
         raise BundleError(f"expected the vocabulary the model was trained with in {path}")
+    for name in (ACOUSTIC_FILE, TAGGER_FILE):
+        if name not in manifest.sha256:
+            raise BundleError(f"expected the sha256 of {name} in {path / _MANIFEST}, got none")
     for name, expected in manifest.sha256.items():
+        if name not in _FILES:
+            raise BundleError(
+                f"expected files of a bundle ({', '.join(_FILES)}) in {path / _MANIFEST}, got "
+                f"{name!r}"
+            )
         if not (path / name).is_file():
             raise BundleError(f"expected {name} in the bundle {path}, got no such file")
         found = _file_sha256(path / name)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from cnerta.models.errors import InferenceError
 from cnerta.models.runtime.alignment import Alignment, align
 from cnerta.models.runtime.buffers import joined
 from cnerta.models.runtime.bundle import (
@@ -261,6 +262,9 @@ class Model:
             frames: Frames of each utterance; none at all gives the answer from text alone.
                 shape of each: (time, width)
             hints: Outside evidence for entities of each text; empty for none at all.
+
+        Raises:
+            InferenceError: The graph gives scores that are no numbers.
         """
         lengths = [len(t) for t in texts]
         if not any(lengths):
@@ -282,6 +286,9 @@ class Model:
         if self.bundle.lexicon is not None:
             feed["matches"] = pad_matches([self.bundle.lexicon.match(t) for t in texts])
         emissions, log_probabilities = self._tagger.run(["emissions", "log_probabilities"], feed)
+        if not all(np.isfinite(e[:n]).all() for e, n in zip(emissions, lengths, strict=True)):
+            # Decoding would find nothing, and no entities look like an answer.
+            raise InferenceError("expected finite scores of tags, got NaN or infinite ones")
         for i, (row_hints, n) in enumerate(zip(hints, lengths, strict=bool(hints))):
             if row_hints:
                 emissions[i, :n] = self._decoder.with_hints(emissions[i, :n], row_hints)

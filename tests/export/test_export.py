@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -164,6 +165,9 @@ def test_a_truncated_graph_is_refused(damaged: Path) -> None:
         (lambda m: m["labels"].update(tags=["B-X"]), "first tag"),
         (lambda m: m["vocabulary"].update(characters="ab"), "readings of 2 characters"),
         (lambda m: m["vocabulary"].update(sha256="0"), "vocabulary the model was trained with"),
+        (lambda m: m.update(sha256={}), r"the sha256 of acoustic\.onnx"),
+        (lambda m: m["sha256"].pop("tagger.onnx"), r"the sha256 of tagger\.onnx"),
+        (lambda m: m["sha256"].update({"../elsewhere": "0"}), "files of a bundle"),
     ],
 )
 def test_a_manifest_that_does_not_fit_is_refused(damaged: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]
@@ -172,6 +176,24 @@ def test_a_manifest_that_does_not_fit_is_refused(damaged: Path, change, message:
     (damaged / "bundle.json").write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match=message):
         load_bundle(damaged)
+
+
+def test_scores_that_are_no_numbers_are_an_error_and_no_empty_answer(tiny_bundle: Path) -> None:
+    model = Model.load(tiny_bundle, device="cpu")
+    tagger = model._tagger
+
+    class Broken:
+        def run(self, names: list[str], feed: dict[str, Any]) -> list[Any]:
+            emissions, log_probabilities = tagger.run(names, feed)
+            emissions[0, 1, 0] = np.nan
+            return [emissions, log_probabilities]
+
+    model._tagger = Broken()
+    none = np.zeros((0, model.bundle.geometry.width), np.float32)
+    with pytest.raises(InferenceError, match="finite scores"):
+        model.tag(["南京市"], [none])
+    short, _ = model.tag(["南", "南京市"], [none, none])
+    assert short.alignment is None, "what lies beyond a text does not count"
 
 
 def test_a_manifest_that_is_no_json_is_refused(damaged: Path) -> None:
