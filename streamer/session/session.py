@@ -104,7 +104,9 @@ class Session:
         self._audio = AudioTrack(start.audio, bundle.geometry, limits, self._warn)
         self._placement = AudioPlacement(bundle, self._audio, limits, self._warn)
         self._utterances = Utterances(limits)
+        # Apart, so that interims never keep a final waiting.
         self._budget = TextBudget(limits.characters_per_s, limits.character_burst)
+        self._interim_budget = TextBudget(limits.characters_per_s, limits.character_burst // 2)
         self._preparing: PendingRevision | CompileWork | None = None
         self._tagging: PendingRevision | None = None
         self._entity_total = 0
@@ -214,7 +216,7 @@ class Session:
         if self._preparing is not None:
             return None
         if self._new_glossary is not None:
-            if not self._budget.allows(is_final=True, now=now):
+            if not self._budget.allows(now):
                 return None
             entries, self._new_glossary = self._new_glossary, None
             self._budget.charge(sum(len(e.text) for e in entries) // _NAMES_PER_TEXT, now)
@@ -239,13 +241,16 @@ class Session:
             return None
         self._take(revision)
         self._tagging = revision
-        self._budget.charge(len(work.text) * self._weight(revision), now)
+        self._charge(revision, len(work.text), now)
         return work
 
-    def _weight(self, revision: PendingRevision) -> int:
-        """How much a character counts: more in interim answers that nobody can read in time."""
+    def _charge(self, revision: PendingRevision, characters: int, now: float) -> None:
+        if revision.is_final:
+            self._budget.charge(characters, now)
+            return
+        # Interim answers that nobody can read in time count more.
         is_too_long = len(revision.normalised.text) > self._bundle.max_characters
-        return _LONG_INTERIM if is_too_long and not revision.is_final else 1
+        self._interim_budget.charge(characters * (_LONG_INTERIM if is_too_long else 1), now)
 
     def _take(self, revision: PendingRevision) -> None:
         """A revision is on its way: an interim waits no longer, a final is still the first."""
@@ -379,11 +384,11 @@ class Session:
     def _due_revision(self, now: float) -> PendingRevision | None:
         """What is to be answered next, if its audio is there as far as it has to be."""
         final = self._utterances.first_final
-        if not self._budget.allows(is_final=final is not None, now=now):
-            return None
         if final is not None:
             is_encoded = self._audio.end >= self._audio.frame_at(final.audio_end_ms)
-            return final if is_encoded else None
+            return final if is_encoded and self._budget.allows(now) else None
+        if not self._interim_budget.allows(now):
+            return None
         for utterance in self._utterances:
             waiting = utterance.waiting
             if waiting is None or not self._is_fresh(waiting, now):

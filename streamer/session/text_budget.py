@@ -16,7 +16,7 @@ class TextBudget:
 
     Attributes:
         characters_per_s: How fast it flows out; None: there is no bound.
-        capacity: Characters that fit in. Finals may fill it, interims only half of it.
+        capacity: Characters that fit in.
         level: Characters in it, as of ``at``.
         at: In seconds.
     """
@@ -26,9 +26,9 @@ class TextBudget:
     level: float = 0.0
     at: float = 0.0
 
-    def allows(self, *, is_final: bool, now: float) -> bool:
+    def allows(self, now: float) -> bool:
         """Whether a text may be tagged now."""
-        return self._level(now) < (self.capacity if is_final else self.capacity / 2)
+        return self._level(now) < self.capacity
 
     def charge(self, characters: int, now: float) -> None:
         """A text of so many characters is tagged."""

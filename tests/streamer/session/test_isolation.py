@@ -135,16 +135,23 @@ def test_names_that_fit_everywhere_cost_in_proportion_to_the_text(
 
 def test_a_budget_lets_bursts_through_and_then_flows() -> None:
     budget = TextBudget(characters_per_s=100, capacity=1_000)
-    budget.charge(600, now=0.0)
-    assert not budget.allows(is_final=False, now=0.0), "interims have half of it"
-    assert budget.allows(is_final=True, now=0.0)
-    assert budget.allows(is_final=False, now=1.5)
-    budget.charge(2_000, now=1.5)
-    assert not budget.allows(is_final=True, now=10.0)
-    assert budget.allows(is_final=True, now=16.1)
+    budget.charge(999, now=0.0)
+    assert budget.allows(now=0.0)
+    budget.charge(1_501, now=0.0)
+    assert not budget.allows(now=15.0)
+    assert budget.allows(now=15.1)
     unbounded = TextBudget(characters_per_s=None, capacity=1)
     unbounded.charge(10**9, now=0.0)
-    assert unbounded.allows(is_final=False, now=0.0)
+    assert unbounded.allows(now=0.0)
+
+
+def test_interims_never_keep_a_final_waiting(kit: SimpleNamespace) -> None:
+    driver = kit.Driver(kit.FakeModel(max_characters=100), kit.start())
+    for revision in range(10):
+        driver.transcript("他" * 4_000, revision).run()
+    assert driver.protocol.session.dropped_interims > 0
+    driver.transcript("在北京", 1, utterance="u2", final=True).run()
+    assert "u2" in driver.finals
 
 
 def test_who_sends_more_text_than_anyone_speaks_is_answered_later_and_completely(
