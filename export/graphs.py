@@ -20,6 +20,7 @@ from cnerta.models.acoustic import AcousticEncoder
 from cnerta.models.ctc import score_units
 from cnerta.models.geometry import HOP_SAMPLES, cache_inputs
 from cnerta.models.lexicon import pad_matches
+from cnerta.models.streaming_whisper import StreamingWhisperEncoder
 from cnerta.models.tagger import SpeechTagger
 
 __all__ = [
@@ -53,7 +54,8 @@ class AcousticGraph(nn.Module):
 
     def __init__(self, model: SpeechTagger) -> None:
         super().__init__()
-        assert isinstance(model.acoustic, AcousticEncoder), "a pretrained one does not stream"
+        streams = isinstance(model.acoustic, AcousticEncoder | StreamingWhisperEncoder)
+        assert streams, "the other pretrained ones do not stream"
         # Weights that are put together only while the graph runs would stay floats, see quantise.
         self.encoder = copy.deepcopy(model.acoustic)
         self.encoder.fold()

@@ -52,9 +52,11 @@ class AcousticConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         streaming: Encode in chunks, as speech comes in. If not, every frame attends to the whole
             utterance, as in the paper: it can be encoded only once it is there, and is encoded
             again whenever more of it has come. The chunk settings then mean nothing.
-        encoder: ``transformer``, or ours: ``pretrained`` (Whisper's, wav2vec 2.0's or HuBERT's; see
-            :mod:`cnerta.models.pretrained_acoustic`), of which only ``width`` and ``dropout`` can
-            be set, and which cannot stream.
+        encoder: ``transformer``, or ours: ``pretrained``. With ``streaming`` that is Whisper's, see
+            :mod:`cnerta.models.streaming_whisper`: ``width``, ``dropout`` and the chunks can be
+            set, and with ``layers`` how many of its layers are used, from the first. Without, it is
+            Whisper's, wav2vec 2.0's or HuBERT's, see :mod:`cnerta.models.pretrained_acoustic`:
+            only ``width`` and ``dropout`` can be set.
         checkpoint: For ``pretrained``: the weights to start from, a folder (below the data root, or
             as it is) or a name on the Hugging Face hub.
     """

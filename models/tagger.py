@@ -29,6 +29,7 @@ from cnerta.models.zen import ZenEncoder
 if TYPE_CHECKING:
     from cnerta.models.pretrained import PretrainedEncoder
     from cnerta.models.pretrained_acoustic import PretrainedAcousticEncoder
+    from cnerta.models.streaming_whisper import StreamingWhisperEncoder
 
 __all__ = ["BREAK_LEVELS", "SpeechTagger", "TaggerOutput"]
 
@@ -197,7 +198,11 @@ def _word_kinds(config: ModelConfig, lexicon: Words | None) -> WordKinds | None:
 
 def _acoustic_encoder(
     config: AcousticConfig, architecture: str
-) -> AcousticEncoder | PretrainedAcousticEncoder:
+) -> AcousticEncoder | PretrainedAcousticEncoder | StreamingWhisperEncoder:
+    if config.encoder == "pretrained" and config.streaming:
+        from cnerta.models.streaming_whisper import StreamingWhisperEncoder
+
+        return StreamingWhisperEncoder(config, architecture)
     if config.encoder == "pretrained":
         # Only these models need the library, which takes seconds to import.
         from cnerta.models.pretrained_acoustic import PretrainedAcousticEncoder

@@ -34,6 +34,7 @@ from cnerta.models.pretrained_acoustic import (
     acoustic_architecture,
     load_acoustic,
 )
+from cnerta.models.streaming_whisper import StreamingWhisperEncoder, load_streaming_whisper
 from cnerta.models.tagger import SpeechTagger
 from cnerta.models.vectors import vector_characters
 from cnerta.models.vocabulary import Vocabulary
@@ -323,6 +324,8 @@ def _build_model(
     model = _build_from_text(config, vocabulary, scheme, checkpoint, lexicon, hears)
     if isinstance(model.acoustic, PretrainedAcousticEncoder):
         load_acoustic(model.acoustic, acoustic_checkpoint)
+    if isinstance(model.acoustic, StreamingWhisperEncoder):
+        load_streaming_whisper(model.acoustic, acoustic_checkpoint)
     return model
 
 

@@ -13,6 +13,7 @@ from rich.logging import RichHandler
 from typer.core import TyperGroup
 
 from cnerta.models.errors import CnertaError
+from cnerta.train.align_cli import align
 from cnerta.train.average_cli import average
 from cnerta.train.calibrate_cli import calibrate
 from cnerta.train.complaints import fail
@@ -41,6 +42,7 @@ app = typer.Typer(
     help="Train models: `cnerta-train RECIPE`. Recipes: " + ", ".join(recipe_names()) + ".",
 )
 app.command(name="synthesise")(synthesise)
+app.command(name="align")(align)
 app.command(name="calibrate")(calibrate)
 app.command(name="average")(average)
 app.command(name="statistics")(statistics)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from cnerta.models.acoustic import AcousticEncoder
 from cnerta.models.ctc import BLANK, ctc_loss
 from cnerta.models.geometry import HOP_SAMPLES
+from cnerta.models.streaming_whisper import StreamingWhisperEncoder
 from cnerta.models.tagger import SpeechTagger
 from cnerta.train.augment import other_voices, spec_augment
 from cnerta.train.batch import UNKNOWN_BREAK, UNKNOWN_FRAME, Batch
@@ -93,7 +94,8 @@ def encode_batch(
     # Energies span more than half precision can tell apart, and serving computes them in single.
     with torch.autocast(batch.samples.device.type, enabled=False):
         features = model.acoustic.features(batch.samples)
-        if augmentation is not None and isinstance(model.acoustic, AcousticEncoder):
+        banked = isinstance(model.acoustic, AcousticEncoder | StreamingWhisperEncoder)
+        if augmentation is not None and banked:
             features = other_voices(features, augmentation, model.acoustic.filter_bank)
         if augmentation is not None and model.acoustic.spectral:
             features = spec_augment(features, augmentation)
