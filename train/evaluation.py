@@ -30,6 +30,7 @@ __all__ = [
     "bundle_answers",
     "bundle_predictions",
     "bundle_times",
+    "edit_distance",
     "majority",
     "torch_predictions",
     "torch_times",
@@ -187,7 +188,7 @@ def unit_errors(
         ):
             path = row[:n]
             kept = path[np.insert(path[1:] != path[:-1], 0, True)] if n else path
-            errors += _edit_distance([u for u in kept.tolist() if u], units[:k])
+            errors += edit_distance([u for u in kept.tolist() if u], units[:k])
             total += k
     return errors, total
 
@@ -206,7 +207,8 @@ def _batches(
             yield chosen[start : start + _BATCH]
 
 
-def _edit_distance(first: Sequence[int], second: Sequence[int]) -> int:
+def edit_distance(first: Sequence[object], second: Sequence[object]) -> int:
+    """Insertions, deletions and substitutions that make one sequence of the other (Levenshtein)."""
     row = list(range(len(second) + 1))
     for i, a in enumerate(first, 1):
         diagonal, row[0] = row[0], i
