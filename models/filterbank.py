@@ -111,7 +111,7 @@ class FilterBank(nn.Module):
 
     @property
     def centres_hz(self) -> Tensor:
-        """Where the filters peak. shape: (mel_bins,)"""
+        """Where the filters peak. shape: (mel_bins,)."""
         return hertz(mel_centres(self.mel.shape[1])[1:-1])
 
     def place(self, frequencies: Tensor) -> Tensor:

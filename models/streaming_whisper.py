@@ -7,10 +7,12 @@ The published encoder hears 30 s at once. Four things keep it from streaming, an
   one clock;
 * the floor of its energies lies eight decades below the loudest of the whole recording: here it is
   fixed, where recordings of usual loudness have it;
-* its positions end: here their sinusoids have frequencies that are whole numbers of turns in 30 s,
-  the nearest to Whisper's, so that they go on for ever (:class:`PeriodicPositions`);
 * every frame attends to all others: here to those of its chunk and to some before it, as in U2
-  (Zhang et al. 2020), with the keys and values of those before it as the stream's state.
+  (Zhang et al. 2020), with the keys and values of those before it as the stream's state;
+* its positions end after 30 s: here they begin anew every 28 s, and what was heard before that is
+  forgotten, as at the start of a stream. (Tried: sinusoids whose frequencies are rounded so that
+  they repeat by themselves. Whisper's layers need them as they are: of frames that a probe of them
+  told right, 61 % at the start of the period, 11 % were left after 18 s of it.)
 
 The weights of a checkpoint start it, and training makes up for the rest. Its 20 ms frames are taken
 in pairs and brought to the model's width.
@@ -29,44 +31,36 @@ from cnerta.models.errors import ConfigError
 from cnerta.models.filterbank import WINDOW_SAMPLES, windows
 from cnerta.models.geometry import CARRY_SAMPLES, HOP_SAMPLES, SAMPLE_RATE, FrameGeometry
 
-__all__ = ["PeriodicPositions", "StreamingWhisperEncoder", "load_streaming_whisper"]
+__all__ = [
+    "SinusoidalPositions",
+    "StreamingWhisperEncoder",
+    "WhisperFilterBank",
+    "load_streaming_whisper",
+]
 
 _STEPS = 2  # of the encoder, 20 ms, a frame
 _TAPS = 3  # of both convolutions
-_PERIOD = 1500  # steps until positions repeat, 30 s
-_MIDDLE = 125  # the step around which they are Whisper's own, 2.5 s
+_PERIOD = 700  # frames until positions begin anew, 28 s: the last chunk may reach beyond
 _TIMESCALES = 10_000.0
 _LEAST_ENERGY = 1e-10
-# In decades. Whisper's own is 8 below the loudest: in the median of 100 recordings each -8.4 (AISHELL-1's
-# S0150), -7.9 (ten others of AISHELL-1), -7.2 (MagicHub), -6.5 (a synthetic voice).
+# In decades. Whisper's own is 8 below the loudest: in the median of 100 recordings each -8.4
+# (AISHELL-1's S0150), -7.9 (ten others of AISHELL-1), -7.2 (MagicHub), -6.5 (a synthetic voice).
 _FLOOR = -8.0
 _DECADE = math.log(10.0)
+_LEAST_VARIANCE = 1e-6
 _NOTHING = -1e9
 
 
-class PeriodicPositions(nn.Module):
-    """Sinusoidal positions that never run out.
+class SinusoidalPositions(nn.Module):
+    """Whisper's positions, whatever the number of the step."""
 
-    Whisper's channels turn by ``10000 ** -(i / (n - 1))`` radians a step. Here each turns by the
-    nearest whole number of turns in 1,500 steps, the slowest by none, with phases such that at step
-    125 all are Whisper's own: within the few seconds that a chunk sees, distances look as they did.
-    Angles are computed from whole numbers and are as exact after a month as at the start.
-    """
-
-    turns: Tensor
-    phases: Tensor
+    speeds: Tensor
 
     def __init__(self, width: int) -> None:
         super().__init__()
         half = width // 2
         place = torch.arange(half, dtype=torch.float64) / (half - 1)
-        speed = _TIMESCALES**-place  # radians a step
-        turns = torch.round(speed * _PERIOD / (2 * math.pi))
-        phase = (speed - turns * 2 * math.pi / _PERIOD) * _MIDDLE
-        # Sines, then cosines, as Whisper has them; both as sines.
-        self.register_buffer("turns", torch.cat([turns, turns]).long(), persistent=False)
-        phases = torch.cat([phase, phase + math.pi / 2]).float()
-        self.register_buffer("phases", phases, persistent=False)
+        self.register_buffer("speeds", (_TIMESCALES**-place).float(), persistent=False)
 
     def forward(self, steps: Tensor) -> Tensor:
         """Embed.
@@ -77,8 +71,8 @@ class PeriodicPositions(nn.Module):
         Returns:
             shape: (batch, time, width)
         """
-        turned = (steps % _PERIOD)[:, :, None] * self.turns % _PERIOD
-        return torch.sin(turned.float() * (2 * math.pi / _PERIOD) + self.phases)
+        angles = steps[:, :, None] * self.speeds  # radians
+        return torch.cat([angles.sin(), angles.cos()], dim=2)
 
 
 class WhisperFilterBank(nn.Module):
@@ -198,7 +192,9 @@ class _Layer(nn.Module):
 
 
 class StreamingWhisperEncoder(nn.Module):
-    """From samples to frames, 25 a second, used like :class:`cnerta.models.acoustic.AcousticEncoder`.
+    """From samples to frames, 25 a second.
+
+    It is used like :class:`cnerta.models.acoustic.AcousticEncoder`.
 
     Attributes:
         spectral: Features are energies over time and frequency, which SpecAugment masks.
@@ -235,7 +231,7 @@ class StreamingWhisperEncoder(nn.Module):
         # The convolutions, as products with what their taps see: those get 8-bit weights.
         self.first = nn.Linear(_TAPS * whisper.num_mel_bins, width)
         self.second = nn.Linear(_TAPS * width, width)
-        self.positions = PeriodicPositions(width)
+        self.positions = SinusoidalPositions(width)
         count = min(config.layers, whisper.encoder_layers)
         inner: int = whisper.encoder_ffn_dim
         self.layers = nn.ModuleList(
@@ -282,17 +278,41 @@ class StreamingWhisperEncoder(nn.Module):
         embedded: Tensor = self.second(torch.cat([pairs.flatten(2), third], dim=2))
         return nn.functional.gelu(embedded)
 
-    def _finish(self, x: Tensor) -> Tensor:
-        """Two steps to a frame. shape: (batch, 2 * frames, width of Whisper) -> (…, width)."""
-        pairs = self.layers_norm(x).unflatten(1, (-1, _STEPS)).flatten(2)
+    def _pairs(self, x: Tensor) -> Tensor:
+        """Two steps to a frame. shape: (batch, 2 * frames, size) -> (batch, frames, 2 * size)."""
+        paired: Tensor = self.layers_norm(x).unflatten(1, (-1, _STEPS)).flatten(2)
+        return paired
+
+    def _finish(self, pairs: Tensor) -> Tensor:
+        """Bring frames to our width. shape: (batch, frames, 2 * size) -> (batch, frames, width)."""
         finished: Tensor = self.norm(self.dropout(self.projection(pairs)))
         return finished
+
+    @torch.no_grad()
+    def whiten(self, pairs: Tensor) -> None:
+        """Let the projection begin as the principal components of what it projects.
+
+        A few of Whisper's channels are a hundred times as large as the others; of a random
+        projection little else would be seen, and training would have to find its way out first.
+
+        Args:
+            pairs: What :meth:`encode_pairs` makes of some speech. shape: (frames, 2 * size)
+        """
+        mean = pairs.mean(dim=0)
+        centred = pairs - mean
+        variances, directions = torch.linalg.eigh(centred.T @ centred / len(pairs))
+        width = self.config.width
+        if width > len(variances):
+            return
+        scale = variances[-width:].clamp(min=_LEAST_VARIANCE).rsqrt()
+        self.projection.weight.copy_((directions[:, -width:] * scale).T)
+        self.projection.bias.copy_(-self.projection.weight @ mean)
 
     def encode(self, features: Tensor, counts: Tensor, chunk: int | None) -> Tensor:
         """Encode the features of whole utterances.
 
-        In training each is taken to begin anywhere in the period of the positions, since a stream's
-        utterances do.
+        In training each begins anywhere in the period of the positions, as a stream's utterances
+        do.
 
         Args:
             features: shape: (batch, 4 * frames + 3, mel_bins)
@@ -302,23 +322,36 @@ class StreamingWhisperEncoder(nn.Module):
         Returns:
             shape: (batch, frames, width)
         """
+        return self._finish(self.encode_pairs(features, counts, chunk))
+
+    def encode_pairs(self, features: Tensor, counts: Tensor, chunk: int | None) -> Tensor:
+        """As :meth:`encode`, before frames are brought to our width.
+
+        Returns:
+            Both steps of each frame, of Whisper's size. shape: (batch, frames, 2 * size)
+        """
         x = self._embed(features)
         batch, time = x.shape[:2]
         step = torch.arange(time, device=x.device)
-        begin = torch.zeros(batch, 1, dtype=torch.long, device=x.device)
+        chunk_steps = time if chunk is None else _STEPS * chunk
+        start = step // chunk_steps * chunk_steps  # of the step's chunk
+        anchor = start // (_STEPS * _PERIOD) * (_STEPS * _PERIOD)  # where its positions began
+        places = (step - anchor).expand(batch, -1)
         if self.training:
-            begin = torch.randint(_PERIOD, (batch, 1)).to(x.device)
-        x = x + self.positions(begin + step)
+            latest = max(1, _STEPS * _PERIOD - time)
+            places = places + torch.randint(latest, (batch, 1)).to(x.device)
+        x = x + self.positions(places)
         # An utterance without frames sees its padding: seeing nothing at all is NaN.
         mask = (step < _STEPS * counts.clamp(min=1)[:, None])[:, None, None, :]
         if chunk is not None:
             left = _STEPS * self.config.left_frames
-            mask = mask & chunk_mask(time, _STEPS * chunk, left, x.device)
+            mask = mask & chunk_mask(time, chunk_steps, left, x.device)
+            mask = mask & (step >= anchor[:, None])
             # Rows of padding whose whole window is padding too must see something, or they are NaN.
             mask = mask | torch.eye(time, dtype=torch.bool, device=x.device)
         for layer in self.layers:
             x, _, _ = layer(x, None, mask)
-        return self._finish(x)
+        return self._pairs(x)
 
     def fold(self) -> None:
         """Nothing is kept apart in training."""
@@ -343,18 +376,22 @@ class StreamingWhisperEncoder(nn.Module):
         left = self.config.left_frames
         joined = torch.cat([carry, samples], dim=1)
         x = self._embed(self.filter_bank(joined))
-        steps = torch.arange(x.shape[1], device=x.device)
-        x = x + self.positions(_STEPS * position[:, None] + steps)
-        place = torch.arange(_STEPS * left + x.shape[1], device=x.device)
-        is_empty = (place >= _STEPS * position[:, None]) & (place < _STEPS * left)
-        mask = torch.zeros_like(is_empty, dtype=x.dtype).masked_fill(is_empty, _NOTHING)
-        mask = mask[:, None, None, :]
+        new = x.shape[1]
+        since = (position % _PERIOD)[:, None]  # frames since positions began anew
+        x = x + self.positions(_STEPS * since + torch.arange(new, device=x.device))
+        # Frame t is in place t % left: how long ago was what is in each place?
+        place = torch.arange(left, device=x.device)
+        ago = 1 + (position[:, None] - 1 - place) % left
+        is_gone = (ago > since).repeat_interleave(_STEPS, dim=1)
+        past = torch.zeros_like(is_gone, dtype=x.dtype).masked_fill(is_gone, _NOTHING)
+        mask = nn.functional.pad(past, (0, new))[:, None, None, :]
         kept = []
         for layer, keys, values in zip(self.layers, cache[::2], cache[1::2], strict=True):
-            past = (self._steps(keys), self._steps(values))
-            x, key, value = layer(x, past, mask)
+            earlier = (self._steps(keys), self._steps(values))
+            x, key, value = layer(x, earlier, mask)
             kept.append(torch.stack([self._frames(key), self._frames(value)]))
-        return self._finish(x), joined[:, -CARRY_SAMPLES:], torch.stack(kept)
+        frames = self._finish(self._pairs(x))
+        return frames, joined[:, -CARRY_SAMPLES:], torch.stack(kept)
 
     def _steps(self, frames: Tensor) -> Tensor:
         """shape: (batch, heads, frames, 2 * size) -> (batch, heads, 2 * frames, size)."""

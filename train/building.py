@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from cnerta.models.acoustic import AcousticEncoder
 from cnerta.models.config import (
     LEXICON_ENCODERS,
     AcousticConfig,
@@ -64,6 +63,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _STATISTICS_CLIPS = 400
+_WHITENING_CLIPS = 200
 
 
 def new_model(
@@ -144,14 +144,18 @@ def new_model(
 def _set_statistics(
     model: SpeechTagger, examples: Sequence[Example], seed: int, cache: AudioCache
 ) -> None:
-    """Mean and deviation of the filter bank over a sample of the recordings."""
-    if not isinstance(model.acoustic, AcousticEncoder):
-        return  # a pretrained one has its own
+    """Mean and deviation of the filter bank over a sample of the recordings.
+
+    A pretrained encoder has its own; of one that streams, what comes out of it is whitened.
+    """
     spoken = [e for e in examples if e.audio is not None]
-    if not spoken:
+    if not spoken or isinstance(model.acoustic, PretrainedAcousticEncoder):
         return
     generator = np.random.default_rng(seed)
     chosen = generator.choice(len(spoken), min(_STATISTICS_CLIPS, len(spoken)), replace=False)
+    if isinstance(model.acoustic, StreamingWhisperEncoder):
+        _whiten(model.acoustic, [spoken[i] for i in chosen[:_WHITENING_CLIPS]], cache)
+        return
     bank = model.acoustic.filter_bank
     energies = []
     for i in tqdm(chosen, desc="filter bank statistics", leave=False):
@@ -161,6 +165,19 @@ def _set_statistics(
     joined = torch.cat(energies)
     bank.mean.copy_(joined.mean(dim=0))
     bank.deviation.copy_(joined.std(dim=0).clamp(min=1e-3))
+
+
+def _whiten(
+    encoder: StreamingWhisperEncoder, examples: Sequence[Example], cache: AudioCache
+) -> None:
+    encoder.eval()
+    heard = []
+    for example in tqdm(examples, desc="principal components", leave=False):
+        assert example.audio is not None, "chosen among those with audio"
+        features = encoder.features(torch.from_numpy(cache(example.audio))[None])
+        frames = torch.tensor([(features.shape[1] - 3) // 4])
+        heard.append(encoder.encode_pairs(features, frames, encoder.config.usual_chunk)[0])
+    encoder.whiten(torch.cat(heard))
 
 
 def _gazetteer(config: GazetteerConfig, data_root: Path) -> Gazetteer:

@@ -80,6 +80,9 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         warmup_steps: Steps to the peak.
         decay: Linear decay to this share of the peak over the stage.
         freeze_acoustic: Do not train the acoustic encoder and the CTC head.
+        freeze_pretrained: Of a pretrained acoustic encoder train only what brings it to the
+            model's width, and the CTC head: until these know what to do, what they ask of the
+            encoder would only spoil it (Kumar et al. 2022).
         acoustic_weight: For ``entities``: weight of the acoustic task's loss beside it.
         drop_audio: Probability of answering from text alone.
         drop_characters: Probability of replacing a character by the unknown one.
@@ -105,6 +108,7 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     warmup_steps: int = 100
     decay: float = 0.05
     freeze_acoustic: bool = False
+    freeze_pretrained: bool = False
     acoustic_weight: float = 0.0
     drop_audio: float = 0.0
     drop_characters: float = 0.0

@@ -1,7 +1,8 @@
 """How many syllables a model mistakes on recordings, with their tones and without.
 
-    python tests/benchmarks/unit_errors.py --manifest data/aishell_sample/manifest.jsonl --where speaker=S0252
-        --unlike data/text/cnerta_train80.json --unlike data/text/aishell_ner_clean.jsonl --bundle accurate
+    python tests/benchmarks/unit_errors.py --manifest data/aishell_sample/manifest.jsonl
+        --where speaker=S0252 --unlike data/text/cnerta_train80.json
+        --unlike data/text/aishell_ner_clean.jsonl --bundle accurate
     python tests/benchmarks/unit_errors.py … --checkpoint runs/ears/last --chunks 8,16,24,0
 
 Sentences that stand word for word in a file of ``--unlike`` are left out. A bundle hears in chunks,

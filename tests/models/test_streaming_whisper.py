@@ -19,7 +19,7 @@ from cnerta.models.inference import Model  # noqa: E402
 from cnerta.models.labels import LabelScheme  # noqa: E402
 from cnerta.models.pretrained_acoustic import acoustic_architecture  # noqa: E402
 from cnerta.models.streaming_whisper import (  # noqa: E402
-    PeriodicPositions,
+    SinusoidalPositions,
     StreamingWhisperEncoder,
     WhisperFilterBank,
     load_streaming_whisper,
@@ -89,27 +89,36 @@ def test_streamed_frames_are_those_of_a_masked_utterance(checkpoint: str, chunk:
 
 @torch.no_grad()
 def test_a_stream_goes_on_for_ever(checkpoint: str) -> None:
-    """Positions repeat after 750 frames, so two streams at the same place of it agree."""
+    """Positions begin anew after 700 frames, and what came before is not seen any more."""
     model = encoder(checkpoint)
-    samples = speech(20)
-    begin = 750 - 9
-    warm = [4] * 5
-    # Both have left_frames of past: only what follows it is compared.
-    early = streamed(model, samples, warm, begin)
-    late = streamed(model, samples, warm, begin + 750 * 10**9)
-    torch.testing.assert_close(early, late, rtol=0, atol=0)
+    samples, other = speech(20), speech(20, 1)
+    for start in (700, 7 * 10**9):
+        # Whatever was heard in the eight frames before.
+        after = [
+            streamed(model, torch.cat([before[:, : 8 * HOP_SAMPLES], samples], dim=1), sizes, first)
+            for before, first in ((samples, start - 8), (other, start - 8))
+            for sizes in ([4] * 7,)
+        ]
+        torch.testing.assert_close(after[0][:, 9:], after[1][:, 9:], rtol=0, atol=0)
+        begun = streamed(model, samples, [4] * 5)
+        # The first frame sees a window of the samples before.
+        torch.testing.assert_close(after[0][:, 9 + 4 :], begun[:, 1 + 4 :], rtol=0, atol=0.5)
 
 
-def test_positions_are_whispers_near_the_middle_and_repeat() -> None:
-    positions = PeriodicPositions(512)
-    steps = torch.arange(100, 150)
-    speed = torch.exp(-torch.arange(256) * np.log(10_000) / 255)
-    angle = steps[:, None] * speed
-    theirs = torch.cat([angle.sin(), angle.cos()], dim=1)
-    ours = positions(steps[None])[0]
-    torch.testing.assert_close(ours[25], theirs[25], rtol=0, atol=1e-3)
-    assert (ours - theirs).abs().max() < 0.06
-    torch.testing.assert_close(positions(steps[None] + 1500 * 10**9)[0], ours, rtol=0, atol=0)
+@torch.no_grad()
+def test_a_long_utterance_is_the_same_in_chunks(checkpoint: str) -> None:
+    model = encoder(checkpoint)
+    samples = speech(721)
+    expected, _ = model(samples, torch.tensor([samples.shape[1]]), 16)
+    actual = streamed(model, samples, [16] * 45 + [1])
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_positions_are_whispers(checkpoint: str) -> None:
+    theirs = transformers.WhisperModel.from_pretrained(checkpoint, dtype=torch.float32)
+    table = theirs.encoder.embed_positions.weight.detach()
+    ours = SinusoidalPositions(table.shape[1])(torch.arange(len(table))[None])[0]
+    torch.testing.assert_close(ours, table, rtol=0, atol=2e-3)
 
 
 @torch.no_grad()

@@ -5,8 +5,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from cnerta.train.data import Example  # noqa: E402
-from cnerta.train.unit_errors import UnitScores, count_unit_errors, toneless  # noqa: E402
+from cnerta.train.data import Example
+from cnerta.train.unit_errors import UnitScores, count_unit_errors, toneless
 
 UNITS = ("?", "ma1", "ma3", "shi4", "da4")
 
