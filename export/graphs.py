@@ -135,6 +135,8 @@ class TaggerGraph(nn.Module):
         model.ctc.fold()
         if model.chosen_readings is not None:
             model.chosen_readings.fold()
+        if model.listening is not None and model.listening.chosen_readings is not None:
+            model.listening.chosen_readings.fold()
         inputs = {
             "characters": {0: "batch", 1: "length"},
             "character_count": {0: "batch"},

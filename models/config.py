@@ -175,6 +175,8 @@ class FusionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             pronunciations was read; needs ``model.ctc.units = "pronunciations"``. The masked CTC
             task adds a character's pronunciations up and would unlearn what tells them apart, so
             stages of entities freeze the acoustic encoder or train its own task beside. 0 for none.
+        gated: Ours: answer from text alone, and let a second head, which listens, move the answer
+            as far as the audio fits, see :mod:`cnerta.models.listening`.
     """
 
     kind: FusionKind = "cma"
@@ -188,11 +190,17 @@ class FusionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     posterior_features: int = 0
     prosody: float = 0.0
     readings: int = 0
+    gated: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what would be silently ignored or cannot be built."""
         if self.kind in ("cma", "mmi") and self.width % self.heads:
             raise ValueError(f"expected a width of {self.heads} equal heads, got {self.width}")
+        if self.gated and (self.kind == "none" or self.posterior_features):
+            raise ValueError(
+                "expected gated with a fusion that hears, without posterior_features, got kind "
+                f"{self.kind} and {self.posterior_features}"
+            )
         if self.kind == "none" and self.prosody:
             raise ValueError("expected prosody with a fusion that hears it, got kind none")
         if self.kind in ("mmi", "aligned") and (self.guided or self.pause_context):

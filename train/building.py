@@ -55,6 +55,7 @@ __all__ = [
     "new_model",
     "take_acoustic",
     "with_chosen_readings",
+    "with_gate",
     "with_gazetteer",
     "with_name_readings",
     "with_prosody",
@@ -235,6 +236,27 @@ def with_name_readings(model: SpeechTagger, most: int) -> SpeechTagger:
     rest = {n: w for n, w in model.state_dict().items() if not n.startswith("ctc.")}
     grown.load_state_dict(grown.state_dict() | rest)
     grown.ctc.take(model.ctc, vocabulary.units, old.units)
+    return grown
+
+
+@torch.no_grad()
+def with_gate(model: SpeechTagger) -> SpeechTagger:
+    """Let a trained model answer from text alone, and a second head, its copy, listen.
+
+    Without audio it answers as before; with audio mostly so, too, until it is trained further: see
+    :mod:`cnerta.models.listening`.
+
+    Args:
+        model: One that has a single head.
+    """
+    fusion = msgspec.structs.replace(model.config.fusion, gated=True)
+    grown = _like(model, msgspec.structs.replace(model.config, fusion=fusion), model.lexicon)
+    known = model.state_dict()
+    weights = {
+        name: known.get(name, known.get(name.removeprefix("listening."), new))
+        for name, new in grown.state_dict().items()
+    }
+    grown.load_state_dict(weights)
     return grown
 
 

@@ -39,6 +39,7 @@ from cnerta.train.building import (
     new_model,
     take_acoustic,
     with_chosen_readings,
+    with_gate,
     with_gazetteer,
     with_name_readings,
     with_prosody,
@@ -204,6 +205,8 @@ class Trainer:
         else:
             training = self._examples(sorted({n for s in self.recipe.stages for n in s.train}))
             model = new_model(self.recipe, self.data_root, training, self.cache)
+        if self.recipe.model.fusion.gated and not model.config.fusion.gated:
+            model = with_gate(model)
         if model.config != self.recipe.model:
             raise CheckpointError(f"expected a model as the recipe describes it in {init}")
         if acoustic_from:
@@ -247,6 +250,11 @@ class Trainer:
             training = [e for _, es in sources for e in es]
             self._check_lengths(stage, training)
             self._check_types(stage, training)
+            if stage.other_audio and not stage.freeze_acoustic:
+                raise ConfigError(
+                    f"stage {stage.name!r}: expected freeze_acoustic with other_audio, got false: "
+                    "the encoder would learn to hear what nobody says"
+                )
         if stage.task == "acoustic" and any(e.audio is None for _, es in sources for e in es):
             raise ConfigError(f"stage {stage.name!r}: expected recordings in every source")
         return sources

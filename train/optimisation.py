@@ -22,7 +22,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from cnerta.models.acoustic import AcousticEncoder
-from cnerta.models.errors import CnertaError
+from cnerta.models.errors import CnertaError, ConfigError
 from cnerta.models.tagger import SpeechTagger
 from cnerta.train.batch import Clip
 from cnerta.train.feed import Part
@@ -72,6 +72,8 @@ class Optimisation:
         self.stage = stage
         self.objective = Objective(model, stage, augmentation)
         frozen = stage.task == "entities" and stage.freeze_acoustic
+        if model.listening is not None:
+            model.requires_grad_(True)  # an earlier stage may have trained only that
         for module in (model.acoustic, model.ctc):
             module.requires_grad_(not frozen)
         is_pretrained = not isinstance(model.acoustic, AcousticEncoder)
@@ -79,6 +81,14 @@ class Optimisation:
             for name, parameter in model.named_parameters():
                 if name.startswith(_ACOUSTIC) and not name.startswith(_ABOVE):
                     parameter.requires_grad_(False)
+        if stage.only_listening:
+            if model.listening is None:
+                raise ConfigError(
+                    f"stage {stage.name!r}: expected model.fusion.gated with only_listening, got a "
+                    "model with one head"
+                )
+            model.requires_grad_(False)
+            model.listening.requires_grad_(True)
         self.trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
         groups = _parameter_groups(stage, self.trained, _ABOVE if is_pretrained else ())
         # What was prepared for an earlier stage would be unscaled a second time.
@@ -86,8 +96,12 @@ class Optimisation:
         self._optimizer = accelerator.prepare(torch.optim.Adam(groups, betas=(0.9, 0.98)))
 
     def train(self) -> None:
-        """Turn dropout on."""
+        """Turn dropout on, but in what is not trained while the rest only listens."""
         self.objective.train()
+        if self.stage.only_listening:
+            self.model.eval()
+            assert self.model.listening is not None, "checked at the start"
+            self.model.listening.train()
 
     def step(self, parts: Sequence[Part], rate: float) -> float:
         """Take a step. Every process calls this, also with no parts.

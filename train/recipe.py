@@ -83,6 +83,12 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         freeze_pretrained: Of a pretrained acoustic encoder train only what brings it to the
             model's width, and the CTC head: until these know what to do, what they ask of the
             encoder would only spoil it (Kumar et al. 2022).
+        only_listening: Of a model with ``model.fusion.gated`` train only the head that listens: the
+            answers from text alone stay as they are.
+        other_audio: Probability that an utterance is heard with another one's audio: what does not
+            fit is not to be believed. With ``freeze_acoustic`` only.
+        forbid_worse: Weight of how much less likely the gold entities are with audio than from text
+            alone, where they are; of a model with ``model.fusion.gated``.
         acoustic_weight: For ``entities``: weight of the acoustic task's loss beside it.
         drop_audio: Probability of answering from text alone.
         drop_characters: Probability of replacing a character by the unknown one.
@@ -109,6 +115,9 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     decay: float = 0.05
     freeze_acoustic: bool = False
     freeze_pretrained: bool = False
+    only_listening: bool = False
+    other_audio: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
+    forbid_worse: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     acoustic_weight: float = 0.0
     drop_audio: float = 0.0
     drop_characters: float = 0.0
