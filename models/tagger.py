@@ -152,9 +152,7 @@ class SpeechTagger(nn.Module):
             encoded = self.text(characters, counts)
         texts = (encoded, characters, counts, matches)
         if self.listening is None:
-            emissions, breaks = self._answer(
-                self, texts, (frames, frame_counts, log_probabilities)
-            )
+            emissions, breaks = self._answer(self, texts, (frames, frame_counts, log_probabilities))
             return TaggerOutput(emissions, log_probabilities, breaks)
         # As if there were no audio: one frame, which is padding.
         nothing = (frames[:, :1], torch.zeros_like(frame_counts), log_probabilities[:, :1])
