@@ -16,6 +16,7 @@ from cnerta.models.errors import CnertaError
 from cnerta.train.average_cli import average
 from cnerta.train.calibrate_cli import calibrate
 from cnerta.train.complaints import fail
+from cnerta.train.names_cli import names
 from cnerta.train.recipe import load_recipe, recipe_names
 from cnerta.train.statistics_cli import check, statistics
 from cnerta.train.synthesise_cli import synthesise
@@ -43,6 +44,7 @@ app = typer.Typer(
 app.command(name="synthesise")(synthesise)
 app.command(name="calibrate")(calibrate)
 app.command(name="average")(average)
+app.command(name="names")(names)
 app.command(name="statistics")(statistics)
 app.command(name="check")(check)
 app.command(name="table")(table)
