@@ -57,6 +57,7 @@ __all__ = [
     "with_chosen_readings",
     "with_gazetteer",
     "with_name_readings",
+    "with_other_ears",
     "with_prosody",
 ]
 
@@ -306,6 +307,38 @@ def _like(
         lexicon,
         model.acoustic_architecture,
     )
+
+
+@torch.no_grad()
+def with_other_ears(model: SpeechTagger, other: SpeechTagger) -> SpeechTagger:
+    """Give a trained model the acoustic encoder and the CTC head of another composition.
+
+    What a text encoder learned from text alone is so taken over by a model that hears otherwise.
+    Weights that do not depend on the size of an acoustic frame stay; those that read frames are
+    random and are to be trained.
+
+    Args:
+        model: Whose text encoder, fusion and tags stay.
+        other: Whose ears it is given.
+    """
+    settings = msgspec.structs.replace(
+        model.config, acoustic=other.config.acoustic, ctc=other.config.ctc
+    )
+    joined = SpeechTagger(
+        settings,
+        model.vocabulary,
+        model.scheme,
+        model.text_architecture,
+        model.lexicon,
+        other.acoustic_architecture,
+    )
+    known = model.state_dict()
+    for name, weight in joined.state_dict().items():
+        hears = name.startswith(("acoustic.", "ctc."))
+        if not hears and name in known and known[name].shape == weight.shape:
+            weight.copy_(known[name])
+    take_acoustic(joined, other)
+    return joined
 
 
 def take_acoustic(model: SpeechTagger, other: SpeechTagger) -> None:

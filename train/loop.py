@@ -41,6 +41,7 @@ from cnerta.train.building import (
     with_chosen_readings,
     with_gazetteer,
     with_name_readings,
+    with_other_ears,
     with_prosody,
 )
 from cnerta.train.data import Example
@@ -204,10 +205,13 @@ class Trainer:
         else:
             training = self._examples(sorted({n for s in self.recipe.stages for n in s.train}))
             model = new_model(self.recipe, self.data_root, training, self.cache)
+        ears = load_checkpoint(acoustic_from).model if acoustic_from else None
+        if init and ears is not None and model.config.acoustic != self.recipe.model.acoustic:
+            model = with_other_ears(model, ears)
         if model.config != self.recipe.model:
             raise CheckpointError(f"expected a model as the recipe describes it in {init}")
-        if acoustic_from:
-            take_acoustic(model, load_checkpoint(acoustic_from).model)
+        if ears is not None:
+            take_acoustic(model, ears)
         return model
 
     def _run_stage(self, stage: Stage) -> None:
