@@ -34,7 +34,8 @@ _ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 _LAST_SHIFT = 31
 _NO_RUN = 1 << _BITS  # no fingerprint is as large
 
-_MOST_COMBINATIONS = 255
+_MOST_COMBINATIONS = 65_535
+_MOST_IN_A_BYTE = 255
 
 # Parts of speech of jieba's dictionary that are proper names: persons, transliterated persons,
 # places, organisations, others.
@@ -57,7 +58,7 @@ class Gazetteer:
     def __init__(
         self,
         fingerprints: _Ids,
-        combinations: npt.NDArray[np.uint8],
+        combinations: npt.NDArray[np.uint8] | npt.NDArray[np.uint16],
         members: npt.NDArray[np.bool_],
         kinds: Sequence[str],
     ) -> None:
@@ -104,7 +105,7 @@ class Gazetteer:
             rare: So are words that are no names and are counted fewer times than this.
 
         Raises:
-            ConfigError: No word is left, or there are more than 255 combinations of kinds.
+            ConfigError: No word is left, or there are more than 65,535 combinations of kinds.
         """
         rows: dict[frozenset[str], int] = {}
         entries: dict[int, list[tuple[str, int]]] = {}
@@ -131,7 +132,9 @@ class Gazetteer:
         members = np.array([[False] * len(names), *([n in kinds for n in names] for kinds in rows)])
         return cls(
             np.array(order, np.uint64),
-            np.array([found[f] for f in order], np.uint8),
+            np.array(
+                [found[f] for f in order], np.uint8 if len(rows) <= _MOST_IN_A_BYTE else np.uint16
+            ),
             members,
             names,
         )
