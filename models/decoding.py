@@ -172,7 +172,8 @@ class CrfDecoder:
         if not places or alone is None:
             return emissions
         lowered = emissions.copy()
-        lowered[np.ix_(places, alone)] -= _HARDLY
+        for place in places:
+            lowered[place, alone] -= _HARDLY
         return lowered
 
     def _confidence(self, lattice: Lattice, span: Span) -> float:

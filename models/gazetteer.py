@@ -26,6 +26,7 @@ __all__ = ["LONGEST_ENTRY", "SHORTEST_ENTRY", "Gazetteer", "kinds_of"]
 SHORTEST_ENTRY, LONGEST_ENTRY = 2, 8
 
 _Ids = npt.NDArray[np.uint64]
+_Rows = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 _BITS = 40
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
@@ -58,7 +59,7 @@ class Gazetteer:
     def __init__(
         self,
         fingerprints: _Ids,
-        combinations: npt.NDArray[np.uint8] | npt.NDArray[np.uint16],
+        combinations: _Rows,
         members: npt.NDArray[np.bool_],
         kinds: Sequence[str],
     ) -> None:
@@ -128,13 +129,16 @@ class Gazetteer:
             own = _fingerprints(codes)[:, -1, LONGEST_ENTRY - codes.shape[1]].tolist()
             found.update(zip(own, (row for _, row in of_length), strict=True))
         order = sorted(found)
+        own_rows = [found[f] for f in order]
+        small = len(rows) <= _MOST_IN_A_BYTE
+        combinations: _Rows = (
+            np.array(own_rows, np.uint8) if small else np.array(own_rows, np.uint16)
+        )
         names = sorted({kind for kinds in rows for kind in kinds})
         members = np.array([[False] * len(names), *([n in kinds for n in names] for kinds in rows)])
         return cls(
             np.array(order, np.uint64),
-            np.array(
-                [found[f] for f in order], np.uint8 if len(rows) <= _MOST_IN_A_BYTE else np.uint16
-            ),
+            combinations,
             members,
             names,
         )
