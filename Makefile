@@ -85,7 +85,7 @@ AGAIN_ARGS ?=
 bin := $(dev_venv)/bin
 voices_ready := $(dev_venv)/.ready-voices
 originals := $(addprefix $(DATA)/,e5small-zh/config.json text/cnerta_train80.json text/cnerta_dev20.json \
-	text/aishell_ner_clean.jsonl words_cmn/18k-abr aishell_sample/manifest.jsonl magichub/manifest.jsonl \
+	text/aishell_ner_clean.jsonl words_cmn/18k-abr aishell_sample/manifest.jsonl aishell_more/manifest.jsonl magichub/manifest.jsonl \
 	lexicon/THUOCL_diming.txt lexicon/THUOCL_lishimingren.txt) \
 	$(KOKORO) $(KOKORO_VOICES) $(FASTSPEECH2)
 speak = $(bin)/cnerta-train synthesise --model $(KOKORO) --voices-dir $(KOKORO_VOICES) --jobs $(JOBS) --out $(@D)

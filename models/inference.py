@@ -310,6 +310,8 @@ class Model:
         if self.bundle.lexicon is not None:
             feed["matches"] = pad_matches([self.bundle.lexicon.match(t) for t in texts])
         emissions, log_probabilities = self._tagger.run(["emissions", "log_probabilities"], feed)
+        for row, text, n in zip(emissions, texts, lengths, strict=True):
+            row[:n] = self._decoder.with_full_names(row[:n], text)
         for i, (row_hints, n) in enumerate(zip(hints, lengths, strict=bool(hints))):
             if row_hints:
                 emissions[i, :n] = self._decoder.with_hints(emissions[i, :n], row_hints)

@@ -17,6 +17,7 @@ ORIGINALS = (
     "text/aishell_ner_clean.jsonl",
     "words_cmn/18k-abr/hsk/cmn-word.mp3",
     "aishell_sample/manifest.jsonl",
+    "aishell_more/manifest.jsonl",
     "magichub/manifest.jsonl",
     "lexicon/THUOCL_diming.txt",
     "lexicon/THUOCL_lishimingren.txt",

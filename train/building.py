@@ -58,6 +58,7 @@ __all__ = [
     "with_gate",
     "with_gazetteer",
     "with_name_readings",
+    "with_other_ears",
     "with_prosody",
 ]
 
@@ -90,7 +91,7 @@ def new_model(
             "expected model.text.checkpoint, a folder or hub name, for a pretrained text encoder, "
             "got none"
         )
-    characters = set("".join(texts))
+    characters = set("".join(texts)) | {e.corpus for e in training if e.corpus}
     if pretrained:
         # Characters that training never shows are known to the checkpoint all the same.
         known = zen_characters if text.encoder == "zen" else pretrained_characters
@@ -188,19 +189,56 @@ def _gazetteer(config: GazetteerConfig, data_root: Path) -> Gazetteer:
 
 
 def with_gazetteer(model: SpeechTagger, config: GazetteerConfig, data_root: Path) -> SpeechTagger:
-    """Give a trained model a gazetteer; it answers as before until it is trained further.
+    """Give a trained model a gazetteer, or another one than it has.
+
+    A model that had none answers as before until it is trained further. One that had another
+    believes the kinds of words that both have as it did, and new kinds not yet.
 
     Args:
-        model: Without one, and with a text encoder that knows no words.
+        model: With a text encoder that knows no words.
         config: The gazetteer's settings.
         data_root: Folder that its lists may be below.
 
     Raises:
-        ConfigError: A list cannot be read.
+        ConfigError: A list cannot be read, or the width is not that of the gazetteer it had.
     """
-    gazetteer = _gazetteer(config, data_root)
+    old, had = model.lexicon, model.config.gazetteer
+    same = isinstance(old, Gazetteer) and had.lists == config.lists and had.rare == config.rare
+    gazetteer = old if same else _gazetteer(config, data_root)
     settings = msgspec.structs.replace(model.config, gazetteer=config)
-    return _grown(model, _like(model, settings, gazetteer))
+    grown = _like(model, settings, gazetteer)
+    if not isinstance(old, Gazetteer):
+        return _grown(model, grown)
+    if config.width != had.width:
+        raise ConfigError(f"expected model.gazetteer.width = {had.width}, got {config.width}")
+    assert isinstance(gazetteer, Gazetteer), "as was asked for"
+    _take_kinds(model, grown, old.kinds, gazetteer.kinds)
+    return grown
+
+
+@torch.no_grad()
+def _take_kinds(
+    model: SpeechTagger, grown: SpeechTagger, old: Sequence[str], new: Sequence[str]
+) -> None:
+    """Give a model the weights of one with other kinds of words, each kind its own.
+
+    Args:
+        model: Has the weights.
+        grown: Is given them.
+        old: Kinds of the former.
+        new: Kinds of the latter.
+    """
+    assert grown.word_kinds is not None, "both have a gazetteer"
+    weights = model.state_dict()
+    name = "word_kinds.projection.weight"
+    # shape: (width, word sets, kinds)
+    known = weights.pop(name).unflatten(1, (-1, len(old)))
+    taken = known.new_zeros(*known.shape[:2], len(new))
+    places = {kind: i for i, kind in enumerate(old)}
+    for i, kind in enumerate(new):
+        if kind in places:
+            taken[:, :, i] = known[:, :, places[kind]]
+    grown.load_state_dict(weights | {name: taken.flatten(1)})
 
 
 def with_chosen_readings(model: SpeechTagger, width: int) -> SpeechTagger:
@@ -309,6 +347,38 @@ def _like(
         lexicon,
         model.acoustic_architecture,
     )
+
+
+@torch.no_grad()
+def with_other_ears(model: SpeechTagger, other: SpeechTagger) -> SpeechTagger:
+    """Give a trained model the acoustic encoder and the CTC head of another composition.
+
+    What a text encoder learned from text alone is so taken over by a model that hears otherwise.
+    Weights that do not depend on the size of an acoustic frame stay; those that read frames are
+    random and are to be trained.
+
+    Args:
+        model: Whose text encoder, fusion and tags stay.
+        other: Whose ears it is given.
+    """
+    settings = msgspec.structs.replace(
+        model.config, acoustic=other.config.acoustic, ctc=other.config.ctc
+    )
+    joined = SpeechTagger(
+        settings,
+        model.vocabulary,
+        model.scheme,
+        model.text_architecture,
+        model.lexicon,
+        other.acoustic_architecture,
+    )
+    known = model.state_dict()
+    for name, weight in joined.state_dict().items():
+        hears = name.startswith(("acoustic.", "ctc."))
+        if not hears and name in known and known[name].shape == weight.shape:
+            weight.copy_(known[name])
+    take_acoustic(joined, other)
+    return joined
 
 
 def take_acoustic(model: SpeechTagger, other: SpeechTagger) -> None:

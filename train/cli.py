@@ -17,6 +17,7 @@ from cnerta.train.align_cli import align
 from cnerta.train.average_cli import average
 from cnerta.train.calibrate_cli import calibrate
 from cnerta.train.complaints import fail
+from cnerta.train.names_cli import names
 from cnerta.train.recipe import load_recipe, recipe_names
 from cnerta.train.statistics_cli import check, statistics
 from cnerta.train.synthesise_cli import synthesise
@@ -45,6 +46,7 @@ app.command(name="synthesise")(synthesise)
 app.command(name="align")(align)
 app.command(name="calibrate")(calibrate)
 app.command(name="average")(average)
+app.command(name="names")(names)
 app.command(name="statistics")(statistics)
 app.command(name="check")(check)
 app.command(name="table")(table)

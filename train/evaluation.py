@@ -67,9 +67,10 @@ def torch_predictions(
         frames, counts = encode_batch(model, batch, model.config.acoustic.usual_chunk)
         output = model(batch.characters, batch.counts, frames, counts, batch.matches)
         lengths = batch.counts.tolist()
-        for i, spans in zip(
-            indices, decoder.decode(output.emissions.float().cpu().numpy(), lengths), strict=True
-        ):
+        emissions = output.emissions.float().cpu().numpy()
+        for row, example, n in zip(emissions, chosen, lengths, strict=True):
+            row[:n] = decoder.with_full_names(row[:n], example.corpus + example.text)
+        for i, spans in zip(indices, decoder.decode(emissions, lengths), strict=True):
             found[i] = [s.span for s in spans]
     return found
 

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from cnerta.models.config import FusionConfig, FusionKind, ModelConfig, TextKind
 from cnerta.models.errors import CnertaError, ConfigError, DataError
-from cnerta.train.data import Example, read_source
+from cnerta.train.data import Example
 from cnerta.train.external import load_external
 from cnerta.train.predictions import (
     Prediction,
@@ -36,6 +36,7 @@ from cnerta.train.predictions import (
     write_predictions,
 )
 from cnerta.train.recipe import Recipe, Source, load_recipe
+from cnerta.train.sources import read_sources
 
 if TYPE_CHECKING:
     from cnerta.train.audio import AudioCache
@@ -287,7 +288,7 @@ class Grid:
         """
         from cnerta.train.audio import AudioCache
 
-        examples = {n: read_source(s, self.data_root) for n, s in self.sources.items()}
+        examples = read_sources(self.sources, self.sources, self.data_root)
         for name, own in examples.items():
             if any(e.spans is None for e in own):
                 raise DataError(f"expected entities in every row of {name}, got rows without")

@@ -42,9 +42,10 @@ from cnerta.train.building import (
     with_gate,
     with_gazetteer,
     with_name_readings,
+    with_other_ears,
     with_prosody,
 )
-from cnerta.train.data import Example, read_source
+from cnerta.train.data import Example
 from cnerta.train.environment import ENVIRONMENT, RECIPE, describe_start, record_start
 from cnerta.train.evaluation import torch_predictions, unit_errors
 from cnerta.train.feed import Feed
@@ -53,6 +54,7 @@ from cnerta.train.metrics import score_entities
 from cnerta.train.optimisation import NotFiniteError, Optimisation, learning_rate
 from cnerta.train.recipe import Recipe, Source, Stage
 from cnerta.train.run_folder import Progress, RunFolder, SavedRun
+from cnerta.train.sources import read_sources
 
 __all__ = ["Trainer"]
 
@@ -110,9 +112,7 @@ class Trainer:
         self.accelerator = accelerate.Accelerator(cpu=cpu, mixed_precision=mixed_precision)
         self.cache = AudioCache(cache)
         names = {n for s in recipe.stages for n in (*s.train, *s.dev)}
-        self.examples = {
-            n: read_source(recipe.data[n], data_root, cache=cache) for n in sorted(names)
-        }
+        self.examples = read_sources(recipe.data, sorted(names), data_root, cache=cache)
         for name, examples in self.examples.items():
             spoken = sum(e.audio is not None for e in examples)
             logger.info("%s: %d examples, %d with audio", name, len(examples), spoken)
@@ -193,8 +193,9 @@ class Trainer:
         torch.manual_seed(self.recipe.seed)
         if init:
             model = load_checkpoint(init).model
-            if self.recipe.model.gazetteer.lists and model.lexicon is None:
-                model = with_gazetteer(model, self.recipe.model.gazetteer, self.data_root)
+            gazetteer = self.recipe.model.gazetteer
+            if gazetteer.lists and model.config.gazetteer != gazetteer:
+                model = with_gazetteer(model, gazetteer, self.data_root)
             readings = self.recipe.model.fusion.readings
             if readings and model.chosen_readings is None:
                 model = with_name_readings(model, self.recipe.max_readings)
@@ -205,12 +206,15 @@ class Trainer:
         else:
             training = self._examples(sorted({n for s in self.recipe.stages for n in s.train}))
             model = new_model(self.recipe, self.data_root, training, self.cache)
+        ears = load_checkpoint(acoustic_from).model if acoustic_from else None
+        if init and ears is not None and model.config.acoustic != self.recipe.model.acoustic:
+            model = with_other_ears(model, ears)
         if self.recipe.model.fusion.gated and not model.config.fusion.gated:
             model = with_gate(model)
         if model.config != self.recipe.model:
             raise CheckpointError(f"expected a model as the recipe describes it in {init}")
-        if acoustic_from:
-            take_acoustic(model, load_checkpoint(acoustic_from).model)
+        if ears is not None:
+            take_acoustic(model, ears)
         return model
 
     def _run_stage(self, stage: Stage) -> None:
@@ -250,18 +254,22 @@ class Trainer:
             training = [e for _, es in sources for e in es]
             self._check_lengths(stage, training)
             self._check_types(stage, training)
+<<<<<<< HEAD
             if stage.other_audio and not stage.freeze_acoustic:
                 raise ConfigError(
                     f"stage {stage.name!r}: expected freeze_acoustic with other_audio, got false: "
                     "the encoder would learn to hear what nobody says"
                 )
+=======
+            self._check_corpora(stage, training)
+>>>>>>> 7a82973f470a0ffad6bfb50a9ae8a1084cddc015
         if stage.task == "acoustic" and any(e.audio is None for _, es in sources for e in es):
             raise ConfigError(f"stage {stage.name!r}: expected recordings in every source")
         return sources
 
     def _check_lengths(self, stage: Stage, examples: Sequence[Example]) -> None:
         text = self.model.text
-        longest = max((len(e.text) for e in examples), default=0)
+        longest = max((len(e.corpus + e.text) for e in examples), default=0)
         if isinstance(text, PretrainedEncoder | ZenEncoder) and longest > text.max_characters:
             raise DataError(
                 f"stage {stage.name!r}: expected sentences of at most {text.max_characters} "
@@ -277,6 +285,15 @@ class Trainer:
             raise DataError(
                 f"stage {stage.name!r}: expected entities of the model's types "
                 f"{', '.join(types)}, got {', '.join(unknown)}"
+            )
+
+    def _check_corpora(self, stage: Stage, examples: Sequence[Example]) -> None:
+        """A mark that the model has no character for would be the same unknown one for all."""
+        unknown = {e.corpus for e in examples} - {"", *self.model.vocabulary.characters}
+        if unknown:
+            raise DataError(
+                f"stage {stage.name!r}: expected corpora to be marked by characters of the model, "
+                f"got {', '.join(sorted(unknown))}"
             )
 
     def _generator(self, epoch: int) -> np.random.Generator:
@@ -485,5 +502,5 @@ def _digest_examples(examples: Sequence[Example]) -> str:
     digest = hashlib.sha256()
     for e in examples:
         row = (e.text, e.spans, e.audio and e.audio.name, e.times_ms, e.readings, e.isolated)
-        digest.update(repr(row).encode())
+        digest.update((repr(row) + e.corpus).encode())
     return digest.hexdigest()

@@ -41,6 +41,13 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         entity_field: Field that holds the entities.
         where: Keep rows whose field has one of these values, such as ``split = ["train80"]``.
         exclude: Drop rows whose field has one of these values.
+        exclude_texts_of: Drop sentences that are also in these other sources of the recipe, as
+            those that the model is measured on.
+        longest: Cut longer texts at punctuation into pieces of at most so many characters; 0 for
+            not. For text only.
+        nameless: Share of the texts without an entity that is kept, evenly spread.
+        corpus: One character that is put before each text, so that the model knows by whose
+            conventions it is annotated; none for those that the model is to have. For text only.
         join: Join up to this many recordings to one, in random order with short pauses.
         repeat: How often an epoch goes through the source.
         speech: Use the recordings.
@@ -54,6 +61,10 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     entity_field: str = ""
     where: dict[str, list[str]] = {}
     exclude: dict[str, list[str]] = {}
+    exclude_texts_of: list[str] = []
+    longest: Annotated[int, msgspec.Meta(ge=0)] = 0
+    nameless: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
+    corpus: Annotated[str, msgspec.Meta(max_length=1)] = ""
     join: int = 1
     repeat: int = 1
     speech: bool = True
