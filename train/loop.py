@@ -254,15 +254,12 @@ class Trainer:
             training = [e for _, es in sources for e in es]
             self._check_lengths(stage, training)
             self._check_types(stage, training)
-<<<<<<< HEAD
             if stage.other_audio and not stage.freeze_acoustic:
                 raise ConfigError(
                     f"stage {stage.name!r}: expected freeze_acoustic with other_audio, got false: "
                     "the encoder would learn to hear what nobody says"
                 )
-=======
             self._check_corpora(stage, training)
->>>>>>> 7a82973f470a0ffad6bfb50a9ae8a1084cddc015
         if stage.task == "acoustic" and any(e.audio is None for _, es in sources for e in es):
             raise ConfigError(f"stage {stage.name!r}: expected recordings in every source")
         return sources
