@@ -28,6 +28,7 @@ from cnerta.models.bundle import (
 )
 from cnerta.models.checkpoint import Checkpoint
 from cnerta.models.normalisation import NORMALISATION
+from cnerta.models.streaming_whisper import StreamingWhisperEncoder
 from cnerta.models.tagger import SpeechTagger
 
 __all__ = ["Export", "export_bundle"]
@@ -110,7 +111,8 @@ def export_bundle(
         agreement = tag_agreement(tagger, out / TAGGER_FILE, examples)
     if int8 in (Int8.ACOUSTIC, Int8.BOTH):
         logger.info("quantising %s", ACOUSTIC_FILE)
-        quantise_graph(out / ACOUSTIC_FILE)
+        pretrained = isinstance(model.acoustic, StreamingWhisperEncoder)
+        quantise_graph(out / ACOUSTIC_FILE, in_blocks=pretrained)
 
     bundle = Bundle(
         path=out,
