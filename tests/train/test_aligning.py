@@ -7,13 +7,13 @@ import pytest
 
 pytest.importorskip("torch")
 
-from typer.testing import CliRunner  # noqa: E402
+from typer.testing import CliRunner
 
-from cnerta.models.bundle import default_bundle_path  # noqa: E402
-from cnerta.models.inference import Model  # noqa: E402
-from cnerta.train.aligning import align_manifest, character_edges  # noqa: E402
-from cnerta.train.cli import app  # noqa: E402
-from cnerta.train.data import read_examples  # noqa: E402
+from cnerta.models.bundle import default_bundle_path
+from cnerta.models.inference import Model
+from cnerta.train.aligning import align_manifest, character_edges
+from cnerta.train.cli import app
+from cnerta.train.data import read_examples
 
 DEMO = Path(__file__).parents[2] / "streamer" / "demo"
 TEXT = "南京市长江大桥"
