@@ -54,11 +54,11 @@ class AcousticGraph(nn.Module):
 
     def __init__(self, model: SpeechTagger) -> None:
         super().__init__()
-        streams = isinstance(model.acoustic, AcousticEncoder | StreamingWhisperEncoder)
-        assert streams, "the other pretrained ones do not stream"
+        encoder = copy.deepcopy(model.acoustic)
+        assert isinstance(encoder, AcousticEncoder | StreamingWhisperEncoder), "those that stream"
         # Weights that are put together only while the graph runs would stay floats, see quantise.
-        self.encoder = copy.deepcopy(model.acoustic)
-        self.encoder.fold()
+        encoder.fold()
+        self.encoder = encoder
         # An input for each layer's keys and values: taking them out of one tensor would copy them.
         cache = cache_inputs(self.encoder.geometry.layers)
         self.signature = GraphSignature(

@@ -30,7 +30,7 @@ def pack(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if weight.dim() == 2 and weight.is_floating_point() and weight.numel() >= _LEAST_NUMBERS:
             width = weight.shape[1]
             padded = torch.nn.functional.pad(weight.float(), (0, -width % _BLOCK))
-            blocks = padded.unflatten(1, (-1, _BLOCK))
+            blocks = padded.view(len(padded), -1, _BLOCK)
             # What is divided by is what is stored.
             scales = (blocks.abs().amax(dim=2) / _STEPS).half()
             divisor = scales.float().clamp(min=torch.finfo(torch.float16).smallest_normal)

@@ -273,9 +273,10 @@ class StreamingWhisperEncoder(nn.Module):
         seen = torch.cat([features[:, :-2], features[:, 1:-1], features[:, 2:]], dim=2)
         x = nn.functional.gelu(self.first(seen))
         # Of stride 2: two taps are a pair, the third is the first of the next one.
-        pairs = x[:, :-1].unflatten(1, (-1, 2))
-        third = x[:, 1:].unflatten(1, (-1, 2))[:, :, 1]
-        embedded: Tensor = self.second(torch.cat([pairs.flatten(2), third], dim=2))
+        batch, _, width = x.shape
+        pairs = x[:, :-1].reshape(batch, -1, 2 * width)
+        third = x[:, 1:].reshape(batch, -1, 2, width)[:, :, 1]
+        embedded: Tensor = self.second(torch.cat([pairs, third], dim=2))
         return nn.functional.gelu(embedded)
 
     def _pairs(self, x: Tensor) -> Tensor:
@@ -395,11 +396,11 @@ class StreamingWhisperEncoder(nn.Module):
 
     def _steps(self, frames: Tensor) -> Tensor:
         """shape: (batch, heads, frames, 2 * size) -> (batch, heads, 2 * frames, size)."""
-        return frames.unflatten(3, (_STEPS, self.size)).flatten(2, 3)
+        return frames.reshape(*frames.shape[:2], -1, self.size)
 
     def _frames(self, steps: Tensor) -> Tensor:
         """shape: (batch, heads, 2 * frames, size) -> (batch, heads, frames, 2 * size)."""
-        return steps.unflatten(2, (-1, _STEPS)).flatten(3)
+        return steps.reshape(*steps.shape[:2], -1, _STEPS * self.size)
 
 
 @torch.no_grad()

@@ -94,9 +94,11 @@ def encode_batch(
     # Energies span more than half precision can tell apart, and serving computes them in single.
     with torch.autocast(batch.samples.device.type, enabled=False):
         features = model.acoustic.features(batch.samples)
-        banked = isinstance(model.acoustic, AcousticEncoder | StreamingWhisperEncoder)
-        if augmentation is not None and banked:
-            features = other_voices(features, augmentation, model.acoustic.filter_bank)
+        encoder = model.acoustic
+        if augmentation is not None and isinstance(
+            encoder, AcousticEncoder | StreamingWhisperEncoder
+        ):
+            features = other_voices(features, augmentation, encoder.filter_bank)
         if augmentation is not None and model.acoustic.spectral:
             features = spec_augment(features, augmentation)
     return model.acoustic.encode(features, counts, chunk), counts
