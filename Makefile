@@ -80,6 +80,9 @@ TRAIN_ARGS ?= --precision bf16
 TEACHER_ARGS ?=
 FAST_ARGS ?=
 ACCURATE_ARGS ?=
+WHISPER ?= openai/whisper-base
+EARS_ARGS ?=
+LISTENS_ARGS ?=
 AGAIN_ARGS ?=
 
 bin := $(dev_venv)/bin
@@ -97,6 +100,10 @@ fast := $(RUNS)/cnerta-fast/best-6-settle
 listened := $(RUNS)/cnerta-fast/best-1-listen
 accurate := $(RUNS)/cnerta-accurate/best-2-settle
 again := $(RUNS)/cnerta-fast-again/best-0-again
+ears := $(RUNS)/cnerta-ears/best-2-settle
+listens := $(RUNS)/cnerta-accurate-listens/best-0-listen
+aligned := $(addprefix $(DATA)/aligned/,aishell_sample.jsonl aishell_more.jsonl magichub.jsonl)
+read_again := $(DATA)/aishell_sample/voted_again.jsonl $(DATA)/aishell_more/voted_again.jsonl
 bundles := $(RUNS)/bundles
 
 .PHONY: model
@@ -173,10 +180,33 @@ $(again)/.done: $(DATA)/text/voted_again.jsonl
 	$(bin)/cnerta-train fast-again --data-root $(DATA) --out $(RUNS)/cnerta-fast-again $(TRAIN_ARGS) $(AGAIN_ARGS) --init $(fast)
 	@touch $@
 
+# Times of the characters of real recordings, as the bundle that comes along hears them.
+$(aligned): $(DATA)/aligned/%.jsonl: $(DATA)/%/manifest.jsonl | $(dev_ready)
+	$(bin)/cnerta-train align $< --out $@
+
+$(ears)/.done: $(aligned) $(spoken) $(DATA)/words_cmn/18k-abr
+	$(bin)/cnerta-train ears --data-root $(DATA) --out $(RUNS)/cnerta-ears $(TRAIN_ARGS) $(EARS_ARGS) \
+		--set model.acoustic.checkpoint=$(WHISPER)
+	@touch $@
+
+$(DATA)/aishell_more/training.jsonl: $(DATA)/aishell_more/manifest.jsonl
+	grep '"split": "train"' $< > $@
+
+$(DATA)/aishell_sample/voted_again.jsonl: $(DATA)/aishell_sample/one_speaker.jsonl
+$(DATA)/aishell_more/voted_again.jsonl: $(DATA)/aishell_more/training.jsonl
+$(read_again): $(accurate)/.done
+	$(bin)/cnerta-evaluate --checkpoint $(<D) --text-only --data $(filter %.jsonl,$^) --predictions $@
+
+# What accurate says of a text stays; on the new ears a second head learns to listen.
+$(listens)/.done: $(accurate)/.done $(ears)/.done $(read_again)
+	$(bin)/cnerta-train accurate-listens --data-root $(DATA) --out $(RUNS)/cnerta-accurate-listens $(TRAIN_ARGS) $(LISTENS_ARGS) \
+		--set model.acoustic.checkpoint=$(WHISPER) --init $(accurate) --acoustic-from $(ears)
+	@touch $@
+
 $(bundles)/fast/.scored: int8 := acoustic
 $(bundles)/accurate/.scored: int8 := both
 $(bundles)/fast/.scored: $(again)/.done
-$(bundles)/accurate/.scored: $(accurate)/.done
+$(bundles)/accurate/.scored: $(listens)/.done
 $(bundles)/%/.scored:
 	$(bin)/cnerta-export $(<D) $(@D) --int8 $(int8)
 	$(bin)/cnerta-train calibrate $(@D) --data $(DATA)/text/cnerta_dev20.json --text-only --plot $(bundles)/$*-reliability.png

@@ -74,6 +74,16 @@ def test_each_step_comes_after_what_it_learns_from(data: Path) -> None:
     places = [plan.stdout.index(step.format(data=data)) for step in steps]
     assert places == sorted(places)
     assert plan.stdout.count("cnerta-export") == 2
+    accurate = [
+        "cnerta-train accurate ",
+        "cnerta-train ears",
+        "--predictions {data}/aishell_more/voted_again.jsonl",
+        "cnerta-train accurate-listens",
+        "bundles/accurate ",
+    ]
+    places = [plan.stdout.index(step.format(data=data)) for step in accurate]
+    assert places == sorted(places)
+    assert plan.stdout.index("cnerta-train align") < plan.stdout.index("cnerta-train ears")
 
 
 def test_what_is_done_is_not_done_again(data: Path) -> None:
