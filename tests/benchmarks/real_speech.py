@@ -35,7 +35,7 @@ from cnerta.train.complaints import fail
 from cnerta.train.data import Example, normalise_example, read_examples
 from cnerta.train.metrics import score_entities, sentence_counts
 from cnerta.train.significance import paired_bootstrap
-from cnerta.train.systems import answers_of_bundle
+from cnerta.train.systems import answers_of_bundle, answers_of_checkpoints
 
 ANNOTATIONS = [
     Path(__file__).with_name(name)
@@ -85,7 +85,6 @@ def annotated_examples(manifest: Path) -> list[Example]:
 
 def compare(bundle: str, examples: list[Example]) -> dict[str, Any]:
     """F1 of a bundle with and without the recordings, and by how much they differ."""
-    gold = [example.spans or () for example in examples]
     speech, text = (
         answers_of_bundle(
             Path(bundle),
@@ -97,7 +96,24 @@ def compare(bundle: str, examples: list[Example]) -> dict[str, Any]:
         ).found
         for use_audio in (True, False)
     )
-    row: dict[str, Any] = {"bundle": bundle, "sentences": len(examples)}
+    return compared(bundle, examples, speech, text)
+
+
+def compare_checkpoint(checkpoint: Path, examples: list[Example]) -> dict[str, Any]:
+    """The same of a torch model."""
+    speech, text = (
+        answers_of_checkpoints([checkpoint], examples, use_audio=use_audio, device="cpu").found
+        for use_audio in (True, False)
+    )
+    return compared(checkpoint.name, examples, speech, text)
+
+
+def compared(
+    name: str, examples: list[Example], speech: list[list[Span]], text: list[list[Span]]
+) -> dict[str, Any]:
+    """F1 of answers with and without recordings, and their difference."""
+    gold = [example.spans or () for example in examples]
+    row: dict[str, Any] = {"bundle": name, "sentences": len(examples)}
     for kind in ("flat", "nested"):
         flat = kind == "flat"
         counts = [sentence_counts(gold, found, flat=flat)[None] for found in (speech, text)]
@@ -118,7 +134,12 @@ def main(
         list[Path],
         typer.Argument(help="manifest.jsonl of aishell_sample, of aishell_more, or both."),
     ],
-    bundle: Annotated[list[str], typer.Option(help="Folder or name. Repeatable.")] = ["fast"],  # noqa: B006
+    bundle: Annotated[
+        list[str] | None, typer.Option(help="Folder or name. Repeatable; fast if none.")
+    ] = None,
+    checkpoint: Annotated[
+        list[Path] | None, typer.Option(help="A torch model's folder. Repeatable.")
+    ] = None,
     unlike: Annotated[
         list[Path] | None, typer.Option(help="Leave sentences out that stand in this file.")
     ] = None,
@@ -131,7 +152,9 @@ def main(
         examples = [e for e in read if normalise_example(e).text not in known]
         told = f"{len(examples)} recordings, {len(read) - len(examples)} left out"
         Console(stderr=True).print(told, highlight=False)
-        rows = [compare(name, examples) for name in bundle]
+        chosen = bundle or ([] if checkpoint else ["fast"])
+        rows = [compare(name, examples) for name in chosen]
+        rows += [compare_checkpoint(path, examples) for path in checkpoint or ()]
     except (DataError, OSError) as error:
         fail(error)
     if as_json:
