@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from cnerta.models.config import LEXICON_ENCODERS, ModelConfig
 from cnerta.models.errors import CheckpointError, ConfigError
 from cnerta.models.labels import LabelKind, LabelScheme
-from cnerta.models.packed_weights import pack, unpack
+from cnerta.models.rounded import restored, rounded
 from cnerta.models.tagger import SpeechTagger
 from cnerta.models.vocabulary import Vocabulary
 from cnerta.models.word_files import GAZETTEER_FILE, LEXICON_FILE, load_words, save_words
@@ -64,13 +64,13 @@ def save_checkpoint(
         path: Folder, made if missing.
         checkpoint: The model.
         half: Store weights as 16-bit floats, half the size; they are read as 32-bit ones.
-        int8: Store matrices in 8 bits, see :mod:`cnerta.models.packed_weights`.
+        int8: Store matrices as 8-bit integers, a quarter of the size; they are read likewise.
     """
     model = checkpoint.model
     path.mkdir(parents=True, exist_ok=True)
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     if int8:
-        weights = pack(weights)
+        weights = rounded(weights)
     elif half:
         weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
     partial = path / (_WEIGHTS + ".partial")
@@ -120,10 +120,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
             lexicon,
             description.acoustic_architecture,
         )
-        model.load_state_dict(unpack(load_file(path / _WEIGHTS)))
+        model.load_state_dict(restored(load_file(path / _WEIGHTS)))
     except OSError as error:
         raise CheckpointError(f"expected a checkpoint folder, got {path}: {error}") from error
-    except (msgspec.MsgspecError, ConfigError, KeyError, SafetensorError, RuntimeError) as error:
+    except (msgspec.MsgspecError, ConfigError, SafetensorError, RuntimeError) as error:
         raise CheckpointError(f"expected a readable checkpoint in {path}, got: {error}") from error
     model.eval()
     return Checkpoint(description.name, model, description.provenance, description.scores)

@@ -24,7 +24,8 @@ def average(
         bool, typer.Option("--half", help="Store weights as 16-bit floats, half the size.")
     ] = False,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Store matrices in 8 bits, a quarter of the size.")
+        bool,
+        typer.Option("--int8", help="Store matrices as 8-bit integers, a quarter of the size."),
     ] = False,
 ) -> None:
     """Average the weights of several checkpoints; of a single one: store it in fewer bits."""
