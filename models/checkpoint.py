@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from cnerta.models.config import LEXICON_ENCODERS, ModelConfig
 from cnerta.models.errors import CheckpointError, ConfigError
 from cnerta.models.labels import LabelKind, LabelScheme
+from cnerta.models.rounded import restored, rounded
 from cnerta.models.tagger import SpeechTagger
 from cnerta.models.vocabulary import Vocabulary
 from cnerta.models.word_files import GAZETTEER_FILE, LEXICON_FILE, load_words, save_words
@@ -54,18 +55,23 @@ class Checkpoint(msgspec.Struct, frozen=True):
     scores: dict[str, float]
 
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint, *, half: bool = False) -> None:
+def save_checkpoint(
+    path: Path, checkpoint: Checkpoint, *, half: bool = False, int8: bool = False
+) -> None:
     """Write a model. Weights first, so a description never stands without them.
 
     Args:
         path: Folder, made if missing.
         checkpoint: The model.
         half: Store weights as 16-bit floats, half the size; they are read as 32-bit ones.
+        int8: Store matrices as 8-bit integers, a quarter of the size; they are read likewise.
     """
     model = checkpoint.model
     path.mkdir(parents=True, exist_ok=True)
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    if half:
+    if int8:
+        weights = rounded(weights)
+    elif half:
         weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
     partial = path / (_WEIGHTS + ".partial")
     save_file(weights, partial)
@@ -114,7 +120,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             lexicon,
             description.acoustic_architecture,
         )
-        model.load_state_dict(load_file(path / _WEIGHTS))
+        model.load_state_dict(restored(load_file(path / _WEIGHTS)))
     except OSError as error:
         raise CheckpointError(f"expected a checkpoint folder, got {path}: {error}") from error
     except (msgspec.MsgspecError, ConfigError, SafetensorError, RuntimeError) as error:

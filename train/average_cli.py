@@ -23,6 +23,10 @@ def average(
     half: Annotated[
         bool, typer.Option("--half", help="Store weights as 16-bit floats, half the size.")
     ] = False,
+    int8: Annotated[
+        bool,
+        typer.Option("--int8", help="Store matrices as 8-bit integers, a quarter of the size."),
+    ] = False,
 ) -> None:
     """Average the weights of several checkpoints."""
     # Torch takes seconds to import; --help should not.
@@ -30,7 +34,7 @@ def average(
     from cnerta.train.averaging import average_checkpoints
 
     try:
-        save_checkpoint(out, average_checkpoints(checkpoints), half=half)
+        save_checkpoint(out, average_checkpoints(checkpoints), half=half, int8=int8)
     except (CnertaError, OSError) as error:
         fail(error)
     told = f"mean of {len(checkpoints)} models: {out}"
