@@ -23,8 +23,10 @@ __all__ = ["FitGate", "Listening"]
 _FLOOR = -10.0  # of log-probabilities
 # What the gate believes before it is trained: of how well the whole audio fits, how well what is at
 # a character and beside it fits, how sure the text is, how sure the listening head is, and always.
-_BELIEF = (8.0, 2.0, -1.0, 1.0)
+_BELIEF = (8.0, 2.0, -4.0, 2.0)
 _ALWAYS = 3.0
+# Its few weights have far to go, at the rate of those around it.
+_HASTE = 20.0
 
 
 class FitGate(nn.Module):
@@ -34,8 +36,8 @@ class FitGate(nn.Module):
         super().__init__()
         self.belief = nn.Linear(len(_BELIEF), 1)
         with torch.no_grad():
-            self.belief.weight.copy_(torch.tensor([_BELIEF]))
-            self.belief.bias.fill_(_ALWAYS)
+            self.belief.weight.copy_(torch.tensor([_BELIEF]) / _HASTE)
+            self.belief.bias.fill_(_ALWAYS / _HASTE)
 
     def forward(
         self,
@@ -67,7 +69,7 @@ class FitGate(nn.Module):
         padded = nn.functional.pad(fit, (1, 1))
         around = (padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]) / 3
         sure = [emissions.softmax(dim=2).amax(dim=2) for emissions in (text, heard)]
-        share = torch.sigmoid(self.belief(torch.stack([whole, around, *sure], dim=2)))
+        share = torch.sigmoid(_HASTE * self.belief(torch.stack([whole, around, *sure], dim=2)))
         believed: Tensor = share * (frame_counts > 0)[:, None, None]
         return believed
 
