@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from cnerta.models.networks.acoustic_encoder import AcousticEncoder
 from cnerta.models.networks.ctc import score_units
+from cnerta.models.networks.streaming_whisper import StreamingWhisperEncoder
 from cnerta.models.networks.tagger import SpeechTagger
 from cnerta.models.runtime.geometry import HOP_SAMPLES, cache_inputs
 from cnerta.models.text.lexicon import pad_matches
@@ -53,10 +54,11 @@ class AcousticGraph(nn.Module):
 
     def __init__(self, model: SpeechTagger) -> None:
         super().__init__()
-        assert isinstance(model.acoustic, AcousticEncoder), "a pretrained one does not stream"
+        encoder = copy.deepcopy(model.acoustic)
+        assert isinstance(encoder, AcousticEncoder | StreamingWhisperEncoder), "those that stream"
         # Weights that are put together only while the graph runs would stay floats, see quantise.
-        self.encoder = copy.deepcopy(model.acoustic)
-        self.encoder.merge_parameters()
+        encoder.merge_parameters()
+        self.encoder = encoder
         # An input for each layer's keys and values: taking them out of one tensor would copy them.
         cache = cache_inputs(self.encoder.geometry.layers)
         self.signature = GraphSignature(
@@ -133,6 +135,8 @@ class TaggerGraph(nn.Module):
         model.ctc.merge_parameters()
         if model.chosen_readings is not None:
             model.chosen_readings.merge_parameters()
+        if model.audio_head is not None and model.audio_head.chosen_readings is not None:
+            model.audio_head.chosen_readings.merge_parameters()
         inputs = {
             "characters": {0: "batch", 1: "length"},
             "character_count": {0: "batch"},

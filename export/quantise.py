@@ -48,10 +48,16 @@ class Int8(StrEnum):
     BOTH = "both"
 
 
-def quantise_graph(path: Path) -> None:
-    """Give a graph 8-bit weights, in place."""
+def quantise_graph(path: Path, *, in_blocks: bool = False) -> None:
+    """Give a graph 8-bit weights, in place.
+
+    Args:
+        path: The graph.
+        in_blocks: Weights and activations have a scale for each block, as always with a pretrained
+            text encoder.
+    """
     model = onnx.load(path)
-    reads = any(_TEXT_ENCODER in _scope(node) for node in model.graph.node)
+    reads = in_blocks or any(_TEXT_ENCODER in _scope(node) for node in model.graph.node)
     kept = [node.name for node in model.graph.node if _KEPT in _scope(node)]
     root = logging.getLogger()
     level = root.level

@@ -18,6 +18,7 @@ from cnerta.export.graphs import (
 from cnerta.export.parity import check_parity
 from cnerta.export.quantise import Int8, quantise_graph, tag_agreement
 from cnerta.models.networks.checkpoint import Checkpoint
+from cnerta.models.networks.streaming_whisper import StreamingWhisperEncoder
 from cnerta.models.networks.tagger import SpeechTagger
 from cnerta.models.runtime.bundle import (
     ACOUSTIC_FILE,
@@ -110,7 +111,8 @@ def export_bundle(
         agreement = tag_agreement(tagger, out / TAGGER_FILE, examples)
     if int8 in (Int8.ACOUSTIC, Int8.BOTH):
         logger.info("quantising %s", ACOUSTIC_FILE)
-        quantise_graph(out / ACOUSTIC_FILE)
+        pretrained = isinstance(model.acoustic, StreamingWhisperEncoder)
+        quantise_graph(out / ACOUSTIC_FILE, in_blocks=pretrained)
 
     bundle = Bundle(
         path=out,

@@ -52,9 +52,12 @@ class AcousticConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         streaming: Encode in chunks, as speech comes in. If not, every frame attends to the whole
             utterance, as in the paper: it can be encoded only once it is there, and is encoded
             again whenever more of it has come. The chunk settings then mean nothing.
-        encoder: ``transformer``, or ours: ``pretrained`` (Whisper's, wav2vec 2.0's or HuBERT's; see
-            :mod:`cnerta.models.networks.pretrained_acoustic`), of which only ``width`` and
-            ``dropout`` can be set, and which cannot stream.
+        encoder: ``transformer``, or ours: ``pretrained``. With ``streaming`` that is Whisper's, see
+            :mod:`cnerta.models.networks.streaming_whisper`: ``width``, ``dropout`` and the chunks
+            can be set, and with ``layers`` how many of its layers are used, from the first.
+            Without, it is Whisper's, wav2vec 2.0's or HuBERT's, see
+            :mod:`cnerta.models.networks.pretrained_acoustic`: only ``width`` and ``dropout`` can be
+            set.
         checkpoint: For ``pretrained``: the weights to start from, a folder (below the data root, or
             as it is) or a name on the Hugging Face hub.
     """
@@ -173,6 +176,8 @@ class FusionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             read, an input of the tagger; needs ``model.ctc.units = "pronunciations"``. The masked
             CTC task adds a character's pronunciations up and would unlearn to distinguish them, so
             stages of entities freeze the acoustic encoder or train its own task beside. 0 for none.
+        gated: Ours: answer from text alone, and let a second head, which listens, move the answer
+            as far as the audio fits, see :mod:`cnerta.models.networks.audio_head`.
     """
 
     kind: FusionKind = "cma"
@@ -186,11 +191,17 @@ class FusionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     posterior_features: int = 0
     prosody: float = 0.0
     readings: int = 0
+    gated: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what would be silently ignored or cannot be built."""
         if self.kind in ("cma", "mmi") and self.width % self.heads:
             raise ValueError(f"expected a width of {self.heads} equal heads, got {self.width}")
+        if self.gated and (self.kind == "none" or self.posterior_features):
+            raise ValueError(
+                "expected gated with a fusion that hears, without posterior_features, got kind "
+                f"{self.kind} and {self.posterior_features}"
+            )
         if self.kind == "none" and self.prosody:
             raise ValueError("expected prosody with a fusion that uses audio, got kind none")
         if self.kind in ("mmi", "aligned") and (self.guided or self.pause_context):

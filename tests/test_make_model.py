@@ -17,6 +17,7 @@ ORIGINALS = (
     "text/aishell_ner_clean.jsonl",
     "words_cmn/18k-abr/hsk/cmn-word.mp3",
     "aishell_sample/manifest.jsonl",
+    "aishell_more/manifest.jsonl",
     "magichub/manifest.jsonl",
     "lexicon/THUOCL_diming.txt",
     "lexicon/THUOCL_lishimingren.txt",
@@ -73,6 +74,18 @@ def test_each_step_comes_after_what_it_learns_from(data: Path) -> None:
     places = [plan.stdout.index(step.format(data=data)) for step in steps]
     assert places == sorted(places)
     assert plan.stdout.count("cnerta-export") == 2
+    accurate = [
+        "cnerta-train accurate ",
+        "cnerta-train acoustic-whisper",
+        "--predictions {data}/aishell_more/voted_again.jsonl",
+        "cnerta-train accurate-gated",
+        "bundles/accurate ",
+    ]
+    places = [plan.stdout.index(step.format(data=data)) for step in accurate]
+    assert places == sorted(places)
+    assert plan.stdout.index("cnerta-train align") < plan.stdout.index(
+        "cnerta-train acoustic-whisper"
+    )
 
 
 def test_what_is_done_is_not_done_again(data: Path) -> None:

@@ -41,6 +41,13 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         entity_field: Field that holds the entities.
         where: Keep rows whose field has one of these values, such as ``split = ["train80"]``.
         exclude: Drop rows whose field has one of these values.
+        exclude_texts_of: Drop sentences that are also in these other sources of the recipe, as
+            those that the model is measured on.
+        longest: Cut longer texts at punctuation into pieces of at most so many characters; 0 for
+            not. For text only.
+        nameless: Share of the texts without an entity that is kept, evenly spread.
+        corpus: One character that is put before each text, so that the model knows by whose
+            conventions it is annotated; none for those that the model is to have. For text only.
         join: Join up to this many recordings to one, in random order with short pauses.
         repeat: How often an epoch goes through the source.
         speech: Use the recordings.
@@ -54,6 +61,10 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     entity_field: str = ""
     where: dict[str, list[str]] = {}
     exclude: dict[str, list[str]] = {}
+    exclude_texts_of: list[str] = []
+    longest: Annotated[int, msgspec.Meta(ge=0)] = 0
+    nameless: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
+    corpus: Annotated[str, msgspec.Meta(max_length=1)] = ""
     join: int = 1
     repeat: int = 1
     speech: bool = True
@@ -80,6 +91,15 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         warmup_steps: Steps to the peak.
         decay: Linear decay to this share of the peak over the stage.
         freeze_acoustic: Do not train the acoustic encoder and the CTC head.
+        freeze_pretrained: Of a pretrained acoustic encoder train only what brings it to the
+            model's width, and the CTC head: until these know what to do, what they ask of the
+            encoder would only spoil it (Kumar et al. 2022).
+        only_audio_head: Of a model with ``model.fusion.gated`` train only the head that listens:
+            the answers from text alone stay as they are.
+        other_audio: Probability that an utterance is heard with another one's audio: what does not
+            fit is not to be believed. With ``freeze_acoustic`` only.
+        forbid_worse: Weight of how much less likely the gold entities are with audio than from text
+            alone, where they are; of a model with ``model.fusion.gated``.
         acoustic_weight: For ``entities``: weight of the acoustic task's loss beside it.
         drop_audio: Probability of answering from text alone.
         drop_characters: Probability of replacing a character by the unknown one.
@@ -105,6 +125,10 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     warmup_steps: int = 100
     decay: float = 0.05
     freeze_acoustic: bool = False
+    freeze_pretrained: bool = False
+    only_audio_head: bool = False
+    other_audio: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
+    forbid_worse: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     acoustic_weight: float = 0.0
     drop_audio: float = 0.0
     drop_characters: float = 0.0

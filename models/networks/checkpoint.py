@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from cnerta.models.config import LEXICON_ENCODERS, FusionKind, LabelKind, ModelConfig
 from cnerta.models.errors import CheckpointError, ConfigError
 from cnerta.models.files import replacing, write_atomically
+from cnerta.models.networks.rounded_weights import restored, rounded
 from cnerta.models.networks.tagger import SpeechTagger
 from cnerta.models.runtime.labels import LabelScheme
 from cnerta.models.runtime.vocabulary import Vocabulary
@@ -63,18 +64,23 @@ class Checkpoint(msgspec.Struct, frozen=True):
     scores: dict[str, float]
 
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint, *, half: bool = False) -> None:
+def save_checkpoint(
+    path: Path, checkpoint: Checkpoint, *, half: bool = False, int8: bool = False
+) -> None:
     """Write a model. Weights first, so a description never stands without them.
 
     Args:
         path: Folder, made if missing.
         checkpoint: The model.
         half: Store weights as 16-bit floats, half the size; they are read as 32-bit ones.
+        int8: Store matrices as 8-bit integers, a quarter of the size; they are read likewise.
     """
     model = checkpoint.model
     path.mkdir(parents=True, exist_ok=True)
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    if half:
+    if int8:
+        weights = rounded(weights)
+    elif half:
         weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
     with replacing(path / _WEIGHTS) as partial:
         save_file(weights, partial)
@@ -128,7 +134,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             lexicon,
             description.acoustic_architecture,
         )
-        weights = load_file(path / _WEIGHTS)
+        weights = restored(load_file(path / _WEIGHTS))
         fusion = description.config.fusion.kind
         model.load_state_dict({parameter_name(n, fusion): w for n, w in weights.items()})
     except OSError as error:

@@ -106,6 +106,16 @@ class FilterBank(nn.Module):
         self.register_buffer("mean", torch.zeros(mel_bins))
         self.register_buffer("deviation", torch.ones(mel_bins))
 
+    @property
+    def centres_hz(self) -> Tensor:
+        """Where the filters peak. shape: (mel_bins,)."""
+        return hertz(mel_centres(self.mel.shape[1])[1:-1])
+
+    def place(self, frequencies: Tensor) -> Tensor:
+        """Which filter, with fractions, peaks at each frequency. shape: (n,) -> (n,)."""
+        centres = mel_centres(self.mel.shape[1])
+        return (mel(frequencies) - centres[1]) / (centres[1] - centres[0])
+
     def energies(self, samples: Tensor) -> Tensor:
         """Log mel energies as Kaldi defines them.
 

@@ -31,6 +31,7 @@ __all__ = [
     "PretrainedAcousticEncoder",
     "acoustic_architecture",
     "load_acoustic",
+    "pretrained_weights",
 ]
 
 _WHISPER = "whisper"
@@ -272,15 +273,28 @@ def load_acoustic(encoder: PretrainedAcousticEncoder, checkpoint: str) -> None:
     Raises:
         ConfigError: There is no such checkpoint, or it is of another architecture.
     """
-    try:
-        source: PreTrainedModel = AutoModel.from_pretrained(checkpoint, dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        raise ConfigError(_missing(checkpoint, error)) from error
-    inner = source.encoder if source.config.model_type == _WHISPER else source
+    inner = _pretrained_encoder(checkpoint)
     try:
         encoder.encoder.load_state_dict(_wrapped(inner).state_dict())
     except RuntimeError as error:
         raise ConfigError(f"expected the weights of {checkpoint} to fit, got: {error}") from error
+
+
+def pretrained_weights(checkpoint: str) -> dict[str, Tensor]:
+    """The weights of a checkpoint's encoder under the library's names, as 32-bit floats.
+
+    Raises:
+        ConfigError: There is no such checkpoint.
+    """
+    return dict(_pretrained_encoder(checkpoint).state_dict())
+
+
+def _pretrained_encoder(checkpoint: str) -> PreTrainedModel:
+    try:
+        source: PreTrainedModel = AutoModel.from_pretrained(checkpoint, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise ConfigError(_missing(checkpoint, error)) from error
+    return source.encoder if source.config.model_type == _WHISPER else source
 
 
 def _from_architecture(architecture: str) -> _Whisper | _Waveform:

@@ -29,6 +29,12 @@ from cnerta.models.text.word_files import Words
 if TYPE_CHECKING:
     from cnerta.models.networks.pretrained_acoustic import PretrainedAcousticEncoder
     from cnerta.models.networks.pretrained_text import PretrainedEncoder
+from cnerta.models.networks.audio_head import AudioHead
+
+if TYPE_CHECKING:
+    from cnerta.models.networks.pretrained_acoustic import PretrainedAcousticEncoder
+    from cnerta.models.networks.pretrained_text import PretrainedEncoder
+    from cnerta.models.networks.streaming_whisper import StreamingWhisperEncoder
 
 __all__ = ["BREAK_LEVELS", "SpeechTagger", "TaggerOutput"]
 
@@ -46,11 +52,14 @@ class TaggerOutput:
             shape: (batch, time, 1 + length)
         breaks: Scores of how strong a boundary is heard after each character; None for a model that
             has no prosody task. Only for training. shape: (batch, length, 5)
+        text_emissions: Emission scores from text alone, of a model with ``model.fusion.gated``.
+            Only for training. shape: (batch, length, tags)
     """
 
     emissions: Tensor
     log_probabilities: Tensor
     breaks: Tensor | None = None
+    text_emissions: Tensor | None = None
 
 
 class SpeechTagger(nn.Module):
@@ -115,6 +124,10 @@ class SpeechTagger(nn.Module):
         self.dropout = nn.Dropout(config.text.dropout)
         self.emissions = nn.Linear(width, len(scheme))
         self.crf = ConstrainedCrf(scheme)
+        self.audio_head: AudioHead | None = None
+        if config.fusion.gated:
+            kinds = self.word_kinds.width if self.word_kinds else 0
+            self.audio_head = AudioHead(config, vocabulary, self.text.width, kinds, len(scheme))
 
     def forward(
         self,
@@ -141,10 +154,39 @@ class SpeechTagger(nn.Module):
             encoded = self.text(characters, counts, matches)
         else:
             encoded = self.text(characters, counts)
+        texts = (encoded, characters, counts, matches)
+        if self.audio_head is None:
+            emissions, breaks = self._answer(self, texts, (frames, frame_counts, log_probabilities))
+            return TaggerOutput(emissions, log_probabilities, breaks)
+        # As if there were no audio: one frame, which is padding.
+        nothing = (frames[:, :1], torch.zeros_like(frame_counts), log_probabilities[:, :1])
+        alone, _ = self._answer(self, texts, nothing)
+        sound = (frames, frame_counts, log_probabilities.detach())
+        heard, breaks = self._answer(self.audio_head, texts, sound)
+        share = self.audio_head.gate(
+            log_probabilities.detach(), counts, frame_counts, alone.detach(), heard.detach()
+        )
+        return TaggerOutput(alone + share * (heard - alone), log_probabilities, breaks, alone)
+
+    def _answer(
+        self,
+        head: SpeechTagger | AudioHead,
+        texts: tuple[Tensor, Tensor, Tensor, Tensor | None],
+        sound: tuple[Tensor, Tensor, Tensor],
+    ) -> tuple[Tensor, Tensor | None]:
+        """Emissions of a head, and its breaks.
+
+        Args:
+            head: Whose fusion, context and emission scores.
+            texts: Text representation, characters, their counts and matches, as in :meth:`forward`.
+            sound: Frames, their counts and masked CTC, as in :meth:`forward`.
+        """
+        encoded, characters, counts, matches = texts
+        frames, frame_counts, log_probabilities = sound
         breaks = None
-        if self.fusion is not None:
+        if head.fusion is not None:
             # Only the CTC task trains what guides attention, not the entity loss.
-            fused = self.fusion(encoded, counts, frames, frame_counts, log_probabilities.detach())
+            fused = head.fusion(encoded, counts, frames, frame_counts, log_probabilities.detach())
             encoded = torch.cat([encoded, fused], dim=2)
             breaks = self.breaks(fused) if self.breaks is not None else None
         if self.config.fusion.posterior_features:
@@ -156,24 +198,28 @@ class SpeechTagger(nn.Module):
         if self.word_kinds is not None:
             encoded = torch.cat([encoded, self.word_kinds(matches, characters.shape[1])], dim=2)
         readings: Tensor | None = None
-        if self.chosen_readings is not None:
+        if head.chosen_readings is not None:
             chosen = self.ctc.chosen(frames, characters, frame_counts, log_probabilities)
-            readings = self.chosen_readings(self.ctc.readings[characters], chosen.detach())
+            readings = head.chosen_readings(self.ctc.readings[characters], chosen.detach())
             encoded = torch.cat([encoded, readings], dim=2)
-        if self.context is not None:
-            encoded = self.context(self.dropout(encoded), counts)
+        if head.context is not None:
+            encoded = head.context(head.dropout(encoded), counts)
             if readings is not None:
                 # Also past the context: what a reading says of its own character is learnt faster.
                 encoded = torch.cat([encoded, readings], dim=2)
-        return TaggerOutput(self.emissions(self.dropout(encoded)), log_probabilities, breaks)
+        return head.emissions(head.dropout(encoded)), breaks
 
     def entity_loss(self, output: TaggerOutput, tags: Tensor, counts: Tensor) -> Tensor:
         """CRF negative log-likelihood, mean over sentences (L_crf of equation 3)."""
+        return self.entity_losses(output.emissions, tags, counts).mean()
+
+    def entity_losses(self, emissions: Tensor, tags: Tensor, counts: Tensor) -> Tensor:
+        """The same of each sentence. shape: (batch,)."""
         index = torch.arange(tags.shape[1], device=tags.device)
-        loss: Tensor = -self.crf(
-            output.emissions.float(), tags, mask=index < counts[:, None], reduction="mean"
+        losses: Tensor = -self.crf(
+            emissions.float(), tags, mask=index < counts[:, None], reduction="none"
         )
-        return loss
+        return losses
 
     def masked_ctc_loss(
         self, output: TaggerOutput, characters: Tensor, counts: Tensor, frame_counts: Tensor
@@ -197,7 +243,11 @@ def _word_kinds(config: ModelConfig, lexicon: Words | None) -> WordKinds | None:
 
 def _acoustic_encoder(
     config: AcousticConfig, architecture: str
-) -> AcousticEncoder | PretrainedAcousticEncoder:
+) -> AcousticEncoder | PretrainedAcousticEncoder | StreamingWhisperEncoder:
+    if config.encoder == "pretrained" and config.streaming:
+        from cnerta.models.networks.streaming_whisper import StreamingWhisperEncoder
+
+        return StreamingWhisperEncoder(config, architecture)
     if config.encoder == "pretrained":
         # Only these models need the library, which takes seconds to import.
         from cnerta.models.networks.pretrained_acoustic import PretrainedAcousticEncoder

@@ -23,10 +23,14 @@ from cnerta.models.runtime.crf_search import (
 )
 from cnerta.models.runtime.labels import LabelScheme, Span
 from cnerta.models.text.normalisation import NormalisedText
+from cnerta.models.text.person_names import ends_of_full_names
 
 __all__ = ["CrfDecoder", "CrfParameters", "ScoredSpan", "SpanHint"]
 
 Doubles = npt.NDArray[np.float64]
+
+PERSON = "PER"
+_HARDLY = 6.8  # log-odds of 916 to 1, see cnerta.models.persons
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +158,24 @@ class CrfDecoder:
             raised[hint.start, self._tags["B", hint.label]] += hint.strength / 2
             raised[last, self._tags["L", hint.label]] += hint.strength / 2
         return raised
+
+    def with_full_names(
+        self, emissions: npt.NDArray[np.float32], text: str
+    ) -> npt.NDArray[np.float32]:
+        """Emissions of one sentence in which the end of a full name is hardly a person alone.
+
+        Args:
+            emissions: shape: (length, tags)
+            text: Its characters, see :mod:`cnerta.models.persons`.
+        """
+        places = list(ends_of_full_names(text))
+        alone = self._tags.get(("U", PERSON))
+        if not places or alone is None:
+            return emissions
+        lowered = emissions.copy()
+        for place in places:
+            lowered[place, alone] -= _HARDLY
+        return lowered
 
     def _confidence(self, lattice: Lattice, span: Span) -> float:
         """Probability of all tag sequences that hold this span's labels, calibrated."""

@@ -48,6 +48,7 @@ class FrameGeometry:
         carry_samples: Earlier samples that the next call needs.
         streaming: Whether the graph takes chunks. If not, it takes whole utterances, and what is
             said here of caches and calls does not apply.
+        head_size: Numbers that the cache holds of a frame in each head; 0: ``width / heads``.
     """
 
     layers: int
@@ -59,6 +60,7 @@ class FrameGeometry:
     hop_samples: int = HOP_SAMPLES
     carry_samples: int = CARRY_SAMPLES
     streaming: bool = True
+    head_size: int = 0
 
     @property
     def frame_ms(self) -> float:
@@ -68,7 +70,8 @@ class FrameGeometry:
     @property
     def cache_shape(self) -> tuple[int, int, int, int, int]:
         """Layers, keys or values, heads, frames, size: what a stream keeps between calls."""
-        return (self.layers, 2, self.heads, self.left_frames, self.width // self.heads)
+        size = self.head_size or self.width // self.heads
+        return (self.layers, 2, self.heads, self.left_frames, size)
 
     def frame_start_ms(self, frame: float) -> float:
         """Where on the audio clock ``frame`` begins and ``frame - 1`` ends.

@@ -289,6 +289,8 @@ class Model:
         if not all(np.isfinite(e[:n]).all() for e, n in zip(emissions, lengths, strict=True)):
             # Decoding would find nothing, and no entities look like an answer.
             raise InferenceError("expected finite scores of tags, got NaN or infinite ones")
+        for row, text, n in zip(emissions, texts, lengths, strict=True):
+            row[:n] = self._decoder.with_full_names(row[:n], text)
         for i, (row_hints, n) in enumerate(zip(hints, lengths, strict=bool(hints))):
             if row_hints:
                 emissions[i, :n] = self._decoder.with_hints(emissions[i, :n], row_hints)

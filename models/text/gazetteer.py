@@ -26,6 +26,7 @@ __all__ = ["LONGEST_ENTRY", "SHORTEST_ENTRY", "Gazetteer", "kinds_of"]
 SHORTEST_ENTRY, LONGEST_ENTRY = 2, 8
 
 _Ids = npt.NDArray[np.uint64]
+_Rows = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 _BITS = 40
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
@@ -34,7 +35,8 @@ _ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 _LAST_SHIFT = 31
 _NO_RUN = 1 << _BITS  # no fingerprint is as large
 
-_MOST_COMBINATIONS = 255
+_MOST_COMBINATIONS = 65_535
+_MOST_IN_A_BYTE = 255
 
 # Parts of speech of jieba's dictionary that are proper names: persons, transliterated persons,
 # places, organisations, others.
@@ -57,7 +59,7 @@ class Gazetteer:
     def __init__(
         self,
         fingerprints: _Ids,
-        combinations: npt.NDArray[np.uint8],
+        combinations: _Rows,
         members: npt.NDArray[np.bool_],
         kinds: Sequence[str],
     ) -> None:
@@ -104,7 +106,7 @@ class Gazetteer:
             rare: So are words that are no names and are counted fewer times than this.
 
         Raises:
-            ConfigError: No word is left, or there are more than 255 combinations of kinds.
+            ConfigError: No word is left, or there are more than 65,535 combinations of kinds.
         """
         rows: dict[frozenset[str], int] = {}
         entries: dict[int, list[tuple[str, int]]] = {}
@@ -127,11 +129,16 @@ class Gazetteer:
             own = _fingerprints(codes)[:, -1, LONGEST_ENTRY - codes.shape[1]].tolist()
             found.update(zip(own, (row for _, row in of_length), strict=True))
         order = sorted(found)
+        own_rows = [found[f] for f in order]
+        small = len(rows) <= _MOST_IN_A_BYTE
+        combinations: _Rows = (
+            np.array(own_rows, np.uint8) if small else np.array(own_rows, np.uint16)
+        )
         names = sorted({kind for kinds in rows for kind in kinds})
         members = np.array([[False] * len(names), *([n in kinds for n in names] for kinds in rows)])
         return cls(
             np.array(order, np.uint64),
-            np.array([found[f] for f in order], np.uint8),
+            combinations,
             members,
             names,
         )

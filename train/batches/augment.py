@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from cnerta.models.networks.filterbank import FilterBank, hertz, mel, mel_centres
+from cnerta.models.networks.filterbank import FilterBank
+from cnerta.models.networks.streaming_whisper import WhisperFilterBank
 from cnerta.models.runtime.geometry import SAMPLE_RATE
 from cnerta.train.recipe import Augmentation
 
@@ -18,7 +19,9 @@ _TIMBRE_PARTS = 4
 _NEPERS_A_DB = math.log(10) / 10  # of energies
 
 
-def other_voices(features: Tensor, augmentation: Augmentation, bank: FilterBank) -> Tensor:
+def other_voices(
+    features: Tensor, augmentation: Augmentation, bank: FilterBank | WhisperFilterBank
+) -> Tensor:
     """Vary speaker and microphone, each utterance differently.
 
     Vocal tract length perturbation (Jaitly and Hinton 2013): frequencies below 4,800 Hz are scaled
@@ -40,7 +43,7 @@ def other_voices(features: Tensor, augmentation: Augmentation, bank: FilterBank)
     energies = features * bank.deviation + bank.mean
     if a.vocal_tract:
         factors = 1 + a.vocal_tract * (2 * torch.rand(batch, dtype=torch.float64) - 1)
-        energies = _scale_frequencies(energies, factors)
+        energies = _scale_frequencies(energies, factors, bank)
     if a.timbre_db:
         cycles = torch.arange(1, _TIMBRE_PARTS + 1)[:, None]
         place = torch.arange(bins) / (bins - 1)
@@ -50,26 +53,27 @@ def other_voices(features: Tensor, augmentation: Augmentation, bank: FilterBank)
     return (energies - bank.mean) / bank.deviation
 
 
-def _scale_frequencies(energies: Tensor, factors: Tensor) -> Tensor:
+def _scale_frequencies(
+    energies: Tensor, factors: Tensor, bank: FilterBank | WhisperFilterBank
+) -> Tensor:
     """Stretch the frequency axis: energy at a frequency moves to ``factor`` times it.
 
     Args:
         energies: Of mel filters. shape: (batch, windows, mel_bins)
         factors: Near 1. shape: (batch,)
+        bank: Whose filters they are.
 
     Returns:
         shape: (batch, windows, mel_bins)
     """
     bins = energies.shape[2]
-    centres = mel_centres(bins)
-    step = centres[1] - centres[0]
-    wanted = hertz(centres[1:-1])
+    wanted = bank.centres_hz
     highest = SAMPLE_RATE / 2
     factors = factors[:, None]
     bend = _BEND_HZ * factors.clamp(max=1.0)  # where the straight piece ends, as heard
     above = highest - (highest - wanted) * (highest - bend / factors) / (highest - bend)
     source = torch.where(wanted <= bend, wanted / factors, above)
-    place = ((mel(source) - centres[1]) / step).clamp(0, bins - 1)
+    place = bank.place(source).clamp(0, bins - 1)
     low = place.floor().long().clamp(max=bins - 2)
     share = (place - low).to(energies)[:, None]
     low = low.to(energies.device)[:, None].expand(-1, energies.shape[1], -1)

@@ -209,17 +209,23 @@ class BatchBuilder:
         drop_audio: float,
         drop_characters: float,
     ) -> _Utterance:
-        text = "".join(e.text for e in clip)
+        corpus = clip[0].corpus if len(clip) == 1 else ""
+        text = corpus + "".join(e.text for e in clip)
         characters = self.vocabulary.encode(text)
         matches = self.lexicon.match(text) if self.lexicon else np.zeros((0, 3), np.int64)
         if drop_characters:
             hidden = generator.random(len(characters)) < drop_characters
+            hidden[: len(corpus)] = False
             characters = np.where(hidden, UNKNOWN_ID, characters)
             if not isinstance(self.lexicon, Gazetteer) or generator.random() < _HIDE_WORDS:
                 before = np.concatenate([[0], np.cumsum(hidden)])
                 matches = matches[before[matches[:, 0]] == before[matches[:, 1]]]
         spans = clip[0].spans or () if len(clip) == 1 else ()
-        known = [s for s in spans if s.label in self.scheme.types]
+        known = [
+            replace(s, start=s.start + len(corpus), end=s.end + len(corpus))
+            for s in spans
+            if s.label in self.scheme.types
+        ]
         tags = np.array(self.scheme.encode(known, len(text)), np.int64)
         empty = np.zeros(0, np.int64)
         if clip[0].audio is None or generator.random() < drop_audio:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from cnerta.models.networks.acoustic_encoder import AcousticEncoder
+from cnerta.models.networks.streaming_whisper import StreamingWhisperEncoder
 from cnerta.models.networks.tagger import SpeechTagger
 from cnerta.models.runtime.geometry import HOP_SAMPLES
 from cnerta.train.batches.augment import other_voices, spec_augment
@@ -32,8 +33,11 @@ def encode_batch(
     # Energies span more than half precision can tell apart, and serving computes them in single.
     with torch.autocast(batch.samples.device.type, enabled=False):
         features = model.acoustic.features(batch.samples)
-        if augmentation is not None and isinstance(model.acoustic, AcousticEncoder):
-            features = other_voices(features, augmentation, model.acoustic.filter_bank)
+        encoder = model.acoustic
+        if augmentation is not None and isinstance(
+            encoder, AcousticEncoder | StreamingWhisperEncoder
+        ):
+            features = other_voices(features, augmentation, encoder.filter_bank)
         if augmentation is not None and model.acoustic.spectral:
             features = spec_augment(features, augmentation)
     return model.acoustic.encode(features, counts, chunk), counts

@@ -23,14 +23,20 @@ def average(
     half: Annotated[
         bool, typer.Option("--half", help="Store weights as 16-bit floats, half the size.")
     ] = False,
+    int8: Annotated[
+        bool,
+        typer.Option("--int8", help="Store matrices as 8-bit integers, a quarter of the size."),
+    ] = False,
 ) -> None:
-    """Average the weights of several checkpoints."""
+    """Average the weights of several checkpoints; of a single one: store it in fewer bits."""
     # Torch takes seconds to import; --help should not.
-    from cnerta.models.networks.checkpoint import save_checkpoint
+    from cnerta.models.networks.checkpoint import load_checkpoint, save_checkpoint
     from cnerta.train.loop.averaging import average_checkpoints
 
     try:
-        save_checkpoint(out, average_checkpoints(checkpoints), half=half)
+        alone = len(checkpoints) == 1 and (half or int8)
+        mean = load_checkpoint(checkpoints[0]) if alone else average_checkpoints(checkpoints)
+        save_checkpoint(out, mean, half=half, int8=int8)
     except (CnertaError, OSError) as error:
         fail(error)
     message = f"mean of {len(checkpoints)} models: {out}"

@@ -12,10 +12,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cnerta.models.errors import CnertaError, DataError
+from cnerta.models.errors import CnertaError, ConfigError, DataError
 from cnerta.train.commands.failure import fail
-from cnerta.train.data.examples import Example, read_examples, read_source
+from cnerta.train.data.examples import Example, read_examples
 from cnerta.train.data.recordings import recording_seconds
+from cnerta.train.data.sources import read_sources
 from cnerta.train.data.statistics import (
     Overlap,
     Spread,
@@ -81,19 +82,30 @@ def check(
     audio_root: AudioRoot = None,
     data_root: DataRoot = Path(),
     cache: Cache = None,
+    evaluate: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Further data that the recipe's model is measured on: one of its sources by its "
+            "name, or a file. Compared with all that it trains on. Repeatable."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Find sentences, recordings and speakers that are in two sources.
 
-    Of a recipe, each source that is trained on is compared with each that is measured on; of files,
-    each with each. Ends with 1 if a sentence or a recording is in both: speakers in common are
-    told, because that is how CNERTA itself is divided.
+    Of a recipe, each source that is trained on is compared with each that is measured on, by its
+    stages or by --evaluate; of files, each with each. Ends with 1 if a sentence or a recording is
+    in both: speakers in common are told, because that is how CNERTA itself is divided.
     """
     try:
         corpora, recipe = _read(sources, audio_root, data_root, cache)
-        found = [
-            (a, b, find_overlap(corpora[a], corpora[b])) for a, b in _pairs(list(corpora), recipe)
-        ]
+        if evaluate and recipe is None:
+            raise ConfigError("expected one recipe with --evaluate, got files, which are compared")
+        for name in evaluate or ():
+            if name not in corpora:
+                corpora[name] = read_examples(Path(name), audio_root=audio_root, cache=cache)
+        pairs = _pairs(list(corpora), recipe, evaluate or ())
+        found = [(a, b, find_overlap(corpora[a], corpora[b])) for a, b in pairs]
     except (CnertaError, OSError) as error:
         fail(error)
     if as_json:
@@ -112,7 +124,7 @@ def _read(
     files = [Path(s) for s in sources]
     if len(files) == 1 and (not files[0].is_file() or files[0].suffix == ".toml"):
         recipe = load_recipe(sources[0])
-        return {n: read_source(s, data_root, cache=cache) for n, s in recipe.data.items()}, recipe
+        return read_sources(recipe.data, recipe.data, data_root, cache=cache), recipe
     corpora = {}
     for file in files:
         name = file.stem if file.stem not in corpora else str(file)
@@ -122,11 +134,14 @@ def _read(
     return corpora, None
 
 
-def _pairs(names: Sequence[str], recipe: Recipe | None) -> list[tuple[str, str]]:
+def _pairs(
+    names: Sequence[str], recipe: Recipe | None, further: Sequence[str]
+) -> list[tuple[str, str]]:
+    """What is compared with what; ``further`` are measured on beside what the recipe says."""
     if recipe is None:
         return list(combinations(names, 2))
     trained = dict.fromkeys(n for s in recipe.stages for n in s.train)
-    measured = dict.fromkeys(n for s in recipe.stages for n in s.dev)
+    measured = dict.fromkeys([*(n for s in recipe.stages for n in s.dev), *further])
     return [(a, b) for a in trained for b in measured if a != b]
 
 

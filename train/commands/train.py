@@ -12,9 +12,11 @@ from rich.console import Console
 
 from cnerta.models.command_line import CommandGroup, VersionOption, log_to_console, make_app
 from cnerta.models.errors import CnertaError
+from cnerta.train.commands.align import align
 from cnerta.train.commands.average import average
 from cnerta.train.commands.calibrate import calibrate
 from cnerta.train.commands.failure import fail
+from cnerta.train.commands.names import names
 from cnerta.train.commands.statistics import check, statistics
 from cnerta.train.commands.synthesise import synthesise
 from cnerta.train.commands.table import table
@@ -38,8 +40,10 @@ app = make_app(
     help="Train models: `cnerta-train RECIPE`. Recipes: " + ", ".join(recipe_names()) + ".",
 )
 app.command(name="synthesise")(synthesise)
+app.command(name="align")(align)
 app.command(name="calibrate")(calibrate)
 app.command(name="average")(average)
+app.command(name="names")(names)
 app.command(name="statistics")(statistics)
 app.command(name="check")(check)
 app.command(name="table")(table)

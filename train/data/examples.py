@@ -30,6 +30,7 @@ from cnerta.models.text.normalisation import NormalisedText, normalise
 from cnerta.train.data.aishell import Transcripts, find_transcripts, read_bracketed
 from cnerta.train.data.prosody import break_levels
 from cnerta.train.data.recordings import archive_of, find_recordings, speaker_of
+from cnerta.train.data.shaping import cut, thinned
 from cnerta.train.recipe import Source
 
 __all__ = ["Example", "normalise_example", "read_examples", "read_source"]
@@ -55,6 +56,8 @@ class Example:
             :func:`cnerta.train.batches.flat_start.isolated_times`).
         name: The recording's, whether it is used or not; empty where there is none.
         speaker: Who speaks; empty where unknown.
+        corpus: A character before the text that tells by whose conventions it is annotated; empty
+            for those that the model is to have.
     """
 
     text: str
@@ -66,6 +69,7 @@ class Example:
     isolated: bool = False
     name: str = ""
     speaker: str = ""
+    corpus: str = ""
 
 
 def read_source(source: Source, data_root: Path, *, cache: Path | None = None) -> list[Example]:
@@ -93,11 +97,18 @@ def read_source(source: Source, data_root: Path, *, cache: Path | None = None) -
             allow_missing=source.allow_missing,
             cache=cache,
         )
-    examples = [normalise_example(e) for e in examples]
-    if source.limit:
-        examples = examples[: source.limit]
     if not source.speech:
         examples = [replace(e, audio=None, times_ms=None, breaks=None) for e in examples]
+    if (source.longest or source.corpus) and any(e.audio is not None for e in examples):
+        raise DataError(f"expected text only in {path}, as longest and corpus want, got recordings")
+    if source.longest:
+        examples = [piece for e in examples for piece in cut(e, source.longest)]
+    examples = [replace(normalise_example(e), corpus=source.corpus) for e in examples]
+    if source.longest:
+        examples = [e for e in examples if e.text]
+    examples = list(thinned(examples, source.nameless))
+    if source.limit:
+        examples = examples[: source.limit]
     if not examples:
         raise DataError(f"expected at least one example in {path}, got none")
     return examples

@@ -30,6 +30,7 @@ __all__ = [
     "bundle_answers",
     "bundle_predictions",
     "bundle_times",
+    "edit_distance",
     "majority",
     "torch_predictions",
     "torch_times",
@@ -66,9 +67,10 @@ def torch_predictions(
         frames, counts = encode_batch(model, batch, model.config.acoustic.usual_chunk)
         output = model(batch.characters, batch.counts, frames, counts, batch.matches)
         lengths = batch.counts.tolist()
-        for i, spans in zip(
-            indices, decoder.decode(output.emissions.float().cpu().numpy(), lengths), strict=True
-        ):
+        emissions = output.emissions.float().cpu().numpy()
+        for row, example, n in zip(emissions, chosen, lengths, strict=True):
+            row[:n] = decoder.with_full_names(row[:n], example.corpus + example.text)
+        for i, spans in zip(indices, decoder.decode(emissions, lengths), strict=True):
             found[i] = [s.span for s in spans]
     return found
 
@@ -187,7 +189,7 @@ def unit_errors(
         ):
             path = row[:n]
             kept = path[np.insert(path[1:] != path[:-1], 0, True)] if n else path
-            errors += _edit_distance([u for u in kept.tolist() if u], units[:k])
+            errors += edit_distance([u for u in kept.tolist() if u], units[:k])
             total += k
     return errors, total
 
@@ -206,7 +208,8 @@ def _batches(
             yield chosen[start : start + _BATCH]
 
 
-def _edit_distance(first: Sequence[int], second: Sequence[int]) -> int:
+def edit_distance(first: Sequence[object], second: Sequence[object]) -> int:
+    """Insertions, deletions and substitutions that make one sequence of the other (Levenshtein)."""
     row = list(range(len(second) + 1))
     for i, a in enumerate(first, 1):
         diagonal, row[0] = row[0], i

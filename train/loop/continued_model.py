@@ -2,44 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import torch
 
 from cnerta.models.config import GazetteerConfig, ModelConfig
+from cnerta.models.errors import ConfigError
 from cnerta.models.networks.checkpoint import load_checkpoint
 from cnerta.models.networks.tagger import SpeechTagger
 from cnerta.models.runtime.vocabulary import Vocabulary
+from cnerta.models.text.gazetteer import Gazetteer
 from cnerta.models.text.word_files import Words
 from cnerta.train.data.pronunciations import add_name_readings
-from cnerta.train.loop.new_model import build_gazetteer
+from cnerta.train.loop.new_model import build_gazetteer, take_acoustic
 from cnerta.train.recipe import Recipe
 
 __all__ = [
     "continued_model",
     "with_chosen_readings",
+    "with_gate",
     "with_gazetteer",
     "with_name_readings",
+    "with_other_acoustic",
     "with_prosody",
 ]
 
 
-def continued_model(recipe: Recipe, data_root: Path, init: Path) -> SpeechTagger:
+def continued_model(
+    recipe: Recipe, data_root: Path, init: Path, acoustic: SpeechTagger | None = None
+) -> SpeechTagger:
     """A trained model, with what the recipe asks for and it does not have yet.
 
     Args:
         recipe: What it is to become.
         data_root: Folder that word lists may be below.
         init: Its checkpoint.
+        acoustic: Whose acoustic encoder and CTC head it is given where the recipe has others than
+            it has; None: none.
 
     Raises:
         CheckpointError: It cannot be read.
         ConfigError: A word list cannot be read.
     """
     model = load_checkpoint(init).model
-    if recipe.model.gazetteer.lists and model.lexicon is None:
-        model = with_gazetteer(model, recipe.model.gazetteer, data_root)
+    gazetteer = recipe.model.gazetteer
+    if gazetteer.lists and model.config.gazetteer != gazetteer:
+        model = with_gazetteer(model, gazetteer, data_root)
     readings = recipe.model.fusion.readings
     if readings and model.chosen_readings is None:
         model = with_name_readings(model, recipe.max_readings)
@@ -47,23 +57,64 @@ def continued_model(recipe: Recipe, data_root: Path, init: Path) -> SpeechTagger
     prosody = recipe.model.fusion.prosody
     if prosody != model.config.fusion.prosody:
         model = with_prosody(model, prosody)
+    if acoustic is not None and model.config.acoustic != recipe.model.acoustic:
+        model = with_other_acoustic(model, acoustic)
+    if recipe.model.fusion.gated and not model.config.fusion.gated:
+        model = with_gate(model)
     return model
 
 
 def with_gazetteer(model: SpeechTagger, config: GazetteerConfig, data_root: Path) -> SpeechTagger:
-    """Give a trained model a gazetteer; it answers as before until it is trained further.
+    """Give a trained model a gazetteer, or another one than it has.
+
+    A model that had none answers as before until it is trained further. One that had another keeps
+    its weights for the kinds of words that both have, and has none yet for new kinds.
 
     Args:
-        model: Without one, and with a text encoder without a lexicon.
+        model: With a text encoder without a lexicon.
         config: The gazetteer's settings.
         data_root: Folder that its lists may be below.
 
     Raises:
-        ConfigError: A list cannot be read.
+        ConfigError: A list cannot be read, or the width is not that of the gazetteer it had.
     """
-    gazetteer = build_gazetteer(config, data_root)
+    old, had = model.lexicon, model.config.gazetteer
+    is_same = isinstance(old, Gazetteer) and had.lists == config.lists and had.rare == config.rare
+    gazetteer = old if is_same else build_gazetteer(config, data_root)
     settings = msgspec.structs.replace(model.config, gazetteer=config)
-    return _grown(model, _like(model, settings, gazetteer))
+    grown = _like(model, settings, gazetteer)
+    if not isinstance(old, Gazetteer):
+        return _grown(model, grown)
+    if config.width != had.width:
+        raise ConfigError(f"expected model.gazetteer.width = {had.width}, got {config.width}")
+    assert isinstance(gazetteer, Gazetteer), "as was asked for"
+    _take_kinds(model, grown, old.kinds, gazetteer.kinds)
+    return grown
+
+
+@torch.no_grad()
+def _take_kinds(
+    model: SpeechTagger, grown: SpeechTagger, old: Sequence[str], new: Sequence[str]
+) -> None:
+    """Give a model the weights of one with other kinds of words, each kind its own.
+
+    Args:
+        model: Has the weights.
+        grown: Is given them.
+        old: Kinds of the former.
+        new: Kinds of the latter.
+    """
+    assert grown.word_kinds is not None, "both have a gazetteer"
+    weights = model.state_dict()
+    name = "word_kinds.projection.weight"
+    # shape: (width, word sets, kinds)
+    known = weights.pop(name).unflatten(1, (-1, len(old)))
+    taken = known.new_zeros(*known.shape[:2], len(new))
+    places = {kind: i for i, kind in enumerate(old)}
+    for i, kind in enumerate(new):
+        if kind in places:
+            taken[:, :, i] = known[:, :, places[kind]]
+    grown.load_state_dict(weights | {name: taken.flatten(1)})
 
 
 def with_chosen_readings(model: SpeechTagger, width: int) -> SpeechTagger:
@@ -100,6 +151,60 @@ def with_name_readings(model: SpeechTagger, most: int) -> SpeechTagger:
     grown.load_state_dict(grown.state_dict() | rest)
     grown.ctc.take(model.ctc, vocabulary.units, old.units)
     return grown
+
+
+@torch.no_grad()
+def with_gate(model: SpeechTagger) -> SpeechTagger:
+    """Let a trained model answer from text alone, and give it a second head that uses the audio.
+
+    Without audio it answers as before; with audio mostly so, too, until it is trained further: see
+    :mod:`cnerta.models.networks.audio_head`.
+
+    Args:
+        model: One that has a single head, of which the second is a copy.
+    """
+    fusion = msgspec.structs.replace(model.config.fusion, gated=True)
+    grown = _like(model, msgspec.structs.replace(model.config, fusion=fusion), model.lexicon)
+    known = model.state_dict()
+    weights = {
+        name: known.get(name, known.get(name.removeprefix("audio_head."), new))
+        for name, new in grown.state_dict().items()
+    }
+    grown.load_state_dict(weights)
+    return grown
+
+
+@torch.no_grad()
+def with_other_acoustic(model: SpeechTagger, other: SpeechTagger) -> SpeechTagger:
+    """Give a trained model the acoustic encoder and the CTC head of another composition.
+
+    What a text encoder learned from text alone is so taken over by a model of another acoustic
+    encoder.
+    Weights that do not depend on the size of an acoustic frame stay; those that read frames are
+    random and are to be trained.
+
+    Args:
+        model: Whose text encoder, fusion and tags stay.
+        other: Whose acoustic encoder and CTC head it is given.
+    """
+    settings = msgspec.structs.replace(
+        model.config, acoustic=other.config.acoustic, ctc=other.config.ctc
+    )
+    joined = SpeechTagger(
+        settings,
+        model.vocabulary,
+        model.scheme,
+        model.text_architecture,
+        model.lexicon,
+        other.acoustic_architecture,
+    )
+    known = model.state_dict()
+    for name, weight in joined.state_dict().items():
+        is_acoustic = name.startswith(("acoustic.", "ctc."))
+        if not is_acoustic and name in known and known[name].shape == weight.shape:
+            weight.copy_(known[name])
+    take_acoustic(joined, other)
+    return joined
 
 
 def with_prosody(model: SpeechTagger, weight: float) -> SpeechTagger:

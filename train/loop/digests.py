@@ -46,5 +46,5 @@ def examples_digest(examples: Sequence[Example]) -> str:
     digest = hashlib.sha256()
     for e in examples:
         row = (e.text, e.spans, e.audio and e.audio.name, e.times_ms, e.readings, e.isolated)
-        digest.update(repr(row).encode())
+        digest.update((repr(row) + e.corpus).encode())
     return digest.hexdigest()

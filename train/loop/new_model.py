@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from cnerta.models.config import LEXICON_ENCODERS, AcousticConfig, GazetteerConfig, ModelConfig
 from cnerta.models.errors import CheckpointError, ConfigError, DataError
-from cnerta.models.networks.acoustic_encoder import AcousticEncoder
 from cnerta.models.networks.pretrained_acoustic import (
     PretrainedAcousticEncoder,
     acoustic_architecture,
@@ -26,6 +25,7 @@ from cnerta.models.networks.pretrained_text import (
     pretrained_characters,
     principal_embeddings,
 )
+from cnerta.models.networks.streaming_whisper import StreamingWhisperEncoder, load_streaming_whisper
 from cnerta.models.networks.tagger import SpeechTagger
 from cnerta.models.networks.zen import (
     ZenEncoder,
@@ -50,6 +50,7 @@ __all__ = ["build_gazetteer", "new_model", "take_acoustic"]
 
 logger = logging.getLogger(__name__)
 _STATISTICS_CLIPS = 400
+_WHITENING_CLIPS = 200
 
 
 def new_model(
@@ -75,7 +76,7 @@ def new_model(
             "expected model.text.checkpoint, a folder or hub name, for a pretrained text encoder, "
             "got none"
         )
-    characters = set("".join(texts))
+    characters = set("".join(texts)) | {e.corpus for e in training if e.corpus}
     if pretrained:
         # Characters that training never shows are known to the checkpoint all the same.
         known = zen_characters if text.encoder == "zen" else pretrained_characters
@@ -130,14 +131,18 @@ def new_model(
 def _set_statistics(
     model: SpeechTagger, examples: Sequence[Example], seed: int, cache: AudioCache
 ) -> None:
-    """Mean and deviation of the filter bank over a sample of the recordings."""
-    if not isinstance(model.acoustic, AcousticEncoder):
-        return  # a pretrained one has its own
+    """Mean and deviation of the filter bank over a sample of the recordings.
+
+    A pretrained encoder has its own; of one that streams, what comes out of it is whitened.
+    """
     spoken = [e for e in examples if e.audio is not None]
-    if not spoken:
+    if not spoken or isinstance(model.acoustic, PretrainedAcousticEncoder):
         return
     generator = np.random.default_rng(seed)
     chosen = generator.choice(len(spoken), min(_STATISTICS_CLIPS, len(spoken)), replace=False)
+    if isinstance(model.acoustic, StreamingWhisperEncoder):
+        _whiten(model.acoustic, [spoken[i] for i in chosen[:_WHITENING_CLIPS]], cache)
+        return
     bank = model.acoustic.filter_bank
     energies = []
     for i in tqdm(chosen, desc="filter bank statistics", leave=False):
@@ -147,6 +152,19 @@ def _set_statistics(
     joined = torch.cat(energies)
     bank.mean.copy_(joined.mean(dim=0))
     bank.deviation.copy_(joined.std(dim=0).clamp(min=1e-3))
+
+
+def _whiten(
+    encoder: StreamingWhisperEncoder, examples: Sequence[Example], cache: AudioCache
+) -> None:
+    encoder.eval()
+    heard = []
+    for example in tqdm(examples, desc="principal components", leave=False):
+        assert example.audio is not None, "chosen among those with audio"
+        features = encoder.features(torch.from_numpy(cache(example.audio))[None])
+        frames = torch.tensor([(features.shape[1] - 3) // 4])
+        heard.append(encoder.encode_pairs(features, frames, encoder.config.usual_chunk)[0])
+    encoder.whiten(torch.cat(heard))
 
 
 def build_gazetteer(config: GazetteerConfig, data_root: Path) -> Gazetteer:
@@ -212,6 +230,8 @@ def _build_model(
     model = _build_from_text(config, vocabulary, scheme, checkpoint, lexicon, acoustic)
     if isinstance(model.acoustic, PretrainedAcousticEncoder):
         load_acoustic(model.acoustic, acoustic_checkpoint)
+    if isinstance(model.acoustic, StreamingWhisperEncoder):
+        load_streaming_whisper(model.acoustic, acoustic_checkpoint)
     return model
 
 

@@ -98,8 +98,16 @@ class Objective(nn.Module):
             frames, frame_counts = encode_batch(self.model, batch, chunk, augmentation)
         if self.stage.task == "acoustic":
             return self._acoustic_loss(frames, frame_counts, batch, weights)
+        if self.training and self.stage.other_audio:
+            assert frozen, "checked by the loop"
+            frames, frame_counts = _exchanged(frames, frame_counts, self.stage.other_audio)
         output = self.model(batch.characters, batch.counts, frames, frame_counts, batch.matches)
-        loss = weights.sentences * self.model.entity_loss(output, batch.tags, batch.counts)
+        losses = self.model.entity_losses(output.emissions, batch.tags, batch.counts)
+        if self.stage.forbid_worse and output.text_emissions is not None:
+            alone = output.text_emissions.detach()
+            least = self.model.entity_losses(alone, batch.tags, batch.counts)
+            losses = losses + self.stage.forbid_worse * (losses - least.detach()).clamp(min=0)
+        loss = weights.sentences * losses.mean()
         weight = self.model.config.ctc.weight
         heard = bool(frame_counts.any())
         if weight and heard and not frozen:
@@ -128,3 +136,18 @@ class Objective(nn.Module):
             weight = torch.where(batch.frame_units[timed] == BLANK, _PAUSE_WEIGHT, 1.0)
             loss = loss + weights.timed * (own * weight).sum() / weight.sum()
         return loss
+
+
+def _exchanged(frames: Tensor, counts: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Give some utterances the audio of others of the batch.
+
+    Args:
+        frames: shape: (batch, time, width)
+        counts: Valid frames of each. shape: (batch,)
+        share: Of the utterances.
+    """
+    order = torch.arange(len(counts))
+    chosen = torch.nonzero(torch.rand(len(counts)) < share).flatten()
+    order[chosen] = chosen.roll(1)  # one alone keeps its own
+    order = order.to(counts.device)
+    return frames[order], counts[order]

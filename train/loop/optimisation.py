@@ -21,7 +21,8 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from cnerta.models.errors import CnertaError
+from cnerta.models.errors import CnertaError, ConfigError
+from cnerta.models.networks.acoustic_encoder import AcousticEncoder
 from cnerta.models.networks.checkpoint import parameter_name
 from cnerta.models.networks.tagger import SpeechTagger
 from cnerta.models.runtime.geometry import SAMPLE_RATE
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 _TEXT = "text."
 _ACOUSTIC = "acoustic."
+# What brings a pretrained acoustic encoder to our width.
+_ABOVE = ("acoustic.projection.", "acoustic.norm.")
 _NAMED = 5
 # Below this the scaler has nothing left to lower: the gradients themselves are not finite.
 _LEAST_SCALE = 1.0
@@ -71,17 +74,36 @@ class Optimisation:
         self.stage = stage
         self.objective = Objective(model, stage, augmentation)
         frozen = stage.task == "entities" and stage.freeze_acoustic
+        if model.audio_head is not None:
+            model.requires_grad_(True)  # an earlier stage may have trained only that
         for module in (model.acoustic, model.ctc):
             module.requires_grad_(not frozen)
+        is_pretrained = not isinstance(model.acoustic, AcousticEncoder)
+        if is_pretrained and stage.freeze_pretrained:
+            for name, parameter in model.named_parameters():
+                if name.startswith(_ACOUSTIC) and not name.startswith(_ABOVE):
+                    parameter.requires_grad_(False)
+        if stage.only_audio_head:
+            if model.audio_head is None:
+                raise ConfigError(
+                    f"stage {stage.name!r}: expected model.fusion.gated with only_audio_head, got "
+                    "a model with one head"
+                )
+            model.requires_grad_(False)
+            model.audio_head.requires_grad_(True)
         self.trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        groups = _parameter_groups(stage, self.trained)
+        groups = _parameter_groups(stage, self.trained, _ABOVE if is_pretrained else ())
         # What was prepared for an earlier stage would be unscaled a second time.
         accelerator.free_memory()
         self._optimizer = accelerator.prepare(torch.optim.Adam(groups, betas=(0.9, 0.98)))
 
     def train(self) -> None:
-        """Turn dropout on."""
+        """Turn dropout on, but in what is not trained while the rest only listens."""
         self.objective.train()
+        if self.stage.only_audio_head:
+            self.model.eval()
+            assert self.model.audio_head is not None, "checked at the start"
+            self.model.audio_head.train()
 
     def step(self, parts: Sequence[Part], rate: float) -> float:
         """Take a step. Every process calls this, also with no parts.
@@ -228,13 +250,20 @@ def learning_rate(stage: Stage, step: int, total: int) -> float:
 
 
 def _parameter_groups(
-    stage: Stage, trained: Mapping[str, torch.nn.Parameter]
+    stage: Stage, trained: Mapping[str, torch.nn.Parameter], new: tuple[str, ...]
 ) -> list[dict[str, Any]]:
-    """Parameters with their share of the stage's learning rate."""
+    """Parameters with their share of the stage's learning rate.
+
+    Args:
+        stage: The stage.
+        trained: Parameters by name.
+        new: Prefixes of names in the acoustic encoder that are not pretrained.
+    """
     rates = {_TEXT: stage.text_learning_rate, _ACOUSTIC: stage.acoustic_learning_rate, "": 0.0}
     members: dict[str, list[torch.nn.Parameter]] = {prefix: [] for prefix in rates}
     for name, parameter in trained.items():
-        members[next(prefix for prefix in rates if name.startswith(prefix))].append(parameter)
+        prefix = "" if name.startswith(new) else next(p for p in rates if name.startswith(p))
+        members[prefix].append(parameter)
     return [
         {"params": members[prefix], "share": rate / stage.learning_rate if rate else 1.0}
         for prefix, rate in rates.items()

@@ -33,12 +33,16 @@ from cnerta.models.networks.zen import ZenEncoder
 from cnerta.train.batches.batch import BatchBuilder, Clip, plan_epoch
 from cnerta.train.batches.mentions import Mentions
 from cnerta.train.data.audio import AudioCache
-from cnerta.train.data.examples import Example, read_source
+from cnerta.train.data.examples import Example
+from cnerta.train.data.sources import read_sources
 from cnerta.train.environment import ENVIRONMENT, RECIPE, describe_start, record_start
 from cnerta.train.loop.continued_model import continued_model
 from cnerta.train.loop.development import Development
 from cnerta.train.loop.digests import examples_digest, recipe_digest
-from cnerta.train.loop.new_model import new_model, take_acoustic
+from cnerta.train.loop.new_model import (
+    new_model,
+    take_acoustic,
+)
 from cnerta.train.loop.optimisation import NotFiniteError, Optimisation, learning_rate
 from cnerta.train.loop.run_folder import Progress, RunFolder, SavedRun
 from cnerta.train.loop.schedule import BatchSchedule
@@ -100,9 +104,7 @@ class Trainer:
         self.accelerator = accelerate.Accelerator(cpu=cpu, mixed_precision=mixed_precision)
         self.cache = AudioCache(cache)
         names = {n for s in recipe.stages for n in (*s.train, *s.dev)}
-        self.examples = {
-            n: read_source(recipe.data[n], data_root, cache=cache) for n in sorted(names)
-        }
+        self.examples = read_sources(recipe.data, sorted(names), data_root, cache=cache)
         for name, examples in self.examples.items():
             spoken = sum(e.audio is not None for e in examples)
             logger.info("%s: %d examples, %d with audio", name, len(examples), spoken)
@@ -184,15 +186,16 @@ class Trainer:
 
     def _starting_model(self, init: Path | None, acoustic_from: Path | None) -> SpeechTagger:
         torch.manual_seed(self.recipe.seed)
+        acoustic = load_checkpoint(acoustic_from).model if acoustic_from else None
         if init:
-            model = continued_model(self.recipe, self.data_root, init)
+            model = continued_model(self.recipe, self.data_root, init, acoustic)
         else:
             training = self._examples(sorted({n for s in self.recipe.stages for n in s.train}))
             model = new_model(self.recipe, self.data_root, training, self.cache)
         if model.config != self.recipe.model:
             raise CheckpointError(f"expected a model as the recipe describes it in {init}")
-        if acoustic_from:
-            take_acoustic(model, load_checkpoint(acoustic_from).model)
+        if acoustic is not None:
+            take_acoustic(model, acoustic)
         return model
 
     def _run_stage(self, stage: Stage) -> None:
@@ -232,13 +235,19 @@ class Trainer:
             training = [e for _, es in sources for e in es]
             self._check_lengths(stage, training)
             self._check_types(stage, training)
+            if stage.other_audio and not stage.freeze_acoustic:
+                raise ConfigError(
+                    f"stage {stage.name!r}: expected freeze_acoustic with other_audio, got false: "
+                    "the encoder would learn to hear what nobody says"
+                )
+            self._check_corpora(stage, training)
         if stage.task == "acoustic" and any(e.audio is None for _, es in sources for e in es):
             raise ConfigError(f"stage {stage.name!r}: expected recordings in every source")
         return sources
 
     def _check_lengths(self, stage: Stage, examples: Sequence[Example]) -> None:
         text = self.model.text
-        longest = max((len(e.text) for e in examples), default=0)
+        longest = max((len(e.corpus + e.text) for e in examples), default=0)
         if isinstance(text, PretrainedEncoder | ZenEncoder) and longest > text.max_characters:
             raise DataError(
                 f"stage {stage.name!r}: expected sentences of at most {text.max_characters} "
@@ -254,6 +263,15 @@ class Trainer:
             raise DataError(
                 f"stage {stage.name!r}: expected entities of the model's types "
                 f"{', '.join(types)}, got {', '.join(unknown)}"
+            )
+
+    def _check_corpora(self, stage: Stage, examples: Sequence[Example]) -> None:
+        """A mark that the model has no character for would be the same unknown one for all."""
+        unknown = {e.corpus for e in examples} - {"", *self.model.vocabulary.characters}
+        if unknown:
+            raise DataError(
+                f"stage {stage.name!r}: expected corpora to be marked by characters of the model, "
+                f"got {', '.join(sorted(unknown))}"
             )
 
     def _generator(self, epoch: int) -> np.random.Generator:

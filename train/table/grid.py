@@ -20,9 +20,13 @@ import msgspec
 from tqdm import tqdm
 
 from cnerta.models.errors import CnertaError, DataError
-from cnerta.train.data.examples import Example, read_source
+from cnerta.train.data.examples import Example
+from cnerta.train.data.sources import read_sources
 from cnerta.train.evaluation.external import load_external
-from cnerta.train.evaluation.predictions import pair_predictions, write_predictions
+from cnerta.train.evaluation.predictions import (
+    pair_predictions,
+    write_predictions,
+)
 from cnerta.train.recipe import Source
 
 if TYPE_CHECKING:
@@ -75,7 +79,7 @@ class Grid:
         """
         from cnerta.train.data.audio import AudioCache
 
-        examples = {n: read_source(s, self.data_root) for n, s in self.sources.items()}
+        examples = read_sources(self.sources, self.sources, self.data_root)
         for name, own in examples.items():
             if any(e.spans is None for e in own):
                 raise DataError(f"expected entities in every row of {name}, got rows without")

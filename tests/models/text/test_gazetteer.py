@@ -119,8 +119,20 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 def test_lists_that_make_none() -> None:
     with pytest.raises(ConfigError, match="two to eight characters"):
         Gazetteer.of(Lexicon(("江",), (1,), ("nr",)))
-    words = tuple(f"{chr(0x4E00 + i)}江" for i in range(256))
+    many = 1 << 16
+    words = tuple(f"{chr(0x4E00 + i // 256)}{chr(0x4E00 + i % 256)}" for i in range(many))
     with pytest.raises(
-        ConfigError, match="at most 255 combinations of kinds, got 256 words of 256"
+        ConfigError, match="at most 65535 combinations of kinds, got 65536 words of 65536"
     ):
-        Gazetteer.of(Lexicon(words, (1,) * 256, tuple(f"list-{i}" for i in range(256))))
+        Gazetteer.of(Lexicon(words, (1,) * many, tuple(f"list-{i}" for i in range(many))))
+
+
+@pytest.mark.parametrize("count", [255, 256])
+def test_many_lists_make_many_combinations(tmp_path: Path, count: int) -> None:
+    words = tuple(f"{chr(0x4E00 + i)}江" for i in range(count))
+    gazetteer = Gazetteer.of(Lexicon(words, (1,) * count, tuple(f"l-{i:04}" for i in range(count))))
+    gazetteer.save(tmp_path / "g.npz")
+    read = Gazetteer.load(tmp_path / "g.npz")
+    assert len(read) == count
+    for i in (0, count - 1):
+        assert told(read, words[i]) == [(words[i], {f"l-{i:04}"})]

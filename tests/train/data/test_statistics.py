@@ -152,3 +152,29 @@ def test_a_recipe_is_checked_where_it_trains_and_measures(tmp_path: Path) -> Non
     assert "train and dev, texts: 北京" in CliRunner().invoke(app, command).output
     apart = [str(tmp_path / f"{n}.jsonl") for n in ("train", "more")]
     assert CliRunner().invoke(app, ["check", *apart]).exit_code == 0
+
+
+def test_what_is_measured_outside_a_recipe_is_checked_too(tmp_path: Path) -> None:
+    write(tmp_path, "train", "南京", "北京", "上海")
+    write(tmp_path, "dev", "北京")
+    other = write(tmp_path, "other", "上海", "广州", voice="w")
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        'name = "r"\n'
+        '[data.train]\nformat = "manifest"\npath = "train.jsonl"\nexclude_texts_of = ["dev"]\n'
+        '[data.dev]\nformat = "manifest"\npath = "dev.jsonl"\n'
+        '[[stages]]\nname = "s"\ntask = "entities"\ntrain = ["train"]\ndev = []\nepochs = 1\n'
+    )
+    command = ["check", str(recipe), "--data-root", str(tmp_path), "--json"]
+    clean = CliRunner().invoke(app, [*command, "--evaluate", "dev"])
+    assert clean.exit_code == 0, clean.output
+    assert [(r["first"], r["second"]) for r in json.loads(clean.stdout)] == [("train", "dev")]
+    found = CliRunner().invoke(app, [*command, "--evaluate", "dev", "--evaluate", str(other)])
+    assert found.exit_code == 1
+    assert json.loads(found.stdout)[1]["overlap"]["texts"] == ["上海"]
+    gone = CliRunner().invoke(app, [*command, "--evaluate", str(tmp_path / "gone.jsonl")])
+    assert gone.exit_code == 1
+    assert "gone.jsonl" in gone.output.replace("\n", "")
+    files = CliRunner().invoke(app, ["check", str(other), "--evaluate", "dev"])
+    assert files.exit_code == 1
+    assert "expected one recipe with --evaluate" in files.output.replace("\n", " ")

@@ -107,6 +107,39 @@ def test_a_trained_model_is_given_a_gazetteer(data: Path) -> None:
     assert found(train(data, init=plain)) == [[Span(1, 3, "LOC")], []]
 
 
+def test_a_trained_model_is_given_another_gazetteer(data: Path) -> None:
+    trained = train(data)
+    # A kind more, which sorts before the others, and words that the first one has not.
+    (data / "more.txt").write_text("壬癸 30 ns\n子丑 30 a\n", encoding="utf-8")
+    lists = 'model.gazetteer.lists="words.txt,more.txt"'
+    recipe = load_recipe(str(data / "recipe.toml"), [lists])
+    given = Trainer(recipe, data, data / "given", init=trained).model
+    assert isinstance(given.lexicon, Gazetteer)
+    assert given.lexicon.kinds == ("a", "ns", "v")
+    texts = [*UNSEEN, "的壬癸了"]
+    answers = torch_predictions(given, [Example(t, ()) for t in texts], AudioCache())
+    assert answers == [[Span(1, 3, "LOC")], [], [Span(1, 3, "LOC")]]
+    assert found(train(data, lists, "stages.0.epochs=1", out="on", init=trained)) == answers[:2]
+
+
+def test_lists_are_not_read_again_where_they_are_the_same(data: Path) -> None:
+    trained = train(data, "stages.0.epochs=1")
+    (data / "words.txt").unlink()
+    recipe = load_recipe(str(data / "recipe.toml"), ["model.gazetteer.hide=0.5"])
+    model = Trainer(recipe, data, data / "other", init=trained).model
+    assert model.word_kinds is not None
+    assert model.word_kinds.hide == 0.5
+    assert found(trained) == torch_predictions(
+        model, [Example(t, ()) for t in UNSEEN], AudioCache()
+    )
+
+
+def test_the_width_of_a_gazetteer_stays(data: Path) -> None:
+    trained = train(data, "stages.0.epochs=1")
+    with pytest.raises(ConfigError, match=r"expected model\.gazetteer\.width = 8, got 4"):
+        train(data, "model.gazetteer.width=4", init=trained, out="other")
+
+
 def test_other_settings_must_still_be_those_of_the_model(data: Path) -> None:
     plain = train(data, 'model.gazetteer.lists=""', "stages.0.epochs=1", out="plain")
     with pytest.raises(CheckpointError, match="expected a model as the recipe describes it"):

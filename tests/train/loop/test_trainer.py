@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ torch = pytest.importorskip("torch")
 
 from cnerta.models.errors import CheckpointError, ConfigError, DataError  # noqa: E402
 from cnerta.models.networks.checkpoint import load_checkpoint  # noqa: E402
+from cnerta.models.networks.tagger import SpeechTagger  # noqa: E402
 from cnerta.train.batches.batch import UNKNOWN_FRAME, BatchBuilder  # noqa: E402
 from cnerta.train.data.audio import AudioCache  # noqa: E402
-from cnerta.train.data.examples import read_examples  # noqa: E402
+from cnerta.train.data.examples import Example, read_examples  # noqa: E402
+from cnerta.train.loop.objective import encode_batch  # noqa: E402
 from cnerta.train.loop.optimisation import NotFiniteError, Optimisation  # noqa: E402
 from cnerta.train.loop.trainer import Trainer  # noqa: E402
 from cnerta.train.recipe import Recipe, load_recipe  # noqa: E402
@@ -139,6 +142,42 @@ def test_training_starts_from_other_checkpoints(data: Path, tmp_path: Path) -> N
     other = recipe(data, "model.text.hidden=8")
     with pytest.raises(CheckpointError, match="as the recipe describes it"):
         Trainer(other, data, tmp_path / "c", cpu=True, init=tagged)
+
+
+def test_what_text_taught_is_taken_over_by_other_ears(data: Path, tmp_path: Path) -> None:
+    tagged = Trainer(
+        recipe(data, "stages.0.epochs=1", "stages.1.epochs=1"), data, tmp_path / "a", cpu=True
+    ).run()
+    wider = ["model.acoustic.width=16", "stages.0.epochs=1", "stages.1.epochs=1"]
+    Trainer(recipe(data, *wider), data, tmp_path / "b", cpu=True).run()
+    heard = tmp_path / "b" / "best-0-hear"
+    with pytest.raises(CheckpointError, match="as the recipe describes it"):
+        Trainer(recipe(data, *wider), data, tmp_path / "c", cpu=True, init=tagged)
+    model = Trainer(
+        recipe(data, *wider), data, tmp_path / "d", cpu=True, init=tagged, acoustic_from=heard
+    ).model
+    ears = load_checkpoint(heard).model.acoustic.state_dict()
+    for name, value in model.acoustic.state_dict().items():
+        assert torch.equal(ears[name], value), name
+    # Without audio it answers as the model whose text encoder it has.
+    examples = read_examples(data / "tones.jsonl")[:2]
+    one, two = (
+        score_batch(m, BatchBuilder(m.vocabulary, m.scheme, AudioCache(), None), examples)
+        for m in (load_checkpoint(tagged).model, model.eval())
+    )
+    assert torch.allclose(one, two, atol=1e-6)
+
+
+def score_batch(
+    model: SpeechTagger, builder: BatchBuilder, examples: list[Example]
+) -> torch.Tensor:
+    """Emissions from text alone."""
+    clips = [(replace(e, audio=None),) for e in examples]
+    batch = builder.build(clips, np.random.default_rng(0))
+    frames, counts = encode_batch(model, batch, None)
+    with torch.no_grad():
+        output = model(batch.characters, batch.counts, frames, counts, batch.matches)
+    return output.emissions
 
 
 def test_types_that_the_model_does_not_have_are_refused(data: Path, tmp_path: Path) -> None:
