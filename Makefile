@@ -107,10 +107,10 @@ fast := $(RUNS)/cnerta-fast/best-6-finetune
 acoustic := $(RUNS)/cnerta-fast/best-1-acoustic_finetune
 accurate := $(RUNS)/cnerta-accurate/best-2-finetune
 again := $(RUNS)/cnerta-fast-again/best-0-again
-ears := $(RUNS)/cnerta-acoustic-whisper/best-2-settle
-listens := $(RUNS)/cnerta-accurate-gated/best-0-listen
+whisper_acoustic := $(RUNS)/cnerta-acoustic-whisper/best-2-finetune
+gated := $(RUNS)/cnerta-accurate-gated/best-0-gate
 aligned := $(addprefix $(DATA)/aligned/,aishell_sample.jsonl aishell_more.jsonl magichub.jsonl)
-read_again := $(DATA)/aishell_sample/voted_again.jsonl $(DATA)/aishell_more/voted_again.jsonl
+read_again := $(DATA)/aishell_sample/pseudo_labelled_again.jsonl $(DATA)/aishell_more/pseudo_labelled_again.jsonl
 bundles := $(RUNS)/bundles
 
 .PHONY: model
@@ -187,11 +187,11 @@ $(again)/.done: $(DATA)/text/pseudo_labelled_again.jsonl
 	$(bin)/cnerta-train fast-again --data-root $(DATA) --out $(RUNS)/cnerta-fast-again $(TRAIN_ARGS) $(AGAIN_ARGS) --init $(fast)
 	@touch $@
 
-# Times of the characters of real recordings, as the bundle that comes along hears them.
+# Times of the characters of real recordings, by forced alignment with the bundle that comes along.
 $(aligned): $(DATA)/aligned/%.jsonl: $(DATA)/%/manifest.jsonl | $(dev_ready)
 	$(bin)/cnerta-train align $< --out $@
 
-$(ears)/.done: $(aligned) $(spoken) $(DATA)/words_cmn/18k-abr
+$(whisper_acoustic)/.done: $(aligned) $(spoken) $(DATA)/words_cmn/18k-abr
 	$(bin)/cnerta-train acoustic-whisper --data-root $(DATA) --out $(RUNS)/cnerta-acoustic-whisper $(TRAIN_ARGS) $(EARS_ARGS) \
 		--set model.acoustic.checkpoint=$(WHISPER)
 	@touch $@
@@ -199,21 +199,21 @@ $(ears)/.done: $(aligned) $(spoken) $(DATA)/words_cmn/18k-abr
 $(DATA)/aishell_more/training.jsonl: $(DATA)/aishell_more/manifest.jsonl
 	grep '"split": "train"' $< > $@
 
-$(DATA)/aishell_sample/voted_again.jsonl: $(DATA)/aishell_sample/one_speaker.jsonl
-$(DATA)/aishell_more/voted_again.jsonl: $(DATA)/aishell_more/training.jsonl
+$(DATA)/aishell_sample/pseudo_labelled_again.jsonl: $(DATA)/aishell_sample/one_speaker.jsonl
+$(DATA)/aishell_more/pseudo_labelled_again.jsonl: $(DATA)/aishell_more/training.jsonl
 $(read_again): $(accurate)/.done
 	$(bin)/cnerta-evaluate --checkpoint $(<D) --text-only --data $(filter %.jsonl,$^) --predictions $@
 
-# What accurate says of a text stays; on the new ears a second head learns to listen.
-$(listens)/.done: $(accurate)/.done $(ears)/.done $(read_again)
+# What accurate says of a text stays; a second head on the new acoustic encoder is trained beside it.
+$(gated)/.done: $(accurate)/.done $(whisper_acoustic)/.done $(read_again)
 	$(bin)/cnerta-train accurate-gated --data-root $(DATA) --out $(RUNS)/cnerta-accurate-gated $(TRAIN_ARGS) $(LISTENS_ARGS) \
-		--set model.acoustic.checkpoint=$(WHISPER) --init $(accurate) --acoustic-from $(ears)
+		--set model.acoustic.checkpoint=$(WHISPER) --init $(accurate) --acoustic-from $(whisper_acoustic)
 	@touch $@
 
 $(bundles)/fast/.scored: int8 := acoustic
 $(bundles)/accurate/.scored: int8 := both
 $(bundles)/fast/.scored: $(again)/.done
-$(bundles)/accurate/.scored: $(listens)/.done
+$(bundles)/accurate/.scored: $(gated)/.done
 $(bundles)/%/.scored:
 	$(bin)/cnerta-export $(<D) $(@D) --int8 $(int8)
 	$(bin)/cnerta-train calibrate $(@D) --data $(DATA)/text/cnerta_dev20.json --text-only --plot $(bundles)/$*-reliability.png

@@ -77,7 +77,7 @@ def test_each_step_comes_after_what_it_learns_from(data: Path) -> None:
     accurate = [
         "cnerta-train accurate ",
         "cnerta-train acoustic-whisper",
-        "--predictions {data}/aishell_more/voted_again.jsonl",
+        "--predictions {data}/aishell_more/pseudo_labelled_again.jsonl",
         "cnerta-train accurate-gated",
         "bundles/accurate ",
     ]

@@ -187,7 +187,7 @@ class Gazetteer:
             ConfigError: The file is missing or damaged.
         """
         try:
-            with np.load(path) as arrays:
+            with path.open("rb") as file, np.load(file) as arrays:
                 steps = np.ascontiguousarray(arrays["steps"].T).view("<u8")[:, 0]
                 return cls(
                     np.cumsum(steps, dtype=np.uint64),

@@ -15,7 +15,7 @@ from cnerta.models.networks.audio_head import FitGate  # noqa: E402
 from cnerta.models.networks.tagger import SpeechTagger  # noqa: E402
 from cnerta.models.runtime.labels import LabelScheme  # noqa: E402
 from cnerta.models.runtime.vocabulary import Vocabulary  # noqa: E402
-from cnerta.train.loop.new_model import with_gate  # noqa: E402
+from cnerta.train.loop.continued_model import with_gate  # noqa: E402
 
 READINGS = {"长": ["chang2", "zhang3"], "江": ["jiang1"], "市": ["shi4"], "京": ["jing1"]}
 

@@ -15,7 +15,7 @@ from cnerta.train.commands.train import app
 from cnerta.train.data.aligning import align_manifest, character_edges
 from cnerta.train.data.examples import read_examples
 
-DEMO = Path(__file__).parents[2] / "streamer" / "demo"
+DEMO = Path(__file__).parents[3] / "streamer" / "demo"
 TEXT = "南京市长江大桥"
 
 

@@ -39,7 +39,7 @@ def recipe(data: Path, *overrides: str) -> Recipe:
 def test_only_the_second_head_is_trained(data: Path, tmp_path: Path) -> None:
     trainer = Trainer(recipe(data, *LISTENING), data, tmp_path / "run", cpu=True)
     best = trainer.run()
-    before = load_checkpoint(best.parent / "best-0-hear").model.state_dict()
+    before = load_checkpoint(best.parent / "best-0-acoustic").model.state_dict()
     after = load_checkpoint(best).model.state_dict()
     moved = {name for name, weight in after.items() if not torch.equal(weight, before[name])}
     assert moved

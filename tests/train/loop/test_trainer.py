@@ -13,9 +13,9 @@ from cnerta.models.errors import CheckpointError, ConfigError, DataError  # noqa
 from cnerta.models.networks.checkpoint import load_checkpoint  # noqa: E402
 from cnerta.models.networks.tagger import SpeechTagger  # noqa: E402
 from cnerta.train.batches.batch import UNKNOWN_FRAME, BatchBuilder  # noqa: E402
+from cnerta.train.batches.encoding import encode_batch  # noqa: E402
 from cnerta.train.data.audio import AudioCache  # noqa: E402
 from cnerta.train.data.examples import Example, read_examples  # noqa: E402
-from cnerta.train.loop.objective import encode_batch  # noqa: E402
 from cnerta.train.loop.optimisation import NotFiniteError, Optimisation  # noqa: E402
 from cnerta.train.loop.trainer import Trainer  # noqa: E402
 from cnerta.train.recipe import Recipe, load_recipe  # noqa: E402

@@ -14,7 +14,7 @@ from cnerta.models.networks.streaming_whisper import StreamingWhisperEncoder  # 
 from cnerta.models.networks.tagger import SpeechTagger  # noqa: E402
 from cnerta.train.data.audio import read_audio  # noqa: E402
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 EARS = REPOSITORY / "models" / "checkpoints" / "whisper_streaming"
 
 
