@@ -67,4 +67,5 @@ def restored(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _blocks(matrix: Tensor) -> Tensor:
     """Rows in blocks, the last one filled up with zeros. shape: (rows, blocks, BLOCK)."""
-    return nn.functional.pad(matrix, (0, -matrix.shape[1] % BLOCK)).unflatten(1, (-1, BLOCK))
+    filled = nn.functional.pad(matrix, (0, -matrix.shape[1] % BLOCK))
+    return filled.reshape(len(matrix), -1, BLOCK)
