@@ -41,8 +41,8 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         entity_field: Field that holds the entities.
         where: Keep rows whose field has one of these values, such as ``split = ["train80"]``.
         exclude: Drop rows whose field has one of these values.
-        exclude_texts_of: Drop sentences that are also in these other sources of the recipe, as
-            those that the model is measured on.
+        exclude_texts_of: Drop sentences that are also in these other sources of the recipe, by
+            their text or by their recording's name, as those that the model is measured on.
         longest: Cut longer texts at punctuation into pieces of at most so many characters; 0 for
             not. For text only.
         nameless: Share of the texts without an entity that is kept, evenly spread.

@@ -67,5 +67,5 @@ def restored(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _blocks(matrix: Tensor) -> Tensor:
     """Rows in blocks, the last one filled up with zeros. shape: (rows, blocks, BLOCK)."""
-    padded = nn.functional.pad(matrix, (0, -matrix.shape[1] % BLOCK))
-    return padded.view(len(matrix), -1, BLOCK)
+    filled = nn.functional.pad(matrix, (0, -matrix.shape[1] % BLOCK))
+    return filled.reshape(len(matrix), -1, BLOCK)

@@ -98,7 +98,7 @@ def check(
     in both: speakers in common are told, because that is how CNERTA itself is divided.
     """
     try:
-        corpora, recipe = _read(sources, audio_root, data_root, cache)
+        corpora, recipe = _read(sources, audio_root, data_root, cache, evaluate or ())
         if evaluate and recipe is None:
             raise ConfigError("expected one recipe with --evaluate, got files, which are compared")
         for name in evaluate or ():
@@ -118,13 +118,29 @@ def check(
 
 
 def _read(
-    sources: Sequence[str], audio_root: Path | None, data_root: Path, cache: Path | None
+    sources: Sequence[str],
+    audio_root: Path | None,
+    data_root: Path,
+    cache: Path | None,
+    further: Sequence[str] | None = None,
 ) -> tuple[dict[str, list[Example]], Recipe | None]:
-    """Examples by name, and the recipe if one was named."""
+    """Examples by name, and the recipe if one was named.
+
+    Args:
+        sources: Files or a recipe.
+        audio_root: Recordings of files.
+        data_root: Folder that a recipe's paths are relative to.
+        cache: Where to remember what archives hold.
+        further: Of a recipe only what its stages use and these are read; None for all.
+    """
     files = [Path(s) for s in sources]
     if len(files) == 1 and (not files[0].is_file() or files[0].suffix == ".toml"):
         recipe = load_recipe(sources[0])
-        return read_sources(recipe.data, recipe.data, data_root, cache=cache), recipe
+        names = list(recipe.data)
+        if further is not None:
+            used = {n for s in recipe.stages for n in (*s.train, *s.dev)} | set(further)
+            names = [n for n in names if n in used]
+        return read_sources(recipe.data, names, data_root, cache=cache), recipe
     corpora = {}
     for file in files:
         name = file.stem if file.stem not in corpora else str(file)

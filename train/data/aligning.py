@@ -43,7 +43,7 @@ def align_manifest(
         DataError: A row has no audio or no text, or a recording cannot be read.
     """
     bound = model.bundle.audio_fit_bound if least_score is None else least_score
-    for number, line in enumerate(manifest.open("rb"), 1):
+    for number, line in enumerate(manifest.read_bytes().splitlines(), 1):
         row = msgspec.json.decode(line, type=dict[str, Any])
         if not (row.get("audio") and row.get("text")):
             raise DataError(f"{manifest}, line {number}: expected audio and text, got {set(row)}")

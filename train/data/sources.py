@@ -50,9 +50,12 @@ def read_sources(
                     f"source {name!r}: expected exclude_texts_of to name other sources of "
                     f"{sorted(sources)}, got {other!r}"
                 )
-        # What is excluded is excluded as the other source would be read by itself.
-        excluded = {e.text for other in sources[name].exclude_texts_of for e in examples_of(other)}
-        kept = [e for e in examples if not e.text or e.text not in excluded]
+        # What is excluded is excluded as the other source would be read by itself. A recording may
+        # be written down in two ways, so its name counts too.
+        excluded = [e for other in sources[name].exclude_texts_of for e in examples_of(other)]
+        texts = {e.text for e in excluded} - {""}
+        recordings = {e.name for e in excluded} - {""}
+        kept = [e for e in examples if e.text not in texts and e.name not in recordings]
         if not kept:
             raise DataError(f"source {name!r}: expected a sentence that is not excluded, got none")
         found[name] = kept

@@ -53,6 +53,20 @@ def test_a_source_leaves_out_what_another_has(data: Path) -> None:
     assert list(read_sources(sources, ["train"], data)) == ["train"]
 
 
+def test_a_recording_that_another_source_writes_otherwise_is_left_out(data: Path) -> None:
+    rows = [
+        {"sentence": "零点五", "audio": "A1", "entity": []},
+        {"sentence": "好", "audio": "A2", "entity": []},
+    ]
+    for name, kept in (("one", rows), ("other", [rows[0] | {"sentence": "零点无"}])):
+        (data / f"{name}.json").write_text("".join(json.dumps(r) + "\n" for r in kept))
+    sources = {
+        "one": Source(format="cnerta", path="one.json", exclude_texts_of=["other"]),
+        "other": Source(format="cnerta", path="other.json"),
+    }
+    assert texts(read_sources(sources, ["one"], data)["one"]) == ["好"]
+
+
 @pytest.mark.parametrize("other", ["train", "nobody"])
 def test_only_other_sources_can_be_excluded(data: Path, other: str) -> None:
     sources = {"train": source("train", exclude_texts_of=[other])}

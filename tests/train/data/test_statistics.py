@@ -163,6 +163,7 @@ def test_what_is_measured_outside_a_recipe_is_checked_too(tmp_path: Path) -> Non
         'name = "r"\n'
         '[data.train]\nformat = "manifest"\npath = "train.jsonl"\nexclude_texts_of = ["dev"]\n'
         '[data.dev]\nformat = "manifest"\npath = "dev.jsonl"\n'
+        '[data.unused]\nformat = "manifest"\npath = "not-there.jsonl"\n'
         '[[stages]]\nname = "s"\ntask = "entities"\ntrain = ["train"]\ndev = []\nepochs = 1\n'
     )
     command = ["check", str(recipe), "--data-root", str(tmp_path), "--json"]
