@@ -144,21 +144,21 @@ def test_training_starts_from_other_checkpoints(data: Path, tmp_path: Path) -> N
         Trainer(other, data, tmp_path / "c", cpu=True, init=tagged)
 
 
-def test_what_text_taught_is_taken_over_by_other_ears(data: Path, tmp_path: Path) -> None:
+def test_what_text_taught_is_kept_with_another_acoustic_encoder(data: Path, tmp_path: Path) -> None:
     tagged = Trainer(
         recipe(data, "stages.0.epochs=1", "stages.1.epochs=1"), data, tmp_path / "a", cpu=True
     ).run()
     wider = ["model.acoustic.width=16", "stages.0.epochs=1", "stages.1.epochs=1"]
     Trainer(recipe(data, *wider), data, tmp_path / "b", cpu=True).run()
-    heard = tmp_path / "b" / "best-0-hear"
+    heard = tmp_path / "b" / "best-0-acoustic"
     with pytest.raises(CheckpointError, match="as the recipe describes it"):
         Trainer(recipe(data, *wider), data, tmp_path / "c", cpu=True, init=tagged)
     model = Trainer(
         recipe(data, *wider), data, tmp_path / "d", cpu=True, init=tagged, acoustic_from=heard
     ).model
-    ears = load_checkpoint(heard).model.acoustic.state_dict()
+    expected = load_checkpoint(heard).model.acoustic.state_dict()
     for name, value in model.acoustic.state_dict().items():
-        assert torch.equal(ears[name], value), name
+        assert torch.equal(expected[name], value), name
     # Without audio it answers as the model whose text encoder it has.
     examples = read_examples(data / "tones.jsonl")[:2]
     one, two = (
