@@ -13,7 +13,7 @@ serve_ready := $(serve_venv)/.ready-$(EXTRA)
 dev_ready := $(dev_venv)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-golden lint format docs bench clean
+.PHONY: help demo serve test coverage test-golden lint format docs bench clean
 .DELETE_ON_ERROR:
 
 help: ## list what can be made
@@ -27,6 +27,9 @@ serve: $(serve_ready) ## run the server (HOST=127.0.0.1 PORT=8765 ARGS="--bundle
 
 test: lint ## lint, type-check and test (ARGS="-k name" for some of the tests)
 	$(dev_venv)/bin/pytest $(ARGS)
+
+coverage: $(dev_ready) ## all tests, and which lines and branches they reach (with a floor)
+	$(dev_venv)/bin/pytest --cov --cov-report=term-missing:skip-covered $(ARGS)
 
 test-golden: $(dev_ready) ## only the answers that must not change (seconds)
 	$(dev_venv)/bin/pytest -q tests/golden
