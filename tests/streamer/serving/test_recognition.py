@@ -17,6 +17,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from cnerta.streamer.client.reconnecting import ReconnectingConnection, ReconnectOptions
 from cnerta.streamer.errors import RecogniserError
 from cnerta.streamer.recording.inspection import inspect_recording
 from cnerta.streamer.recording.recorder import RecordingFolder
@@ -90,7 +91,7 @@ def recogniser(source: Any, most: int = 4) -> Iterator[Recogniser]:
         yield made
     finally:
         made.close()
-        assert not any(t.name == "cnerta-recogniser" for t in threading.enumerate())
+        assert not made._thread.is_alive()
 
 
 @contextlib.asynccontextmanager
@@ -289,6 +290,47 @@ async def test_a_client_that_comes_back_goes_on_with_the_same_recogniser(
             messages = await after.rest()
     (answer,) = of(UtteranceFinal, messages)
     assert [e.text for e in answer.entities] == ["北京"]
+
+
+async def test_a_client_of_two_servers_gets_everything_once_when_one_dies(
+    model: Any, kit: SimpleNamespace
+) -> None:
+    first, second = kit.speak("他在北京") + kit.silence(160), kit.speak("在上海") + kit.silence(160)
+    async with serving(model, Listener()) as one, serving(model, Listener()) as two:
+        urls = [f"ws://127.0.0.1:{server.port}" for server in (one, two)]
+        messages: list[ServerMessage] = []
+
+        async def read(connection: ReconnectingConnection, until: type) -> None:
+            async with asyncio.timeout(20):
+                while not (messages and isinstance(messages[-1], until)):
+                    messages.append(await connection.receive())
+
+        options = ReconnectOptions(first_pause_s=0.01)
+        async with await ReconnectingConnection.open(urls, options=options) as connection:
+            await connection.send(AUDIO_ONLY)
+            await connection.send_audio(first)
+            await read(connection, UtteranceFinal)
+            await connection.send_audio(second[: len(second) // 2])
+            await read(connection, RecognisedTranscript)
+            for each in one._clients:
+                each.connection.transport.abort()
+            one._lot._known.clear()  # it has forgotten everything
+            assert one._listener is not None
+            one._listener.close(close_connections=False)
+            await connection.send_audio(second[len(second) // 2 :])
+            await connection.send(SessionFinish())
+            await read(connection, SessionSummary)
+    answers = of(UtteranceFinal, messages)
+    assert [a.text for a in answers] == ["他在北京", "在上海"]
+    assert len({a.utterance for a in answers}) == 2
+    assert [a.audio_used for a in answers] == [True, True]
+    # On the clock of the whole stream.
+    assert answers[1].characters[0][0] == pytest.approx(len(first) / 32, abs=80)
+    sequence = [m.seq for m in messages if hasattr(m, "seq")]
+    assert sequence == list(range(1, len(sequence) + 1))
+    # What the first had begun to write is taken back.
+    cut_off = [w for w in of(RecognisedTranscript, messages) if w.final and not w.text]
+    assert [w.utterance for w in cut_off] == ["s2"]
 
 
 async def test_a_recording_has_what_the_recogniser_wrote(
