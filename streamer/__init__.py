@@ -10,8 +10,9 @@ Audio and its transcript go in, messages with entities come out::
                 print(message.text, [(entity.label, entity.text) for entity in message.entities])
 
 `WebSocketConnection.open("ws://127.0.0.1:8765")` takes the place of `LocalConnection.open()` where
-a server answers, `ReconnectingConnection.open([…])` where it may come and go, `Microphone` that of `AudioFile`, and `make_transcript_source("sherpa-onnx")`, or
-a `TranscriptSource` of your own, that of a transcript that is known.
+a server answers, `ReconnectingConnection.open([…])` where one may come and go, `Microphone` that of
+`AudioFile`, and `make_transcript_source("sherpa-onnx")`, or a `TranscriptSource` of your own, that
+of a transcript that is known.
 
 Importing this package imports nothing else: each name is found when it is used first.
 """
