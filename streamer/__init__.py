@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from cnerta.streamer.client.local import LocalConnection
     from cnerta.streamer.client.reconnecting import ReconnectingConnection, ReconnectOptions
     from cnerta.streamer.client.stream import StreamOptions, StreamWatcher, stream
+    from cnerta.streamer.client.tagged_utterance import TaggedUtterance
+    from cnerta.streamer.client.tagger import Tagger, load
     from cnerta.streamer.errors import (
         ClientError,
         ServerUnreachableError,
@@ -95,6 +97,8 @@ __all__ = [
     "StreamLostError",
     "StreamOptions",
     "StreamWatcher",
+    "TaggedUtterance",
+    "Tagger",
     "TimedLine",
     "TimedTranscript",
     "Transcript",
@@ -103,6 +107,7 @@ __all__ = [
     "UtteranceFinal",
     "WarningMessage",
     "WebSocketConnection",
+    "load",
     "make_transcript_source",
     "stream",
 ]
@@ -127,6 +132,11 @@ _NAMES_OF_MODULES: Final = {
         "StreamOptions",
         "StreamWatcher",
         "stream",
+    ),
+    "client.tagged_utterance": ("TaggedUtterance",),
+    "client.tagger": (
+        "Tagger",
+        "load",
     ),
     "errors": (
         "ClientError",
