@@ -21,7 +21,8 @@ from cnerta.models.runtime.inference import Model
 from cnerta.streamer.client.connection import TOKEN_VARIABLE
 from cnerta.streamer.recording.recorder import RecordingFolder
 from cnerta.streamer.serving.server import AddressError, Server, ServerOptions
-from cnerta.streamer.serving.tokens import Tokens, read_tokens
+from cnerta.streamer.serving.token_file import read_tokens
+from cnerta.streamer.serving.tokens import Tokens
 from cnerta.streamer.session.limits import ConnectionLimits
 from cnerta.streamer.wire.addresses import is_loopback
 

@@ -270,7 +270,7 @@ class Server:
             return ProtocolError(
                 ErrorName.ORIGIN_REFUSED, "expected an origin that is allowed here, got another"
             )
-        if not self._options.tokens.admit(connection.request):
+        if self._options.tokens.admit(connection.request) is None:
             return ProtocolError(ErrorName.NOT_AUTHORISED, "expected a valid token, got none")
         if self._is_stopping:
             return ProtocolError(ErrorName.GOING_AWAY, "expected to go on, got a shutdown")

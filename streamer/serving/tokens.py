@@ -2,78 +2,80 @@
 
 A token comes with the opening handshake, in one of three ways: ``Authorization: Bearer TOKEN``;
 for browsers, which cannot set headers, the subprotocols ``cnerta.v1, bearer.TOKEN``; and
-``?token=TOKEN`` where neither goes.
+``?token=TOKEN`` where neither goes. Where tokens lie is the matter of
+:mod:`cnerta.streamer.serving.token_file`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
 from websockets.http11 import Request
 
-from cnerta.models.errors import ConfigError
+from cnerta.streamer.serving.callers import ANYBODY, Caller
 
-__all__ = ["SUBPROTOCOL", "Tokens", "read_tokens"]
+__all__ = ["SUBPROTOCOL", "KnownToken", "Tokens", "digest", "sent_tokens"]
 
 SUBPROTOCOL: Final = "cnerta.v1"
 _BEARER: Final = "bearer."
-_SHORTEST: Final = 16
+_IDENTITY_DIGITS: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class KnownToken:
+    """A token that is accepted.
+
+    Attributes:
+        digest: Of the token; see :func:`digest`. The token itself is not kept.
+        caller: Whose it is.
+    """
+
+    digest: bytes
+    caller: Caller
+
+    @classmethod
+    def unnamed(cls, token: str) -> KnownToken:
+        """One without a name and limits: its caller is called by its digest."""
+        made = digest(token)
+        return cls(made, Caller(f"token-{made.hex()[:_IDENTITY_DIGITS]}"))
 
 
 class Tokens:
     """The tokens that are accepted; without any, everybody is."""
 
-    def __init__(self, tokens: Iterable[str] = ()) -> None:
-        self._tokens = tuple(token.encode() for token in tokens)
+    def __init__(self, tokens: Iterable[str | KnownToken] = ()) -> None:
+        self._tokens = tuple(KnownToken.unnamed(t) if isinstance(t, str) else t for t in tokens)
 
     def __bool__(self) -> bool:
         """Whether one is asked for."""
         return bool(self._tokens)
 
-    def admit(self, request: Request | None) -> bool:
-        """Whether whoever sent a handshake may open a session."""
+    def admit(self, request: Request | None) -> Caller | None:
+        """Who sent a request; None if nobody that is known."""
         if not self._tokens:
-            return True
-        if request is None:
-            return False
-        # All are compared in full, so that the time taken tells nothing of any of them.
-        matches = [
-            hmac.compare_digest(sent.encode(errors="surrogateescape"), token)
-            for sent in _sent(request)
-            for token in self._tokens
-        ]
-        return any(matches)
+            return ANYBODY
+        found: Caller | None = None
+        for sent in () if request is None else sent_tokens(request):
+            made = digest(sent)
+            # All are compared in full, so that the time taken tells nothing of any of them.
+            for known in self._tokens:
+                if hmac.compare_digest(made, known.digest):
+                    found = found or known.caller
+        return found
 
 
-def read_tokens(path: Path) -> tuple[str, ...]:
-    """Tokens from a file: one a line, blank lines and those that begin with ``#`` left out.
-
-    Raises:
-        ConfigError: It cannot be read, holds no token, or one that is too short to be secret.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "no UTF-8 text"
-        raise ConfigError(f"expected a file with tokens at {path}, got: {reason}") from error
-    stripped = [line.strip() for line in lines]
-    tokens = tuple(line for line in stripped if line and not line.startswith("#"))
-    if not tokens:
-        raise ConfigError(f"expected a token a line in {path}, got none")
-    for number, line in enumerate(stripped, 1):
-        if line in tokens and (len(line) < _SHORTEST or " " in line):
-            raise ConfigError(
-                f"expected a token of at least {_SHORTEST} characters without blanks in line "
-                f"{number} of {path}, got {len(line)} characters"
-            )
-    return tokens
+def digest(token: str) -> bytes:
+    """What is kept and compared in a token's place."""
+    return hashlib.sha256(token.encode(errors="surrogateescape")).digest()
 
 
-def _sent(request: Request) -> Iterator[str]:
+def sent_tokens(request: Request) -> Iterator[str]:
+    """All tokens that came with a request."""
     headers = request.headers
     for value in headers.get_all("Authorization"):
         scheme, _, token = value.partition(" ")
