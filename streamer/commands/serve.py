@@ -18,11 +18,11 @@ from cnerta.models.command_line import VersionOption, fail, log_lines, make_app
 from cnerta.models.errors import BundleError, CnertaError, ConfigError, InferenceError
 from cnerta.models.runtime.bundle import find_bundle
 from cnerta.models.runtime.inference import Model
+from cnerta.streamer.access.token_file import read_tokens
+from cnerta.streamer.access.tokens import Tokens
 from cnerta.streamer.client.connection import TOKEN_VARIABLE
 from cnerta.streamer.recording.recorder import RecordingFolder
 from cnerta.streamer.serving.server import AddressError, Server, ServerOptions
-from cnerta.streamer.serving.token_file import read_tokens
-from cnerta.streamer.serving.tokens import Tokens
 from cnerta.streamer.session.limits import ConnectionLimits
 from cnerta.streamer.wire.addresses import is_loopback
 

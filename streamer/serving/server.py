@@ -28,14 +28,14 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from cnerta.models.errors import CnertaError
+from cnerta.streamer.access.origins import is_allowed
+from cnerta.streamer.access.tokens import SUBPROTOCOL, Tokens
 from cnerta.streamer.serving.batcher import Batcher
 from cnerta.streamer.serving.engine import Engine, Inference, describe_failure
 from cnerta.streamer.serving.flicker import FlickerWatch
 from cnerta.streamer.serving.hosted_session import HostedSession
 from cnerta.streamer.serving.metered_connection import MeteredConnection
 from cnerta.streamer.serving.metrics import CONTENT_TYPE, ServerMetrics
-from cnerta.streamer.serving.origins import is_allowed
-from cnerta.streamer.serving.tokens import SUBPROTOCOL, Tokens
 from cnerta.streamer.session.connection import ServedModel, ServerProtocol
 from cnerta.streamer.session.limits import ConnectionLimits
 from cnerta.streamer.wire.asyncapi import STREAM_PATH, asyncapi_document
@@ -67,7 +67,7 @@ class ServerOptions:
         limits: What it takes from one connection.
         max_sessions: Most connections at once.
         origins: Values of the Origin header that are accepted beside that of a page of this server
-            itself, see :func:`cnerta.streamer.serving.origins.is_allowed`; ``*``: any.
+            itself, see :func:`cnerta.streamer.access.origins.is_allowed`; ``*``: any.
         tokens: Those that open a session; none: everybody may.
         max_batch: Most sessions served by one batch. 16 costs 3 % more a chunk than 32, and a final
             transcript waits half as long for the batch before it (docs/history.md).

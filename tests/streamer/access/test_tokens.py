@@ -6,8 +6,8 @@ import pytest
 from websockets.datastructures import Headers
 from websockets.http11 import Request
 
-from cnerta.streamer.serving.callers import ANYBODY, Caller
-from cnerta.streamer.serving.tokens import KnownToken, Tokens, digest
+from cnerta.streamer.access.callers import ANYBODY, Caller
+from cnerta.streamer.access.tokens import KnownToken, Tokens, digest
 
 TOKEN = "0123456789abcdef"
 

@@ -25,8 +25,8 @@ import msgspec
 from msgspec import Meta
 
 from cnerta.models.errors import ConfigError
-from cnerta.streamer.serving.callers import Caller, Quota
-from cnerta.streamer.serving.tokens import KnownToken, digest
+from cnerta.streamer.access.callers import Caller, Quota
+from cnerta.streamer.access.tokens import KnownToken, digest
 
 __all__ = ["read_tokens"]
 
@@ -35,7 +35,7 @@ _Positive = Annotated[float, Meta(gt=0)]
 
 
 class _Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One table of the file; see :class:`cnerta.streamer.serving.callers.Quota`."""
+    """One table of the file; see :class:`cnerta.streamer.access.callers.Quota`."""
 
     token: str | list[str] = []
     sha256: str | list[str] = []

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from cnerta.models.errors import ConfigError
-from cnerta.streamer.serving.callers import Caller, Quota
-from cnerta.streamer.serving.token_file import read_tokens
-from cnerta.streamer.serving.tokens import KnownToken, digest
+from cnerta.streamer.access.callers import Caller, Quota
+from cnerta.streamer.access.token_file import read_tokens
+from cnerta.streamer.access.tokens import KnownToken, digest
 
 TOKEN = "0123456789abcdef"
 OTHER = "fedcba9876543210"

@@ -3,7 +3,7 @@
 A token comes with the opening handshake, in one of three ways: ``Authorization: Bearer TOKEN``;
 for browsers, which cannot set headers, the subprotocols ``cnerta.v1, bearer.TOKEN``; and
 ``?token=TOKEN`` where neither goes. Where tokens lie is the matter of
-:mod:`cnerta.streamer.serving.token_file`.
+:mod:`cnerta.streamer.access.token_file`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from websockets.http11 import Request
 
-from cnerta.streamer.serving.callers import ANYBODY, Caller
+from cnerta.streamer.access.callers import ANYBODY, Caller
 
 __all__ = ["SUBPROTOCOL", "KnownToken", "Tokens", "digest", "sent_tokens"]
 

@@ -1,0 +1,71 @@
+"""Whether the server keeps up: by how long finals have waited lately, not by a count of sessions.
+
+How many sessions a machine can serve depends on the machine, the model and on what they send. What
+clients are promised is the time to a final answer, so that is what is watched: its 95th percentile
+over the last seconds, finals that still wait included; and the turns of the event loop.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+__all__ = ["LoadWatch"]
+
+_WINDOW_S: Final = 3.0
+_QUANTILE: Final = 0.95
+_FEWEST: Final = 8
+"""With fewer times than this one slow answer is no sign yet; the wait is then their median."""
+_MOST: Final = 4_096
+
+
+@dataclass(slots=True)
+class LoadWatch:
+    """Collects waits. All times in seconds; ``now`` rises.
+
+    Attributes:
+        window_s: For so long a wait counts.
+        lag_s: How late the event loop was at its last turn that was watched.
+    """
+
+    window_s: float = _WINDOW_S
+    lag_s: float = 0.0
+    _answered: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=_MOST))
+    _waiting: list[float] = field(default_factory=list)
+    _collected: list[float] = field(default_factory=list)
+
+    def answered(self, wait_s: float, now: float) -> None:
+        """A final was answered after so long."""
+        self._answered.append((now, wait_s))
+
+    def waiting(self, wait_s: float) -> None:
+        """A final has waited for so long and still does; part of a turn."""
+        self._collected.append(wait_s)
+
+    def end_turn(self, lag_s: float) -> None:
+        """All sessions have told of what still waits.
+
+        Args:
+            lag_s: How late the turn was.
+        """
+        self._waiting, self._collected = self._collected, []
+        self.lag_s = lag_s
+
+    def wait_s(self, now: float) -> float:
+        """How long all but one in twenty finals waited at most, lately."""
+        while self._answered and now - self._answered[0][0] > self.window_s:
+            self._answered.popleft()
+        usual = _quantile([wait for _, wait in self._answered])
+        # What still waits counts as far as it waits longer: it may be answered at once.
+        still = [wait for wait in self._waiting if wait > usual]
+        return max(_quantile([*(wait for _, wait in self._answered), *still]), self.lag_s)
+
+
+def _quantile(values: list[float]) -> float:
+    """The nearest rank; 0 without values."""
+    if not values:
+        return 0.0
+    share = _QUANTILE if len(values) >= _FEWEST else 0.5
+    return sorted(values)[math.ceil(share * len(values)) - 1]
