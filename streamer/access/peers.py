@@ -10,7 +10,7 @@ from websockets.http11 import Request
 
 from cnerta.models.errors import ConfigError
 
-__all__ = ["Network", "address_group", "parse_network", "peer_address"]
+__all__ = ["Network", "address_group", "is_in", "parse_network", "peer_address"]
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _IPV6_SITE_BITS: Final = 64
@@ -45,7 +45,7 @@ def peer_address(remote: str, request: Request | None, trusted: Sequence[Network
     sent = request.headers.get_all("X-Forwarded-For") if request is not None else []
     hops = [hop.strip() for value in sent for hop in value.split(",")]
     address = remote
-    while hops and _is_in(address, trusted):
+    while hops and is_in(address, trusted):
         hop = hops.pop()
         if _parsed(hop) is None:
             break
@@ -61,7 +61,8 @@ def address_group(address: str) -> str:
     return address if parsed is None else str(parsed)
 
 
-def _is_in(address: str, networks: Sequence[Network]) -> bool:
+def is_in(address: str, networks: Sequence[Network]) -> bool:
+    """Whether an address lies in one of the networks."""
     parsed = _parsed(address)
     return parsed is not None and any(parsed in network for network in networks)
 

@@ -153,9 +153,18 @@ class Batcher:
     def is_overloaded(self) -> bool:
         """Whether work waits too long, or hung too lately, for new sessions to be taken."""
         now = _now()
-        if self._stalled_at is not None and now - self._stalled_at < _RECOVERY_S:
+        if self.is_stalled:
             return True
         return max(lane.waits_s(now) for lane in self._lanes) > _OVERLOADED_S
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether a batch hung lately."""
+        return self._stalled_at is not None and _now() - self._stalled_at < _RECOVERY_S
+
+    def count_waiting(self, lane: Lane) -> int:
+        """How many sessions may have work for a lane."""
+        return next(len(each.waiting) for each in self._lanes if each.name == lane)
 
     async def close(self, timeout_s: float = 5.0) -> None:
         """Let the batches that run end, and start no other.

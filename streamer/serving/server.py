@@ -15,32 +15,41 @@ import errno
 import http
 import logging
 import secrets
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, cast
 
-import msgspec
 import websockets.asyncio.server as ws
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from cnerta.models.errors import CnertaError
-from cnerta.streamer.access.origins import is_allowed
+from cnerta.streamer.access.admission import AccessOptions, Admission, Place, Refusal
+from cnerta.streamer.access.callers import Caller
+from cnerta.streamer.access.doorstep import Doorstep
+from cnerta.streamer.access.hosts import Hosts
 from cnerta.streamer.access.tokens import SUBPROTOCOL, Tokens
 from cnerta.streamer.serving.batcher import Batcher
 from cnerta.streamer.serving.engine import Engine, Inference, describe_failure
 from cnerta.streamer.serving.flicker import FlickerWatch
 from cnerta.streamer.serving.hosted_session import HostedSession
+from cnerta.streamer.serving.http_answers import HttpAnswers
+from cnerta.streamer.serving.http_headers import SECURITY_HEADERS
 from cnerta.streamer.serving.metered_connection import MeteredConnection
-from cnerta.streamer.serving.metrics import CONTENT_TYPE, ServerMetrics
+from cnerta.streamer.serving.metrics import ServerMetrics
+from cnerta.streamer.serving.pages import Pages
+from cnerta.streamer.serving.session_log import how_it_ended, log_closed, log_opened
 from cnerta.streamer.session.connection import ServedModel, ServerProtocol
 from cnerta.streamer.session.limits import ConnectionLimits
-from cnerta.streamer.wire.asyncapi import STREAM_PATH, asyncapi_document
+from cnerta.streamer.session.work import Lane
+from cnerta.streamer.wire.addresses import is_loopback
+from cnerta.streamer.wire.asyncapi import STREAM_PATH
 from cnerta.streamer.wire.codec import encode
-from cnerta.streamer.wire.errors import ErrorName, ProtocolError
 
 __all__ = ["AddressError", "NewConnection", "Server", "ServerOptions"]
 
@@ -52,7 +61,8 @@ NewConnection = Callable[[ServedModel, ConnectionLimits, str], Awaitable[ServerP
 _TICK_S: Final = 0.1
 _HARD_FRAME_FACTOR: Final = 4
 """How much longer than allowed a frame may be before the transport itself refuses it (1009)."""
-_JSON: Final = "application/json"
+_STALLED_S: Final = 5.0
+"""An event loop that had no turn for so long is of no use."""
 
 
 class AddressError(CnertaError):
@@ -69,6 +79,9 @@ class ServerOptions:
         origins: Values of the Origin header that are accepted beside that of a page of this server
             itself, see :func:`cnerta.streamer.access.origins.is_allowed`; ``*``: any.
         tokens: Those that open a session; none: everybody may.
+        access: Who else may connect, and how many.
+        tls: What encrypts; None: nothing does.
+        metrics_address: Host and port for the metrics, which are then not among the public paths.
         max_batch: Most sessions served by one batch. 16 costs 3 % more a chunk than 32, and a final
             transcript waits half as long for the batch before it (docs/history.md).
         write_buffer_bytes: What the transport holds for a slow reader.
@@ -82,6 +95,9 @@ class ServerOptions:
     max_sessions: int = 512
     origins: tuple[str, ...] = ()
     tokens: Tokens = field(default_factory=Tokens)
+    access: AccessOptions = field(default_factory=AccessOptions)
+    tls: ssl.SSLContext | None = None
+    metrics_address: tuple[str, int] | None = None
     max_batch: int = 16
     write_buffer_bytes: int = 2**16
     ping_interval_s: float = 20.0
@@ -95,6 +111,8 @@ class _Client:
     """A connection and its session.
 
     Attributes:
+        place: What it holds since it was taken; None: it was not.
+        opened_at: When it came.
         closed_at: When the session had ended while the connection was still there.
         counted_audio_ms: Audio that is in the metrics.
         counted_drops: Dropped interims that are in the metrics.
@@ -103,6 +121,8 @@ class _Client:
 
     connection: ws.ServerConnection
     session: HostedSession
+    place: Place | None
+    opened_at: float
     closed_at: float | None = None
     counted_audio_ms: int = 0
     counted_drops: int = 0
@@ -116,7 +136,9 @@ class Server:
 
     Attributes:
         metrics: What Prometheus is told.
+        admission: Who is let in.
         port: What is listened on, once started.
+        metrics_port: Where the metrics are, once started, if they have an address of their own.
     """
 
     def __init__(
@@ -133,7 +155,7 @@ class Server:
             new_connection: Makes the protocol of each connection that is taken, a recorded one for
                 example; None: a plain one.
         """
-        self.port = 0
+        self.port = self.metrics_port = 0
         self._new_connection = new_connection or _plain_connection
         self._options = options
         self._served = ServedModel(model.bundle, model.device)
@@ -142,12 +164,28 @@ class Server:
             name=model.bundle.name,
             device=model.device,
             count_sessions=lambda: len(self._clients),
+            count_waiting=self._count_waiting,
         )
+        self.admission = Admission(
+            options.access,
+            max_sessions=options.max_sessions,
+            origins=options.origins,
+            tokens=options.tokens,
+            is_overloaded=lambda: self._batcher is None or self._batcher.is_overloaded,
+        )
+        self._pages = Pages(
+            self.admission,
+            self.metrics,
+            self._why_not_healthy,
+            is_encrypted=options.tls is not None,
+            now=_now,
+        )
+        self._turned_at: float | None = None
         self._engine = Engine(model)
-        self._asyncapi = msgspec.json.encode(asyncapi_document())
         self._is_stopping = False
         self._batcher: Batcher | None = None
         self._listener: ws.Server | None = None
+        self._metrics_listener: ws.Server | None = None
         self._ticking: asyncio.Task[None] | None = None
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
@@ -161,46 +199,85 @@ class Server:
             AddressError: The port is taken or the address is not this machine's.
         """
         options = self._options
-        # Its own logger, because at level DEBUG websockets would log what frames hold.
-        transport_logger = logging.getLogger("cnerta.streamer.transport")
-        transport_logger.setLevel(logging.ERROR)
+        self.admission.hosts = Hosts(options.access.allowed_hosts, is_loopback(host))
+        doorstep = Doorstep(options.access.max_waiting_per_address, self.admission.stands_for_many)
+        answers = HttpAnswers(
+            self._pages.public(with_metrics=options.metrics_address is None),
+            self.admission.hosts.is_own,
+            self.admission.may_come_from_there,
+            passed_on=(STREAM_PATH,),
+        )
         self._batcher = Batcher(self._engine, max_batch=options.max_batch, observer=self.metrics)
         try:
-            self._listener = await ws.serve(
-                self._handle,
-                host,
-                port,
-                process_request=self._answer_http,
-                create_connection=MeteredConnection,
-                select_subprotocol=_select_subprotocol,
-                # Deflating costs memory for every connection and gains little on audio.
-                compression=None,
-                max_size=_HARD_FRAME_FACTOR * options.limits.max_frame_bytes,
-                write_limit=options.write_buffer_bytes,
-                ping_interval=options.ping_interval_s,
-                ping_timeout=options.ping_timeout_s,
-                close_timeout=options.close_timeout_s,
-                server_header=None,
-                logger=transport_logger,
-            )
+            self._listener = await self._listen(host, port, answers, doorstep, options.tls)
+            if options.metrics_address is not None:
+                host, port = options.metrics_address
+                self._metrics_listener = await self._listen_for_operators(host, port, doorstep)
         except OSError as error:
+            if self._listener is not None:
+                self._listener.close()
+                await self._listener.wait_closed()
+                self._listener = None
             await self._batcher.close()
             raise AddressError(_explain_address(host, port, error)) from error
-        self.port = self._listener.sockets[0].getsockname()[1]
+        self.port = _port(self._listener)
         self._ticking = asyncio.create_task(self._tick())
         logger.info(
-            "listening on %s port %d, bundle %s on %s",
+            "listening on %s port %d%s, bundle %s on %s",
             host,
             self.port,
+            " (TLS)" if options.tls else "",
             self._served.bundle.name,
             self._served.device,
         )
+
+    async def _listen(
+        self,
+        host: str,
+        port: int,
+        answers: HttpAnswers,
+        doorstep: Doorstep,
+        tls: ssl.SSLContext | None,
+    ) -> ws.Server:
+        options = self._options
+        # Its own logger, because at level DEBUG websockets would log what frames hold.
+        transport_logger = logging.getLogger("cnerta.streamer.transport")
+        transport_logger.setLevel(logging.ERROR)
+        return await ws.serve(
+            self._handle,
+            host,
+            port,
+            process_request=lambda connection, request: answers.answer(request),
+            process_response=_secure,
+            # The library calls it and asks nothing else of it.
+            create_connection=cast(type[ws.ServerConnection], partial(MeteredConnection, doorstep)),
+            select_subprotocol=_select_subprotocol,
+            # Deflating costs memory for every connection and gains little on audio.
+            compression=None,
+            max_size=_HARD_FRAME_FACTOR * options.limits.max_frame_bytes,
+            write_limit=options.write_buffer_bytes,
+            ping_interval=options.ping_interval_s,
+            ping_timeout=options.ping_timeout_s,
+            close_timeout=options.close_timeout_s,
+            server_header=None,
+            logger=transport_logger,
+            ssl=tls,
+        )
+
+    async def _listen_for_operators(self, host: str, port: int, doorstep: Doorstep) -> ws.Server:
+        """Listen where the metrics are; there is no stream and no TLS."""
+        hosts = Hosts(self._options.access.allowed_hosts, is_loopback(host))
+        answers = HttpAnswers(self._pages.operators(), hosts.is_own, lambda request: False)
+        listener = await self._listen(host, port, answers, doorstep, None)
+        self.metrics_port = _port(listener)
+        logger.info("metrics on %s port %d", host, self.metrics_port)
+        return listener
 
     async def stop(self, reason: str = "shutdown") -> None:
         """Stop taking connections, give the answers still owed, close."""
         if self._listener is None or self._batcher is None or self._is_stopping:
             return
-        self._is_stopping = True
+        self._is_stopping = self.admission.is_stopping = True
         logger.info("stopping with %d open connections: %s", len(self._clients), reason)
         for client in list(self._clients):
             client.session.go_away(reason)
@@ -217,6 +294,9 @@ class Server:
             self._ticking.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._ticking
+        if self._metrics_listener is not None:
+            self._metrics_listener.close()
+            await self._metrics_listener.wait_closed()
         await self._batcher.close()
         logger.info("stopped")
 
@@ -238,15 +318,30 @@ class Server:
         assert self._batcher is not None
         assert isinstance(connection, MeteredConnection), "they are made so"
         self.metrics.opened.inc()
+        entered = self.admission.enter(connection.request, connection.remote_host, _now())
+        place = entered if isinstance(entered, Place) else None
+        try:
+            await self._serve(connection, place, entered)
+        finally:
+            if place is not None:
+                self.admission.leave(place)
+
+    async def _serve(
+        self, connection: MeteredConnection, place: Place | None, entered: Place | Refusal
+    ) -> None:
+        assert self._batcher is not None
         name, limits = secrets.token_hex(8), self._options.limits
-        refusal = self._refusal(connection)
         # A connection that is refused is not recorded.
-        new = self._new_connection if refusal is None else _plain_connection
+        new = _plain_connection if place is None else self._new_connection
+        limits = limits if place is None else _limits_of(place.caller, limits)
         protocol = await new(self._served, limits, name)
-        client = _Client(connection, HostedSession(protocol, self._batcher))
+        client = _Client(connection, HostedSession(protocol, self._batcher), place, _now())
         self._clients.add(client)
-        if refusal is not None:
-            client.session.fail(refusal)
+        if isinstance(entered, Refusal):
+            self.metrics.refused.labels(entered.reason).inc()
+            client.session.fail(entered.error)
+        else:
+            self.metrics.admitted.inc()
         sender = asyncio.create_task(self._send(client))
         try:
             async for frame in connection:
@@ -263,31 +358,13 @@ class Server:
             client.session.disconnect()
             await sender
             self._clients.discard(client)
-
-    def _refusal(self, connection: ws.ServerConnection) -> ProtocolError | None:
-        """Why a new connection is not taken, if so."""
-        if not is_allowed(connection.request, self._options.origins):
-            return ProtocolError(
-                ErrorName.ORIGIN_REFUSED, "expected an origin that is allowed here, got another"
-            )
-        if self._options.tokens.admit(connection.request) is None:
-            return ProtocolError(ErrorName.NOT_AUTHORISED, "expected a valid token, got none")
-        if self._is_stopping:
-            return ProtocolError(ErrorName.GOING_AWAY, "expected to go on, got a shutdown")
-        if len(self._clients) >= self._options.max_sessions:
-            return ProtocolError(
-                ErrorName.TRY_AGAIN_LATER,
-                f"expected at most {self._options.max_sessions} sessions, got one more",
-            )
-        if self._batcher is not None and self._batcher.is_overloaded:
-            return ProtocolError(
-                ErrorName.TRY_AGAIN_LATER, "expected an engine that keeps up, got an overload"
-            )
-        return None
+            self._note_end(client)
 
     def _receive(self, client: _Client, frame: str | bytes) -> None:
         try:
             client.session.receive(frame)
+            if client.place is not None:
+                self._note_frame(client, client.place, len(frame))
         except Exception as error:
             self._blame(client, error)
 
@@ -301,12 +378,6 @@ class Server:
             close = session.protocol.close
             if close is not None:
                 self.metrics.closed.labels(str(close.code)).inc()
-                logger.info(
-                    "session %s closes: %d %s",
-                    session.protocol.session_id,
-                    close.code,
-                    close.reason,
-                )
                 await connection.close(close.code, close.reason)
         except ConnectionClosed:
             pass
@@ -320,18 +391,38 @@ class Server:
         logger.error("session %s failed: %s", name, describe_failure(error))
         client.session.fail_internally()
 
+    def _note_frame(self, client: _Client, place: Place, size: int) -> None:
+        self.admission.quotas.take(place.caller, _now(), size=size)
+        if not place.has_started and client.session.protocol.session is not None:
+            self.admission.start(place)
+            log_opened(client.session.protocol, place)
+
+    def _note_end(self, client: _Client) -> None:
+        """Tell the operator how a connection ended."""
+        protocol = client.session.protocol
+        ending = how_it_ended(client.connection, protocol)
+        self.metrics.unnamed_closes.inc(ending.is_unnamed)
+        self.metrics.lost.inc(ending.is_lost)
+        log_closed(protocol, client.place, ending, _now() - client.opened_at)
+
     async def _tick(self) -> None:
+        self._turned_at = _now()
         while True:
             await asyncio.sleep(_TICK_S)
+            lag_s = max(0.0, _now() - self._turned_at - _TICK_S)
+            self._turned_at = _now()
             for client in list(self._clients):
                 try:
                     self._tick_client(client)
                 except Exception as error:
                     self._blame(client, error)
+            self.admission.load.end_turn(lag_s)
 
     def _tick_client(self, client: _Client) -> None:
         client.session.tick()
         self._count(client)
+        self._watch_load(client)
+        self._check_quota(client)
         if not client.session.protocol.is_closed:
             return
         if client.closed_at is None:
@@ -340,47 +431,46 @@ class Server:
             # It reads neither the last messages nor the close.
             client.connection.transport.abort()
 
+    def _watch_load(self, client: _Client) -> None:
+        now = _now()
+        waits = client.session.protocol.take_final_waits(now)
+        for wait_s in waits.answered:
+            self.admission.load.answered(wait_s, now)
+            self.metrics.final_wait.observe(wait_s)
+        if waits.waiting is not None:
+            self.admission.load.waiting(waits.waiting)
+
+    def _check_quota(self, client: _Client) -> None:
+        """End a session whose caller has used up its hour."""
+        if client.place is None or client.session.protocol.is_closed:
+            return
+        excess = self.admission.quotas.excess(client.place.caller, _now())
+        if excess is not None:
+            client.session.fail(excess)
+
     def _count(self, client: _Client) -> None:
         """Bring the metrics up to what the session has seen."""
         stream = client.session.protocol.session
         if stream is None:
             return
         audio_ms, drops = stream.received_ms, stream.dropped_interims
-        self.metrics.audio.inc((audio_ms - client.counted_audio_ms) / 1000)
+        audio_s = (audio_ms - client.counted_audio_ms) / 1000
+        self.metrics.audio.inc(audio_s)
+        if client.place is not None:
+            self.admission.quotas.take(client.place.caller, _now(), audio_s=audio_s)
         self.metrics.dropped_interims.inc(drops - client.counted_drops)
         client.counted_audio_ms, client.counted_drops = audio_ms, drops
 
-    def _why_not_ready(self) -> str | None:
-        """Why no new session would be taken, if so."""
-        if self._is_stopping:
-            return "stopping"
-        if len(self._clients) >= self._options.max_sessions:
-            return "full"
-        if self._batcher is None or self._batcher.is_overloaded:
-            return "overloaded"
+    def _count_waiting(self, lane: Lane) -> int:
+        return 0 if self._batcher is None else self._batcher.count_waiting(lane)
+
+    def _why_not_healthy(self) -> str | None:
+        """Why the process had better be started anew, if so."""
+        if self._turned_at is None or _now() - self._turned_at > _STALLED_S:
+            return "event loop stalled"
+        if self._batcher is None or self._batcher.is_stalled:
+            return "engine stalled"
         return None
-
-    # --- HTTP -------------------------------------------------------------------------------------
-
-    def _answer_http(self, connection: ws.ServerConnection, request: Request) -> Response | None:
-        """Answer plain HTTP; None lets the WebSocket handshake go on."""
-        path = request.path.partition("?")[0]
-        if path == STREAM_PATH:
-            return None
-        if path == "/healthz":
-            return _respond(connection, http.HTTPStatus.OK, b"ok\n")
-        if path == "/readyz":
-            why_not = self._why_not_ready()
-            if why_not is not None:
-                return _respond(
-                    connection, http.HTTPStatus.SERVICE_UNAVAILABLE, f"{why_not}\n".encode()
-                )
-            return _respond(connection, http.HTTPStatus.OK, b"ready\n")
-        if path == "/metrics":
-            return _respond(connection, http.HTTPStatus.OK, self.metrics.exposition(), CONTENT_TYPE)
-        if path == "/asyncapi.json":
-            return _respond(connection, http.HTTPStatus.OK, self._asyncapi, _JSON)
-        return _respond(connection, http.HTTPStatus.NOT_FOUND, b"not found\n")
 
 
 def _select_subprotocol(
@@ -396,18 +486,23 @@ async def _plain_connection(
     return ServerProtocol(model, limits, session_id, _now())
 
 
-def _respond(
-    connection: ws.ServerConnection,
-    status: http.HTTPStatus,
-    body: bytes,
-    content_type: str = "text/plain; charset=utf-8",
-) -> Response:
-    response = connection.respond(status, "")
-    response.body = body
-    del response.headers["Content-Length"], response.headers["Content-Type"]
-    response.headers["Content-Length"] = str(len(body))
-    response.headers["Content-Type"] = content_type
-    return response
+def _limits_of(caller: Caller, limits: ConnectionLimits) -> ConnectionLimits:
+    rate = caller.quota.audio_rate
+    return limits if rate is None else replace(limits, audio_rate=rate)
+
+
+def _secure(connection: ws.ServerConnection, request: Request, response: Response) -> None:
+    """Give answers of the library's own, such as those to bad handshakes, our headers too."""
+    if response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS:
+        return
+    for name, value in SECURITY_HEADERS.items():
+        if name not in response.headers:
+            response.headers[name] = value
+
+
+def _port(listener: ws.Server) -> int:
+    port: int = listener.sockets[0].getsockname()[1]
+    return port
 
 
 def _explain_address(host: str, port: int, error: OSError) -> str:
