@@ -57,7 +57,7 @@ TokenFileOption = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="File of tokens; whoever opens a session needs one. One a line, or, in FILE.toml, each "
+        help="File of tokens; who opens a session needs one. One a line, or, in FILE.toml, each "
         f"with a name and limits; read anew on SIGHUP. {TOKEN_VARIABLE} in the environment is one, "
         "too.",
     ),

@@ -34,6 +34,7 @@ from cnerta.streamer.access.callers import Caller
 from cnerta.streamer.access.doorstep import Doorstep
 from cnerta.streamer.access.hosts import Hosts
 from cnerta.streamer.access.tokens import SUBPROTOCOL, Tokens
+from cnerta.streamer.serving.account import Account
 from cnerta.streamer.serving.batcher import Batcher
 from cnerta.streamer.serving.engine import Engine, Inference, describe_failure
 from cnerta.streamer.serving.flicker import FlickerWatch
@@ -43,7 +44,6 @@ from cnerta.streamer.serving.http_headers import SECURITY_HEADERS
 from cnerta.streamer.serving.metered_connection import MeteredConnection
 from cnerta.streamer.serving.metrics import ServerMetrics
 from cnerta.streamer.serving.pages import Pages
-from cnerta.streamer.serving.session_log import how_it_ended, log_closed, log_opened
 from cnerta.streamer.session.connection import ServedModel, ServerProtocol
 from cnerta.streamer.session.limits import ConnectionLimits
 from cnerta.streamer.session.work import Lane
@@ -111,21 +111,15 @@ class _Client:
     """A connection and its session.
 
     Attributes:
-        place: What it holds since it was taken; None: it was not.
-        opened_at: When it came.
+        account: Follows what becomes of it.
         closed_at: When the session had ended while the connection was still there.
-        counted_audio_ms: Audio that is in the metrics.
-        counted_drops: Dropped interims that are in the metrics.
         flicker: Follows what its client is shown.
     """
 
     connection: ws.ServerConnection
     session: HostedSession
-    place: Place | None
-    opened_at: float
+    account: Account
     closed_at: float | None = None
-    counted_audio_ms: int = 0
-    counted_drops: int = 0
     flicker: FlickerWatch = field(default_factory=FlickerWatch)
 
 
@@ -319,29 +313,26 @@ class Server:
         assert isinstance(connection, MeteredConnection), "they are made so"
         self.metrics.opened.inc()
         entered = self.admission.enter(connection.request, connection.remote_host, _now())
-        place = entered if isinstance(entered, Place) else None
         try:
-            await self._serve(connection, place, entered)
+            await self._serve(connection, entered)
         finally:
-            if place is not None:
-                self.admission.leave(place)
+            if isinstance(entered, Place):
+                self.admission.leave(entered)
 
-    async def _serve(
-        self, connection: MeteredConnection, place: Place | None, entered: Place | Refusal
-    ) -> None:
+    async def _serve(self, connection: MeteredConnection, entered: Place | Refusal) -> None:
         assert self._batcher is not None
         name, limits = secrets.token_hex(8), self._options.limits
-        # A connection that is refused is not recorded.
-        new = _plain_connection if place is None else self._new_connection
-        limits = limits if place is None else _limits_of(place.caller, limits)
-        protocol = await new(self._served, limits, name)
-        client = _Client(connection, HostedSession(protocol, self._batcher), place, _now())
+        if isinstance(entered, Place):
+            limits = _limits_of(entered.caller, limits)
+            protocol = await self._new_connection(self._served, limits, name)
+        else:
+            # A connection that is refused is not recorded.
+            protocol = await _plain_connection(self._served, limits, name)
+        account = Account(self.admission, self.metrics, protocol, entered, _now())
+        client = _Client(connection, HostedSession(protocol, self._batcher), account)
         self._clients.add(client)
         if isinstance(entered, Refusal):
-            self.metrics.refused.labels(entered.reason).inc()
             client.session.fail(entered.error)
-        else:
-            self.metrics.admitted.inc()
         sender = asyncio.create_task(self._send(client))
         try:
             async for frame in connection:
@@ -354,17 +345,15 @@ class Server:
         except ConnectionClosed:
             pass
         finally:
-            self._count(client)
             client.session.disconnect()
             await sender
             self._clients.discard(client)
-            self._note_end(client)
+            account.end(connection, _now())
 
     def _receive(self, client: _Client, frame: str | bytes) -> None:
         try:
             client.session.receive(frame)
-            if client.place is not None:
-                self._note_frame(client, client.place, len(frame))
+            client.account.take_frame(len(frame), _now())
         except Exception as error:
             self._blame(client, error)
 
@@ -391,20 +380,6 @@ class Server:
         logger.error("session %s failed: %s", name, describe_failure(error))
         client.session.fail_internally()
 
-    def _note_frame(self, client: _Client, place: Place, size: int) -> None:
-        self.admission.quotas.take(place.caller, _now(), size=size)
-        if not place.has_started and client.session.protocol.session is not None:
-            self.admission.start(place)
-            log_opened(client.session.protocol, place)
-
-    def _note_end(self, client: _Client) -> None:
-        """Tell the operator how a connection ended."""
-        protocol = client.session.protocol
-        ending = how_it_ended(client.connection, protocol)
-        self.metrics.unnamed_closes.inc(ending.is_unnamed)
-        self.metrics.lost.inc(ending.is_lost)
-        log_closed(protocol, client.place, ending, _now() - client.opened_at)
-
     async def _tick(self) -> None:
         self._turned_at = _now()
         while True:
@@ -420,9 +395,9 @@ class Server:
 
     def _tick_client(self, client: _Client) -> None:
         client.session.tick()
-        self._count(client)
-        self._watch_load(client)
-        self._check_quota(client)
+        excess = client.account.tick(_now())
+        if excess is not None:
+            client.session.fail(excess)
         if not client.session.protocol.is_closed:
             return
         if client.closed_at is None:
@@ -430,36 +405,6 @@ class Server:
         elif _now() - client.closed_at > self._options.close_timeout_s:
             # It reads neither the last messages nor the close.
             client.connection.transport.abort()
-
-    def _watch_load(self, client: _Client) -> None:
-        now = _now()
-        waits = client.session.protocol.take_final_waits(now)
-        for wait_s in waits.answered:
-            self.admission.load.answered(wait_s, now)
-            self.metrics.final_wait.observe(wait_s)
-        if waits.waiting is not None:
-            self.admission.load.waiting(waits.waiting)
-
-    def _check_quota(self, client: _Client) -> None:
-        """End a session whose caller has used up its hour."""
-        if client.place is None or client.session.protocol.is_closed:
-            return
-        excess = self.admission.quotas.excess(client.place.caller, _now())
-        if excess is not None:
-            client.session.fail(excess)
-
-    def _count(self, client: _Client) -> None:
-        """Bring the metrics up to what the session has seen."""
-        stream = client.session.protocol.session
-        if stream is None:
-            return
-        audio_ms, drops = stream.received_ms, stream.dropped_interims
-        audio_s = (audio_ms - client.counted_audio_ms) / 1000
-        self.metrics.audio.inc(audio_s)
-        if client.place is not None:
-            self.admission.quotas.take(client.place.caller, _now(), audio_s=audio_s)
-        self.metrics.dropped_interims.inc(drops - client.counted_drops)
-        client.counted_audio_ms, client.counted_drops = audio_ms, drops
 
     def _count_waiting(self, lane: Lane) -> int:
         return 0 if self._batcher is None else self._batcher.count_waiting(lane)
