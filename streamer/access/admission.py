@@ -57,7 +57,7 @@ class AccessOptions:
     max_sessions_per_address: int = 256
     max_waiting_per_address: int = 64
     max_final_wait_ms: int | None = 500
-    max_young_sessions: int = 128
+    max_young_sessions: int = 64
     trusted_proxies: tuple[Network, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     session_token_ttl_s: float = 60.0
@@ -224,7 +224,8 @@ class Admission:
             return "overloaded"
         while self._young and now - next(iter(self._young.values())) > _YOUNG_S:
             self._young.popitem(last=False)
-        room = self._options.max_young_sessions * (1 - wait_ms / (_HEADROOM * bound_ms))
+        # Squared: the fuller a server is, the more each session lengthens the wait.
+        room = self._options.max_young_sessions * (1 - wait_ms / (_HEADROOM * bound_ms)) ** 2
         return "filling" if len(self._young) >= max(1.0, room) else None
 
     # --- inside -----------------------------------------------------------------------------------

@@ -35,15 +35,21 @@ class Account:
         """
         self._admission = admission
         self._metrics = metrics
-        self._protocol = protocol
         self._place = entered if isinstance(entered, Place) else None
         self._opened_at = now
-        self._counted_audio_ms = 0
-        self._counted_drops = 0
+        self._counted_audio_ms = self._counted_drops = 0
+        self.resume(protocol)
         if isinstance(entered, Refusal):
             metrics.refused.labels(entered.reason).inc()
         else:
             metrics.admitted.inc()
+
+    def resume(self, protocol: ServerProtocol) -> None:
+        """The connection goes on with another session, whose past is counted already."""
+        self._protocol = protocol
+        if protocol.session is not None:
+            self._counted_audio_ms = protocol.session.received_ms
+            self._counted_drops = protocol.session.dropped_interims
 
     def take_frame(self, size: int, now: float) -> None:
         """A frame of so many bytes, or characters, was taken."""
