@@ -17,7 +17,9 @@ __all__ = ["LoadWatch"]
 _WINDOW_S: Final = 3.0
 _QUANTILE: Final = 0.95
 _FEWEST: Final = 8
-"""With fewer times than this one slow answer is no sign yet; the wait is then their median."""
+"""With fewer times than this one slow answer is no sign yet."""
+_TURNS: Final = 9
+"""Of the event loop: half of them have to be late before it says something."""
 _MOST: Final = 4_096
 
 
@@ -27,14 +29,13 @@ class LoadWatch:
 
     Attributes:
         window_s: For so long a wait counts.
-        lag_s: How late the event loop was at its last turn that was watched.
     """
 
     window_s: float = _WINDOW_S
-    lag_s: float = 0.0
     _answered: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=_MOST))
     _waiting: list[float] = field(default_factory=list)
     _collected: list[float] = field(default_factory=list)
+    _lags: deque[float] = field(default_factory=lambda: deque([0.0] * _TURNS, maxlen=_TURNS))
 
     def answered(self, wait_s: float, now: float) -> None:
         """A final was answered after so long."""
@@ -51,21 +52,20 @@ class LoadWatch:
             lag_s: How late the turn was.
         """
         self._waiting, self._collected = self._collected, []
-        self.lag_s = lag_s
+        self._lags.append(lag_s)
 
     def wait_s(self, now: float) -> float:
         """How long all but one in twenty finals waited at most, lately."""
         while self._answered and now - self._answered[0][0] > self.window_s:
             self._answered.popleft()
-        usual = _quantile([wait for _, wait in self._answered])
+        answered = [wait for _, wait in self._answered]
+        usual = _quantile(answered, _QUANTILE)
         # What still waits counts as far as it waits longer: it may be answered at once.
-        still = [wait for wait in self._waiting if wait > usual]
-        return max(_quantile([*(wait for _, wait in self._answered), *still]), self.lag_s)
+        waits = [*answered, *(wait for wait in self._waiting if wait > usual)]
+        late = _quantile(list(self._lags), 0.5)
+        return max(late, _quantile(waits, _QUANTILE) if len(waits) >= _FEWEST else 0.0)
 
 
-def _quantile(values: list[float]) -> float:
+def _quantile(values: list[float], share: float) -> float:
     """The nearest rank; 0 without values."""
-    if not values:
-        return 0.0
-    share = _QUANTILE if len(values) >= _FEWEST else 0.5
-    return sorted(values)[math.ceil(share * len(values)) - 1]
+    return sorted(values)[math.ceil(share * len(values)) - 1] if values else 0.0

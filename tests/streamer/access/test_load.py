@@ -20,7 +20,11 @@ def test_one_slow_answer_of_few_is_no_sign() -> None:
     load = LoadWatch()
     for wait_s in (0.1, 0.1, 5.0):
         load.answered(wait_s, 1.0)
-    assert load.wait_s(1.0) == 0.1
+    assert load.wait_s(1.0) == 0.0
+    for _ in range(5):
+        load.waiting(5.0)
+    load.end_turn(0.0)
+    assert load.wait_s(1.0) == 5.0
 
 
 def test_what_is_long_ago_does_not_count() -> None:
@@ -48,7 +52,11 @@ def test_what_still_waits_counts_while_it_does() -> None:
 
 def test_an_event_loop_that_lags_keeps_nobody_s_promise() -> None:
     load = LoadWatch()
+    for _ in range(4):
+        load.end_turn(0.7)
+    assert load.wait_s(1.0) == 0.0, "now and then one may be late"
     load.end_turn(0.7)
     assert load.wait_s(1.0) == 0.7
-    load.end_turn(0.0)
+    for _ in range(5):
+        load.end_turn(0.0)
     assert load.wait_s(1.0) == 0.0
