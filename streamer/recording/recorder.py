@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 
@@ -52,6 +52,9 @@ __all__ = [
 
 
 logger = logging.getLogger(__name__)
+
+_LEAST_ROOM_BYTES: Final = 2**20
+"""No recording begins with less: it would end before it says anything."""
 
 
 def recording_header(
@@ -299,10 +302,10 @@ class RecordingFolder:
             ) from error
         used += self._disk.waiting_bytes
         self._shared.left_bytes = self._total_limit_bytes - used
-        if self._shared.left_bytes <= 0:
+        if self._shared.left_bytes < _LEAST_ROOM_BYTES:
             raise RecordingError(
-                f"expected at most {self._total_limit_bytes} bytes of recordings in "
-                f"{self._folder}, got {used}"
+                f"expected {_LEAST_ROOM_BYTES} bytes less than {self._total_limit_bytes} of "
+                f"recordings in {self._folder}, got {used}"
             )
 
 

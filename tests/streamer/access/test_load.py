@@ -22,9 +22,9 @@ def test_one_slow_answer_of_few_is_no_sign() -> None:
         load.answered(wait_s, 1.0)
     assert load.wait_s(1.0) == 0.0
     for _ in range(5):
-        load.waiting(5.0)
+        load.waiting(6.0)
     load.end_turn(0.0)
-    assert load.wait_s(1.0) == 5.0
+    assert load.wait_s(1.0) == 6.0
 
 
 def test_what_is_long_ago_does_not_count() -> None:
