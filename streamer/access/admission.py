@@ -1,15 +1,16 @@
 """Whether one more connection is taken, and if not, why and when to come back.
 
 Taken are those who may (origin, token, quota), as long as there are places and the server keeps its
-promise to those who are there: finals within the bound. How long finals wait tells nothing yet of
-sessions that have just begun. So only so many may be that young, and fewer the longer finals wait:
-when all clients come back at once, after a restart, they are let in as fast as they can be served.
+promise to those who are there: finals within the bound. What sessions cost is not seen before they
+stream. So only so many may be that young, and fewer the longer finals wait: when all clients come
+back at once, after a restart, they are let in as fast as they can be served. Whoever is refused is
+told when to come back, later the more there are, so that knocking costs those inside nothing.
 """
 
 from __future__ import annotations
 
 import random
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -30,9 +31,15 @@ from cnerta.streamer.wire.errors import ErrorName, ProtocolError
 __all__ = ["AccessOptions", "Admission", "NotReady", "Place", "Refusal"]
 
 NotReady = Literal["stopping", "full", "overloaded", "filling"]
-_YOUNG_S: Final = 3.0
+_YOUNG_S: Final = 1.0
+_GROWTH: Final = 0.25
+"""By so much of those who are there their number may grow while they are young."""
 _HEADROOM: Final = 0.5
 """From this share of the bound on nobody is taken: the rest is for those who were just taken."""
+_KNOCKS_S: Final = 3.0
+_KNOCKS_PER_S: Final = 30
+"""So many who come back are turned away again at most, in the long run."""
+_MOST_KNOCKS: Final = 10_000
 _FULL_MS: Final = 5_000
 _OVERLOADED_MS: Final = 2_000
 
@@ -47,8 +54,8 @@ class AccessOptions:
         max_waiting_per_address: Most of these that have not started a session.
         max_final_wait_ms: Bound of the time to a final answer (95 %): beyond half of it nobody else
             is taken; None: only places count.
-        max_young_sessions: Most connections taken within 3 s, while finals wait for next to
-            nothing.
+        max_young_sessions: Most connections taken within 1 s while finals wait for next to nothing;
+            or a quarter of those that are there, if that is more.
         trusted_proxies: Whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are believed.
         allowed_hosts: Names of the server, without a port.
         session_token_ttl_s: How long a short-lived token may be used.
@@ -57,7 +64,7 @@ class AccessOptions:
     max_sessions_per_address: int = 256
     max_waiting_per_address: int = 64
     max_final_wait_ms: int | None = 500
-    max_young_sessions: int = 64
+    max_young_sessions: int = 32
     trusted_proxies: tuple[Network, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     session_token_ttl_s: float = 60.0
@@ -134,6 +141,7 @@ class Admission:
         self._places: set[Place] = set()
         self._addresses: Counter[str] = Counter()
         self._waiting: Counter[str] = Counter()
+        self._knocks: deque[float] = deque(maxlen=_MOST_KNOCKS)
         # When those were taken that are young; they leave it when they leave.
         self._young: OrderedDict[Place, float] = OrderedDict()
 
@@ -186,6 +194,7 @@ class Admission:
         if (over := self.quotas.refusal(caller) or self.quotas.excess(caller, now)) is not None:
             return Refusal("quota", over)
         if (why_not := self.why_not_ready(now)) is not None:
+            self._knocks.append(now)
             return Refusal(why_not, self._explain(why_not, now))
         if session_token is not None:
             self.session_tokens.use(session_token)
@@ -225,7 +234,9 @@ class Admission:
         while self._young and now - next(iter(self._young.values())) > _YOUNG_S:
             self._young.popitem(last=False)
         # Squared: the fuller a server is, the more each session lengthens the wait.
-        room = self._options.max_young_sessions * (1 - wait_ms / (_HEADROOM * bound_ms)) ** 2
+        settled = len(self._places) - len(self._young)
+        most = max(self._options.max_young_sessions, _GROWTH * settled)
+        room = most * (1 - wait_ms / (_HEADROOM * bound_ms)) ** 2
         return "filling" if len(self._young) >= max(1.0, room) else None
 
     # --- inside -----------------------------------------------------------------------------------
@@ -260,19 +271,18 @@ class Admission:
                 return ProtocolError(ErrorName.GOING_AWAY, "expected to go on, got a shutdown")
             case "full":
                 detail = f"expected at most {self._max_sessions} sessions, got one more"
-                return _later(detail, _FULL_MS)
+                return self._later(detail, _FULL_MS, now)
             case "overloaded":
                 detail = "expected an engine that keeps up, got an overload"
-                return _later(detail, _OVERLOADED_MS)
+                return self._later(detail, _OVERLOADED_MS, now)
             case "filling":
-                since_s = now - next(iter(self._young.values()))
-                return _later(
-                    "expected sessions to come one after the other, got many at once",
-                    round(1000 * (_YOUNG_S - since_s)),
-                )
+                detail = "expected sessions to come one after the other, got many at once"
+                return self._later(detail, round(1000 * _YOUNG_S), now)
 
-
-def _later(detail: str, delay_ms: int) -> ProtocolError:
-    # Not all at the same moment.
-    spread_ms = round(delay_ms * random.uniform(1.0, 1.5))
-    return ProtocolError(ErrorName.TRY_AGAIN_LATER, detail, retry_after_ms=spread_ms)
+    def _later(self, detail: str, delay_ms: int, now: float) -> ProtocolError:
+        while self._knocks and now - self._knocks[0] > _KNOCKS_S:
+            self._knocks.popleft()
+        delay_ms = max(delay_ms, 1000 * len(self._knocks) // _KNOCKS_PER_S)
+        # Not all at the same moment.
+        spread_ms = round(delay_ms * random.uniform(1.0, 1.5))
+        return ProtocolError(ErrorName.TRY_AGAIN_LATER, detail, retry_after_ms=spread_ms)

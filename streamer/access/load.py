@@ -2,7 +2,8 @@
 
 How many sessions a machine can serve depends on the machine, the model and on what they send. What
 clients are promised is the time to a final answer, so that is what is watched: its 95th percentile
-over the last seconds, finals that still wait included; and the turns of the event loop.
+over the last seconds, finals that still wait included. A session's first final comes seconds after
+it begins, though. So what waits for the engine at the moment, and for the event loop, counts, too.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _QUANTILE: Final = 0.95
 _FEWEST: Final = 8
 """With fewer times than this one slow answer is no sign yet."""
 _TURNS: Final = 9
-"""Of the event loop: half of them have to be late before it says something."""
+"""Of the event loop: half of them have to be slow before that says something."""
 _MOST: Final = 4_096
 
 
@@ -35,7 +36,7 @@ class LoadWatch:
     _answered: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=_MOST))
     _waiting: list[float] = field(default_factory=list)
     _collected: list[float] = field(default_factory=list)
-    _lags: deque[float] = field(default_factory=lambda: deque([0.0] * _TURNS, maxlen=_TURNS))
+    _delays: deque[float] = field(default_factory=lambda: deque([0.0] * _TURNS, maxlen=_TURNS))
 
     def answered(self, wait_s: float, now: float) -> None:
         """A final was answered after so long."""
@@ -45,14 +46,14 @@ class LoadWatch:
         """A final has waited for so long and still does; part of a turn."""
         self._collected.append(wait_s)
 
-    def end_turn(self, lag_s: float) -> None:
+    def end_turn(self, delay_s: float) -> None:
         """All sessions have told of what still waits.
 
         Args:
-            lag_s: How late the turn was.
+            delay_s: How long work waits for the engine, or how late the turn was.
         """
         self._waiting, self._collected = self._collected, []
-        self._lags.append(lag_s)
+        self._delays.append(delay_s)
 
     def wait_s(self, now: float) -> float:
         """How long all but one in twenty finals waited at most, lately."""
@@ -62,8 +63,8 @@ class LoadWatch:
         usual = _quantile(answered, _QUANTILE)
         # What still waits counts as far as it waits longer: it may be answered at once.
         waits = [*answered, *(wait for wait in self._waiting if wait > usual)]
-        late = _quantile(list(self._lags), 0.5)
-        return max(late, _quantile(waits, _QUANTILE) if len(waits) >= _FEWEST else 0.0)
+        delay = _quantile(list(self._delays), 0.5)
+        return max(delay, _quantile(waits, _QUANTILE) if len(waits) >= _FEWEST else 0.0)
 
 
 def _quantile(values: list[float], share: float) -> float:

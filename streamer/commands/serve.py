@@ -92,7 +92,7 @@ def serve(
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
     max_final_wait_ms: MaxFinalWaitOption = 500,
-    max_young_sessions: MaxYoungSessionsOption = 64,
+    max_young_sessions: MaxYoungSessionsOption = 32,
     max_sessions_per_address: MaxSessionsPerAddressOption = 256,
     max_waiting_per_address: MaxWaitingPerAddressOption = 64,
     trusted_proxy: TrustedProxyOption = None,

@@ -107,7 +107,9 @@ MaxFinalWaitOption = Annotated[
 MaxYoungSessionsOption = Annotated[
     int,
     typer.Option(
-        min=1, help="Most connections taken within 3 s; fewer the longer final answers take."
+        min=1,
+        help="Most connections taken within 1 s, or a quarter of those that are there; fewer the "
+        "longer final answers take.",
     ),
 ]
 TrustedProxyOption = Annotated[

@@ -156,10 +156,13 @@ class Batcher:
     @property
     def is_overloaded(self) -> bool:
         """Whether work waits too long, or hung too lately, for new sessions to be taken."""
+        return self.is_stalled or self.wait_s > _OVERLOADED_S
+
+    @property
+    def wait_s(self) -> float:
+        """How long work waits for the engine, in the lane where that is longest."""
         now = _now()
-        if self.is_stalled:
-            return True
-        return max(lane.waits_s(now) for lane in self._lanes.values()) > _OVERLOADED_S
+        return max(lane.waits_s(now) for lane in self._lanes.values())
 
     @property
     def is_stalled(self) -> bool:

@@ -391,7 +391,8 @@ class Server:
                     self._tick_client(client)
                 except Exception as error:
                     self._blame(client, error)
-            self.admission.load.end_turn(lag_s)
+            waited_s = 0.0 if self._batcher is None else self._batcher.wait_s
+            self.admission.load.end_turn(max(lag_s, waited_s))
 
     def _tick_client(self, client: _Client) -> None:
         client.session.tick()
