@@ -42,7 +42,7 @@ class ServerMetrics:
         name: str,
         device: str,
         count_sessions: Callable[[], int],
-        count_waiting: Callable[[Lane], int],
+        count_waiting: Callable[[Lane], int] = lambda lane: 0,
     ) -> None:
         """Begin at zero.
 

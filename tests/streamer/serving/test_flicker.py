@@ -36,9 +36,7 @@ def test_the_watch_forgets_an_utterance_with_its_final(drive: Drive, kit: Simple
 
 
 def test_flicker_is_a_metric(drive: Drive, kit: SimpleNamespace) -> None:
-    metrics = ServerMetrics(
-        name="fake", device="fake", count_sessions=lambda: 1, count_waiting=lambda _: 0
-    )
+    metrics = ServerMetrics(name="fake", device="fake", count_sessions=lambda: 1)
     driver, watch = drive().audio(kit.speak("他在北京")), FlickerWatch()
     for revision, text in enumerate(("他在北京", "他在北方", "他在北京"), 1):
         for message in driver.transcript(text, revision, final=revision == 3).run():
