@@ -7,7 +7,7 @@ live in this process only: unguessable, until they are used or expire, in a boun
 from __future__ import annotations
 
 import secrets
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -33,24 +33,28 @@ class SessionTokens:
         ttl_s: How long one may be used.
     """
 
-    def __init__(self, ttl_s: float = 60.0, most: int = 10_000) -> None:
+    def __init__(self, ttl_s: float = 60.0, most: int = 10_000, most_of_one: int = 1_000) -> None:
         """Begin with none.
 
         Args:
             ttl_s: How long one may be used.
             most: Of all callers together.
+            most_of_one: Of one caller.
         """
         self.ttl_s = ttl_s
         self._most = most
+        self._most_of_one = most_of_one
         self._issued: OrderedDict[bytes, _Issued] = OrderedDict()
+        self._counts: Counter[str] = Counter()
 
     def issue(self, caller: Caller, now: float) -> str | None:
         """A new one for one session of the caller; None if too many were not used yet."""
         self._forget_expired(now)
-        if len(self._issued) >= self._most:
+        if len(self._issued) >= self._most or self._counts[caller.identity] >= self._most_of_one:
             return None
         token = _PREFIX + secrets.token_urlsafe(32)
         self._issued[digest(token)] = _Issued(caller, now + self.ttl_s)
+        self._counts[caller.identity] += 1
         return token
 
     def find(self, sent: Iterable[str], now: float) -> tuple[str, Caller] | None:
@@ -65,9 +69,17 @@ class SessionTokens:
 
     def use(self, token: str) -> None:
         """It has opened its session and is worth nothing from now on."""
-        self._issued.pop(digest(token), None)
+        self._forget(digest(token))
 
     def _forget_expired(self, now: float) -> None:
         # All live equally long, so the oldest expire first.
         while self._issued and next(iter(self._issued.values())).expires_at <= now:
-            self._issued.popitem(last=False)
+            self._forget(next(iter(self._issued)))
+
+    def _forget(self, key: bytes) -> None:
+        issued = self._issued.pop(key, None)
+        if issued is None:
+            return
+        self._counts[issued.caller.identity] -= 1
+        if not self._counts[issued.caller.identity]:
+            del self._counts[issued.caller.identity]

@@ -7,9 +7,14 @@ server that has more to do than it can lengthens everybody's.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
+from typing import Final
 
 __all__ = ["FinalWaits", "TakenWaits"]
+
+_MOST: Final = 256
+"""Where nobody asks, the last ones are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,7 @@ class FinalWaits:
     """
 
     since: float | None = None
-    answered: list[float] = field(default_factory=list)
+    answered: deque[float] = field(default_factory=lambda: deque(maxlen=_MOST))
 
     def begin(self, now: float) -> None:
         """A final has come; it waits from now on, unless another stands before it."""
@@ -55,5 +60,6 @@ class FinalWaits:
 
     def take(self, now: float) -> TakenWaits:
         """What there is to tell; each answer is told once."""
-        taken, self.answered = tuple(self.answered), []
+        taken = tuple(self.answered)
+        self.answered.clear()
         return TakenWaits(taken, None if self.since is None else now - self.since)

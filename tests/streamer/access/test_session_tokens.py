@@ -36,3 +36,16 @@ def test_so_many_wait_and_no_more() -> None:
     tokens.use(first)
     assert tokens.issue(CALLER, 3.0) is not None
     assert tokens.issue(CALLER, 100.0) is not None, "the others have expired"
+
+
+def test_one_caller_does_not_take_those_of_others() -> None:
+    tokens = SessionTokens(ttl_s=60.0, most_of_one=2)
+    issued = [tokens.issue(CALLER, 0.0) for _ in range(3)]
+    assert issued[1] is not None
+    assert issued[2] is None
+    assert tokens.issue(Caller("another"), 0.0) is not None
+    tokens.use(issued[1])
+    tokens.use(issued[1])
+    assert tokens.issue(CALLER, 0.0) is not None
+    assert tokens.issue(CALLER, 0.0) is None
+    assert tokens.issue(CALLER, 60.0) is not None
