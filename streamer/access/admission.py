@@ -247,7 +247,7 @@ class Admission:
         self._addresses[group] += 1
         self._waiting[group] += 1
         self._young[place] = now
-        self.quotas.open(place.caller)
+        self.quotas.open(place.caller, now)
         return place
 
     def _crowded(self, group: str) -> ProtocolError | None:

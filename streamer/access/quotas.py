@@ -12,6 +12,7 @@ from cnerta.streamer.wire.errors import ErrorName, ProtocolError
 __all__ = ["Quotas"]
 
 _HOUR_S: Final = 3_600.0
+_PRUNE_AT: Final = 1_024
 _MINUTES: Final = 60
 """After being over, there is room again for a minute's worth."""
 
@@ -49,15 +50,22 @@ class _Usage:
     audio_s: _Hourly = field(default_factory=_Hourly)
     megabytes: _Hourly = field(default_factory=_Hourly)
 
+    def is_over(self, now: float) -> bool:
+        """Whether nothing of what was taken counts any more."""
+        return now - max(self.audio_s.at, self.megabytes.at) > 2 * _HOUR_S
+
 
 class Quotas:
     """Counts by the callers' identities. Times in seconds."""
 
     def __init__(self) -> None:
         self._usage: defaultdict[str, _Usage] = defaultdict(_Usage)
+        self._prune_at = _PRUNE_AT
 
-    def open(self, caller: Caller) -> None:
+    def open(self, caller: Caller, now: float) -> None:
         """A session of the caller begins."""
+        if len(self._usage) >= self._prune_at:
+            self._forget_idle(now)
         self._usage[caller.identity].sessions += 1
 
     def close(self, caller: Caller) -> None:
@@ -71,6 +79,13 @@ class Quotas:
             usage.audio_s.add(audio_s, 60 * quota.audio_minutes_per_hour, now)
         if quota.megabytes_per_hour is not None:
             usage.megabytes.add(size / 1e6, quota.megabytes_per_hour, now)
+
+    def _forget_idle(self, now: float) -> None:
+        """Forget callers whose hour is over; signed tokens can name any number of them."""
+        for identity, usage in list(self._usage.items()):
+            if not usage.sessions and usage.is_over(now):
+                del self._usage[identity]
+        self._prune_at = max(_PRUNE_AT, 2 * len(self._usage))
 
     def refusal(self, caller: Caller) -> ProtocolError | None:
         """Why the caller may not open one more session, if so; see also :meth:`excess`."""

@@ -28,27 +28,32 @@ from cnerta.models.errors import ConfigError
 from cnerta.streamer.access.callers import Caller, Quota
 from cnerta.streamer.access.tokens import KnownToken, digest
 
-__all__ = ["read_tokens"]
+__all__ = ["QuotaKeys", "read_tokens"]
 
 _SHORTEST: Final = 16
 _Positive = Annotated[float, Meta(gt=0)]
 
 
-class _Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One table of the file; see :class:`cnerta.streamer.access.callers.Quota`."""
+class QuotaKeys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The limits of one caller; see :class:`cnerta.streamer.access.callers.Quota`."""
 
-    token: str | list[str] = []
-    sha256: str | list[str] = []
     sessions: Annotated[int, Meta(ge=1)] | None = None
     audio_rate: _Positive | None = None
     audio_minutes_per_hour: _Positive | None = None
     megabytes_per_hour: _Positive | None = None
 
     def quota(self) -> Quota:
-        """Its limits."""
+        """What they come to."""
         return Quota(
             self.sessions, self.audio_rate, self.audio_minutes_per_hour, self.megabytes_per_hour
         )
+
+
+class _Entry(QuotaKeys, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One table of the file."""
+
+    token: str | list[str] = []
+    sha256: str | list[str] = []
 
 
 def read_tokens(path: Path) -> tuple[KnownToken, ...]:

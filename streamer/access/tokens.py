@@ -12,12 +12,15 @@ import hashlib
 import hmac
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs, urlsplit
 
 from websockets.http11 import Request
 
 from cnerta.streamer.access.callers import ANYBODY, Caller
+
+if TYPE_CHECKING:
+    from cnerta.streamer.access.jwt_tokens import JwtVerifier
 
 __all__ = ["SUBPROTOCOL", "KnownToken", "Tokens", "digest", "sent_tokens"]
 
@@ -48,16 +51,25 @@ class KnownToken:
 class Tokens:
     """The tokens that are accepted; without any, everybody is."""
 
-    def __init__(self, tokens: Iterable[str | KnownToken] = ()) -> None:
+    def __init__(
+        self, tokens: Iterable[str | KnownToken] = (), signed: JwtVerifier | None = None
+    ) -> None:
+        """Accept some.
+
+        Args:
+            tokens: Those that are known.
+            signed: Knows those that somebody else signs.
+        """
+        self._signed = signed
         self._tokens = tuple(KnownToken.unnamed(t) if isinstance(t, str) else t for t in tokens)
 
     def __bool__(self) -> bool:
         """Whether one is asked for."""
-        return bool(self._tokens)
+        return bool(self._tokens) or self._signed is not None
 
     def admit(self, request: Request | None) -> Caller | None:
         """Who sent a request; None if nobody that is known."""
-        if not self._tokens:
+        if not self:
             return ANYBODY
         found: Caller | None = None
         for sent in () if request is None else sent_tokens(request):
@@ -66,6 +78,8 @@ class Tokens:
             for known in self._tokens:
                 if hmac.compare_digest(made, known.digest):
                     found = found or known.caller
+            if self._signed is not None:
+                found = found or self._signed.caller(sent)
         return found
 
 

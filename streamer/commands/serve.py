@@ -21,6 +21,10 @@ from cnerta.models.runtime.inference import Model
 from cnerta.streamer.commands.serve_options import (
     AllowedHostOption,
     InsecureOption,
+    JwtAudienceOption,
+    JwtKey,
+    JwtPublicKeyOption,
+    JwtSecretFileOption,
     MaxFinalWaitOption,
     MaxSessionsPerAddressOption,
     MaxWaitingPerAddressOption,
@@ -89,6 +93,9 @@ def serve(
     allowed_host: AllowedHostOption = None,
     token_file: TokenFileOption = None,
     insecure: InsecureOption = False,
+    jwt_secret_file: JwtSecretFileOption = None,
+    jwt_public_key: JwtPublicKeyOption = None,
+    jwt_audience: JwtAudienceOption = None,
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
     max_final_wait_ms: MaxFinalWaitOption = 500,
@@ -125,7 +132,8 @@ def serve(
     answers that are owed; SIGHUP reads tokens and certificate anew.
     """
     log_lines(_LEVELS[log_level])
-    secrets = Secrets.of(host, token_file, tls_cert, tls_key, insecure=insecure)
+    jwt = JwtKey.of(jwt_secret_file, jwt_public_key, jwt_audience)
+    secrets = Secrets.of(host, token_file, jwt, tls_cert, tls_key, insecure=insecure)
     options = ServerOptions(
         limits=ConnectionLimits(
             idle_timeout_s=idle_timeout_s, max_audio_ahead_ms=round(1000 * max_ahead_s)

@@ -12,6 +12,7 @@ import typer
 
 from cnerta.models.errors import ConfigError
 from cnerta.streamer.access.admission import AccessOptions
+from cnerta.streamer.access.jwt_tokens import JwtVerifier
 from cnerta.streamer.access.peers import Network, parse_network
 from cnerta.streamer.access.token_file import read_tokens
 from cnerta.streamer.access.tokens import Tokens
@@ -22,6 +23,10 @@ from cnerta.streamer.wire.addresses import is_loopback
 __all__ = [
     "AllowedHostOption",
     "InsecureOption",
+    "JwtAudienceOption",
+    "JwtKey",
+    "JwtPublicKeyOption",
+    "JwtSecretFileOption",
     "MaxFinalWaitOption",
     "MaxSessionsPerAddressOption",
     "MaxWaitingPerAddressOption",
@@ -64,6 +69,21 @@ TokenFileOption = Annotated[
 ]
 InsecureOption = Annotated[
     bool, typer.Option("--insecure", help="Listen beyond this machine without a token.")
+]
+JwtSecretFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Secret that signs JSON Web Tokens (HS256), which are accepted as tokens, too. Needs "
+        "the extra jwt.",
+    ),
+]
+JwtPublicKeyOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The same with a public key (PEM: RSA, EC or Ed25519)."),
+]
+JwtAudienceOption = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="What these tokens have to be for (aud).")
 ]
 TlsCertOption = Annotated[
     Path | None,
@@ -169,15 +189,56 @@ def parse_metrics_address(text: str | None) -> tuple[str, int] | None:
 
 
 @dataclass(frozen=True, slots=True)
+class JwtKey:
+    """Where the key lies with which JSON Web Tokens are checked.
+
+    Attributes:
+        path: Of the file.
+        is_secret: Whether it is a shared secret or a public key.
+        audience: What tokens have to be for.
+    """
+
+    path: Path
+    is_secret: bool
+    audience: str | None
+
+    @classmethod
+    def of(cls, secret: Path | None, public: Path | None, audience: str | None) -> JwtKey | None:
+        """What the options come to.
+
+        Raises:
+            typer.BadParameter: Both are given, or an audience without either.
+        """
+        if secret is not None and public is not None:
+            raise typer.BadParameter("expected --jwt-secret-file or --jwt-public-key, got both")
+        path = secret or public
+        if path is None:
+            if audience is not None:
+                raise typer.BadParameter("expected a key of tokens beside --jwt-audience, got none")
+            return None
+        return cls(path, secret is not None, audience)
+
+    def read(self) -> JwtVerifier:
+        """The key as it is now.
+
+        Raises:
+            ConfigError: It cannot be used.
+        """
+        return JwtVerifier.read(self.path, is_secret=self.is_secret, audience=self.audience)
+
+
+@dataclass(frozen=True, slots=True)
 class Secrets:
     """What lies in files and may change while the server runs.
 
     Attributes:
         token_file: Of tokens.
+        jwt: Key of those that somebody else signs.
         certificate: For TLS.
     """
 
     token_file: Path | None
+    jwt: JwtKey | None
     certificate: CertificateFiles | None
 
     @classmethod
@@ -185,6 +246,7 @@ class Secrets:
         cls,
         host: str,
         token_file: Path | None,
+        jwt: JwtKey | None,
         cert: Path | None,
         key: Path | None,
         *,
@@ -198,7 +260,7 @@ class Secrets:
         if key is not None and cert is None:
             raise typer.BadParameter("expected --tls-cert beside --tls-key, got none")
         try:
-            secrets = cls(token_file, None if cert is None else CertificateFiles(cert, key))
+            secrets = cls(token_file, jwt, None if cert is None else CertificateFiles(cert, key))
             has_token = bool(secrets.tokens())
         except ConfigError as error:
             raise typer.BadParameter(str(error)) from error
@@ -210,11 +272,13 @@ class Secrets:
         return secrets
 
     def tokens(self) -> Tokens:
-        """The tokens of the file, as it is now, and of the environment.
+        """The tokens of the files, as they are now, and of the environment.
 
         Raises:
-            ConfigError: The file cannot be used.
+            ConfigError: A file cannot be used.
         """
         own = os.environ.get(TOKEN_VARIABLE)
         listed = () if self.token_file is None else read_tokens(self.token_file)
-        return Tokens((*listed, own) if own else listed)
+        return Tokens(
+            (*listed, own) if own else listed, None if self.jwt is None else self.jwt.read()
+        )

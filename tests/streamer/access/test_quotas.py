@@ -13,7 +13,7 @@ def test_sessions_at_once() -> None:
     caller, quotas = Caller("a", Quota(sessions=2)), Quotas()
     for _ in range(2):
         assert quotas.refusal(caller) is None
-        quotas.open(caller)
+        quotas.open(caller, 0.0)
     refusal = quotas.refusal(caller)
     assert refusal is not None
     assert refusal.name is ErrorName.OVER_QUOTA
@@ -53,6 +53,19 @@ def test_without_limits_there_are_none() -> None:
     quotas = Quotas()
     quotas.take(ANYBODY, 0.0, audio_s=1e9, size=10**12)
     for _ in range(1_000):
-        quotas.open(ANYBODY)
+        quotas.open(ANYBODY, 0.0)
     assert quotas.refusal(ANYBODY) is None
     assert quotas.excess(ANYBODY, 0.0) is None
+
+
+def test_callers_are_forgotten_once_their_hour_is_over() -> None:
+    quotas = Quotas()
+    busy = Caller("busy", Quota(sessions=1))
+    quotas.open(busy, 0.0)
+    for n in range(5_000):
+        caller = Caller(f"jwt:{n}", Quota(megabytes_per_hour=1))
+        quotas.open(caller, 10.0 * n)
+        quotas.take(caller, 10.0 * n, size=1)
+        quotas.close(caller)
+    assert len(quotas._usage) < 2_500
+    assert quotas.refusal(busy) is not None, "who is inside is not forgotten"
