@@ -118,6 +118,7 @@ class Admission:
         origins: tuple[str, ...],
         tokens: Tokens,
         is_overloaded: Callable[[], bool],
+        count_expected: Callable[[], int] = lambda: 0,
     ) -> None:
         """Open.
 
@@ -127,6 +128,7 @@ class Admission:
             origins: Web pages that may connect, beside the server's own.
             tokens: Those that are accepted.
             is_overloaded: Whether the engine does not keep up or does not work.
+            count_expected: How many sessions wait for their client to come back.
         """
         self.load = LoadWatch()
         self.quotas = Quotas()
@@ -138,6 +140,7 @@ class Admission:
         self._max_sessions = max_sessions
         self._origins = origins
         self._is_overloaded = is_overloaded
+        self._count_expected = count_expected
         self._places: set[Place] = set()
         self._addresses: Counter[str] = Counter()
         self._waiting: Counter[str] = Counter()
@@ -237,6 +240,8 @@ class Admission:
         settled = len(self._places) - len(self._young)
         most = max(self._options.max_young_sessions, _GROWTH * settled)
         room = most * (1 - wait_ms / (_HEADROOM * bound_ms)) ** 2
+        # Those who come back to a session that is there cost no more than they did.
+        room += self._count_expected()
         return "filling" if len(self._young) >= max(1.0, room) else None
 
     # --- inside -----------------------------------------------------------------------------------

@@ -30,26 +30,29 @@ from websockets.typing import Subprotocol
 
 from cnerta.models.errors import CnertaError
 from cnerta.streamer.access.admission import AccessOptions, Admission, Place, Refusal
-from cnerta.streamer.access.callers import Caller
+from cnerta.streamer.access.callers import ANYBODY, Caller
 from cnerta.streamer.access.doorstep import Doorstep
 from cnerta.streamer.access.hosts import Hosts
 from cnerta.streamer.access.tokens import SUBPROTOCOL, Tokens
 from cnerta.streamer.serving.account import Account
 from cnerta.streamer.serving.batcher import Batcher
+from cnerta.streamer.serving.client import Client
 from cnerta.streamer.serving.engine import Engine, Inference, describe_failure
-from cnerta.streamer.serving.flicker import FlickerWatch
 from cnerta.streamer.serving.hosted_session import HostedSession
 from cnerta.streamer.serving.http_answers import HttpAnswers
 from cnerta.streamer.serving.http_headers import SECURITY_HEADERS
 from cnerta.streamer.serving.metered_connection import MeteredConnection
 from cnerta.streamer.serving.metrics import ServerMetrics
 from cnerta.streamer.serving.pages import Pages
-from cnerta.streamer.session.connection import ServedModel, ServerProtocol
+from cnerta.streamer.serving.parking import ParkingLot, ParkingOptions
+from cnerta.streamer.serving.resuming import answer_resume_request
+from cnerta.streamer.session.connection import Close, ServedModel, ServerProtocol
 from cnerta.streamer.session.limits import ConnectionLimits
 from cnerta.streamer.session.work import Lane
 from cnerta.streamer.wire.addresses import is_loopback
 from cnerta.streamer.wire.asyncapi import STREAM_PATH
 from cnerta.streamer.wire.codec import encode
+from cnerta.streamer.wire.errors import ErrorName, ProtocolError
 
 __all__ = ["AddressError", "NewConnection", "Server", "ServerOptions"]
 
@@ -59,6 +62,7 @@ NewConnection = Callable[[ServedModel, ConnectionLimits, str], Awaitable[ServerP
 """Makes the protocol of a connection from the model, its limits and its name."""
 
 _TICK_S: Final = 0.1
+_DRAIN_TICK_S: Final = 0.02
 _HARD_FRAME_FACTOR: Final = 4
 """How much longer than allowed a frame may be before the transport itself refuses it (1009)."""
 _STALLED_S: Final = 5.0
@@ -89,6 +93,8 @@ class ServerOptions:
         ping_timeout_s: How long it may take to answer.
         close_timeout_s: How long a client may take to close.
         drain_timeout_s: How long a shutdown waits for answers that are owed.
+        grace_s: How much of that utterances in progress have to become final.
+        parking: How sessions wait for a client whose connection broke.
     """
 
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
@@ -104,23 +110,8 @@ class ServerOptions:
     ping_timeout_s: float = 20.0
     close_timeout_s: float = 5.0
     drain_timeout_s: float = 10.0
-
-
-@dataclass(eq=False, slots=True)
-class _Client:
-    """A connection and its session.
-
-    Attributes:
-        account: Follows what becomes of it.
-        closed_at: When the session had ended while the connection was still there.
-        flicker: Follows what its client is shown.
-    """
-
-    connection: ws.ServerConnection
-    session: HostedSession
-    account: Account
-    closed_at: float | None = None
-    flicker: FlickerWatch = field(default_factory=FlickerWatch)
+    grace_s: float = 2.0
+    parking: ParkingOptions = field(default_factory=ParkingOptions)
 
 
 class Server:
@@ -133,6 +124,7 @@ class Server:
         admission: Who is let in.
         port: What is listened on, once started.
         metrics_port: Where the metrics are, once started, if they have an address of their own.
+        lost_finals: Answers to finals that a shutdown had to leave behind.
     """
 
     def __init__(
@@ -153,18 +145,22 @@ class Server:
         self._new_connection = new_connection or _plain_connection
         self._options = options
         self._served = ServedModel(model.bundle, model.device)
-        self._clients: set[_Client] = set()
+        self._clients: set[Client] = set()
         self.metrics = ServerMetrics(
             name=model.bundle.name,
             device=model.device,
             count_sessions=lambda: len(self._clients),
             count_waiting=self._count_waiting,
+            count_parked=lambda: len(self._lot),
         )
+        self._lot = ParkingLot(options.parking, self.metrics)
+        self.lost_finals = 0
         self.admission = Admission(
             options.access,
             max_sessions=options.max_sessions,
             origins=options.origins,
             tokens=options.tokens,
+            count_expected=lambda: len(self._lot),
             is_overloaded=lambda: self._batcher is None or self._batcher.is_overloaded,
         )
         self._pages = Pages(
@@ -251,7 +247,8 @@ class Server:
             max_size=_HARD_FRAME_FACTOR * options.limits.max_frame_bytes,
             write_limit=options.write_buffer_bytes,
             ping_interval=options.ping_interval_s,
-            ping_timeout=options.ping_timeout_s,
+            # It would close without a word; see _tick_client.
+            ping_timeout=None,
             close_timeout=options.close_timeout_s,
             server_header=None,
             logger=transport_logger,
@@ -273,17 +270,20 @@ class Server:
             return
         self._is_stopping = self.admission.is_stopping = True
         logger.info("stopping with %d open connections: %s", len(self._clients), reason)
-        for client in list(self._clients):
-            client.session.go_away(reason)
         self._listener.close(close_connections=False)
         try:
             async with asyncio.timeout(self._options.drain_timeout_s):
+                await self._send_away(reason)
                 await self._listener.wait_closed()
         except TimeoutError:
             logger.warning("%d connections did not end in time", len(self._clients))
             for client in list(self._clients):
                 client.connection.transport.abort()
             await self._listener.wait_closed()
+        for entry in self._lot:
+            self.lost_finals += self._lot.give_up(entry, "shutdown")
+        if self.lost_finals:
+            logger.error("%d final answers were left behind", self.lost_finals)
         if self._ticking is not None:
             self._ticking.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -293,6 +293,18 @@ class Server:
             await self._metrics_listener.wait_closed()
         await self._batcher.close()
         logger.info("stopped")
+
+    async def _send_away(self, reason: str) -> None:
+        """Tell all to go on elsewhere, those in the middle of an utterance a little later."""
+        grace_ends = _now() + min(self._options.grace_s, self._options.drain_timeout_s / 2)
+        waiting = set(self._clients)
+        while waiting:
+            for client in list(waiting):
+                if not client.session.protocol.has_unfinished or _now() >= grace_ends:
+                    client.session.go_away(reason)
+                    waiting.discard(client)
+            waiting &= self._clients
+            await asyncio.sleep(_DRAIN_TICK_S if waiting else 0)
 
     async def __aenter__(self) -> Self:
         return self
@@ -322,17 +334,23 @@ class Server:
     async def _serve(self, connection: MeteredConnection, entered: Place | Refusal) -> None:
         assert self._batcher is not None
         name, limits = secrets.token_hex(8), self._options.limits
+        identity = owner = ""
         if isinstance(entered, Place):
             limits = _limits_of(entered.caller, limits)
             protocol = await self._new_connection(self._served, limits, name)
+            identity = entered.caller.identity
+            owner = entered.address if entered.caller is ANYBODY else identity
         else:
             # A connection that is refused is not recorded.
             protocol = await _plain_connection(self._served, limits, name)
-        account = Account(self.admission, self.metrics, protocol, entered, _now())
-        client = _Client(connection, HostedSession(protocol, self._batcher), account)
+        entry = self._lot.enter(HostedSession(protocol, self._batcher), identity, owner)
+        account = Account(self.admission, self.metrics, entered, _now())
+        client = Client(connection, entry, account)
         self._clients.add(client)
         if isinstance(entered, Refusal):
             client.session.fail(entered.error)
+        elif self._is_stopping:
+            client.session.go_away("shutdown")
         sender = asyncio.create_task(self._send(client))
         try:
             async for frame in connection:
@@ -345,26 +363,47 @@ class Server:
         except ConnectionClosed:
             pass
         finally:
-            client.session.disconnect()
+            account.count(client.entry, _now())
+            self._part(client)
             await sender
             self._clients.discard(client)
-            account.end(connection, _now())
+            account.end(client, _now())
 
-    def _receive(self, client: _Client, frame: str | bytes) -> None:
+    def _part(self, client: Client) -> None:
+        """A connection is gone: its session waits for another one, unless all is said."""
+        if client.is_superseded:
+            return
+        if self._is_stopping and not client.closed_cleanly:
+            self.lost_finals += self._lot.give_up(client.entry, "shutdown")
+        elif client.closed_cleanly:
+            self._lot.leave(client.entry)
+        else:
+            self._lot.park(client.entry, _now())
+
+    def _receive(self, client: Client, frame: str | bytes) -> None:
+        if client.farewell is not None:
+            return
         try:
             client.session.receive(frame)
-            client.account.take_frame(len(frame), _now())
+            before = client.entry
+            answer_resume_request(client, self._clients, self._lot, self.metrics.on_resume)
+            is_resumed = client.entry is not before
+            client.account.take_frame(client.entry, len(frame), _now(), is_resumed=is_resumed)
         except Exception as error:
             self._blame(client, error)
 
-    async def _send(self, client: _Client) -> None:
+    async def _send(self, client: Client) -> None:
         """Send a session's messages until it ends, then close the connection."""
-        connection, session = client.connection, client.session
+        connection = client.connection
         try:
-            while (message := await session.next_message()) is not None:
+            while (message := await client.next_message()) is not None:
                 await connection.send(encode(message), text=True)
-                self.metrics.on_sent(message, client.flicker)
-            close = session.protocol.close
+                self.metrics.on_sent(message, client.entry.flicker)
+            protocol, parting = client.session.protocol, client.parting
+            close = protocol.close
+            if parting is not None:
+                close = Close(parting.name.code, parting.name.wire_name)
+                await connection.send(encode(parting.message()), text=True)
             if close is not None:
                 self.metrics.closed.labels(str(close.code)).inc()
                 await connection.close(close.code, close.reason)
@@ -374,7 +413,7 @@ class Server:
             self._blame(client, error)
             connection.transport.abort()
 
-    def _blame(self, client: _Client, error: Exception) -> None:
+    def _blame(self, client: Client, error: Exception) -> None:
         """A bug that one session met ends this session and no other."""
         name = client.session.protocol.session_id
         logger.error("session %s failed: %s", name, describe_failure(error))
@@ -386,6 +425,7 @@ class Server:
             await asyncio.sleep(_TICK_S)
             lag_s = max(0.0, _now() - self._turned_at - _TICK_S)
             self._turned_at = _now()
+            self._lot.tick(_now())
             for client in list(self._clients):
                 try:
                     self._tick_client(client)
@@ -394,16 +434,26 @@ class Server:
             waited_s = 0.0 if self._batcher is None else self._batcher.wait_s
             self.admission.load.end_turn(max(lag_s, waited_s))
 
-    def _tick_client(self, client: _Client) -> None:
-        client.session.tick()
-        excess = client.account.tick(_now())
-        if excess is not None:
-            client.session.fail(excess)
-        if not client.session.protocol.is_closed:
+    def _tick_client(self, client: Client) -> None:
+        options = self._options
+        if not client.is_superseded:
+            client.session.tick()
+            excess = client.account.tick(client.entry, _now())
+            if excess is not None:
+                client.session.fail(excess)
+        if not client.is_closing:
+            patience_s = options.ping_interval_s + options.ping_timeout_s
+            if client.connection.silent_s(_now()) > patience_s:
+                client.dismiss(
+                    ProtocolError(
+                        ErrorName.PING_TIMEOUT,
+                        f"expected a ping's answer within {options.ping_timeout_s:g} s, got none",
+                    )
+                )
             return
         if client.closed_at is None:
             client.closed_at = _now()
-        elif _now() - client.closed_at > self._options.close_timeout_s:
+        elif _now() - client.closed_at > options.close_timeout_s:
             # It reads neither the last messages nor the close.
             client.connection.transport.abort()
 
