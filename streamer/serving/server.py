@@ -45,6 +45,7 @@ from cnerta.streamer.serving.metered_connection import MeteredConnection
 from cnerta.streamer.serving.metrics import ServerMetrics
 from cnerta.streamer.serving.pages import Pages
 from cnerta.streamer.serving.parking import ParkingLot, ParkingOptions
+from cnerta.streamer.serving.recognition import Recogniser
 from cnerta.streamer.serving.resuming import answer_resume_request
 from cnerta.streamer.session.connection import Close, ServedModel, ServerProtocol
 from cnerta.streamer.session.limits import ConnectionLimits
@@ -132,6 +133,7 @@ class Server:
         model: Inference,
         options: ServerOptions = ServerOptions(),
         new_connection: NewConnection | None = None,
+        recogniser: Recogniser | None = None,
     ) -> None:
         """Prepare to serve.
 
@@ -140,10 +142,12 @@ class Server:
             options: How the server runs.
             new_connection: Makes the protocol of each connection that is taken, a recorded one for
                 example; None: a plain one.
+            recogniser: Writes the transcript for clients that want that; the caller closes it.
         """
         self.port = self.metrics_port = 0
         self._new_connection = new_connection or _plain_connection
         self._options = options
+        self._recogniser = recogniser
         self._served = ServedModel(model.bundle, model.device)
         self._clients: set[Client] = set()
         self.metrics = ServerMetrics(
@@ -343,7 +347,9 @@ class Server:
         else:
             # A connection that is refused is not recorded.
             protocol = await _plain_connection(self._served, limits, name)
-        entry = self._lot.enter(HostedSession(protocol, self._batcher), identity, owner)
+        entry = self._lot.enter(
+            HostedSession(protocol, self._batcher, self._recogniser), identity, owner
+        )
         account = Account(self.admission, self.metrics, entered, _now())
         client = Client(connection, entry, account)
         self._clients.add(client)
