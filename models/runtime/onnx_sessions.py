@@ -51,6 +51,9 @@ def open_sessions(
     options.inter_op_num_threads = 1
     # Spinning threads save microseconds and take a core from all other threads.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # An arena keeps what its largest call has taken for good, and saves nothing on ordinary calls
+    # (tests/benchmarks/arenas.py).
+    options.enable_cpu_mem_arena = False
     options.log_severity_level = 3
     try:
         sessions = [ort.InferenceSession(str(g), options, providers=providers) for g in graphs]
