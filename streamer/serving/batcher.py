@@ -25,6 +25,7 @@ from typing import Any, Final, Protocol
 from cnerta.streamer.serving.engine import Engine, describe_failure
 from cnerta.streamer.serving.worker import Worker
 from cnerta.streamer.session.work import Lane, Result, Work
+from cnerta.streamer.wire.errors import ProtocolError
 
 __all__ = ["BatchObserver", "Batcher", "WorkSource"]
 
@@ -35,6 +36,10 @@ _RECOVERY_S: Final = 10.0
 """For so long after a batch that never came back no new sessions are taken."""
 
 Outcome = Result | Exception
+
+
+class BatchHungError(Exception):
+    """A batch did not come back in time."""
 
 
 class WorkSource(Protocol):
@@ -63,6 +68,10 @@ class BatchObserver(Protocol):
 
     def on_batch(self, lane: Lane, items: int, waited_s: float) -> None:
         """A batch of so many items begins; the oldest has waited for ``waited_s``."""
+        ...
+
+    def on_failures(self, lane: Lane, items: int) -> None:
+        """So many items could not be done."""
         ...
 
 
@@ -224,7 +233,7 @@ class Batcher:
         self._stalled_at = _now()
         lane.worker.stop()
         lane.worker = _new_worker(lane.name)
-        running.set_exception(TimeoutError(f"expected a batch within {self._timeout_s:g} s"))
+        running.set_exception(BatchHungError(f"expected a batch within {self._timeout_s:g} s"))
 
     def _finish_batch(
         self, lane: _LaneState, items: Sequence[_Item], future: asyncio.Future[Sequence[Outcome]]
@@ -241,9 +250,16 @@ class Batcher:
             # The batch failed as a whole: none of its sessions gets its work back.
             logger.error("a batch of %d failed: %s", len(items), describe_failure(error))
             outcomes = [error] * len(items)
+        failures = sum(_is_failure(outcome) for outcome in outcomes)
+        if failures and self._observer is not None:
+            self._observer.on_failures(lane.name, failures)
         for item, outcome in zip(items, outcomes, strict=True):
             try:
-                item.source.work_done(item.work, outcome, now)
+                if isinstance(outcome, BatchHungError):
+                    # Nobody knows which item hangs, and once more would hang again.
+                    item.source.fail_internally()
+                else:
+                    item.source.work_done(item.work, outcome, now)
             except Exception as error:
                 self._blame(item.source, error)
             # What came back may be what another lane waited for.
@@ -254,6 +270,11 @@ class Batcher:
         """A bug that one session met ends this session and no other."""
         logger.error("a session failed: %s", describe_failure(error))
         source.fail_internally()
+
+
+def _is_failure(outcome: Outcome) -> bool:
+    # A ProtocolError is of the client.
+    return isinstance(outcome, Exception) and not isinstance(outcome, ProtocolError)
 
 
 def _new_worker(lane: Lane) -> Worker:

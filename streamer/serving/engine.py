@@ -162,13 +162,15 @@ class Engine:
         """Tag texts. An item that cannot be tagged gets its exception."""
         windows = _length_classes((len(w.frames) for w in work), _SHORT_WINDOW_FRAMES)
         lengths = _length_classes((len(w.text) for w in work), _SHORT_TEXT_CHARACTERS)
+        # What has failed before is in a group of its own.
+        alone = [n if w.is_alone else -1 for n, w in enumerate(work)]
         return _in_groups(
-            list(zip(work, windows, lengths, strict=True)),
-            key=lambda item: (item[1], item[2]),
+            list(zip(work, windows, lengths, alone, strict=True)),
+            key=lambda item: item[1:],
             fits=lambda group: (
-                len(group) <= self.max_batch and padded_area([w for w, _, _ in group]) <= MOST_AREA
+                len(group) <= self.max_batch and padded_area([w for w, *_ in group]) <= MOST_AREA
             ),
-            run=lambda group: self._tag_group([w for w, _, _ in group]),
+            run=lambda group: self._tag_group([w for w, *_ in group]),
         )
 
     def _tag_group(self, group: Sequence[TagWork]) -> list[TaggedText]:

@@ -85,6 +85,12 @@ class ServerMetrics:
             buckets=_SIZES,
             registry=registry,
         )
+        self._failures = Counter(
+            "cnerta_engine_failures",
+            "Chunks and texts that could not be done.",
+            ["graph"],
+            registry=registry,
+        )
         self._waited = Histogram(
             "cnerta_batch_wait_seconds",
             "How long the oldest item of a batch had waited.",
@@ -96,6 +102,10 @@ class ServerMetrics:
         """Count a batch; see :class:`cnerta.streamer.serving.batcher.BatchObserver`."""
         self._batch.labels(_GRAPHS[lane]).observe(items)
         self._waited.observe(waited_s)
+
+    def on_failures(self, lane: Lane, items: int) -> None:
+        """Count what could not be done."""
+        self._failures.labels(_GRAPHS[lane]).inc(items)
 
     def on_sent(self, message: ServerMessage, watch: FlickerWatch) -> None:
         """Count a message, and what it changes of what ``watch`` has seen in this session."""

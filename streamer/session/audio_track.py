@@ -57,6 +57,8 @@ class AudioTrack:
         self._buffer = new_encoder_buffer(geometry)
         self._received_samples = 0
         self._acked_ms = 0
+        self._lost_frames = 0
+        self._told_lost_frames = 0
 
     # --- what the client sends --------------------------------------------------------------------
 
@@ -163,6 +165,22 @@ class AudioTrack:
     def encoded(self, encoded: EncodedAudio) -> None:
         """Take back what :meth:`next_work` gave out."""
         self._buffer.give(encoded)
+        self._skip_backlog()
+
+    def lose(self) -> None:
+        """What :meth:`next_work` gave out cannot be encoded: that audio is missing."""
+        count = self._buffer.lose()
+        if not count:
+            return
+        self._lost_frames += count
+        # However much it is, the client reads a few lines of it.
+        if self._lost_frames >= 2 * self._told_lost_frames:
+            self._told_lost_frames = self._lost_frames
+            self._warn(
+                "audio_lost",
+                "expected all audio to be encoded, got a failure inside: "
+                f"{round(self._lost_frames * self._geometry.frame_ms)} ms so far are missing",
+            )
         self._skip_backlog()
 
     def levels(self, start: int, end: int) -> Floats:

@@ -133,6 +133,14 @@ class EncoderBuffer(Protocol):
         """Take back what :meth:`take` gave out."""
         ...
 
+    def lose(self) -> int:
+        """What :meth:`take` gave out cannot be encoded.
+
+        Returns:
+            How many frames are missing for good.
+        """
+        ...
+
     def drop_before(self, number: int) -> None:
         """Forget older frames."""
         ...
@@ -200,9 +208,7 @@ class ChunkBuffer:
             return 0
         count = self._backlog_samples // (2 * self._geometry.hop_samples)
         skipped = self._take_samples(count * self._geometry.hop_samples)
-        self._frames.append(np.zeros((count, self._geometry.width), np.float32))
-        self._levels.append(sound_levels(skipped))
-        self._state = AcousticState.initial(self._geometry)
+        self._leave_gap(sound_levels(skipped))
         return count
 
     @property
@@ -233,6 +239,12 @@ class ChunkBuffer:
         self._frames.append(encoded.frames)
         self._levels.append(self._away_levels)
 
+    def lose(self) -> int:
+        """See :class:`EncoderBuffer`: a gap, and what comes after it begins anew."""
+        count, self._away = self._away, 0
+        self._leave_gap(self._away_levels)
+        return count
+
     def drop_before(self, number: int) -> None:
         """See :class:`EncoderBuffer`."""
         self._frames.drop_before(number)
@@ -246,6 +258,12 @@ class ChunkBuffer:
         """See :class:`EncoderBuffer`."""
         first = max(sought.first, self._frames.first)
         return Window(first, self._frames.window(first, sought.end))
+
+    def _leave_gap(self, levels: Floats) -> None:
+        """Frames that fit no text, and no state that they would have left."""
+        self._frames.append(np.zeros((len(levels), self._geometry.width), np.float32))
+        self._levels.append(levels)
+        self._state = AcousticState.initial(self._geometry)
 
     def _take_samples(self, count: int) -> Floats:
         """Take ``count`` samples from the front of the backlog."""
@@ -282,6 +300,7 @@ class UtteranceBuffer:
         self._away: Sought | None = None
         self._last: tuple[Sought, Window] | None = None
         self._interim_at = -self._every  # where the stream was when it last encoded for one
+        self._failed: tuple[Sought, int] | None = None  # what failed last, and how often
 
     @property
     def first(self) -> int:
@@ -344,6 +363,23 @@ class UtteranceBuffer:
         self._last = self._away, Window(self._away.first, encoded.frames)
         self._away = None
 
+    def lose(self) -> int:
+        """See :class:`EncoderBuffer`: a final asks once more, then there is no window for it."""
+        assert self._away is not None, "expected work to be outstanding"
+        lost, self._away = self._away, None
+        if not lost.is_final:
+            return 0
+        before = self._failures(lost)
+        self._failed = lost, before + 1
+        return lost.end - lost.first if before else 0
+
+    def _failures(self, sought: Sought) -> int:
+        """How often the audio of a final could not be encoded."""
+        if self._failed is None or not sought.is_final:
+            return 0
+        failed, count = self._failed
+        return count if (failed.utterance, failed.end) == (sought.utterance, sought.end) else 0
+
     def drop_before(self, number: int) -> None:
         """See :class:`EncoderBuffer`."""
         self._samples.drop_before(number)
@@ -359,6 +395,8 @@ class UtteranceBuffer:
         if last is not None and _covers(*last, sought):
             skipped = sought.first - last[1].first
             return Window(sought.first, last[1].frames[skipped:])
+        if self._failures(sought) > 1:
+            return Window(sought.first, self._none)
         if sought.is_final:
             return None
         if self._away is not None and self._away.utterance == sought.utterance:

@@ -17,6 +17,7 @@ that has not run yet. The parts:
     revision                     how far a transcript has come on its way to its answer
     placement, clock_skew        where its audio is
     tag_planning                 what the tagger is given for it
+    failures                     what becomes of what the engine could not do
     answers                      from what the tagger said to times on the stream's clock
     entity_tracker, stabiliser   from answers to events
 """
@@ -34,6 +35,7 @@ from cnerta.models.text.normalisation import NormalisedText, normalise
 from cnerta.streamer.session.answers import Answer, make_answer
 from cnerta.streamer.session.audio_track import AudioTrack
 from cnerta.streamer.session.encoder_buffer import Sought
+from cnerta.streamer.session.failures import after_failure
 from cnerta.streamer.session.glossary import Glossary
 from cnerta.streamer.session.limits import SessionLimits
 from cnerta.streamer.session.options import AnswerOptions, check_labels
@@ -46,6 +48,7 @@ from cnerta.streamer.session.utterances import Utterance, Utterances
 from cnerta.streamer.session.work import (
     CompileWork,
     EncodedAudio,
+    EncodeWork,
     Lane,
     NormaliseWork,
     Result,
@@ -110,6 +113,7 @@ class Session:
         self._preparing: PendingRevision | CompileWork | None = None
         self._tagging: PendingRevision | None = None
         self._entity_total = 0
+        self._told_interim_failed = False
 
     # --- what the client sends --------------------------------------------------------------------
 
@@ -262,8 +266,10 @@ class Session:
         """Take back what :meth:`next_work` gave out.
 
         Raises:
-            ProtocolError: It could not be done.
+            ProtocolError: A glossary cannot be used, or a final transcript cannot be answered.
         """
+        preparing: PendingRevision | CompileWork | None = None
+        tagging: PendingRevision | None = None
         match lane_of(work):
             case "preparation":
                 preparing, self._preparing = self._preparing, None
@@ -286,10 +292,44 @@ class Session:
                 assert tagging is not None, "expected a text to be away"
                 assert isinstance(work, TagWork), "expected the work of this result"
                 self._tagged(replace(tagging, pieces=(*tagging.pieces, result)), work, now)
-            case _:
-                raise ProtocolError(
-                    ErrorName.INTERNAL, "expected an answer, got an internal error"
-                ) from result
+            case Exception():
+                self._failed(work, preparing or tagging)
+
+    def _failed(self, work: Work, away: PendingRevision | CompileWork | None) -> None:
+        """The engine could not do something: only that is lost.
+
+        Raises:
+            ProtocolError: It was the last way to answer a final transcript.
+        """
+        if isinstance(work, EncodeWork):
+            self._audio.lose()
+            self._forget_old()
+            return
+        if not isinstance(away, PendingRevision):
+            self._glossary = None
+            self._warn("answer_failed", "expected a glossary, got a failure inside: none is used")
+            return
+        if not away.is_final:
+            self._utterances.dropped_interims += 1
+            if not self._told_interim_failed:
+                self._told_interim_failed = True
+                self._warn(
+                    "answer_failed",
+                    "expected an answer, got a failure inside: an interim "
+                    "revision stays unanswered; others may follow",
+                )
+            return
+        had_audio = isinstance(work, TagWork) and work.has_audio
+        following = after_failure(away, had_audio=had_audio)
+        if following is None:
+            raise ProtocolError(ErrorName.INTERNAL, "expected an answer, got an internal error")
+        self._utterances.put_back(following)
+        if following.scope == "none" and away.scope != "none":
+            self._warn(
+                "answer_failed",
+                f"expected an answer of {away.message.utterance!r} from its audio, "
+                "got a failure inside: it is answered from text alone",
+            )
 
     # --- what the owner wants to know -------------------------------------------------------------
 
