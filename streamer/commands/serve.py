@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -25,7 +26,9 @@ from cnerta.streamer.serving.tokens import Tokens, read_tokens
 from cnerta.streamer.session.limits import ConnectionLimits
 from cnerta.streamer.wire.addresses import is_loopback
 
-__all__ = ["TURN_S", "app", "main"]
+__all__ = ["FORCED_EXIT", "TURN_S", "app", "main"]
+
+logger = logging.getLogger(__name__)
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 _LEVELS: Final[dict[LogLevel, int]] = {
@@ -43,12 +46,16 @@ _EXIT_CODES: Final[dict[type[CnertaError], int]] = {
     InferenceError: 9,
 }
 
+FORCED_EXIT: Final = 10
+"""Exit code where something hangs."""
+
 app = make_app()
 
 
 @app.command(
     epilog="Exit codes: 0 stopped by a signal · 2 wrong options · 3 the address is taken or not "
-    "this machine's · 8 the bundle cannot be used · 9 the ONNX runtime is missing or cannot run it."
+    "this machine's · 8 the bundle cannot be used · 9 the ONNX runtime is missing or cannot run it "
+    "· 10 stopped by a signal, by force: something hung."
 )
 def serve(
     host: Annotated[str, typer.Option(help="Interface to listen on.")] = "127.0.0.1",
@@ -131,7 +138,11 @@ def serve(
             if record is not None:
                 folder = RecordingFolder(record, record_limit_mb * 2**20)
                 new_connection = stack.enter_context(folder).open
-            _run_loop(_run(Server(model, options, new_connection), host, port))
+            server = Server(model, options, new_connection)
+            _run_loop(_run(server, host, port))
+        if server.has_hung:
+            # At an ordinary end the runtime waits for the thread that hangs, or falls over it.
+            _end_by_force()
     except CnertaError as error:
         fail("cnerta-serve", error, _EXIT_CODES.get(type(error), 1))
 
@@ -176,7 +187,20 @@ async def _run(server: Server, host: str, port: int) -> None:
             loop.add_signal_handler(number, stop.set)
     await server.start(host, port)
     await stop.wait()
-    await server.stop()
+    # Whatever hangs, in Python or in the runtime, the process ends.
+    forced = threading.Timer(server.stop_timeout_s, _end_by_force)
+    forced.daemon = True
+    forced.start()
+    try:
+        await server.stop()
+    finally:
+        forced.cancel()
+
+
+def _end_by_force() -> None:
+    logger.error("something hangs: the process ends by force, with code %d", FORCED_EXIT)
+    logging.shutdown()
+    os._exit(FORCED_EXIT)
 
 
 def main() -> None:

@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 _OVERLOADED_S: Final = 1.0
 _RECOVERY_S: Final = 10.0
 """For so long after a batch that never came back no new sessions are taken."""
+_MOST_HANGING: Final = 4
+"""With so many threads left behind it is time for another process."""
 
 Outcome = Result | Exception
 
@@ -146,6 +148,7 @@ class Batcher:
         }
         self._lanes = {name: _LaneState(name, run[name], _new_worker(name)) for name in run}
         self._stalled_at: float | None = None
+        self._left_behind: list[Worker] = []
         self._closed = False
 
     def notify(self, source: WorkSource) -> None:
@@ -166,9 +169,32 @@ class Batcher:
     def is_overloaded(self) -> bool:
         """Whether work waits too long, or hung too lately, for new sessions to be taken."""
         now = _now()
+        if self.hanging >= _MOST_HANGING:
+            return True
         if self._stalled_at is not None and now - self._stalled_at < _RECOVERY_S:
             return True
         return max(lane.waits_s(now) for lane in self._lanes.values()) > _OVERLOADED_S
+
+    @property
+    def hanging(self) -> int:
+        """Threads that were left behind, and still hang."""
+        self._left_behind = [worker for worker in self._left_behind if worker.is_alive]
+        return len(self._left_behind)
+
+    async def check(self) -> None:
+        """Have the model compare itself with its golden answers, in an engine's thread.
+
+        Raises:
+            BundleError: It says something else.
+            InferenceError: It says nothing that makes sense.
+            BatchHungError: It does not come back.
+        """
+        # Not in the lane that answers wait for.
+        running = self._lanes["preparation"].worker.submit(self.engine.model.check)
+        done, _ = await asyncio.wait([running], timeout=self._timeout_s)
+        if not done:
+            raise BatchHungError(f"expected a self-test within {self._timeout_s:g} s")
+        running.result()
 
     async def close(self, timeout_s: float = 5.0) -> None:
         """Let the batches that run end, and start no other.
@@ -182,11 +208,16 @@ class Batcher:
             _, late = await asyncio.wait(running, timeout=timeout_s)
             if late:
                 logger.error("%d batches did not end in time and are left behind", len(late))
+                self._left_behind += [
+                    lane.worker for lane in self._lanes.values() if lane.running in late
+                ]
         for lane in self._lanes.values():
             lane.worker.stop()
         for lane in self._lanes.values():
             if lane.running is None or lane.running.done():
-                await asyncio.to_thread(lane.worker.join, timeout_s)
+                ended = await asyncio.to_thread(lane.worker.join, timeout_s)
+                if not ended:
+                    self._left_behind.append(lane.worker)
 
     def _start_batches(self) -> None:
         for lane in self._lanes.values():
@@ -238,7 +269,12 @@ class Batcher:
         logger.error("a batch of the lane %s hangs: another thread takes its place", lane.name)
         self._stalled_at = _now()
         lane.worker.stop()
+        self._left_behind.append(lane.worker)
         lane.worker = _new_worker(lane.name)
+        if lane.name != "preparation":
+            # Whatever hangs in the old sessions of the runtime, nobody else shall wait for.
+            reopening = lane.worker.submit(self.engine.model.reopen)
+            reopening.add_done_callback(_log_failure)
         running.set_exception(BatchHungError(f"expected a batch within {self._timeout_s:g} s"))
 
     def _finish_batch(
@@ -276,6 +312,12 @@ class Batcher:
         """A bug that one session met ends this session and no other."""
         logger.error("a session failed: %s", describe_failure(error))
         source.fail_internally()
+
+
+def _log_failure(future: asyncio.Future[None]) -> None:
+    error = None if future.cancelled() else future.exception()
+    if error is not None:
+        logger.error("the graphs could not be opened again: %s", describe_failure(error))
 
 
 def _is_failure(outcome: Outcome) -> bool:

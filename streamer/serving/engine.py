@@ -105,6 +105,19 @@ class Inference(Protocol):
         """See :meth:`cnerta.models.runtime.inference.Model.read`."""
         ...
 
+    def check(self) -> None:
+        """See :meth:`cnerta.models.runtime.inference.Model.check`."""
+        ...
+
+    def reopen(self) -> None:
+        """See :meth:`cnerta.models.runtime.inference.Model.reopen`."""
+        ...
+
+    @property
+    def device_faults(self) -> int:
+        """See :attr:`cnerta.models.runtime.inference.Model.device_faults`."""
+        ...
+
 
 class Engine:
     """Runs batches on a model.

@@ -34,13 +34,21 @@ _SIZES: Final = (0, 1, 2, 4, 8, 16, 32, 64)
 class ServerMetrics:
     """One server's metrics, in a registry of their own."""
 
-    def __init__(self, *, name: str, device: str, count_sessions: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        device: str,
+        count_sessions: Callable[[], int],
+        count_device_faults: Callable[[], int],
+    ) -> None:
         """Begin at zero.
 
         Args:
             name: The bundle's name.
             device: The execution provider.
             count_sessions: Tells how many connections are open.
+            count_device_faults: Tells how many calls failed on the GPU.
         """
         registry = CollectorRegistry()
         self._registry = registry
@@ -51,6 +59,11 @@ class ServerMetrics:
         Gauge("cnerta_sessions", "Open connections.", registry=registry).set_function(
             count_sessions
         )
+        Gauge(
+            "cnerta_device_faults",
+            "Calls that failed on the GPU and were made on the CPU.",
+            registry=registry,
+        ).set_function(count_device_faults)
         self.opened = Counter("cnerta_opened", "Connections opened.", registry=registry)
         self.closed = Counter(
             "cnerta_closed", "Connections closed by the server.", ["code"], registry=registry
@@ -91,6 +104,12 @@ class ServerMetrics:
             ["graph"],
             registry=registry,
         )
+        self._self_tests = Counter(
+            "cnerta_self_tests",
+            "Golden answers asked for again.",
+            ["outcome"],
+            registry=registry,
+        )
         self._waited = Histogram(
             "cnerta_batch_wait_seconds",
             "How long the oldest item of a batch had waited.",
@@ -106,6 +125,10 @@ class ServerMetrics:
     def on_failures(self, lane: Lane, items: int) -> None:
         """Count what could not be done."""
         self._failures.labels(_GRAPHS[lane]).inc(items)
+
+    def on_self_test(self, *, passed: bool) -> None:
+        """See :class:`cnerta.streamer.serving.engine_watch.WatchObserver`."""
+        self._self_tests.labels("passed" if passed else "failed").inc()
 
     def on_sent(self, message: ServerMessage, watch: FlickerWatch) -> None:
         """Count a message, and what it changes of what ``watch`` has seen in this session."""

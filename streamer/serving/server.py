@@ -30,6 +30,7 @@ from websockets.typing import Subprotocol
 from cnerta.models.errors import CnertaError
 from cnerta.streamer.serving.batcher import Batcher
 from cnerta.streamer.serving.engine import Engine, Inference, describe_failure
+from cnerta.streamer.serving.engine_watch import EngineWatch
 from cnerta.streamer.serving.flicker import FlickerWatch
 from cnerta.streamer.serving.hosted_session import HostedSession
 from cnerta.streamer.serving.metered_connection import MeteredConnection
@@ -52,6 +53,7 @@ NewConnection = Callable[[ServedModel, ConnectionLimits, str], Awaitable[ServerP
 _TICK_S: Final = 0.1
 _HARD_FRAME_FACTOR: Final = 4
 """How much longer than allowed a frame may be before the transport itself refuses it (1009)."""
+_STOP_SLACK_S: Final = 2.0
 _JSON: Final = "application/json"
 
 
@@ -76,6 +78,8 @@ class ServerOptions:
         ping_timeout_s: How long it may take to answer.
         close_timeout_s: How long a client may take to close.
         drain_timeout_s: How long a shutdown waits for answers that are owed.
+        batch_timeout_s: How long a batch may take before its sessions are ended.
+        self_test_s: Time between two self-tests of the engine.
     """
 
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
@@ -88,6 +92,8 @@ class ServerOptions:
     ping_timeout_s: float = 20.0
     close_timeout_s: float = 5.0
     drain_timeout_s: float = 10.0
+    batch_timeout_s: float = 30.0
+    self_test_s: float = 300.0
 
 
 @dataclass(eq=False, slots=True)
@@ -142,13 +148,15 @@ class Server:
             name=model.bundle.name,
             device=model.device,
             count_sessions=lambda: len(self._clients),
+            count_device_faults=lambda: model.device_faults,
         )
         self._engine = Engine(model)
         self._asyncapi = msgspec.json.encode(asyncapi_document())
         self._is_stopping = False
         self._batcher: Batcher | None = None
+        self._watch: EngineWatch | None = None
         self._listener: ws.Server | None = None
-        self._ticking: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
         """Listen.
@@ -164,7 +172,15 @@ class Server:
         # Its own logger, because at level DEBUG websockets would log what frames hold.
         transport_logger = logging.getLogger("cnerta.streamer.transport")
         transport_logger.setLevel(logging.ERROR)
-        self._batcher = Batcher(self._engine, max_batch=options.max_batch, observer=self.metrics)
+        self._batcher = Batcher(
+            self._engine,
+            max_batch=options.max_batch,
+            observer=self.metrics,
+            timeout_s=options.batch_timeout_s,
+        )
+        self._watch = EngineWatch(
+            self._batcher.check, self._end_all, self.metrics, every_s=options.self_test_s
+        )
         try:
             self._listener = await ws.serve(
                 self._handle,
@@ -187,7 +203,10 @@ class Server:
             await self._batcher.close()
             raise AddressError(_explain_address(host, port, error)) from error
         self.port = self._listener.sockets[0].getsockname()[1]
-        self._ticking = asyncio.create_task(self._tick())
+        self._tasks = [
+            asyncio.create_task(self._tick()),
+            asyncio.create_task(self._watch.run()),
+        ]
         logger.info(
             "listening on %s port %d, bundle %s on %s",
             host,
@@ -213,12 +232,28 @@ class Server:
             for client in list(self._clients):
                 client.connection.transport.abort()
             await self._listener.wait_closed()
-        if self._ticking is not None:
-            self._ticking.cancel()
+        for task in self._tasks:
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._ticking
-        await self._batcher.close()
+                await task
+        await self._batcher.close(self._options.close_timeout_s)
         logger.info("stopped")
+
+    @property
+    def stop_timeout_s(self) -> float:
+        """How long :meth:`stop` may take at most."""
+        options = self._options
+        return options.drain_timeout_s + 4 * options.close_timeout_s + _STOP_SLACK_S
+
+    @property
+    def has_hung(self) -> bool:
+        """Whether threads hang that the process cannot end in order with."""
+        return self._batcher is not None and self._batcher.hanging > 0
+
+    def _end_all(self) -> None:
+        """Nothing that the engine says is to be believed."""
+        for client in list(self._clients):
+            client.session.fail_internally()
 
     async def __aenter__(self) -> Self:
         return self
@@ -278,6 +313,10 @@ class Server:
             return ProtocolError(
                 ErrorName.TRY_AGAIN_LATER,
                 f"expected at most {self._options.max_sessions} sessions, got one more",
+            )
+        if self._watch is not None and not self._watch.is_fit:
+            return ProtocolError(
+                ErrorName.TRY_AGAIN_LATER, "expected an engine that works, got a failed self-test"
             )
         if self._batcher is not None and self._batcher.is_overloaded:
             return ProtocolError(
@@ -356,6 +395,8 @@ class Server:
             return "stopping"
         if len(self._clients) >= self._options.max_sessions:
             return "full"
+        if self._watch is not None and not self._watch.is_fit:
+            return "unfit"
         if self._batcher is None or self._batcher.is_overloaded:
             return "overloaded"
         return None

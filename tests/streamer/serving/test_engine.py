@@ -373,3 +373,67 @@ async def test_closing_does_not_wait_for_what_hangs(model: Any) -> None:
     async with asyncio.timeout(5):
         await batcher.close(timeout_s=0.05)
     gate.open()
+
+
+async def test_after_a_batch_that_hung_the_graphs_are_opened_again(model: Any) -> None:
+    gate = Gate(model)
+    reopened = threading.Event()
+    model.reopen = reopened.set
+    batcher = Batcher(Engine(model), timeout_s=0.05)
+    stuck = host(model, batcher)
+    say(stuck, "他", 1, final=True)
+    async with asyncio.timeout(10):
+        error = await stuck.next_message()
+    assert isinstance(error, ErrorMessage)
+    assert await asyncio.to_thread(reopened.wait, 10)
+    assert batcher.hanging == 1
+    gate.open()
+    async with asyncio.timeout(10):
+        while batcher.hanging:
+            await asyncio.sleep(0.01)
+    await batcher.close()
+
+
+async def test_too_many_threads_left_behind_are_an_overload_for_good(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cnerta.streamer.serving.batcher._RECOVERY_S", 0.0)
+    gate = Gate(model)
+    batcher = Batcher(Engine(model), timeout_s=0.05)
+    overloaded = []
+    for _ in range(4):
+        session = host(model, batcher)
+        say(session, "他", 1, final=True)
+        async with asyncio.timeout(10):
+            assert isinstance(await session.next_message(), ErrorMessage)
+        overloaded.append(batcher.is_overloaded)
+    assert overloaded == [False, False, False, True]
+    gate.open()
+    await batcher.close()
+
+
+async def test_a_failed_final_is_tried_again_across_batches(model: Any) -> None:
+    """And what failed is counted."""
+    failures: list[tuple[str, int]] = []
+    observer = SimpleNamespace(
+        on_batch=lambda *_: None, on_failures=lambda lane, items: failures.append((lane, items))
+    )
+    plain, left = model.tag, [True, True]
+
+    def tag(texts: list[str], frames: list[Any]) -> Any:
+        if "毒" in texts and left and left.pop():
+            raise ValueError("a graph that fails")
+        return plain(texts, frames)
+
+    model.tag = tag
+    batcher = Batcher(Engine(model), observer=observer)
+    session = host(model, batcher)
+    say(session, "毒", 1, final=True)
+    with pytest.raises(AssertionError, match="internal"):
+        await until_final(session)
+    assert failures == [("text", 1), ("text", 1)]
+    left.append(True)
+    session = host(model, batcher)
+    say(session, "毒", 1, final=True)
+    assert (await until_final(session)).text == "毒"
+    await batcher.close()
