@@ -195,8 +195,7 @@ class Model:
         """Compare with the golden answers, if the bundle has some.
 
         Raises:
-            BundleError: The model says something else.
-            InferenceError: It says nothing that makes sense.
+            BundleError: The model says something else, or nothing that makes sense.
         """
         if self._self_test is not None:
             check_model(self, self._self_test)

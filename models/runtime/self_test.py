@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from cnerta.models.errors import BundleError
+from cnerta.models.errors import BundleError, InferenceError
 from cnerta.models.files import write_atomically
 from cnerta.models.runtime.geometry import SAMPLE_RATE
 
@@ -106,11 +106,16 @@ def check_model(model: Model, test: SelfTest) -> None:
     """Compare what a model says with its golden answers.
 
     Raises:
-        BundleError: It says something else.
-        InferenceError: It says nothing that makes sense.
+        BundleError: It says something else, or nothing that makes sense.
     """
     # What was sure then may be less so by now: another calibration.
-    got = _answers(model, test.text, sure=0.0)
+    try:
+        got = _answers(model, test.text, sure=0.0)
+    except InferenceError as error:
+        raise BundleError(
+            f"expected the model of {model.bundle.path} to answer as it did when it was "
+            f"exported, got: {error}"
+        ) from error
     _compare(model, "frames of the sound", got.frames, test.frames)
     if test.units:
         _compare(model, "scores of units in the sound", got.units, test.units)

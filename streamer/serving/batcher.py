@@ -185,8 +185,7 @@ class Batcher:
         """Have the model compare itself with its golden answers, in an engine's thread.
 
         Raises:
-            BundleError: It says something else.
-            InferenceError: It says nothing that makes sense.
+            BundleError: It says something else, or nothing that makes sense.
             BatchHungError: It does not come back.
         """
         # Not in the lane that answers wait for.
