@@ -69,6 +69,14 @@ def serve(
     ] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of the engine.")] = 1,
     max_sessions: Annotated[int, typer.Option(min=1, help="Most connections at once.")] = 512,
+    memory_mb: Annotated[
+        int,
+        typer.Option(
+            min=16,
+            help="What all sessions together may hold, in megabytes. Near it no new ones are "
+            "taken; beyond it those that hold most lose their oldest audio.",
+        ),
+    ] = 1024,
     max_ahead_s: Annotated[
         float, typer.Option(min=1, help="How far audio may run ahead of real time.")
     ] = 60.0,
@@ -125,6 +133,7 @@ def serve(
             idle_timeout_s=idle_timeout_s, max_audio_ahead_ms=round(1000 * max_ahead_s)
         ),
         max_sessions=max_sessions,
+        memory_mb=memory_mb,
         origins=tuple(origin or ()),
         tokens=tokens,
     )

@@ -38,6 +38,7 @@ __all__ = [
     "ReceivedText",
     "Record",
     "RecordingReader",
+    "ReleasedMemory",
     "Sent",
     "Ticked",
     "WentAway",
@@ -130,6 +131,13 @@ class Disconnected(_Record, frozen=True):
     waiting: int
 
 
+class ReleasedMemory(_Record, frozen=True):
+    """The owner had the session give up so many bytes of memory."""
+
+    now: float
+    wanted_bytes: int
+
+
 class WorkTaken(_Record, frozen=True):
     """The engine was given work of a lane."""
 
@@ -202,6 +210,7 @@ Record = (
     | WentAway
     | Failed
     | Disconnected
+    | ReleasedMemory
     | WorkTaken
     | WorkDone
     | Sent

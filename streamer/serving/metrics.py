@@ -41,6 +41,7 @@ class ServerMetrics:
         device: str,
         count_sessions: Callable[[], int],
         count_device_faults: Callable[[], int],
+        count_held_bytes: Callable[[], int],
     ) -> None:
         """Begin at zero.
 
@@ -49,6 +50,7 @@ class ServerMetrics:
             device: The execution provider.
             count_sessions: Tells how many connections are open.
             count_device_faults: Tells how many calls failed on the GPU.
+            count_held_bytes: Tells how much memory all sessions hold.
         """
         registry = CollectorRegistry()
         self._registry = registry
@@ -64,6 +66,9 @@ class ServerMetrics:
             "Calls that failed on the GPU and were made on the CPU.",
             registry=registry,
         ).set_function(count_device_faults)
+        Gauge(
+            "cnerta_sessions_held_bytes", "Memory that all sessions hold, about.", registry=registry
+        ).set_function(count_held_bytes)
         self.opened = Counter("cnerta_opened", "Connections opened.", registry=registry)
         self.closed = Counter(
             "cnerta_closed", "Connections closed by the server.", ["code"], registry=registry

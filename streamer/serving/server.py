@@ -28,11 +28,13 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from cnerta.models.errors import CnertaError
+from cnerta.models.runtime.memory import give_back
 from cnerta.streamer.serving.batcher import Batcher
 from cnerta.streamer.serving.engine import Engine, Inference, describe_failure
 from cnerta.streamer.serving.engine_watch import EngineWatch
 from cnerta.streamer.serving.flicker import FlickerWatch
 from cnerta.streamer.serving.hosted_session import HostedSession
+from cnerta.streamer.serving.memory_budget import MemoryBudget
 from cnerta.streamer.serving.metered_connection import MeteredConnection
 from cnerta.streamer.serving.metrics import CONTENT_TYPE, ServerMetrics
 from cnerta.streamer.serving.origins import is_allowed
@@ -53,6 +55,7 @@ NewConnection = Callable[[ServedModel, ConnectionLimits, str], Awaitable[ServerP
 _TICK_S: Final = 0.1
 _HARD_FRAME_FACTOR: Final = 4
 """How much longer than allowed a frame may be before the transport itself refuses it (1009)."""
+_GIVE_BACK_S: Final = 5.0
 _STOP_SLACK_S: Final = 2.0
 _JSON: Final = "application/json"
 
@@ -80,6 +83,7 @@ class ServerOptions:
         drain_timeout_s: How long a shutdown waits for answers that are owed.
         batch_timeout_s: How long a batch may take before its sessions are ended.
         self_test_s: Time between two self-tests of the engine.
+        memory_mb: What all sessions together may hold, in megabytes.
     """
 
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
@@ -94,6 +98,7 @@ class ServerOptions:
     drain_timeout_s: float = 10.0
     batch_timeout_s: float = 30.0
     self_test_s: float = 300.0
+    memory_mb: int = 1024
 
 
 @dataclass(eq=False, slots=True)
@@ -144,11 +149,14 @@ class Server:
         self._options = options
         self._served = ServedModel(model.bundle, model.device)
         self._clients: set[_Client] = set()
+        self._memory = MemoryBudget(options.memory_mb * 10**6)
+        self._has_shrunk = False
         self.metrics = ServerMetrics(
             name=model.bundle.name,
             device=model.device,
             count_sessions=lambda: len(self._clients),
             count_device_faults=lambda: model.device_faults,
+            count_held_bytes=lambda: self._memory.held_bytes,
         )
         self._engine = Engine(model)
         self._asyncapi = msgspec.json.encode(asyncapi_document())
@@ -206,6 +214,7 @@ class Server:
         self._tasks = [
             asyncio.create_task(self._tick()),
             asyncio.create_task(self._watch.run()),
+            asyncio.create_task(self._give_back()),
         ]
         logger.info(
             "listening on %s port %d, bundle %s on %s",
@@ -298,6 +307,7 @@ class Server:
             client.session.disconnect()
             await sender
             self._clients.discard(client)
+            self._has_shrunk = True
 
     def _refusal(self, connection: ws.ServerConnection) -> ProtocolError | None:
         """Why a new connection is not taken, if so."""
@@ -313,6 +323,11 @@ class Server:
             return ProtocolError(
                 ErrorName.TRY_AGAIN_LATER,
                 f"expected at most {self._options.max_sessions} sessions, got one more",
+            )
+        if self._memory.is_short:
+            return ProtocolError(
+                ErrorName.TRY_AGAIN_LATER,
+                f"expected sessions to hold at most {self._options.memory_mb} MB, got nearly that",
             )
         if self._watch is not None and not self._watch.is_fit:
             return ProtocolError(
@@ -362,11 +377,20 @@ class Server:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK_S)
+            self._memory.balance([client.session for client in self._clients])
             for client in list(self._clients):
                 try:
                     self._tick_client(client)
                 except Exception as error:
                     self._blame(client, error)
+
+    async def _give_back(self) -> None:
+        """Give memory back to the system that large batches and sessions have freed."""
+        while True:
+            await asyncio.sleep(_GIVE_BACK_S)
+            if self._engine.has_swollen or self._has_shrunk:
+                self._engine.has_swollen = self._has_shrunk = False
+                await asyncio.to_thread(give_back)
 
     def _tick_client(self, client: _Client) -> None:
         client.session.tick()
@@ -397,6 +421,8 @@ class Server:
             return "full"
         if self._watch is not None and not self._watch.is_fit:
             return "unfit"
+        if self._memory.is_short:
+            return "memory"
         if self._batcher is None or self._batcher.is_overloaded:
             return "overloaded"
         return None

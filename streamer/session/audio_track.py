@@ -216,6 +216,29 @@ class AudioTrack:
         self._buffer.drop_before(max(oldest, self.unassigned - late))
         return oldest if is_lost else None
 
+    @property
+    def held_bytes(self) -> int:
+        """Memory of all audio that is kept or waits, about."""
+        return self._buffer.held_bytes
+
+    def release(self, wanted_bytes: int) -> int:
+        """Forget the oldest audio: what was encoded, then what waits, by halves.
+
+        Returns:
+            Bytes that were given up.
+        """
+        before = self._buffer.held_bytes
+        frames = math.ceil(wanted_bytes / self._buffer.frame_bytes)
+        oldest = min(self._buffer.first + frames, self._buffer.end)
+        self.unassigned = max(self.unassigned, oldest)
+        self._buffer.drop_before(oldest)
+        while before - self._buffer.held_bytes < wanted_bytes and self._buffer.skip(
+            even_if_away=True
+        ):
+            self._buffer.drop_before(self._buffer.end)
+            self.unassigned = max(self.unassigned, self._buffer.end)
+        return before - self._buffer.held_bytes
+
     # --- inside -----------------------------------------------------------------------------------
 
     def _samples(self, milliseconds: float) -> int:

@@ -11,6 +11,7 @@ for a window changes nothing; only :meth:`EncoderBuffer.take` gives something ou
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
@@ -108,8 +109,11 @@ class EncoderBuffer(Protocol):
         """Have the frames before ``end`` ready as soon as can be."""
         ...
 
-    def skip(self) -> int:
-        """Give up the older half of the samples that wait, unless some are away.
+    def skip(self, *, even_if_away: bool = False) -> int:
+        """Give up the older half of the samples that wait.
+
+        Args:
+            even_if_away: Also while others are being encoded; else nothing is given up then.
 
         Returns:
             How many frames those were.
@@ -146,6 +150,16 @@ class EncoderBuffer(Protocol):
         """
         ...
 
+    @property
+    def held_bytes(self) -> int:
+        """Memory of what is kept and of what waits, about."""
+        ...
+
+    @property
+    def frame_bytes(self) -> int:
+        """Memory of a frame that is kept."""
+        ...
+
     def drop_before(self, number: int) -> None:
         """Forget older frames."""
         ...
@@ -175,9 +189,11 @@ class ChunkBuffer:
         self._committed = 0  # frame up to which even a short chunk is encoded at once
         self._away = 0  # frames of the chunk that is away
         self._away_levels = np.zeros((0, LEVELS_PER_FRAME), np.float32)
+        self._gap: list[Floats] = []  # levels of what was given up, for which there are no frames
         self._state = AcousticState.initial(geometry)
         self._frames = FrameStore(geometry.width)
         self._levels = FrameStore(LEVELS_PER_FRAME)
+        self._state_bytes = 4 * (math.prod(geometry.cache_shape) + geometry.carry_samples)
 
     @property
     def first(self) -> int:
@@ -208,13 +224,14 @@ class ChunkBuffer:
         """See :class:`EncoderBuffer`: as a short chunk if need be."""
         self._committed = max(self._committed, end)
 
-    def skip(self) -> int:
+    def skip(self, *, even_if_away: bool = False) -> int:
         """See :class:`EncoderBuffer`: better a gap than an endless delay."""
-        if self._away:
+        if self._away and not even_if_away:
             return 0
         count = self._backlog_samples // (2 * self._geometry.hop_samples)
         skipped = self._take_samples(count * self._geometry.hop_samples)
-        self._leave_gap(sound_levels(skipped))
+        self._gap.append(sound_levels(skipped))
+        self._leave_gap()
         return count
 
     @property
@@ -255,12 +272,25 @@ class ChunkBuffer:
         self._state = encoded.state
         self._frames.append(encoded.frames)
         self._levels.append(self._away_levels)
+        self._leave_gap()
 
     def lose(self) -> int:
         """See :class:`EncoderBuffer`: a gap, and what comes after it begins anew."""
         count, self._away = self._away, 0
-        self._leave_gap(self._away_levels)
+        self._gap.insert(0, self._away_levels)
+        self._leave_gap()
         return count
+
+    @property
+    def held_bytes(self) -> int:
+        """See :class:`EncoderBuffer`."""
+        kept = self._frames.held_bytes + self._levels.held_bytes
+        return self._state_bytes + kept + 4 * self._backlog_samples
+
+    @property
+    def frame_bytes(self) -> int:
+        """See :class:`EncoderBuffer`."""
+        return 4 * (self._geometry.width + LEVELS_PER_FRAME)
 
     def drop_before(self, number: int) -> None:
         """See :class:`EncoderBuffer`."""
@@ -276,10 +306,14 @@ class ChunkBuffer:
         first = max(sought.first, self._frames.first)
         return Window(first, self._frames.window(first, sought.end))
 
-    def _leave_gap(self, levels: Floats) -> None:
-        """Frames that fit no text, and no state that they would have left."""
-        self._frames.append(np.zeros((len(levels), self._geometry.width), np.float32))
-        self._levels.append(levels)
+    def _leave_gap(self) -> None:
+        """Frames that fit no text, and no state that they would have left; after what is away."""
+        if self._away or not self._gap:
+            return
+        for levels in self._gap:
+            self._frames.append(np.zeros((len(levels), self._geometry.width), np.float32))
+            self._levels.append(levels)
+        self._gap.clear()
         self._state = AcousticState.initial(self._geometry)
 
     def _take_samples(self, count: int) -> Floats:
@@ -351,7 +385,7 @@ class UtteranceBuffer:
     def commit(self, end: int) -> None:
         """See :class:`EncoderBuffer`: nothing to do before the answer asks for its window."""
 
-    def skip(self) -> int:
+    def skip(self, *, even_if_away: bool = False) -> int:
         """See :class:`EncoderBuffer`: nothing waits."""
         return 0
 
@@ -401,6 +435,17 @@ class UtteranceBuffer:
             return 0
         failed, count = self._failed
         return count if (failed.utterance, failed.end) == (sought.utterance, sought.end) else 0
+
+    @property
+    def held_bytes(self) -> int:
+        """See :class:`EncoderBuffer`."""
+        last = 0 if self._last is None else self._last[1].frames.nbytes
+        return self._samples.held_bytes + self._levels.held_bytes + last
+
+    @property
+    def frame_bytes(self) -> int:
+        """See :class:`EncoderBuffer`."""
+        return 4 * (self._hop + LEVELS_PER_FRAME)
 
     def drop_before(self, number: int) -> None:
         """See :class:`EncoderBuffer`."""

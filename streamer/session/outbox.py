@@ -54,6 +54,11 @@ class Outbox:
         return len(self._waiting)
 
     @property
+    def held_bytes(self) -> int:
+        """Memory of what waits, about."""
+        return self._bytes
+
+    @property
     def is_over(self) -> bool:
         """Whether more waits than may, although all that can go is gone."""
         return self._bytes > self._capacity_bytes

@@ -37,6 +37,12 @@ from cnerta.streamer.session.audio_track import AudioTrack
 from cnerta.streamer.session.encoder_buffer import Sought
 from cnerta.streamer.session.failures import after_failure
 from cnerta.streamer.session.glossary import Glossary
+from cnerta.streamer.session.held_memory import (
+    SESSION_BYTES,
+    glossary_bytes,
+    revisions_bytes,
+    utterances_bytes,
+)
 from cnerta.streamer.session.limits import SessionLimits
 from cnerta.streamer.session.options import AnswerOptions, check_labels
 from cnerta.streamer.session.outbox import Outbox
@@ -382,6 +388,40 @@ class Session:
         """Audio that waits to be encoded."""
         return self._audio.backlog_ms
 
+    @property
+    def held_bytes(self) -> int:
+        """Memory that the session holds, about."""
+        return (
+            SESSION_BYTES
+            + self._audio.held_bytes
+            + utterances_bytes(self._utterances)
+            + glossary_bytes(self._glossary)
+            + self.outbox.held_bytes
+        )
+
+    @property
+    def finals_bytes(self) -> int:
+        """Memory of the final transcripts that wait, about."""
+        return revisions_bytes(self._utterances.finals)
+
+    def release_memory(self, wanted_bytes: int, now: float) -> None:
+        """Give memory up, because all sessions together hold too much.
+
+        The oldest audio goes first, then the oldest utterances without a final transcript. Finals
+        that wait are answered all the same, from text alone if their audio is gone.
+        """
+        given = self._audio.release(wanted_bytes)
+        if given:
+            self._warn(
+                "memory_short",
+                "expected memory for all sessions, got too little: the oldest audio of this one is "
+                f"forgotten ({given / 1e6:.1f} MB)",
+            )
+        wanted = self.held_bytes - (wanted_bytes - given)
+        while given < wanted_bytes and self.held_bytes > wanted:
+            if not self._forget_oldest_utterance(now, "memory is short"):
+                return
+
     def summary(self) -> SessionSummary:
         """The figures of the session so far."""
         return SessionSummary(
@@ -407,21 +447,25 @@ class Session:
 
     def _open(self, message: Transcript, now: float) -> Utterance:
         if self._utterances.is_full:
-            self._forget_oldest_utterance(now)
+            self._forget_oldest_utterance(
+                now,
+                f"expected at most {self._limits.open_utterances} utterances without a final "
+                "transcript, got one more",
+            )
         return self._utterances.open(message, self._audio.received_frames)
 
-    def _forget_oldest_utterance(self, now: float) -> None:
+    def _forget_oldest_utterance(self, now: float, reason: str) -> bool:
         away = (self._tagging, self._preparing)
         running = [self._utterances.of(r) for r in away if isinstance(r, PendingRevision)]
         oldest = self._utterances.forget_oldest([u for u in running if u is not None])
         if oldest is None:
-            return
+            return False
         self._send(oldest.tracker.retract_all("utterance_dropped", now))
         self._warn(
             "utterance_dropped",
-            f"expected at most {self._limits.open_utterances} utterances without a final "
-            f"transcript, got one more: {oldest.id!r} is forgotten",
+            f"{reason}: {oldest.id!r} is forgotten",
         )
+        return True
 
     def _drop_stale_interim(self, utterance: Utterance, now: float) -> None:
         if utterance.waiting is None or self._is_fresh(utterance.waiting, now):
