@@ -52,6 +52,11 @@ class MemoryBudget:
         """Whether there is too little left for new sessions."""
         return self.held_bytes > _REFUSING_SHARE * self._limit_bytes
 
+    @property
+    def is_filling(self) -> bool:
+        """Whether to look often."""
+        return self.held_bytes > self._limit_bytes / 2
+
     def balance(self, holders: Sequence[MemoryHolder]) -> None:
         """Look at what is held, and have those give up something that hold too much."""
         held = [holder.held_bytes for holder in holders]

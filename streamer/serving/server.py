@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import errno
 import http
+import itertools
 import logging
 import secrets
 import time
@@ -55,6 +56,7 @@ NewConnection = Callable[[ServedModel, ConnectionLimits, str], Awaitable[ServerP
 _TICK_S: Final = 0.1
 _HARD_FRAME_FACTOR: Final = 4
 """How much longer than allowed a frame may be before the transport itself refuses it (1009)."""
+_TURNS_A_BALANCE: Final = 10
 _GIVE_BACK_S: Final = 5.0
 _STOP_SLACK_S: Final = 2.0
 _JSON: Final = "application/json"
@@ -375,9 +377,10 @@ class Server:
         client.session.fail_internally()
 
     async def _tick(self) -> None:
-        while True:
+        for turn in itertools.count():
             await asyncio.sleep(_TICK_S)
-            self._memory.balance([client.session for client in self._clients])
+            if self._memory.is_filling or turn % _TURNS_A_BALANCE == 0:
+                self._memory.balance([client.session for client in self._clients])
             for client in list(self._clients):
                 try:
                     self._tick_client(client)

@@ -135,7 +135,7 @@ CASES: dict[str, tuple[int, Callable[[str, int, float], Coroutine[Any, Any, list
 async def measure(case: str, seconds: float, arguments: list[str]) -> dict[str, Any]:
     """Play one case."""
     sessions, play = CASES[case]
-    process, port, _ = start_server(arguments)
+    process, port, _ = start_server(["--idle-timeout-s", "600", *arguments])
     try:
         resident = Resident(process.pid)
         url = f"ws://127.0.0.1:{port}/v1/stream"
