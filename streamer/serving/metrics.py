@@ -40,8 +40,8 @@ class ServerMetrics:
         name: str,
         device: str,
         count_sessions: Callable[[], int],
-        count_device_faults: Callable[[], int],
-        count_held_bytes: Callable[[], int],
+        count_device_faults: Callable[[], int] = lambda: 0,
+        count_held_bytes: Callable[[], int] = lambda: 0,
     ) -> None:
         """Begin at zero.
 
