@@ -189,9 +189,13 @@ class Batcher:
             BatchHungError: It does not come back.
         """
         # Not in the lane that answers wait for.
-        running = self._lanes["preparation"].worker.submit(self.engine.model.check)
+        lane = self._lanes["preparation"]
+        worker = lane.worker
+        running = worker.submit(self.engine.model.check)
         done, _ = await asyncio.wait([running], timeout=self._timeout_s)
         if not done:
+            if lane.worker is worker:
+                self._replace_worker(lane)
             raise BatchHungError(f"expected a self-test within {self._timeout_s:g} s")
         running.result()
 
@@ -267,14 +271,16 @@ class Batcher:
             return
         logger.error("a batch of the lane %s hangs: another thread takes its place", lane.name)
         self._stalled_at = _now()
+        self._replace_worker(lane)
+        running.set_exception(BatchHungError(f"expected a batch within {self._timeout_s:g} s"))
+
+    def _replace_worker(self, lane: _LaneState) -> None:
         lane.worker.stop()
         self._left_behind.append(lane.worker)
         lane.worker = _new_worker(lane.name)
-        if lane.name != "preparation":
-            # Whatever hangs in the old sessions of the runtime, nobody else shall wait for.
-            reopening = lane.worker.submit(self.engine.model.reopen)
-            reopening.add_done_callback(_log_failure)
-        running.set_exception(BatchHungError(f"expected a batch within {self._timeout_s:g} s"))
+        # Whatever hangs in the old sessions of the runtime, nobody else shall wait for it.
+        reopening = lane.worker.submit(self.engine.model.reopen)
+        reopening.add_done_callback(_log_failure)
 
     def _finish_batch(
         self, lane: _LaneState, items: Sequence[_Item], future: asyncio.Future[Sequence[Outcome]]

@@ -9,6 +9,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from cnerta.streamer.serving.flicker import FlickerWatch
+from cnerta.streamer.serving.parking import DropReason
+from cnerta.streamer.serving.resuming import ResumeResult
 from cnerta.streamer.session.work import Lane
 from cnerta.streamer.wire.messages import (
     EntityRetract,
@@ -42,6 +44,7 @@ class ServerMetrics:
         count_sessions: Callable[[], int],
         count_device_faults: Callable[[], int] = lambda: 0,
         count_held_bytes: Callable[[], int] = lambda: 0,
+        count_parked: Callable[[], int] = lambda: 0,
     ) -> None:
         """Begin at zero.
 
@@ -51,6 +54,7 @@ class ServerMetrics:
             count_sessions: Tells how many connections are open.
             count_device_faults: Tells how many calls failed on the GPU.
             count_held_bytes: Tells how much memory all sessions hold.
+            count_parked: Tells how many sessions wait for a client to come back.
         """
         registry = CollectorRegistry()
         self._registry = registry
@@ -69,6 +73,25 @@ class ServerMetrics:
         Gauge(
             "cnerta_sessions_held_bytes", "Memory that all sessions hold, about.", registry=registry
         ).set_function(count_held_bytes)
+        Gauge(
+            "cnerta_parked_sessions",
+            "Sessions without a connection that may be resumed.",
+            registry=registry,
+        ).set_function(count_parked)
+        self._resumes = Counter(
+            "cnerta_resumes", "Clients that asked to resume.", ["result"], registry=registry
+        )
+        self._unparked = Counter(
+            "cnerta_given_up_sessions",
+            "Sessions without a connection that were given up.",
+            ["reason"],
+            registry=registry,
+        )
+        self.lost_finals = Counter(
+            "cnerta_lost_finals",
+            "Answers to final transcripts that never left, of sessions that were given up.",
+            registry=registry,
+        )
         self.opened = Counter("cnerta_opened", "Connections opened.", registry=registry)
         self.closed = Counter(
             "cnerta_closed", "Connections closed by the server.", ["code"], registry=registry
@@ -134,6 +157,15 @@ class ServerMetrics:
     def on_self_test(self, *, passed: bool) -> None:
         """See :class:`cnerta.streamer.serving.engine_watch.WatchObserver`."""
         self._self_tests.labels("passed" if passed else "failed").inc()
+
+    def on_resume(self, result: ResumeResult) -> None:
+        """Count a client that asked to resume."""
+        self._resumes.labels(result).inc()
+
+    def on_unparked(self, reason: DropReason, lost_finals: int) -> None:
+        """Count a session; see :class:`cnerta.streamer.serving.parking.ParkingObserver`."""
+        self._unparked.labels(reason).inc()
+        self.lost_finals.inc(lost_finals)
 
     def on_sent(self, message: ServerMessage, watch: FlickerWatch) -> None:
         """Count a message, and what it changes of what ``watch`` has seen in this session."""

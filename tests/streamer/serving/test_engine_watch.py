@@ -67,6 +67,9 @@ async def test_a_self_test_that_hangs_fails(model: Any) -> None:
     batcher = Batcher(Engine(model), timeout_s=0.05)
     with pytest.raises(BatchHungError):
         await batcher.check()
+    model.check = lambda: None
+    await batcher.check()
+    assert batcher.hanging == 1
     release.set()
     await batcher.close()
 
