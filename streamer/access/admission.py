@@ -28,9 +28,10 @@ from cnerta.streamer.access.tokens import Tokens, sent_tokens
 from cnerta.streamer.wire.addresses import is_loopback
 from cnerta.streamer.wire.errors import ErrorName, ProtocolError
 
-__all__ = ["AccessOptions", "Admission", "NotReady", "Place", "Refusal"]
+__all__ = ["AccessOptions", "Admission", "NotReady", "Place", "Refusal", "Unfit"]
 
-NotReady = Literal["stopping", "full", "overloaded", "filling"]
+Unfit = Literal["unfit", "memory"]
+NotReady = Literal["unfit", "memory", "stopping", "full", "overloaded", "filling"]
 _YOUNG_S: Final = 1.0
 _GROWTH: Final = 0.25
 """By so much of those who are there their number may grow while they are young."""
@@ -118,6 +119,7 @@ class Admission:
         origins: tuple[str, ...],
         tokens: Tokens,
         is_overloaded: Callable[[], bool],
+        why_unfit: Callable[[], Unfit | None] = lambda: None,
         count_expected: Callable[[], int] = lambda: 0,
     ) -> None:
         """Open.
@@ -128,6 +130,7 @@ class Admission:
             origins: Web pages that may connect, beside the server's own.
             tokens: Those that are accepted.
             is_overloaded: Whether the engine does not keep up or does not work.
+            why_unfit: What else keeps the server from taking more.
             count_expected: How many sessions wait for their client to come back.
         """
         self.load = LoadWatch()
@@ -140,6 +143,7 @@ class Admission:
         self._max_sessions = max_sessions
         self._origins = origins
         self._is_overloaded = is_overloaded
+        self._why_unfit = why_unfit
         self._count_expected = count_expected
         self._places: set[Place] = set()
         self._addresses: Counter[str] = Counter()
@@ -227,6 +231,8 @@ class Admission:
             return "stopping"
         if len(self._places) >= self._max_sessions:
             return "full"
+        if (unfit := self._why_unfit()) is not None:
+            return unfit
         bound_ms, wait_ms = self._options.max_final_wait_ms, 1000 * self.load.wait_s(now)
         if self._is_overloaded():
             return "overloaded"
@@ -276,6 +282,12 @@ class Admission:
                 return ProtocolError(ErrorName.GOING_AWAY, "expected to go on, got a shutdown")
             case "full":
                 detail = f"expected at most {self._max_sessions} sessions, got one more"
+                return self._later(detail, _FULL_MS, now)
+            case "unfit":
+                detail = "expected an engine that works, got a failed self-test"
+                return self._later(detail, _FULL_MS, now)
+            case "memory":
+                detail = "expected memory for one more session, got too little"
                 return self._later(detail, _FULL_MS, now)
             case "overloaded":
                 detail = "expected an engine that keeps up, got an overload"

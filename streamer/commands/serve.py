@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -47,7 +48,9 @@ from cnerta.streamer.serving.server import AddressError, Server, ServerOptions
 from cnerta.streamer.session.limits import ConnectionLimits
 from cnerta.streamer.sources import LineTranscript, TranscriptSource, make_transcript_source
 
-__all__ = ["TURN_S", "app", "main"]
+__all__ = ["FORCED_EXIT", "TURN_S", "app", "main"]
+
+logger = logging.getLogger(__name__)
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +76,8 @@ _EXIT_CODES: Final[dict[type[CnertaError], int]] = {
 _PARKING: Final = ParkingOptions()
 _EXIT_LOST_FINALS: Final = 12
 """Final answers were left behind by a stop."""
+FORCED_EXIT: Final = 10
+"""Exit code where something hangs."""
 
 app = make_app()
 
@@ -80,8 +85,8 @@ app = make_app()
 @app.command(
     epilog="Exit codes: 0 stopped by a signal · 2 wrong options · 3 the address is taken or not "
     "this machine's · 5 the recogniser cannot be had · 8 the bundle cannot be used · 9 the ONNX "
-    "runtime is missing or cannot run it · 12 stopped by a signal, and final answers were left "
-    "behind."
+    "runtime is missing or cannot run it · 10 stopped by a signal, by force: something hung · 12 "
+    "stopped by a signal, and final answers were left behind."
 )
 def serve(
     host: Annotated[str, typer.Option(help="Interface to listen on.")] = "127.0.0.1",
@@ -95,6 +100,14 @@ def serve(
     ] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of the engine.")] = 1,
     max_sessions: Annotated[int, typer.Option(min=1, help="Most connections at once.")] = 512,
+    memory_mb: Annotated[
+        int,
+        typer.Option(
+            min=16,
+            help="What all sessions together may hold, in megabytes. Near it no new ones are "
+            "taken; beyond it those that hold most lose their oldest audio.",
+        ),
+    ] = 1024,
     max_ahead_s: Annotated[
         float, typer.Option(min=1, help="How far audio may run ahead of real time.")
     ] = 60.0,
@@ -179,6 +192,7 @@ def serve(
             idle_timeout_s=idle_timeout_s, max_audio_ahead_ms=round(1000 * max_ahead_s)
         ),
         max_sessions=max_sessions,
+        memory_mb=memory_mb,
         origins=tuple(origin or ()),
         drain_timeout_s=drain_s,
         parking=ParkingOptions(ttl_s=resume_s, most=resume_sessions),
@@ -215,6 +229,9 @@ def serve(
                 stack.callback(writer.close)
             server = Server(model, options, new_connection, writer)
             _run_loop(_run(server, host, port, secrets))
+        if server.has_hung:
+            # At an ordinary end the runtime waits for the thread that hangs, or falls over it.
+            _end_by_force()
     except CnertaError as error:
         fail("cnerta-serve", error, _EXIT_CODES.get(type(error), 1))
     if server.lost_finals:
@@ -267,7 +284,20 @@ async def _run(server: Server, host: str, port: int, secrets: Secrets) -> None:
     watching = asyncio.create_task(_watch(secrets))
     await stop.wait()
     watching.cancel()
-    await server.stop()
+    # Whatever hangs, in Python or in the runtime, the process ends.
+    forced = threading.Timer(server.stop_timeout_s, _end_by_force)
+    forced.daemon = True
+    forced.start()
+    try:
+        await server.stop()
+    finally:
+        forced.cancel()
+
+
+def _end_by_force() -> None:
+    logger.error("something hangs: the process ends by force, with code %d", FORCED_EXIT)
+    logging.shutdown()
+    os._exit(FORCED_EXIT)
 
 
 def _read_anew(server: Server, secrets: Secrets) -> None:

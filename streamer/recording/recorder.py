@@ -142,6 +142,11 @@ class RecordedProtocol(ServerProtocol):
         with self._recorded(record, self._now):
             super().fail(error)
 
+    def release_memory(self, wanted_bytes: int, now: float) -> None:
+        """Memory is short."""
+        with self._recorded(recording.ReleasedMemory(now, wanted_bytes), now):
+            super().release_memory(wanted_bytes, now)
+
     def disconnect(self) -> None:
         """The connection is gone, and the recording over; nothing is kept if it never started."""
         record = recording.Disconnected(self._now, self.waiting_messages)

@@ -44,6 +44,8 @@ class ServerMetrics:
         device: str,
         count_sessions: Callable[[], int],
         count_waiting: Callable[[Lane], int] = lambda lane: 0,
+        count_device_faults: Callable[[], int] = lambda: 0,
+        count_held_bytes: Callable[[], int] = lambda: 0,
         count_parked: Callable[[], int] = lambda: 0,
     ) -> None:
         """Begin at zero.
@@ -53,6 +55,8 @@ class ServerMetrics:
             device: The execution provider.
             count_sessions: Tells how many connections are open.
             count_waiting: Tells how many sessions wait for a lane of the engine.
+            count_device_faults: Tells how many calls failed on the GPU.
+            count_held_bytes: Tells how much memory all sessions hold.
             count_parked: Tells how many sessions wait for a client to come back.
         """
         registry = CollectorRegistry()
@@ -64,6 +68,14 @@ class ServerMetrics:
         Gauge("cnerta_sessions", "Open connections.", registry=registry).set_function(
             count_sessions
         )
+        Gauge(
+            "cnerta_device_faults",
+            "Calls that failed on the GPU and were made on the CPU.",
+            registry=registry,
+        ).set_function(count_device_faults)
+        Gauge(
+            "cnerta_sessions_held_bytes", "Memory that all sessions hold, about.", registry=registry
+        ).set_function(count_held_bytes)
         Gauge(
             "cnerta_parked_sessions",
             "Sessions without a connection that may be resumed.",
@@ -117,6 +129,18 @@ class ServerMetrics:
             buckets=_SIZES,
             registry=registry,
         )
+        self._failures = Counter(
+            "cnerta_engine_failures",
+            "Chunks and texts that could not be done.",
+            ["graph"],
+            registry=registry,
+        )
+        self._self_tests = Counter(
+            "cnerta_self_tests",
+            "Golden answers asked for again.",
+            ["outcome"],
+            registry=registry,
+        )
         self._waited = Histogram(
             "cnerta_batch_wait_seconds",
             "How long the oldest item of a batch had waited.",
@@ -163,6 +187,14 @@ class ServerMetrics:
         """Count a batch; see :class:`cnerta.streamer.serving.batcher.BatchObserver`."""
         self._batch.labels(_GRAPHS[lane]).observe(items)
         self._waited.observe(waited_s)
+
+    def on_failures(self, lane: Lane, items: int) -> None:
+        """Count what could not be done."""
+        self._failures.labels(_GRAPHS[lane]).inc(items)
+
+    def on_self_test(self, *, passed: bool) -> None:
+        """See :class:`cnerta.streamer.serving.engine_watch.WatchObserver`."""
+        self._self_tests.labels("passed" if passed else "failed").inc()
 
     def on_resume(self, result: ResumeResult) -> None:
         """Count a client that asked to resume."""

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import errno
 import http
+import itertools
 import logging
 import secrets
 import ssl
@@ -29,7 +30,8 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from cnerta.models.errors import CnertaError
-from cnerta.streamer.access.admission import AccessOptions, Admission, Place, Refusal
+from cnerta.models.runtime.memory import give_back
+from cnerta.streamer.access.admission import AccessOptions, Admission, Place, Refusal, Unfit
 from cnerta.streamer.access.callers import ANYBODY, Caller
 from cnerta.streamer.access.doorstep import Doorstep
 from cnerta.streamer.access.hosts import Hosts
@@ -38,9 +40,11 @@ from cnerta.streamer.serving.account import Account
 from cnerta.streamer.serving.batcher import Batcher
 from cnerta.streamer.serving.client import Client
 from cnerta.streamer.serving.engine import Engine, Inference, describe_failure
+from cnerta.streamer.serving.engine_watch import EngineWatch
 from cnerta.streamer.serving.hosted_session import HostedSession
 from cnerta.streamer.serving.http_answers import HttpAnswers
 from cnerta.streamer.serving.http_headers import SECURITY_HEADERS
+from cnerta.streamer.serving.memory_budget import MemoryBudget
 from cnerta.streamer.serving.metered_connection import MeteredConnection
 from cnerta.streamer.serving.metrics import ServerMetrics
 from cnerta.streamer.serving.pages import Pages
@@ -68,6 +72,9 @@ _HARD_FRAME_FACTOR: Final = 4
 """How much longer than allowed a frame may be before the transport itself refuses it (1009)."""
 _STALLED_S: Final = 5.0
 """An event loop that had no turn for so long is of no use."""
+_TURNS_A_BALANCE: Final = 10
+_GIVE_BACK_S: Final = 5.0
+_STOP_SLACK_S: Final = 2.0
 
 
 class AddressError(CnertaError):
@@ -94,6 +101,9 @@ class ServerOptions:
         ping_timeout_s: How long it may take to answer.
         close_timeout_s: How long a client may take to close.
         drain_timeout_s: How long a shutdown waits for answers that are owed.
+        batch_timeout_s: How long a batch may take before its sessions are ended.
+        self_test_s: Time between two self-tests of the engine.
+        memory_mb: What all sessions together may hold, in megabytes.
         grace_s: How much of that utterances in progress have to become final.
         parking: How sessions wait for a client whose connection broke.
     """
@@ -111,6 +121,9 @@ class ServerOptions:
     ping_timeout_s: float = 20.0
     close_timeout_s: float = 5.0
     drain_timeout_s: float = 10.0
+    batch_timeout_s: float = 30.0
+    self_test_s: float = 300.0
+    memory_mb: int = 1024
     grace_s: float = 2.0
     parking: ParkingOptions = field(default_factory=ParkingOptions)
 
@@ -149,12 +162,16 @@ class Server:
         self._options = options
         self._recogniser = recogniser
         self._served = ServedModel(model.bundle, model.device)
+        self._memory = MemoryBudget(options.memory_mb * 10**6)
+        self._has_shrunk = False
         self._clients: set[Client] = set()
         self.metrics = ServerMetrics(
             name=model.bundle.name,
             device=model.device,
             count_sessions=lambda: len(self._clients),
             count_waiting=self._count_waiting,
+            count_device_faults=lambda: model.device_faults,
+            count_held_bytes=lambda: self._memory.held_bytes,
             count_parked=lambda: len(self._lot),
         )
         self._lot = ParkingLot(options.parking, self.metrics)
@@ -166,6 +183,7 @@ class Server:
             tokens=options.tokens,
             count_expected=lambda: len(self._lot),
             is_overloaded=lambda: self._batcher is None or self._batcher.is_overloaded,
+            why_unfit=self._why_unfit,
         )
         self._pages = Pages(
             self.admission,
@@ -178,9 +196,10 @@ class Server:
         self._engine = Engine(model)
         self._is_stopping = False
         self._batcher: Batcher | None = None
+        self._watch: EngineWatch | None = None
         self._listener: ws.Server | None = None
         self._metrics_listener: ws.Server | None = None
-        self._ticking: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
         """Listen.
@@ -201,7 +220,15 @@ class Server:
             self.admission.may_come_from_there,
             passed_on=(STREAM_PATH,),
         )
-        self._batcher = Batcher(self._engine, max_batch=options.max_batch, observer=self.metrics)
+        self._batcher = Batcher(
+            self._engine,
+            max_batch=options.max_batch,
+            observer=self.metrics,
+            timeout_s=options.batch_timeout_s,
+        )
+        self._watch = EngineWatch(
+            self._batcher.check, self._end_all, self.metrics, every_s=options.self_test_s
+        )
         try:
             self._listener = await self._listen(host, port, answers, doorstep, options.tls)
             if options.metrics_address is not None:
@@ -215,7 +242,11 @@ class Server:
             await self._batcher.close()
             raise AddressError(_explain_address(host, port, error)) from error
         self.port = _port(self._listener)
-        self._ticking = asyncio.create_task(self._tick())
+        self._tasks = [
+            asyncio.create_task(self._tick()),
+            asyncio.create_task(self._watch.run()),
+            asyncio.create_task(self._give_back()),
+        ]
         logger.info(
             "listening on %s port %d%s, bundle %s on %s",
             host,
@@ -288,15 +319,31 @@ class Server:
             self.lost_finals += self._lot.give_up(entry, "shutdown")
         if self.lost_finals:
             logger.error("%d final answers were left behind", self.lost_finals)
-        if self._ticking is not None:
-            self._ticking.cancel()
+        for task in self._tasks:
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._ticking
+                await task
         if self._metrics_listener is not None:
             self._metrics_listener.close()
             await self._metrics_listener.wait_closed()
-        await self._batcher.close()
+        await self._batcher.close(self._options.close_timeout_s)
         logger.info("stopped")
+
+    @property
+    def stop_timeout_s(self) -> float:
+        """How long :meth:`stop` may take at most."""
+        options = self._options
+        return options.drain_timeout_s + 4 * options.close_timeout_s + _STOP_SLACK_S
+
+    @property
+    def has_hung(self) -> bool:
+        """Whether threads hang that the process cannot end in order with."""
+        return self._batcher is not None and self._batcher.hanging > 0
+
+    def _end_all(self) -> None:
+        """Nothing that the engine says is to be believed."""
+        for session in [*(c.session for c in self._clients), *(e.session for e in self._lot)]:
+            session.fail_internally()
 
     async def _send_away(self, reason: str) -> None:
         """Tell all to go on elsewhere, those in the middle of an utterance a little later."""
@@ -374,6 +421,7 @@ class Server:
             await sender
             self._clients.discard(client)
             account.end(client, _now())
+            self._has_shrunk = True
 
     def _part(self, client: Client) -> None:
         """A connection is gone: its session waits for another one, unless all is said."""
@@ -427,10 +475,13 @@ class Server:
 
     async def _tick(self) -> None:
         self._turned_at = _now()
-        while True:
+        for turn in itertools.count():
             await asyncio.sleep(_TICK_S)
             lag_s = max(0.0, _now() - self._turned_at - _TICK_S)
             self._turned_at = _now()
+            if self._memory.is_filling or turn % _TURNS_A_BALANCE == 0:
+                sessions = {client.session for client in self._clients}
+                self._memory.balance([*sessions.union(entry.session for entry in self._lot)])
             self._lot.tick(_now())
             for client in list(self._clients):
                 try:
@@ -439,6 +490,14 @@ class Server:
                     self._blame(client, error)
             waited_s = 0.0 if self._batcher is None else self._batcher.wait_s
             self.admission.load.end_turn(max(lag_s, waited_s))
+
+    async def _give_back(self) -> None:
+        """Give memory back to the system that large batches and sessions have freed."""
+        while True:
+            await asyncio.sleep(_GIVE_BACK_S)
+            if self._engine.has_swollen or self._has_shrunk:
+                self._engine.has_swollen = self._has_shrunk = False
+                await asyncio.to_thread(give_back)
 
     def _tick_client(self, client: Client) -> None:
         options = self._options
@@ -465,6 +524,12 @@ class Server:
 
     def _count_waiting(self, lane: Lane) -> int:
         return 0 if self._batcher is None else self._batcher.count_waiting(lane)
+
+    def _why_unfit(self) -> Unfit | None:
+        """What keeps new sessions from being taken, beside load."""
+        if self._watch is not None and not self._watch.is_fit:
+            return "unfit"
+        return "memory" if self._memory.is_short else None
 
     def _why_not_healthy(self) -> str | None:
         """Why the process had better be started anew, if so."""

@@ -39,6 +39,7 @@ from msgspec import UNSET, UnsetType
 
 from cnerta.models.runtime.bundle import SCHEMA_VERSION, Bundle
 from cnerta.streamer.session.final_waits import TakenWaits
+from cnerta.streamer.session.held_memory import SESSION_BYTES
 from cnerta.streamer.session.history import History
 from cnerta.streamer.session.limits import ConnectionLimits
 from cnerta.streamer.session.outbox import Outbox
@@ -67,6 +68,8 @@ from cnerta.streamer.wire.parts import AudioFormat, LostHistory, ModelInfo, Resu
 __all__ = ["NORMAL_CLOSE", "Close", "ServedModel", "ServerProtocol"]
 
 NORMAL_CLOSE: Final = 1000
+_MOST_OWED_BYTES: Final = 2**20
+"""Messages that wait, or finals, of a session that must give memory up and can give no other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +239,41 @@ class ServerProtocol:
         self._outbox.put(error.message())
         self._close(error.name.code, error.name.wire_name)
 
+    def release_memory(self, wanted_bytes: int, now: float) -> None:
+        """See :meth:`Session.release_memory`.
+
+        Where that is not enough, because much is owed that cannot be forgotten, the connection
+        ends.
+        """
+        if self.session is None or self._state is _State.CLOSED:
+            return
+        before = self.held_bytes
+        self.session.release_memory(wanted_bytes, now)
+        if before - self.held_bytes < wanted_bytes:
+            self._end_if_much_is_owed()
+        self._settle()
+
+    def _end_if_much_is_owed(self) -> None:
+        session = self.session
+        assert session is not None, "expected a session that holds something"
+        if self._outbox.waiting_bytes > _MOST_OWED_BYTES:
+            self._outbox.clear()
+            self.fail(
+                ProtocolError(
+                    ErrorName.READER_TOO_SLOW,
+                    f"expected at most {_MOST_OWED_BYTES} bytes to wait while the server is short "
+                    "of memory, got more",
+                )
+            )
+        elif session.finals_bytes > _MOST_OWED_BYTES:
+            self.fail(
+                ProtocolError(
+                    ErrorName.TOO_MANY_FINALS,
+                    f"expected unanswered final transcripts to take at most {_MOST_OWED_BYTES} "
+                    "bytes while the server is short of memory, got more",
+                )
+            )
+
     def disconnect(self) -> None:
         """The connection is gone: nothing more can be said."""
         self._outbox.clear()
@@ -375,11 +413,6 @@ class ServerProtocol:
         """Whether an utterance is in progress."""
         return self.session is not None and self.session.has_unfinished
 
-    @property
-    def held_bytes(self) -> int:
-        """Memory of what is kept for the session, about."""
-        return self._outbox.held_bytes + (0 if self.session is None else self.session.held_bytes)
-
     def fail_internally(self) -> None:
         """End the connection because of a fault of our own."""
         self.fail(ProtocolError(ErrorName.INTERNAL, "expected an answer, got an internal error"))
@@ -435,6 +468,11 @@ class ServerProtocol:
         taken = self.session.final_waits.take(now)
         is_ahead = self._ahead_ms > self._limits.warn_audio_ahead_ms / 2
         return TakenWaits() if is_ahead else taken
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that the connection holds, about."""
+        return SESSION_BYTES if self.session is None else self.session.held_bytes
 
     # --- what to send -----------------------------------------------------------------------------
 

@@ -33,6 +33,20 @@ def run(*arguments: str | Path, code: str | None = None) -> subprocess.Completed
     )
 
 
+def listening_port(process: subprocess.Popen[str]) -> int:
+    """The port of a server that starts, once it listens."""
+    assert process.stderr is not None
+    log = []
+    while True:
+        line = process.stderr.readline()
+        log.append(line)
+        assert line, f"the server ended: {log}"
+        found = re.search(r"listening on \S+ port (\d+), bundle tiny on (\w+)", line)
+        if found:
+            assert found[2] == "CPUExecutionProvider"
+            return int(found[1])
+
+
 @pytest.fixture
 def server(tiny_bundle: Path) -> Iterator[tuple[subprocess.Popen[str], int, float]]:
     """A running server, its port, and the seconds it took to listen."""
@@ -42,17 +56,7 @@ def server(tiny_bundle: Path) -> Iterator[tuple[subprocess.Popen[str], int, floa
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        assert process.stderr is not None
-        port = 0
-        log = []
-        while not port:
-            line = process.stderr.readline()
-            log.append(line)
-            assert line, f"the server ended: {log}"
-            found = re.search(r"listening on \S+ port (\d+), bundle tiny on (\w+)", line)
-            if found:
-                port = int(found[1])
-                assert found[2] == "CPUExecutionProvider"
+        port = listening_port(process)
         yield process, port, time.monotonic() - began
         process.kill()
 
@@ -77,6 +81,48 @@ def test_it_serves_and_stops_in_order(server: tuple[subprocess.Popen[str], int, 
     assert "stopping" in rest
     assert "北京" not in rest
     assert "Traceback" not in rest
+
+
+_HANGING = """
+import threading
+from cnerta.models.runtime.inference import Model
+from cnerta.streamer.commands import serve
+from cnerta.streamer.serving.server import ServerOptions
+load, options = Model.load.__func__, ServerOptions
+def hang(*arguments):
+    threading.Event().wait()
+def load_hanging(*arguments, **keywords):
+    model = load(Model, *arguments, **keywords)
+    model.tag = hang
+    return model
+Model.load = load_hanging
+serve.ServerOptions = lambda **k: options(**k, drain_timeout_s=0.3, close_timeout_s=0.3)
+serve.main()
+"""
+
+
+def test_a_graph_that_hangs_for_ever_does_not_keep_the_server_from_stopping(
+    tiny_bundle: Path,
+) -> None:
+    command = [sys.executable, "-c", _HANGING, "--port", "0", "--bundle", str(tiny_bundle)]
+    with subprocess.Popen([*command, "--device", "cpu"], stderr=subprocess.PIPE, text=True) as run:
+        try:
+            assert run.stderr is not None
+            port = listening_port(run)
+            with connect(f"ws://127.0.0.1:{port}/v1/stream", proxy=None) as stream:
+                stream.send('{"type":"session.start","version":1}')
+                assert json.loads(stream.recv())["type"] == "session.ready"
+                stream.send(
+                    '{"type":"transcript","utterance":"u","revision":1,"final":true,"text":"北"}'
+                )
+                time.sleep(0.3)
+                run.send_signal(signal.SIGTERM)
+                assert run.wait(20) == 10
+            rest = run.stderr.read()
+            assert "ends by force, with code 10" in rest
+            assert "Traceback" not in rest
+        finally:
+            run.kill()
 
 
 def test_it_is_light(server: tuple[subprocess.Popen[str], int, float]) -> None:

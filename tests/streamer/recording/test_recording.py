@@ -111,6 +111,8 @@ steps = st.lists(
         st.tuples(st.just("revise"), st.text("他在北京上海，2", max_size=6), st.booleans()),
         st.tuples(st.just("take"), st.sampled_from(["audio", "text"])),
         st.tuples(st.just("give"), st.sampled_from(["audio", "text"])),
+        st.tuples(st.just("break"), st.sampled_from(["audio", "text"])),
+        st.tuples(st.just("release"), st.sampled_from([100, 10_000, 10**9])),
         st.tuples(st.just("wait"), st.sampled_from([0.01, 0.5, 3.0])),
         st.tuples(st.just("read"), st.integers(1, 3)),
         st.tuples(st.just("bad"), st.sampled_from(["{}", '{"type": "transcript"}'])),
@@ -138,6 +140,11 @@ def test_any_session_can_be_replayed(
             driver.take(value)
         elif what == "give":
             driver.give(value)
+        elif what == "break":
+            if (work := driver._away.pop(value, None)) is not None:
+                driver.protocol.work_done(work, ValueError("a graph that fails"), driver.now)
+        elif what == "release":
+            driver.protocol.release_memory(value, driver.now)
         elif what == "wait":
             driver.now += value
             driver.protocol.tick(driver.now)
