@@ -168,12 +168,24 @@ class Batcher:
     @property
     def is_overloaded(self) -> bool:
         """Whether work waits too long, or hung too lately, for new sessions to be taken."""
+        return self.is_stalled or self.wait_s > _OVERLOADED_S
+
+    @property
+    def wait_s(self) -> float:
+        """How long work waits for the engine, in the lane where that is longest."""
         now = _now()
+        return max(lane.waits_s(now) for lane in self._lanes.values())
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether a batch hung lately, or too many hang for good."""
         if self.hanging >= _MOST_HANGING:
             return True
-        if self._stalled_at is not None and now - self._stalled_at < _RECOVERY_S:
-            return True
-        return max(lane.waits_s(now) for lane in self._lanes.values()) > _OVERLOADED_S
+        return self._stalled_at is not None and _now() - self._stalled_at < _RECOVERY_S
+
+    def count_waiting(self, lane: Lane) -> int:
+        """How many sessions may have work for a lane."""
+        return len(self._lanes[lane].waiting)
 
     @property
     def hanging(self) -> int:

@@ -104,6 +104,8 @@ class HostedSession:
     def resume(self, last_seq: int) -> None:
         """The other side is back, and has received all events up to a number."""
         self.protocol.resume(last_seq, _now())
+        if self._recognition is not None:
+            self._recognition.complete_sample()
         self._changed()
 
     def start_anew(self, lost: LostHistory) -> None:

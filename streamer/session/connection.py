@@ -38,6 +38,7 @@ from typing import Final
 from msgspec import UNSET, UnsetType
 
 from cnerta.models.runtime.bundle import SCHEMA_VERSION, Bundle
+from cnerta.streamer.session.final_waits import TakenWaits
 from cnerta.streamer.session.held_memory import SESSION_BYTES
 from cnerta.streamer.session.history import History
 from cnerta.streamer.session.limits import ConnectionLimits
@@ -462,6 +463,17 @@ class ServerProtocol:
         """Memory that the connection holds, about."""
         return SESSION_BYTES if self.session is None else self.session.held_bytes
 
+    def take_final_waits(self, now: float) -> TakenWaits:
+        """How long final transcripts waited for the engine since this was last asked.
+
+        Nothing of whoever sends audio faster than it is spoken: that waits for its own backlog.
+        """
+        if self.session is None:
+            return TakenWaits()
+        taken = self.session.final_waits.take(now)
+        is_ahead = self._ahead_ms > self._limits.warn_audio_ahead_ms / 2
+        return TakenWaits() if is_ahead else taken
+
     # --- what to send -----------------------------------------------------------------------------
 
     def next_message(self) -> ServerMessage | None:
@@ -595,7 +607,7 @@ class ServerProtocol:
 
     def _check_pace(self, added_ms: int, now: float) -> None:
         """Keep a client from filling the server with audio faster than it is spoken."""
-        passed_ms = 1000 * (now - self._ahead_at)
+        passed_ms = 1000 * (now - self._ahead_at) * self._limits.audio_rate
         self._ahead_ms = max(0.0, self._ahead_ms - passed_ms) + added_ms
         self._ahead_at = now
         most = self._limits.max_audio_ahead_ms
@@ -605,6 +617,7 @@ class ServerProtocol:
             raise ProtocolError(
                 ErrorName.AUDIO_TOO_FAST,
                 f"expected audio at most {most} ms ahead of real time, got {self._ahead_ms:.0f}",
+                retry_after_ms=round(self._ahead_ms / self._limits.audio_rate),
             )
         if self._ahead_ms < self._limits.warn_audio_ahead_ms / 2:
             self._warned_ahead = False

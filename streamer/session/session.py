@@ -36,6 +36,7 @@ from cnerta.streamer.session.answers import Answer, make_answer
 from cnerta.streamer.session.audio_track import AudioTrack
 from cnerta.streamer.session.encoder_buffer import Sought
 from cnerta.streamer.session.failures import after_failure
+from cnerta.streamer.session.final_waits import FinalWaits
 from cnerta.streamer.session.glossary import Glossary
 from cnerta.streamer.session.held_memory import (
     SESSION_BYTES,
@@ -92,6 +93,7 @@ class Session:
 
     Attributes:
         outbox: Where its messages go.
+        final_waits: How long its final transcripts wait for the engine.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class Session:
             ProtocolError: The client asks for labels or readings that the model does not know.
         """
         self.outbox = outbox
+        self.final_waits = FinalWaits()
         self._bundle = bundle
         self._geometry = bundle.geometry
         self._limits = limits
@@ -174,6 +177,7 @@ class Session:
         if message.final:
             revision = self._pending(message, now)
             self._utterances.add_final(utterance, revision)
+            self.final_waits.begin(now)
             self._audio.commit(revision.audio_end_ms)
         elif self._options.interim:
             utterance.waiting = self._pending(message, now)
@@ -517,8 +521,11 @@ class Session:
         """What is to be answered next, if its audio is there as far as it has to be."""
         final = self._utterances.first_final
         if final is not None:
+            if not self._budget.allows(now):
+                self.final_waits.restart(now)
+                return None
             is_encoded = self._audio.end >= self._audio.frame_at(final.audio_end_ms)
-            return final if is_encoded and self._budget.allows(now) else None
+            return final if is_encoded else None
         if not self._interim_budget.allows(now):
             return None
         for utterance in self._utterances:
@@ -565,6 +572,8 @@ class Session:
         done = sum(piece.length for piece in revision.pieces)
         if done < len(revision.normalised.text):
             self._utterances.put_back(revision)
+            if revision.is_final:
+                self.final_waits.restart(now)
             return
         tagged = TaggedRevision(revision, work, revision.pieces)
         earlier = revision.earlier
@@ -590,6 +599,7 @@ class Session:
         self._send(utterance.tracker.apply(tagged.revision, answer, self._options, now))
         if revision.is_final:
             self._close(utterance, tagged, answer)
+            self.final_waits.answer(now, is_last=not self.is_urgent)
 
     def _close(self, utterance: Utterance, tagged: TaggedRevision, answer: Answer) -> None:
         """Forget an utterance whose final was answered, and the audio that was its own."""

@@ -301,6 +301,10 @@ class ErrorMessage(_ServerMessage, frozen=True, kw_only=True, tag="error"):
     name: str
     retryable: bool
     detail: str
+    retry_after_ms: Annotated[
+        int | UnsetType,
+        Meta(description="With 1013 and 4429, else absent: when trying again may help."),
+    ] = UNSET
 
 
 class SessionGoingAway(_ServerMessage, frozen=True, kw_only=True, tag="session.going_away"):

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -15,7 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from websockets.sync.client import connect
+from typer.testing import CliRunner
+from websockets.sync.client import ClientConnection, connect
+
+from cnerta.streamer.commands.serve import app
+
+from ..certificates import write_certificate
 
 MODULE = [sys.executable, "-m", "cnerta.streamer.commands.serve"]
 
@@ -216,3 +222,75 @@ def test_it_listens_beyond_this_machine_only_with_a_token(
     refused = run("--host", "0.0.0.0", "--port", "0", "--token-file", short)
     assert refused.returncode == 2
     assert "at least 16" in " ".join(refused.stderr.split())
+
+
+def test_tokens_and_certificate_are_read_anew_and_nobody_is_cut_off(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens.toml"
+    tokens.write_text('[first]\ntoken = "the-first-token-of-ours"\n')
+    certificate, key = write_certificate(tmp_path, "first")
+    command = [*MODULE, "--port", "0", "--device", "cpu", "--token-file", str(tokens)]
+    with subprocess.Popen(
+        [*command, "--tls-cert", str(certificate), "--tls-key", str(key)],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        log: list[str] = []
+
+        def wait_for(pattern: str) -> re.Match[str]:
+            assert process.stderr is not None
+            while line := process.stderr.readline():
+                log.append(line)
+                if found := re.search(pattern, line):
+                    return found
+            raise AssertionError(f"the server ended: {log}")
+
+        port = int(wait_for(r"listening on \S+ port (\d+) \(TLS\)")[1])
+
+        def dial(token: str) -> ClientConnection:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            url = f"wss://127.0.0.1:{port}/v1/stream"
+            headers = {"Authorization": f"Bearer {token}"}
+            return connect(url, ssl=context, proxy=None, additional_headers=headers)
+
+        try:
+            with dial("the-first-token-of-ours") as early:
+                early.send('{"type":"session.start","version":1}')
+                assert json.loads(early.recv())["type"] == "session.ready"
+                tokens.write_text('[second]\ntoken = "a-second-token-of-ours"\n')
+                write_certificate(tmp_path, "second")
+                process.send_signal(signal.SIGHUP)
+                wait_for("the certificate was read anew")
+                wait_for("tokens were read anew")
+                with dial("a-second-token-of-ours") as late:
+                    late.send('{"type":"session.start","version":1}')
+                    assert json.loads(late.recv())["type"] == "session.ready"
+                with dial("the-first-token-of-ours") as old:
+                    assert json.loads(old.recv())["name"] == "not_authorised"
+                tokens.write_text("[third]\nsession = 3\n")
+                process.send_signal(signal.SIGHUP)
+                wait_for("the tokens stay as they were: .*unknown field `session`")
+                early.send('{"type":"session.finish"}')
+                assert [json.loads(frame)["type"] for frame in early] == ["session.summary"]
+                assert early.close_code == 1000
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--tls-key", "key.pem"], "--tls-cert beside --tls-key"),
+        (["--tls-cert", "nowhere.pem"], "a certificate and its key"),
+        (["--metrics-address", "9100"], "--metrics-address HOST:PORT"),
+        (["--metrics-address", "127.0.0.1:99999"], "--metrics-address HOST:PORT"),
+        (["--trusted-proxy", "proxy.example"], "a network such as 10.0.0.0/8"),
+    ],
+)
+def test_options_that_cannot_be_are_named(arguments: list[str], expected: str) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert expected in " ".join(re.sub(r"[│╭╮╰╯─]", " ", result.stderr).split())

@@ -448,3 +448,40 @@ def test_a_process_that_is_killed_leaves_what_it_had(talk: Path, tmp_path: Path)
     assert found.changes["entity.upsert"] >= 1
     done = CliRunner().invoke(app, ["replay", str(kept), "--quiet"])
     assert done.exit_code == 0, done.stderr
+
+
+async def test_all_recordings_of_a_folder_have_a_bound_together(
+    kit: SimpleNamespace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def spoken(server: Server, seconds: int) -> bool | None:
+        """One session with so much audio; whether it was told that it is recorded."""
+        url = f"ws://127.0.0.1:{server.port}/v1/stream"
+        async with connect(url, proxy=None) as stream:
+            await stream.send(encode(SessionStart()), text=True)
+            told = decode_server(await stream.recv())
+            for _ in range(seconds):
+                await stream.send(kit.silence(1_000))
+            await stream.send('{"type":"session.finish"}')
+            async for _ in stream:
+                pass
+        assert isinstance(told, SessionReady)
+        return told.recorded is True
+
+    old = tmp_path / "of-last-week.cns"
+    old.write_bytes(bytes(10**6))
+    with RecordingFolder(tmp_path, 2**30, 3 * 10**6) as folder:
+        async with Server(kit.FakeModel(), ServerOptions(), folder.open) as server:
+            await server.start()
+            assert await spoken(server, 25)
+            assert "ends here" not in caplog.text
+            assert await spoken(server, 50)
+            assert "is full and ends here" in caplog.text
+            assert not await spoken(server, 1)
+            assert "less than 3000000 of recordings" in caplog.text
+            total = sum(path.stat().st_size for path in tmp_path.iterdir())
+            assert 2_900_000 < total < 3_001_000
+            old.unlink()
+            assert not await spoken(server, 1), "too little room"
+            for path in tmp_path.glob("*.cns"):
+                path.unlink()
+            assert await spoken(server, 1), "there is room again"
