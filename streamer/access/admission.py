@@ -121,7 +121,6 @@ class Admission:
         is_overloaded: Callable[[], bool],
         why_unfit: Callable[[], Unfit | None] = lambda: None,
         count_expected: Callable[[], int] = lambda: 0,
-        why_unable: Callable[[], Unable | None] = lambda: None,
     ) -> None:
         """Open.
 
@@ -133,7 +132,6 @@ class Admission:
             is_overloaded: Whether the engine does not keep up or does not work.
             why_unfit: What else keeps the server from taking more.
             count_expected: How many sessions wait for their client to come back.
-            why_unable: Why nobody can be served, whatever the load, if so.
         """
         self.load = LoadWatch()
         self.quotas = Quotas()
@@ -147,7 +145,6 @@ class Admission:
         self._is_overloaded = is_overloaded
         self._why_unfit = why_unfit
         self._count_expected = count_expected
-        self._why_unable = why_unable
         self._places: set[Place] = set()
         self._addresses: Counter[str] = Counter()
         self._waiting: Counter[str] = Counter()
@@ -294,12 +291,6 @@ class Admission:
                 return self._later(detail, _FULL_MS, now)
             case "overloaded":
                 detail = "expected an engine that keeps up, got an overload"
-                return self._later(detail, _OVERLOADED_MS, now)
-            case "unfit":
-                detail = "expected an engine that works, got a failed self-test"
-                return self._later(detail, _OVERLOADED_MS, now)
-            case "memory":
-                detail = "expected memory for another session, got too little"
                 return self._later(detail, _OVERLOADED_MS, now)
             case "filling":
                 detail = "expected sessions to come one after the other, got many at once"
