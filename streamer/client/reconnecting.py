@@ -411,8 +411,8 @@ class ReconnectingConnection:
 
     def _wanted_pause_s(self) -> float:
         """How long the server asks to wait."""
-        wanted = getattr(self._refusal, "retry_after_ms", UNSET)
-        return wanted / 1_000 if isinstance(wanted, int) else 0.0
+        wanted_ms = UNSET if self._refusal is None else self._refusal.retry_after_ms
+        return 0.0 if wanted_ms is UNSET else wanted_ms / 1_000
 
     def _give_up(self, last: str) -> None:
         refusal, left = self._refusal, self.unanswered
