@@ -29,7 +29,7 @@ from cnerta.streamer.serving.metered_connection import MeteredConnection
 from cnerta.streamer.serving.server import Server
 from cnerta.streamer.wire.asyncapi import STREAM_PATH
 
-from .report import table
+from .report import run, table
 
 __all__ = ["DEVIATIONS", "EchoServer", "Verdict", "main", "run_cases"]
 
@@ -140,4 +140,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

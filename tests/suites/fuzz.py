@@ -27,7 +27,7 @@ from cnerta.streamer.wire.codec import decode_server
 
 from .fuzz_inputs import FAMILIES
 from .protocol_rules import TRANSPORT_CODES, ProtocolRules, RuleBrokenError
-from .report import progress, table
+from .report import progress, run, table
 from .server_process import ServerProcess
 from .slope import Slope, slope_of
 
@@ -261,4 +261,4 @@ def draw_memory(memory: list[tuple[int, float]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

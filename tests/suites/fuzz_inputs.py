@@ -225,8 +225,8 @@ def _boundary(draw: random.Random) -> Input:
 def _audio(draw: random.Random) -> Input:
     """Audio of lengths that are odd in every sense, now and then more than is allowed."""
     length = draw.choice([0, 1, 2, 3, 125, 126, 127, 640, 1_279, 1_280, 1_281, 3_200])
-    if draw.random() < 0.002:
-        length = draw.choice([65_535, 65_536, 2**20, 2**20 + 1])
+    if draw.random() < 0.02:
+        length = draw.choice([65_535, 65_536, 500_000, 500_000, 2**20, 2**20 + 1])
     if length > 3_200 or draw.random() < 0.3:
         return Input(_frame(Opcode.BINARY, bytes(length)))
     return Input(_frame(Opcode.BINARY, draw.randbytes(length)))

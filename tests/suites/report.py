@@ -5,10 +5,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-__all__ = ["progress", "table"]
+__all__ = ["progress", "run", "table"]
+
+
+def run(command: Callable[..., None]) -> None:
+    """Make a program of a function."""
+    app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+    app.command()(command)
+    app()
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
