@@ -14,10 +14,11 @@ dev_ready := $(dev_venv)/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test coverage test-golden lint format docs bench clean
+.PHONY: fuzz fuzz-decoder autobahn state-machine soak chaos isolation
 .DELETE_ON_ERROR:
 
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(serve_ready) ## one sentence in its two readings, through a real server, with live captions
 	@$(serve_venv)/bin/python -m cnerta.streamer.commands.demo
@@ -49,6 +50,28 @@ docs: $(dev_ready) ## write the reference pages anew from the code
 
 bench: $(dev_ready) ## measure a live server under load (ARGS="--sessions 1,10,25 …")
 	$(dev_venv)/bin/python tests/benchmarks/live.py $(ARGS)
+
+fuzz: $(dev_ready) ## a million messages, most of them wrong, against a server (ARGS="--messages …")
+	$(dev_venv)/bin/python -m tests.suites.fuzz $(ARGS)
+
+fuzz-decoder: $(dev_ready) ## the decoder of messages, led by coverage (ARGS="-runs=…")
+	$(dev_venv)/bin/python -m pip install --quiet --disable-pip-version-check 'atheris>=3'
+	$(dev_venv)/bin/python -m tests.suites.fuzz_decoder -runs=1000000 $(ARGS)
+
+autobahn: $(dev_ready) ## the Autobahn test cases, against an echo in the server's settings
+	$(dev_venv)/bin/python -m tests.suites.autobahn $(ARGS)
+
+state-machine: $(dev_ready) ## 100,000 random steps of connections against the protocol's rules
+	$(dev_venv)/bin/python -m tests.suites.state_machine $(ARGS)
+
+soak: $(dev_ready) ## a day of audio through one server (ARGS="--hours …")
+	$(dev_venv)/bin/python -m tests.suites.soak $(ARGS)
+
+chaos: $(dev_ready) ## 500 streams through a proxy that drops, delays and cuts, and two restarts
+	$(dev_venv)/bin/python -m tests.suites.chaos $(ARGS)
+
+isolation: $(dev_ready) ## what one offender costs all others (ARGS="--seconds … --offences …")
+	$(dev_venv)/bin/python tests/benchmarks/isolation.py $(ARGS)
 
 clean: ## remove the virtual environments and caches
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
