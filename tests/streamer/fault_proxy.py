@@ -1,81 +1,138 @@
-"""A TCP proxy on loopback that does to connections what networks do.
+"""A TCP proxy on this machine that does to a connection what networks do.
 
-Each connection gets a :class:`Fault` drawn for it: none, refused, slow, cut off in the middle of
-whatever was under way, or silent in one direction while the other goes on.
+For tests of what survives it::
+
+    async with FaultProxy("127.0.0.1", server.port) as proxy:
+        url = f"ws://127.0.0.1:{proxy.port}"
+        proxy.cut_after(5_000, "down")     # the newest connection, in the middle of a frame
+        proxy.stall("up")                  # what a client sends goes nowhere, and nobody is told
+        proxy.target = "127.0.0.1", other  # new connections go elsewhere
+        proxy.cut()                        # all connections, with a reset
+
+"up" is from the client to the server, "down" the way back. It knows nothing of WebSocket: it
+counts bytes, so a cut falls wherever it falls. Nothing here depends on the clock but ``delay_s``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from socket import SO_LINGER, SOL_SOCKET
 from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Literal, Self
 
-__all__ = ["Direction", "Fault", "FaultKind", "FaultProxy"]
+__all__ = ["Direction", "FaultProxy", "Link"]
 
-FaultKind = Literal["none", "refuse", "delay", "cut", "stall"]
 Direction = Literal["up", "down"]
-"""``up`` is from the client to the server."""
+_PIECE_BYTES = 4_096
+_RESET = struct.pack("ii", 1, 0)  # lingers for no time: what is unsent is thrown away
 
-_CHUNK_BYTES: Final = 4_096
 
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """What happens to one connection.
+@dataclass(eq=False)
+class _Way:
+    """One direction of a connection.
 
     Attributes:
-        kind: ``refuse``: it is closed as soon as it is there. ``delay``: every chunk is late.
-            ``cut``: both ends are reset. ``stall``: nothing more goes in one direction.
-        direction: Where the bytes are counted, delayed or held.
-        after_bytes: How many go through before it happens; frames do not matter.
-        seconds: How late a chunk is, or how long a direction is silent.
+        passed: Bytes that went through.
+        left: Bytes that may still go through before the connection is cut; None: any.
+        delay_s: How long each piece is held.
+        goes: Whether anything goes through.
+        dropped: Bytes that were swallowed without a word.
+        swallows: Whether what comes is read and thrown away.
     """
 
-    kind: FaultKind = "none"
-    direction: Direction = "up"
-    after_bytes: int = 0
-    seconds: float = 0.0
+    passed: int = 0
+    left: int | None = None
+    delay_s: float = 0.0
+    goes: asyncio.Event = field(default_factory=asyncio.Event)
+    dropped: int = 0
+    swallows: bool = False
+
+
+class Link:
+    """One connection through the proxy."""
+
+    def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
+        self.ways: dict[Direction, _Way] = {"up": _Way(), "down": _Way()}
+        for way in self.ways.values():
+            way.goes.set()
+        self.is_cut = False
+        self._writers: dict[Direction, asyncio.StreamWriter] = {"up": server, "down": client}
+
+    def passed(self, direction: Direction) -> int:
+        """Bytes that went through."""
+        return self.ways[direction].passed
+
+    def cut(self) -> None:
+        """Reset both halves, as when a machine dies: what is on the way is lost."""
+        self.is_cut = True
+        for writer in self._writers.values():
+            sock = writer.get_extra_info("socket")
+            if sock is not None:
+                with contextlib.suppress(OSError):
+                    sock.setsockopt(SOL_SOCKET, SO_LINGER, _RESET)
+            writer.transport.abort()
+        for way in self.ways.values():
+            way.goes.set()
+
+    async def pump(self, direction: Direction, reader: asyncio.StreamReader) -> None:
+        """Pass on what comes until an end comes, or the cut."""
+        way, writer = self.ways[direction], self._writers[direction]
+        with contextlib.suppress(OSError):
+            while data := await reader.read(_PIECE_BYTES):
+                if way.delay_s:
+                    await asyncio.sleep(way.delay_s)
+                await way.goes.wait()
+                if self.is_cut:
+                    return
+                if way.swallows:
+                    way.dropped += len(data)
+                    continue
+                if way.left is not None and len(data) >= way.left:
+                    writer.write(data[: way.left])
+                    way.passed += way.left
+                    # What was let through arrives: a reset would take it back.
+                    with contextlib.suppress(OSError):
+                        await writer.drain()
+                    await asyncio.sleep(0.01)
+                    self.cut()
+                    return
+                way.passed += len(data)
+                way.left = None if way.left is None else way.left - len(data)
+                writer.write(data)
+                await writer.drain()
+            if writer.can_write_eof():
+                writer.write_eof()
 
 
 class FaultProxy:
-    """Passes connections on to a server of this machine. Use as an asynchronous context manager.
+    """Listens on a free port and passes on to a target; use as a context manager.
 
     Attributes:
-        port: Where it listens.
-        happened: How often each kind of fault has come about.
+        port: What is listened on.
+        target: Where new connections go.
+        refuses: Whether new connections are cut at once.
+        links: Those that stand, the oldest first.
+        opened: How many there have been.
     """
 
-    def __init__(self, target_port: int, next_fault: Callable[[], Fault] = Fault) -> None:
-        """Prepare to listen.
-
-        Args:
-            target_port: Of the server; it may be down.
-            next_fault: Asked once for each connection.
-        """
+    def __init__(self, host: str, port: int) -> None:
         self.port = 0
-        self.happened: Counter[FaultKind] = Counter()
-        self._target_port = target_port
-        self._next_fault = next_fault
-        self._server: asyncio.Server | None = None
-        self._links: set[asyncio.Task[None]] = set()
-
-    @property
-    def url(self) -> str:
-        """Where a client connects to."""
-        return f"ws://127.0.0.1:{self.port}"
-
-    def cut_all(self) -> None:
-        """Reset all connections that there are."""
-        for link in self._links:
-            link.cancel()
+        self.target = host, port
+        self.refuses = False
+        self.links: list[Link] = []
+        self.opened = 0
+        self._defaults: dict[Direction, float] = {"up": 0.0, "down": 0.0}
+        self._next_cut: tuple[int, Direction] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._listener: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._listener = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = self._listener.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(
@@ -84,78 +141,79 @@ class FaultProxy:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        assert self._server is not None, "it was entered"
-        self._server.close()
-        self.cut_all()
-        await asyncio.gather(*self._links, return_exceptions=True)
+        assert self._listener is not None
+        self._listener.close()
+        self.cut()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def newest(self) -> Link:
+        """The connection that came last."""
+        return self.links[-1]
+
+    def cut(self) -> None:
+        """Cut all connections."""
+        for link in tuple(self.links):
+            link.cut()
+
+    def cut_after(self, count: int, direction: Direction) -> None:
+        """Cut the newest connection after so many more bytes, wherever in a frame that is."""
+        self.newest.ways[direction].left = count
+
+    def cut_next_after(self, count: int, direction: Direction) -> None:
+        """Cut the next connection that comes after so many bytes, the handshake among them."""
+        self._next_cut = count, direction
+
+    def delay(self, seconds: float, direction: Direction) -> None:
+        """Hold every piece for so long, in connections that stand and that come."""
+        self._defaults[direction] = seconds
+        for way in self._ways(direction):
+            way.delay_s = seconds
+
+    def stall(self, direction: Direction) -> None:
+        """Let nothing through in one direction, in the connections that stand."""
+        for way in self._ways(direction):
+            way.goes.clear()
+
+    def go_on(self, direction: Direction) -> None:
+        """Let through what was stalled."""
+        for way in self._ways(direction):
+            way.goes.set()
+
+    def swallow(self, direction: Direction) -> None:
+        """Throw away what comes from now on in one direction: the stream has a hole."""
+        for way in self._ways(direction):
+            way.swallows = True
+
+    def _ways(self, direction: Direction) -> Iterator[_Way]:
+        return (link.ways[direction] for link in self.links)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
-        assert task is not None, "streams are served in tasks"
-        self._links.add(task)
-        # Cancelled is how a link is cut; whoever serves streams would report it as a failure.
-        with contextlib.suppress(asyncio.CancelledError):
-            try:
-                await self._link(reader, writer, self._next_fault())
-            finally:
-                self._links.discard(task)
-                writer.transport.abort()
-
-    async def _link(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fault: Fault
-    ) -> None:
-        """Pass on what comes in both directions until one of them ends."""
-        if fault.kind == "refuse":
-            self.happened["refuse"] += 1
+        assert task is not None, "called in a task"
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self.opened += 1
+        if self.refuses:
+            writer.transport.abort()
             return
         try:
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+            from_server, to_server = await asyncio.open_connection(*self.target)
         except OSError:
+            writer.transport.abort()
             return
-        calm = Fault()
-        is_up = fault.direction == "up"
-        ways = [
-            asyncio.create_task(self._pass_on(reader, far_writer, fault if is_up else calm)),
-            asyncio.create_task(self._pass_on(far_reader, writer, calm if is_up else fault)),
-        ]
+        link = Link(writer, to_server)
+        for direction, seconds in self._defaults.items():
+            link.ways[direction].delay_s = seconds
+        if self._next_cut is not None:
+            count, direction = self._next_cut
+            link.ways[direction].left, self._next_cut = count, None
+        self.links.append(link)
         try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.gather(link.pump("up", reader), link.pump("down", from_server))
         finally:
-            for way in ways:
-                way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
-            await _flush(writer)
-            await _flush(far_writer)
-            far_writer.transport.abort()
-
-    async def _pass_on(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fault: Fault
-    ) -> None:
-        """One direction, until it ends or the fault ends it."""
-        passed = 0
-        with contextlib.suppress(OSError):
-            while data := await reader.read(_CHUNK_BYTES):
-                if fault.kind == "delay":
-                    self.happened["delay"] += not passed
-                    await asyncio.sleep(fault.seconds)
-                elif fault.kind in ("cut", "stall") and passed + len(data) > fault.after_bytes:
-                    first = data[: max(0, fault.after_bytes - passed)]
-                    writer.write(first)
-                    passed, data = passed + len(first), data[len(first) :]
-                    self.happened[fault.kind] += 1
-                    if fault.kind == "cut":
-                        await writer.drain()
-                        return
-                    await asyncio.sleep(fault.seconds)
-                    fault = Fault()
-                writer.write(data)
-                passed += len(data)
-                await writer.drain()
-
-
-async def _flush(writer: asyncio.StreamWriter) -> None:
-    """What was passed on before the end still arrives."""
-    with contextlib.suppress(OSError, TimeoutError):
-        async with asyncio.timeout(0.5):
-            writer.transport.set_write_buffer_limits(0)
-            await writer.drain()
+            self.links.remove(link)
+            for half in (writer, to_server):
+                half.transport.abort()
