@@ -3,7 +3,7 @@
     python -m tests.suites.chaos --streams 500
 
 Every stream goes through the client library and a proxy that refuses, delays, cuts in the middle of
-a frame or stalls one direction, drawn anew for each connection; so do all its reconnections. In the
+a frame or stalls one direction, drawn anew for each connection, reconnections too. In the
 middle the server is once killed and once stopped in order, and started again each time. What counts
 is what the application got of the client: every final transcript answered exactly once.
 """
@@ -16,7 +16,8 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Final
+from typing import Annotated, Final, get_args
+from weakref import WeakSet
 
 import typer
 
@@ -29,13 +30,14 @@ from cnerta.streamer.sources.timed import TimedLine
 from cnerta.streamer.wire.messages import UtteranceFinal
 from cnerta.streamer.wire.parts import AudioFormat
 
-from ..streamer.fault_proxy import Fault, FaultProxy
+from ..streamer.fault_proxy import Direction, FaultProxy, Link
 from .report import progress, run, table
 from .server_process import ServerProcess
 from .soak import Clip, demo_clips
 
-__all__ = ["Chaos", "draw_fault", "main", "run_streams"]
+__all__ = ["Chaos", "Gremlin", "main", "run_streams"]
 
+DIRECTIONS: Final[tuple[Direction, ...]] = get_args(Direction)
 _SPEED: Final = 8.0
 """How much faster than speech a stream is."""
 _BLOCK_MS: Final = 40
@@ -44,22 +46,67 @@ _STREAM_S: Final = 120.0
 _SERVER: Final = ("--max-ahead-s", "300")
 
 
-def draw_fault(draw: random.Random) -> Fault:
-    """What happens to one connection: half of them are left alone."""
-    direction = draw.choice(["up", "down"])
-    # Mid-frame as a rule: frames of audio are 1,288 bytes, messages of every length.
-    after = int(draw.expovariate(1 / (200_000 if direction == "up" else 3_000)))
-    match draw.randrange(10):
-        case 0:
-            return Fault("refuse")
-        case 1:
-            return Fault("delay", direction, seconds=draw.uniform(0, 0.05))
-        case 2 | 3:
-            return Fault("cut", direction, after)
-        case 4:
-            return Fault("stall", direction, after, seconds=draw.choice([0.5, 3.0, 600.0]))
-        case _:
-            return Fault()
+class Gremlin:
+    """Gives each connection of a proxy its fault as soon as it is there; half are left alone.
+
+    Attributes:
+        happened: How often each kind came about.
+    """
+
+    def __init__(self, proxy: FaultProxy, draw: random.Random) -> None:
+        self.happened: Counter[str] = Counter()
+        self._proxy = proxy
+        self._draw = draw
+        self._seen: WeakSet[Link] = WeakSet()
+        self._meddling: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Meddle until cancelled."""
+        try:
+            while True:
+                for link in list(self._proxy.links):
+                    if link not in self._seen:
+                        self._seen.add(link)
+                        self._meddle(link)
+                # Now and then nobody gets through for a moment.
+                if self._draw.random() < 0.001:
+                    self.happened["refused"] += 1
+                    self._proxy.refuses = True
+                    await asyncio.sleep(self._draw.uniform(0, 0.3))
+                    self._proxy.refuses = False
+                await asyncio.sleep(0.005)
+        finally:
+            for task in self._meddling:
+                task.cancel()
+
+    def _meddle(self, link: Link) -> None:
+        direction = self._draw.choice(DIRECTIONS)
+        way = link.ways[direction]
+        match self._draw.randrange(10):
+            case 0:
+                self.happened["delayed"] += 1
+                way.delay_s = self._draw.uniform(0, 0.05)
+            case 1 | 2 | 3:
+                # In the middle of a frame as a rule, since only bytes are counted.
+                most = 400_000 if direction == "up" else 10_000
+                way.left = 1 + int(self._draw.expovariate(3 / most))
+                self.happened["cut"] += 1
+            case 4:
+                task = asyncio.create_task(self._stall(link, direction))
+                self._meddling.add(task)
+                task.add_done_callback(self._meddling.discard)
+            case _:
+                pass
+
+    async def _stall(self, link: Link, direction: Direction) -> None:
+        """One direction is silent for a while, or for good; nobody is told."""
+        await asyncio.sleep(self._draw.uniform(0, 2))
+        if link.is_cut:
+            return
+        self.happened["stalled"] += 1
+        link.ways[direction].goes.clear()
+        await asyncio.sleep(self._draw.choice([0.5, 3.0, 600.0]))
+        link.ways[direction].goes.set()
 
 
 class _Speech:
@@ -147,14 +194,16 @@ async def run_streams(
     """Run so many streams, and restart the server meanwhile, killed and stopped in turn."""
     into = Chaos()
     clips = demo_clips()
-    faults = random.Random(f"{seed}-faults")
     began = time.monotonic()
-    async with FaultProxy(server.port, lambda: draw_fault(faults)) as proxy:
+    async with FaultProxy("127.0.0.1", server.port) as proxy:
+        gremlin = Gremlin(proxy, random.Random(f"{seed}-faults"))
+        meddling = asyncio.create_task(gremlin.run())
+        url = f"ws://127.0.0.1:{proxy.port}"
 
         async def churn(number: int) -> None:
             draw = random.Random(f"{seed}-{number}")
             while into.streams < streams:
-                await _stream_once(proxy.url, draw.choices(clips, k=draw.randrange(1, 7)), into)
+                await _stream_once(url, draw.choices(clips, k=draw.randrange(1, 7)), into)
                 move(1, f"{into.lost} not answered, {into.doubled} doubled")
 
         with progress("chaos", streams) as move:
@@ -165,7 +214,9 @@ async def run_streams(
                 await asyncio.to_thread(server.stop if number % 2 else server.kill)
                 await asyncio.to_thread(server.start)
             await asyncio.gather(*tasks)
-        into.faults.update(proxy.happened)
+        meddling.cancel()
+        await asyncio.gather(meddling, return_exceptions=True)
+        into.faults.update(gremlin.happened)
     into.seconds = time.monotonic() - began
     return into
 
@@ -174,8 +225,8 @@ def report(found: Chaos, restarts: int) -> str:
     """What came of it."""
     rows = [
         ["streams", f"{found.streams:,}"],
-        ["connections refused, delayed, cut, stalled",
-         ", ".join(str(found.faults[kind]) for kind in ("refuse", "delay", "cut", "stall"))],
+        ["connections delayed, cut, stalled; times that none got through",
+         ", ".join(str(found.faults[kind]) for kind in ("delayed", "cut", "stalled", "refused"))],
         ["restarts of the server, killed and stopped in turn", restarts],
         ["final transcripts", f"{found.sent:,}"],
         ["lost finals", found.lost],
