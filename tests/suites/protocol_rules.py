@@ -63,6 +63,12 @@ class ProtocolRules:
         if transcript.final and transcript.utterance not in self.answered:
             self.owed.add(transcript.utterance)
 
+    def on_resumed(self) -> None:
+        """The client goes on with the session over another connection, from :attr:`seq`."""
+        self._is_open = False
+        self._ended = None
+        self._audio_ms = 0
+
     # --- what it gets -----------------------------------------------------------------------------
 
     def on_message(self, message: ServerMessage) -> None:

@@ -3,17 +3,19 @@
     python -m tests.suites.state_machine --steps 100000
 
 Hypothesis draws what clients send, when time passes, when the engine takes and brings back work (or
-fails), how far the client reads, and when connections end; ``ProtocolRules`` checks every message.
+fails), how much arrives, when connections break with whatever is on the way, and when clients come
+back; ``ProtocolRules`` checks every message that arrives.
 What the answers have to be is checked in tests/streamer/session/test_session_properties.py.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from typing import Annotated, Any, ClassVar, Final
 
 import hypothesis
+import pytest
 import typer
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -27,14 +29,15 @@ from hypothesis.stateful import (
 )
 
 from cnerta.streamer.session.limits import ConnectionLimits, SessionLimits
+from cnerta.streamer.session.resumption import ResumeTerms
 from cnerta.streamer.session.work import LANES, Lane, Work
+from cnerta.streamer.wire.errors import ProtocolError
 from cnerta.streamer.wire.messages import (
-    ErrorMessage,
     Keepalive,
     ServerMessage,
     SessionFinish,
+    SessionReady,
     SessionStart,
-    SessionSummary,
     SessionUpdate,
     Transcript,
 )
@@ -55,6 +58,7 @@ _lanes = st.sampled_from(LANES)
 _LIMITS: Final = ConnectionLimits(
     max_audio_ahead_ms=40_000,
     waiting_bytes=8_000,
+    history_bytes=6_000,
     session=SessionLimits(
         retained_ms=4_000, late_ms=1_000, backlog_ms=30_000, open_utterances=4, pending_finals=3
     ),
@@ -81,9 +85,13 @@ class ConnectionMachine(RuleBasedStateMachine):
 
     def _connect(self) -> None:
         self.driver = Driver(self.model, limits=_LIMITS)
+        self.driver.protocol.offer_resume(ResumeTerms("secret", 60, "epoch"))
         self.rules = ProtocolRules()
+        self.wire: deque[ServerMessage] = deque()  # on the way to the client
         self.away: dict[Lane, Work] = {}
+        self.finals: dict[str, Transcript] = {}
         self.is_started = self.is_gone = self.is_finished = self.is_leaving = False
+        self.is_parked = False
 
     # --- what the client does ---------------------------------------------------------------------
 
@@ -129,8 +137,10 @@ class ConnectionMachine(RuleBasedStateMachine):
             start_ms=None if times is None else start,
             end_ms=None if times is None else start + length,
         )
-        if not (self.is_finished or self.driver.protocol.is_closed):
+        if not self.is_finished and self._is_heard:
             self.rules.on_sent(transcript)
+            if final:
+                self.finals.setdefault(utterance, transcript)
         self._send(transcript)
 
     @precondition(lambda self: self.is_started)
@@ -164,25 +174,61 @@ class ConnectionMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.is_started)
     @rule()
     def finish(self) -> None:
+        if self._is_heard:
+            self.is_finished = self.is_finished or not self.is_leaving
         self._send(SessionFinish())
-        self.is_finished = self.is_finished or not self.is_leaving
 
     @rule(frame=st.sampled_from(_BAD), really=st.sampled_from([False] * 7 + [True]))
     def break_a_rule(self, frame: str, really: bool) -> None:
         if really:
             self._send(frame)
 
-    @rule(really=st.sampled_from([False] * 4 + [True]))
+    @precondition(lambda self: not self.is_parked and not self.is_gone)
+    @rule(really=st.sampled_from([False] * 3 + [True]))
     def hang_up(self, really: bool) -> None:
+        """The connection breaks, and what is on the way is lost."""
         if really:
-            self.driver.protocol.disconnect()
-            self.is_gone = True
+            self.wire.clear()
+            self._lose_connection()
+
+    @precondition(lambda self: self.is_parked)
+    @rule(repeats=st.booleans())
+    def come_back(self, repeats: bool) -> None:
+        """The client goes on with its session, and may send again what is not answered."""
+        protocol, now = self.driver.protocol, self.driver.now
+        with pytest.raises(ProtocolError):
+            protocol.loss(10_000)
+        if not protocol.is_resumable or protocol.loss(self.rules.seq) is not None:
+            self.happened["gone when the client came back"] += 1
+            protocol.disconnect()
+            self.is_gone, self.is_parked = True, False
+            return
+        self.happened["resumed"] += 1
+        protocol.resume(self.rules.seq, now)
+        self.is_parked = False
+        self.rules.on_resumed()
+        ready = protocol.next_message()
+        assert isinstance(ready, SessionReady), "session.ready is first"
+        assert ready.recovered
+        self.rules.on_message(ready)
+        for utterance in list(self.rules.owed) if repeats else ():
+            self._send(self.finals[utterance])
+
+    @rule(count=st.sampled_from([1, 5, 100]))
+    def flow(self, count: int) -> None:
+        """Messages leave the server."""
+        for _ in range(count):
+            message = self._next_message()
+            if message is None:
+                return
+            self.wire.append(message)
 
     @rule(count=st.sampled_from([1, 5, 100]))
     def read(self, count: int) -> None:
-        for _ in range(count):
-            if not self._read_one():
-                return
+        """They arrive."""
+        self.flow(count)
+        for _ in range(min(count, len(self.wire))):
+            self.rules.on_message(self.wire.popleft())
 
     # --- what the engine and the clock do ---------------------------------------------------------
 
@@ -224,14 +270,21 @@ class ConnectionMachine(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.driver.now += seconds
         self.driver.protocol.tick(self.driver.now)
+        parting = self.driver.protocol.parting
+        if parting is not None:  # the connection is to end, not the session
+            self.happened[f"{parting.name.code} {parting.name.wire_name}, to be resumed"] += 1
+            self.read(100)
+            self.rules.on_message(parting.message())
+            self.rules.on_close(parting.name.code)
+            self._lose_connection()
 
     @rule(really=st.sampled_from([False] * 9 + [True]))
     def go_away(self, really: bool) -> None:
-        if really:
+        if really and not self.is_parked:
             self.driver.protocol.go_away("shutdown")
             self.is_leaving = True
 
-    @precondition(lambda self: self.driver.protocol.is_closed)
+    @precondition(lambda self: self.driver.protocol.is_closed and not self.is_parked)
     @rule()
     def connect_anew(self) -> None:
         self._end()
@@ -247,8 +300,10 @@ class ConnectionMachine(RuleBasedStateMachine):
         """Whatever is open is finished: what is owed comes."""
         if not hasattr(self, "driver"):
             return
+        if self.is_parked:
+            self.come_back(repeats=True)
         if not self.driver.protocol.is_closed and self.is_started:
-            self._send(SessionFinish())
+            self.finish()
             for _ in range(2_000):
                 self.driver.now += 0.1  # a budget of characters may have to fill again
                 self.driver.protocol.tick(self.driver.now)
@@ -261,32 +316,42 @@ class ConnectionMachine(RuleBasedStateMachine):
 
     def _end(self) -> None:
         """A connection that is closed has said why."""
-        while self._read_one():
-            pass
+        self.read(10_000)
         protocol = self.driver.protocol
         if not protocol.is_closed or self.is_gone:
             return
         close = protocol.close
         assert close is not None, "a connection that the server ends has a code"
         self.rules.on_close(close.code)
-        type(self).happened[f"{close.code} {close.reason}"] += 1
+        self.happened[f"{close.code} {close.reason}"] += 1
         if close.code in (1000, 1001):
             assert not self.rules.owed, "every final is answered before an orderly end"
 
     # --- helpers ----------------------------------------------------------------------------------
 
-    def _send(self, message: Any) -> None:
-        self.driver.send(message)
+    @property
+    def _is_heard(self) -> bool:
+        """Whether what the client sends arrives."""
+        return not (self.is_parked or self.is_gone or self.driver.protocol.is_closed)
 
-    def _read_one(self) -> bool:
+    def _send(self, message: Any) -> None:
+        if not self.is_parked:
+            self.driver.send(message)
+
+    def _next_message(self) -> ServerMessage | None:
         message: ServerMessage | None = self.driver.protocol.next_message()
-        if message is None:
-            return False
-        assert not self.is_gone, "nobody is told anything after hanging up"
-        self.rules.on_message(message)
-        if isinstance(message, ErrorMessage | SessionSummary):
-            assert self.driver.protocol.is_closed
-        return True
+        assert message is None or not (self.is_gone or self.is_parked), "nobody is there to read"
+        return message
+
+    def _lose_connection(self) -> None:
+        """As the server does it: what can be resumed waits."""
+        protocol = self.driver.protocol
+        if protocol.is_resumable:
+            protocol.park()
+            self.is_parked = True
+        else:
+            protocol.disconnect()
+            self.is_gone = True
 
 
 def run_machine(steps: int, *, examples: int = 200, length: int = 100) -> None:
@@ -319,7 +384,7 @@ def report(seconds: float) -> str:
     ends = ConnectionMachine.happened
     rows = [
         ["steps", f"{ConnectionMachine.steps:,}"],
-        ["connections that the server ended", f"{ends.total():,}"],
+        ["connections that ended, or began again", f"{ends.total():,}"],
         ["seconds", f"{seconds:.0f}"],
         ["rules broken", 0],
     ]
