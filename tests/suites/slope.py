@@ -43,7 +43,7 @@ def slope_of(x: Sequence[float], y: Sequence[float]) -> Slope:
     """The slope of y over x.
 
     Args:
-        x: Rising.
+        x: Not falling, and not all the same.
         y: As many.
 
     Raises:
@@ -54,7 +54,8 @@ def slope_of(x: Sequence[float], y: Sequence[float]) -> Slope:
     xs = np.array([np.median(part) for part in np.array_split(np.asarray(x, float), STRETCHES)])
     ys = np.array([np.median(part) for part in np.array_split(np.asarray(y, float), STRETCHES)])
     first, second = np.triu_indices(STRETCHES, 1)
-    slopes = np.sort((ys[second] - ys[first]) / (xs[second] - xs[first]))
+    apart = xs[second] - xs[first]
+    slopes = np.sort((ys[second] - ys[first])[apart > 0] / apart[apart > 0])
     # Kendall's S has this standard deviation if y does not depend on x.
     deviation = (STRETCHES * (STRETCHES - 1) * (2 * STRETCHES + 5) / 18) ** 0.5
     half = _DEVIATIONS * deviation / 2
