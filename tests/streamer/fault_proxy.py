@@ -213,6 +213,8 @@ class FaultProxy:
         self.links.append(link)
         try:
             await asyncio.gather(link.pump("up", reader), link.pump("down", from_server))
+        except asyncio.CancelledError:
+            pass  # The proxy ends; asyncio would log it as an error of this callback.
         finally:
             self.links.remove(link)
             for half in (writer, to_server):
