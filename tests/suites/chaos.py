@@ -22,9 +22,10 @@ from weakref import WeakSet
 import typer
 
 from cnerta.models.runtime.geometry import SAMPLE_RATE
-from cnerta.streamer.client.connection import WebSocketConnection
+from cnerta.streamer.client.connection_change import ConnectionChange
+from cnerta.streamer.client.reconnecting import ReconnectingConnection
 from cnerta.streamer.client.stream import stream
-from cnerta.streamer.errors import ClientError
+from cnerta.streamer.errors import ClientError, ServerUnreachableError
 from cnerta.streamer.sources import TimedTranscript
 from cnerta.streamer.sources.timed import TimedLine
 from cnerta.streamer.wire.messages import UtteranceFinal
@@ -150,6 +151,7 @@ class Chaos:
         foreign: Answers with another text than was said.
         failures: What streams ended with that did not end in order.
         faults: How often each kind came about.
+        changes: What the clients said of their connections.
         seconds: It took.
     """
 
@@ -160,11 +162,31 @@ class Chaos:
     foreign: int = 0
     failures: list[str] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
+    changes: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
 
     @property
     def lost(self) -> int:
         return self.sent - self.answered
+
+
+class _Counts:
+    """Counts what the client says of its connection."""
+
+    def __init__(self, changes: Counter[str]) -> None:
+        self._changes = changes
+
+    def on_connection(self, change: ConnectionChange) -> None:
+        self._changes[change.state] += 1
+
+
+async def _open(url: str, into: Chaos) -> ReconnectingConnection:
+    """A connection, as soon as there is a server: before there is one, nothing is to be lost."""
+    while True:
+        try:
+            return await ReconnectingConnection.open([url], watcher=_Counts(into.changes))
+        except ServerUnreachableError:
+            await asyncio.sleep(0.2)
 
 
 async def _stream_once(url: str, clips: Sequence[Clip], into: Chaos) -> None:
@@ -176,7 +198,7 @@ async def _stream_once(url: str, clips: Sequence[Clip], into: Chaos) -> None:
     texts = {f"u{number}": line.text for number, line in enumerate(lines, 1)}
     try:
         async with asyncio.timeout(_STREAM_S):
-            async with await WebSocketConnection.open(url) as connection:
+            async with await _open(url, into) as connection:
                 transcript = TimedTranscript(lines, send_times=False)
                 async for message in stream(connection, _Speech(clips), transcript):
                     if isinstance(message, UtteranceFinal):
@@ -228,6 +250,8 @@ def report(found: Chaos, restarts: int) -> str:
         ["connections delayed, cut, stalled; times that none got through",
          ", ".join(str(found.faults[kind]) for kind in ("delayed", "cut", "stalled", "refused"))],
         ["restarts of the server, killed and stopped in turn", restarts],
+        ["sessions resumed; begun anew, with what was not answered",
+         f"{found.changes['resumed']}; {found.changes['restarted']}"],
         ["final transcripts", f"{found.sent:,}"],
         ["lost finals", found.lost],
         ["doubled finals", found.doubled],
