@@ -17,6 +17,7 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -207,14 +208,16 @@ async def soak(
     *,
     parallel: int = 8,
     reading_s: float = 0.2,
+    most_s: float = inf,
     seed: int = 0,
 ) -> Soaked:
-    """Send so much audio."""
+    """Send so much audio, or as much as goes in so many seconds."""
     into = Soaked()
+    ends_at = time.monotonic() + most_s
 
     async def churn(number: int) -> None:
         draw = random.Random(f"{seed}-{number}")
-        while into.hours < hours:
+        while into.hours < hours and time.monotonic() < ends_at:
             into.sessions += 1
             try:
                 socket = await connect(
@@ -259,6 +262,9 @@ def report(found: Soaked, seconds: float) -> str:
 
 def main(
     hours: Annotated[float, typer.Option(help="Of audio.")] = 24.0,
+    most_minutes: Annotated[
+        float, typer.Option(help="End after so many minutes, however much has been sent.")
+    ] = inf,
     parallel: Annotated[int, typer.Option(help="Sessions at once.")] = 8,
     seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
     bundle: Annotated[str, typer.Option(help="Model of the server.")] = "fast",
@@ -267,7 +273,16 @@ def main(
     """Soak a server."""
     with ServerProcess(["--bundle", bundle]) as server:
         began = time.monotonic()
-        found = asyncio.run(soak(server, demo_clips(), hours, parallel=parallel, seed=seed))
+        found = asyncio.run(
+            soak(
+                server,
+                demo_clips(),
+                hours,
+                parallel=parallel,
+                most_s=60 * most_minutes,
+                seed=seed,
+            )
+        )
         seconds = time.monotonic() - began
         log = server.log()
     if len(found.readings) < 2 * STRETCHES:
