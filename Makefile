@@ -14,7 +14,7 @@ dev_ready := $(dev_venv)/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test coverage test-golden lint format docs bench clean
-.PHONY: fuzz fuzz-decoder autobahn state-machine soak chaos isolation
+.PHONY: asyncapi fuzz fuzz-decoder autobahn state-machine soak chaos isolation
 .DELETE_ON_ERROR:
 
 help: ## list what can be made
@@ -50,6 +50,11 @@ format: $(dev_ready) ## let ruff rewrite what it can
 
 docs: $(dev_ready) ## write the reference pages anew from the code
 	$(dev_venv)/bin/python tests/docs/reference.py
+
+asyncapi: $(dev_ready) ## have the official parser judge the AsyncAPI document (needs node and npm)
+	npm install --silent --no-audit --no-fund --prefix .venv/asyncapi @asyncapi/parser@3
+	$(dev_venv)/bin/python -c 'import json; from cnerta.streamer.wire.asyncapi import asyncapi_document as d; print(json.dumps(d()))' \
+		| NODE_PATH=.venv/asyncapi/node_modules node tests/docs/validate_asyncapi.cjs
 
 bench: $(dev_ready) ## measure a live server under load (ARGS="--sessions 1,10,25 …")
 	$(dev_venv)/bin/python tests/benchmarks/live.py $(ARGS)

@@ -50,7 +50,7 @@ NON_STRICT: Final[Mapping[str, str]] = {
     "3.*": "the echo of what came before the broken frame is not awaited before the close",
     "4.*": "as 3.*",
     "5.15": "as 3.*",
-    "6.4.*": "text that is not UTF-8 is refused when its message is complete, not at its first byte",
+    "6.4.*": "text that is not UTF-8 is refused when its message is complete, not before",
 }
 """Cases that pass, though not in the strictest reading, and why."""
 

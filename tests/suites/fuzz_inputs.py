@@ -19,7 +19,9 @@ from cnerta.streamer.wire.messages import CLIENT_MESSAGES
 
 __all__ = ["FAMILIES", "Family", "Input", "boundary_messages", "mutate", "valid_message"]
 
-_CHARACTERS: Final = "他昨天在北京大学见到了江大桥南京市长，。！ 2024年3.5%ABCａｂ𠀀😀\u200d\u0301\u0000\ufeff"
+_CHARACTERS: Final = (
+    "他昨天在北京大学见到了江大桥南京市长，。！ 2024年3.5%ABCａｂ𠀀😀\u200d\u0301\u0000\ufeff"
+)
 _SENTENCES: Final = ("他在北京大学", "南京市长江大桥", "2024年3.5%", "张三和李四去了上海", "")
 
 
@@ -259,7 +261,7 @@ def _control(draw: random.Random) -> Input:
 
 
 def _broken(draw: random.Random) -> Input:
-    """Frames that break a rule of WebSocket, a length that never comes, or an end without a word."""
+    """Frames that break WebSocket's rules, a length that never comes, or an end without a word."""
     message = json.dumps(valid_message(draw)).encode()
     choices: Sequence[Callable[[], Input]] = (
         lambda: Input(_frame(Opcode.CONT, message)),
@@ -270,7 +272,7 @@ def _broken(draw: random.Random) -> Input:
         lambda: Input(bytes([draw.choice([0xC1, 0xA1, 0x91]), 0x80]) + bytes(4)),
         lambda: Input(b"\x81\x02{}"),  # not masked
         lambda: Input(_frame(Opcode.TEXT, b"\xed\xa0\x80")),  # a surrogate
-        lambda: Input(b"\x82\xff" + (2**draw.choice([23, 40, 62])).to_bytes(8, "big") + bytes(4)),
+        lambda: Input(b"\x82\xff" + (2 ** draw.choice([23, 40, 62])).to_bytes(8, "big") + bytes(4)),
         lambda: Input(b"\x82\xff" + b"\xff" * 8 + bytes(4)),
         lambda: Input(_close(draw)),
         lambda: Input(_frame(Opcode.CLOSE, b"\x03")),

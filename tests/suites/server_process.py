@@ -42,9 +42,7 @@ class Usage:
         """Read it from /proc."""
         process = Path(f"/proc/{pid}")
         fields = (process / "stat").read_text().rpartition(")")[2].split()
-        status = dict(
-            line.split(":", 1) for line in (process / "status").read_text().splitlines()
-        )
+        status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
         return cls(
             cpu_seconds=(int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"),
             resident_mb=int(status["VmRSS"].split()[0]) / 1024,

@@ -1,9 +1,9 @@
 """Whether what was measured again and again rises: a slope, and how sure it is.
 
-Memory a moment later is much like memory now, so single readings would make any slope look certain.
+Memory a moment later is much like memory now, so single readings would make any slope look sure.
 Therefore the readings are cut into twenty stretches, and the median of each counts once. The slope
-is Theil and Sen's: the median of the slopes between all pairs, which a few odd ones do not move. Its
-95 % interval is Sen's (1968), from the distribution of Kendall's tau, whatever the noise is like.
+is Theil and Sen's: the median of the slopes between all pairs, which a few odd ones do not move.
+Its 95 % interval is Sen's (1968), from the distribution of Kendall's tau, whatever the noise is.
 """
 
 from __future__ import annotations

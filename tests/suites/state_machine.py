@@ -232,7 +232,10 @@ class ConnectionMachine(RuleBasedStateMachine):
 
     # --- what the engine and the clock do ---------------------------------------------------------
 
-    @rule(word=st.sampled_from(["北京", "上海", "京大", "四年北京", "三点"]), label=_labels | st.none())
+    @rule(
+        word=st.sampled_from(["北京", "上海", "京大", "四年北京", "三点"]),
+        label=_labels | st.none(),
+    )
     def relearn(self, word: str, label: str | None) -> None:
         if label is None:
             self.model.lexicon.pop(word, None)
