@@ -20,6 +20,7 @@ from cnerta.models.runtime.bundle import find_bundle
 from cnerta.models.runtime.inference import Model
 from cnerta.streamer.client.connection import TOKEN_VARIABLE
 from cnerta.streamer.recording.recorder import RecordingFolder
+from cnerta.streamer.serving.parking import ParkingOptions
 from cnerta.streamer.serving.server import AddressError, Server, ServerOptions
 from cnerta.streamer.serving.tokens import Tokens, read_tokens
 from cnerta.streamer.session.limits import ConnectionLimits
@@ -43,12 +44,17 @@ _EXIT_CODES: Final[dict[type[CnertaError], int]] = {
     InferenceError: 9,
 }
 
+_PARKING: Final = ParkingOptions()
+_EXIT_LOST_FINALS: Final = 12
+"""Final answers were left behind by a stop."""
+
 app = make_app()
 
 
 @app.command(
     epilog="Exit codes: 0 stopped by a signal · 2 wrong options · 3 the address is taken or not "
-    "this machine's · 8 the bundle cannot be used · 9 the ONNX runtime is missing or cannot run it."
+    "this machine's · 8 the bundle cannot be used · 9 the ONNX runtime is missing or cannot run it "
+    "· 12 stopped by a signal, and final answers were left behind."
 )
 def serve(
     host: Annotated[str, typer.Option(help="Interface to listen on.")] = "127.0.0.1",
@@ -98,13 +104,29 @@ def serve(
     record_limit_mb: Annotated[
         int, typer.Option(min=1, help="Most of one recorded session, in megabytes.")
     ] = 1024,
+    resume_s: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="How long a session waits for its client after a disconnect, in seconds; 0: no "
+            "session can be resumed.",
+        ),
+    ] = _PARKING.ttl_s,
+    resume_sessions: Annotated[
+        int, typer.Option(min=0, help="Most sessions that wait so at once.")
+    ] = _PARKING.most,
+    drain_s: Annotated[
+        float,
+        typer.Option(min=0, help="How long a stop waits for final answers that are owed."),
+    ] = 10.0,
     log_level: Annotated[LogLevel, typer.Option(help="How much to log.")] = "info",
     version: VersionOption = False,
 ) -> None:
     """Serve named-entity events over WebSocket at /v1/stream.
 
     Beside it over HTTP: /healthz, /readyz, /metrics (Prometheus) and /asyncapi.json.
-    SIGTERM and SIGINT stop it after the answers that are owed.
+    SIGTERM and SIGINT stop it: utterances in progress have a moment to become final, answers that
+    are owed are given for --drain-s at most, and clients are told to go on elsewhere.
     """
     log_lines(_LEVELS[log_level])
     tokens = _tokens(token_file)
@@ -120,6 +142,8 @@ def serve(
         max_sessions=max_sessions,
         origins=tuple(origin or ()),
         tokens=tokens,
+        drain_timeout_s=drain_s,
+        parking=ParkingOptions(ttl_s=resume_s, most=resume_sessions),
     )
     if record is not None and not (record.is_dir() and os.access(record, os.W_OK)):
         raise typer.BadParameter(f"expected --record DIR to be a folder to write in, got {record}")
@@ -131,9 +155,12 @@ def serve(
             if record is not None:
                 folder = RecordingFolder(record, record_limit_mb * 2**20)
                 new_connection = stack.enter_context(folder).open
-            _run_loop(_run(Server(model, options, new_connection), host, port))
+            server = Server(model, options, new_connection)
+            _run_loop(_run(server, host, port))
     except CnertaError as error:
         fail("cnerta-serve", error, _EXIT_CODES.get(type(error), 1))
+    if server.lost_finals:
+        raise typer.Exit(_EXIT_LOST_FINALS)
 
 
 def _tokens(file: Path | None) -> Tokens:
