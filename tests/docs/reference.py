@@ -23,6 +23,7 @@ import typer
 from typer.models import ArgumentInfo, ParameterInfo
 
 from cnerta.models import config
+from cnerta.streamer.serving.parking import ParkingOptions
 from cnerta.streamer.serving.server import ServerOptions
 from cnerta.streamer.session.limits import ConnectionLimits, SessionLimits
 from cnerta.streamer.wire import messages
@@ -417,6 +418,8 @@ def limits_page() -> str:
         _limits_table(SessionLimits),
         "## The server",
         _limits_table(ServerOptions),
+        "## Sessions without a connection",
+        _limits_table(ParkingOptions),
         "## A message",
         _table(
             ("limit", "value"),
