@@ -179,10 +179,10 @@ class ConnectionMachine(RuleBasedStateMachine):
             self.is_finished = self.is_finished or not self.is_leaving
         self._send(SessionFinish())
 
-    @rule(frame=st.sampled_from(_BAD), really=st.sampled_from([False] * 7 + [True]))
-    def break_a_rule(self, frame: str, really: bool) -> None:
+    @rule(number=st.integers(0, len(_BAD) - 1), really=st.sampled_from([False] * 7 + [True]))
+    def break_a_rule(self, number: int, really: bool) -> None:
         if really:
-            self._send(frame)
+            self._send(_BAD[number])
 
     @precondition(lambda self: not self.is_parked and not self.is_gone)
     @rule(really=st.sampled_from([False] * 3 + [True]))
