@@ -36,7 +36,7 @@ from .report import progress, run, table
 from .server_process import ServerProcess
 from .soak import Clip, demo_clips
 
-__all__ = ["Chaos", "Gremlin", "main", "run_streams"]
+__all__ = ["SERVER_OPTIONS", "Chaos", "Gremlin", "main", "run_streams"]
 
 DIRECTIONS: Final[tuple[Direction, ...]] = get_args(Direction)
 _SPEED: Final = 8.0
@@ -44,7 +44,7 @@ _SPEED: Final = 8.0
 _BLOCK_MS: Final = 40
 _STREAM_S: Final = 120.0
 """A stream that is not done by then is lost."""
-_SERVER: Final = ("--max-ahead-s", "300")
+SERVER_OPTIONS: Final = ("--max-ahead-s", "300")
 
 
 class Gremlin:
@@ -269,7 +269,7 @@ def main(
     seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
 ) -> None:
     """Stream through chaos."""
-    with ServerProcess(_SERVER) as server:
+    with ServerProcess(SERVER_OPTIONS) as server:
         found = asyncio.run(
             run_streams(server, streams, parallel=parallel, restarts=restarts, seed=seed)
         )
