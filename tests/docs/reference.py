@@ -31,13 +31,14 @@ from cnerta.streamer.session.limits import ConnectionLimits, SessionLimits
 from cnerta.streamer.wire import messages
 from cnerta.streamer.wire import parts as wire_parts
 from cnerta.streamer.wire.codec import encode
+from cnerta.streamer.wire.examples import EXAMPLES
 from cnerta.train import recipe
 
 if __package__:
-    from .message_examples import EXAMPLES, MEANINGS
+    from .meanings import MEANINGS
     from .pages import ROOT
 else:  # Run as a program.
-    from message_examples import EXAMPLES, MEANINGS
+    from meanings import MEANINGS
     from pages import ROOT
 
 __all__ = ["MADE", "REFERENCE", "REFERENCE_PAGES", "options_of_commands", "write_all"]
