@@ -28,6 +28,7 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from cnerta.models.errors import CnertaError
+from cnerta.streamer.page.static_files import page_files
 from cnerta.streamer.serving.batcher import Batcher
 from cnerta.streamer.serving.engine import Engine, Inference, describe_failure
 from cnerta.streamer.serving.flicker import FlickerWatch
@@ -380,7 +381,9 @@ class Server:
             return _respond(connection, http.HTTPStatus.OK, self.metrics.exposition(), CONTENT_TYPE)
         if path == "/asyncapi.json":
             return _respond(connection, http.HTTPStatus.OK, self._asyncapi, _JSON)
-        return _respond(connection, http.HTTPStatus.NOT_FOUND, b"not found\n")
+        return _respond_with_page(connection, request) or _respond(
+            connection, http.HTTPStatus.NOT_FOUND, b"not found\n"
+        )
 
 
 def _select_subprotocol(
@@ -407,6 +410,20 @@ def _respond(
     del response.headers["Content-Length"], response.headers["Content-Type"]
     response.headers["Content-Length"] = str(len(body))
     response.headers["Content-Type"] = content_type
+    return response
+
+
+def _respond_with_page(connection: ws.ServerConnection, request: Request) -> Response | None:
+    """The page's own files; None where it has none."""
+    method = getattr(request, "method", "GET")  # older websockets take nothing else
+    known = ", ".join(request.headers.get_all("If-None-Match")) or None
+    answer = page_files().answer(method, request.path, known)
+    if answer is None:
+        return None
+    response = connection.respond(answer.status, "")
+    response.body = answer.body
+    del response.headers["Content-Length"], response.headers["Content-Type"]
+    response.headers.update(answer.headers)
     return response
 
 
