@@ -26,15 +26,11 @@ function row({ label, text, mentions }, hear, canHear) {
   name.textContent = text;
   const count = document.createElement("td");
   count.textContent = String(mentions.length);
-  const heard = document.createElement("td");
+  const heard = document.createElement("div");
   heard.className = "mentions";
-  for (const { utterance, entity } of mentions.slice(-MOST_MENTIONS)) {
-    if (entity.start_ms === null) {
-      const only = document.createElement("span");
-      only.textContent = t("withoutAudio");
-      heard.append(only);
-      continue;
-    }
+  const timed = mentions.filter(({ entity }) => entity.start_ms !== null);
+  if (!timed.length) heard.append(t("withoutAudio"));
+  for (const { utterance, entity } of timed.slice(-MOST_MENTIONS)) {
     const at = seconds(entity.start_ms);
     if (!canHear(utterance, entity)) {
       const time = document.createElement("span");
@@ -50,6 +46,8 @@ function row({ label, text, mentions }, hear, canHear) {
     heard.append(button);
   }
   const line = document.createElement("tr");
-  line.append(type, name, count, heard);
+  const last = document.createElement("td");
+  last.append(heard);
+  line.append(type, name, count, last);
   return line;
 }

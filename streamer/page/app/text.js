@@ -10,7 +10,7 @@ const TEXTS = {
   textOnly: ["Text only: send no audio", "仅文本：不发送音频"],
   play: ["Play", "播放"],
   bridge: ["Nanjing city and the Yangtze River Bridge: 长 is cháng", "南京市的长江大桥：长读 cháng"],
-  mayor: ["Nanjing’s mayor, Jiang Daqiao: 长 is zhǎng", "南京的市长江大桥：长读 zhǎng"],
+  mayor: ["Nanjing’s mayor, Jiang Daqiao: 长 is zhǎng", "南京的市长，名叫江大桥：长读 zhǎng"],
   notHeard: ["Not played yet", "尚未播放"],
   heardSame: ["Same text, same answer: the text alone cannot tell the readings apart.", "文字相同，答案相同：仅凭文字无法区分两种读法。"],
   heardDiffer: ["Same text, different answers: only the voice tells them apart.", "文字相同，答案不同：只有声音才能区分。"],

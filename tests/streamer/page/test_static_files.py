@@ -1,0 +1,131 @@
+"""The page's files over HTTP, without sockets and from a real server."""
+
+from __future__ import annotations
+
+import http
+import json
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+
+from cnerta.streamer.page.static_files import PageFiles, page_files
+from tests.streamer.page.paths import DEMO, PAGE
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> PageFiles:
+    page, demo = tmp_path / "page", tmp_path / "demo"
+    (page / "app").mkdir(parents=True)
+    demo.mkdir()
+    (page / "index.html").write_text("<!doctype html>", encoding="utf-8")
+    (page / "app" / "main.js").write_text("export {};", encoding="utf-8")
+    (page / "__init__.py").write_text("secret", encoding="utf-8")
+    (demo / "one.flac").write_bytes(b"fLaC")
+    return PageFiles.read(page, demo)
+
+
+def test_the_page_its_modules_and_the_recordings_are_served(files: PageFiles) -> None:
+    assert files.paths == {"/", "/page/index.html", "/page/app/main.js", "/page/demo/one.flac"}
+    answer = files.answer("GET", "/?overlay=1")
+    assert answer is not None
+    assert (answer.status, answer.body) == (http.HTTPStatus.OK, b"<!doctype html>")
+    assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+    script = files.answer("GET", "/page/app/main.js")
+    assert script is not None
+    assert script.headers["Content-Type"] == "text/javascript; charset=utf-8"
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/page/__init__.py",
+        "/page/../page/index.html",
+        "/page/%2e%2e/secret",
+        "/page/app",
+        "/page//app/main.js",
+        "/page/app/main.js/",
+        "//page/index.html",
+        "/PAGE/index.html",
+        "",
+    ],
+)
+def test_no_other_path_leads_anywhere(files: PageFiles, target: str) -> None:
+    assert files.answer("GET", target) is None
+
+
+def test_head_is_a_get_without_its_content(files: PageFiles) -> None:
+    got, head = files.answer("GET", "/"), files.answer("HEAD", "/")
+    assert got is not None
+    assert head is not None
+    assert head.headers == got.headers
+    assert head.body == b""
+
+
+def test_other_methods_are_refused_with_those_that_go(files: PageFiles) -> None:
+    answer = files.answer("POST", "/")
+    assert answer is not None
+    assert answer.status == http.HTTPStatus.METHOD_NOT_ALLOWED
+    assert answer.headers["Allow"] == "GET, HEAD"
+
+
+@pytest.mark.parametrize(
+    ("wrap", "status"),
+    [
+        ("{}", http.HTTPStatus.NOT_MODIFIED),
+        ('"other", W/{}', http.HTTPStatus.NOT_MODIFIED),
+        ("*", http.HTTPStatus.NOT_MODIFIED),
+        ('"other"', http.HTTPStatus.OK),
+    ],
+)
+def test_what_is_known_is_not_sent_again(
+    files: PageFiles, wrap: str, status: http.HTTPStatus
+) -> None:
+    first = files.answer("GET", "/")
+    assert first is not None
+    again = files.answer("GET", "/", wrap.format(first.headers["ETag"]))
+    assert again is not None
+    assert again.status == status
+    assert bool(again.body) == (status == http.HTTPStatus.OK)
+
+
+def test_nothing_inline_and_nothing_from_elsewhere_may_run(files: PageFiles) -> None:
+    answer = files.answer("GET", "/")
+    assert answer is not None
+    policy = dict(rule.split(" ", 1) for rule in answer.headers["Content-Security-Policy"].split("; "))
+    assert policy["default-src"] == "'none'"
+    assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
+    assert "unsafe" not in answer.headers["Content-Security-Policy"]
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_the_installed_page_is_complete() -> None:
+    on_disk = {
+        "/page/" + path.relative_to(PAGE).as_posix()
+        for path in PAGE.rglob("*")
+        if path.suffix in {".js", ".css", ".html", ".json"}
+    }
+    recordings = {f"/page/demo/{path.name}" for path in DEMO.iterdir() if path.suffix != ".md"}
+    assert page_files().paths == {"/", *on_disk, *recordings}
+
+
+async def test_a_server_answers_with_the_page(page_server: str) -> None:
+    import asyncio
+
+    def fetch(path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
+        try:
+            with urlopen(Request(page_server + path, headers=headers), timeout=10) as answer:
+                return answer.status, dict(answer.headers), answer.read()
+        except HTTPError as error:
+            with error:
+                return error.code, dict(error.headers), error.read()
+
+    status, headers, body = await asyncio.to_thread(fetch, "/")
+    assert status == 200
+    assert body == (PAGE / "index.html").read_bytes()
+    known = {"If-None-Match": headers["ETag"]}
+    assert (await asyncio.to_thread(lambda: fetch("/", **known)))[0] == 304
+    description = (await asyncio.to_thread(fetch, "/page/demo/demo.json"))[2]
+    assert len(json.loads(description)["recordings"]) == 2
+    assert (await asyncio.to_thread(fetch, "/page/nothing.js"))[0] == 404
