@@ -13,20 +13,29 @@ serve_ready := $(serve_venv)/.ready-$(EXTRA)
 dev_ready := $(dev_venv)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test coverage test-golden lint format docs bench clean
+.PHONY: help demo demo-page serve test page-tools page-test coverage test-golden lint format docs bench clean
 .DELETE_ON_ERROR:
 
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(serve_ready) ## one sentence in its two readings, through a real server, with live captions
 	@$(serve_venv)/bin/python -m cnerta.streamer.commands.demo
+
+demo-page: $(serve_ready) ## the same sentence in a browser: hear it, see it, send the text alone
+	@$(serve_venv)/bin/python -m cnerta.streamer.commands.demo_page $(ARGS)
 
 serve: $(serve_ready) ## run the server (HOST=127.0.0.1 PORT=8765 ARGS="--bundle DIR …")
 	@$(serve_venv)/bin/cnerta-serve --host $(HOST) --port $(PORT) $(ARGS)
 
 test: lint ## lint, type-check and test (ARGS="-k name" for some of the tests)
 	$(dev_venv)/bin/pytest $(ARGS)
+
+page-tools: ## what the tests of the page need beside Node and a browser
+	npm ci --prefix tests/streamer/page --ignore-scripts --no-audit --no-fund
+
+page-test: page-tools $(dev_ready) ## all tests of the page, in Chromium and Firefox where they are (minutes)
+	CNERTA_PAGE_TESTS=all $(dev_venv)/bin/pytest -rs tests/streamer/page $(ARGS)
 
 coverage: $(dev_ready) ## all tests, and which lines and branches they reach (with a floor)
 	$(dev_venv)/bin/pytest --cov --cov-report=term-missing:skip-covered $(ARGS)

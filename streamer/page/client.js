@@ -77,7 +77,8 @@ const LONGEST_BACKOFF_MS = 15_000;
 const SAMPLE_BYTES = { pcm_s16le: 2, pcm_f32le: 4, mulaw: 1, alaw: 1 };
 /** Closes of the transport that would only happen again. */
 const HOPELESS = new Set([1002, 1003, 1007, 1009, 1010]);
-const UNKNOWN_SESSION = 4404;
+/** Errors of a resume: a new session is begun in its place. */
+const NOT_RESUMED = new Set(["unknown_session", "invalid_last_seq"]);
 
 /** Why a session ended before its time, and what of it is unanswered. */
 export class CnertaError extends Error {
@@ -305,8 +306,8 @@ export class CnertaClient {
     this.#server = null;
     if (this.#isOver()) return;
     const error = this.#lastError;
-    if (error?.code === UNKNOWN_SESSION && this.#resume) {
-      this.#resume = null; // it has forgotten us: begin anew
+    if (NOT_RESUMED.has(error?.name) && this.#resume) {
+      this.#resume = null;
       this.#connect();
       return;
     }

@@ -330,7 +330,10 @@ async function showExamples() {
 }
 
 function begin() {
-  if (isOverlay) document.documentElement.dataset.overlay = "";
+  if (isOverlay) {
+    document.documentElement.dataset.overlay = "";
+    settings.theme = query.get("theme") ?? "dark"; // its letters stand on black
+  }
   applySettings(settings);
   matchMedia("(prefers-color-scheme: light)").addEventListener("change", () => applySettings(settings));
   const asked = settings.language || (navigator.language.startsWith("zh") ? "zh" : "en");

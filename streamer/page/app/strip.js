@@ -3,7 +3,8 @@
 import { classOf } from "./captions.js";
 import { t } from "./text.js";
 
-const WINDOW_MS = 10_000;
+/** So that the characters of fast speech stand side by side. */
+const PIXELS_PER_SECOND = 140;
 const CHARACTERS_HEIGHT = 30;
 
 export class Strip {
@@ -42,9 +43,14 @@ export class Strip {
     this.draw();
   }
 
+  /** How much is seen at once. */
+  get #windowMs() {
+    return (1000 * Math.max(1, this.#canvas.clientWidth)) / PIXELS_PER_SECOND;
+  }
+
   draw() {
     const endMs = this.#history?.endMs ?? 0;
-    const most = Math.max(0, endMs - WINDOW_MS);
+    const most = Math.max(0, endMs - this.#windowMs);
     this.#position.max = String(Math.ceil(most / 100) * 100);
     this.#position.disabled = most === 0;
     if (this.#follows) this.#position.value = this.#position.max;
@@ -67,7 +73,7 @@ export class Strip {
     const context = canvas.getContext("2d");
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, width, height);
-    const perMs = width / WINDOW_MS;
+    const perMs = PIXELS_PER_SECOND / 1000;
     context.fillStyle = style.getPropertyValue("--line");
     const middle = (height + CHARACTERS_HEIGHT) / 2;
     const tall = (height - CHARACTERS_HEIGHT) / 2 - 2;
@@ -79,11 +85,11 @@ export class Strip {
     }
     context.fillStyle = style.getPropertyValue("--text");
     context.textAlign = "center";
-    context.font = "18px system-ui, sans-serif";
+    context.font = "16px system-ui, sans-serif";
     for (const { text, characters } of this.#utterances) {
       [...text].forEach((character, index) => {
         const times = characters[index];
-        if (!times || times[1] < from || times[0] > from + WINDOW_MS) return;
+        if (!times || times[1] < from || times[0] > from + this.#windowMs) return;
         context.fillText(character, ((times[0] + times[1]) / 2 - from) * perMs, 21);
       });
     }
@@ -91,7 +97,8 @@ export class Strip {
 
   #drawBars(from) {
     const width = this.#canvas.clientWidth;
-    const until = from + WINDOW_MS;
+    const windowMs = this.#windowMs;
+    const until = from + windowMs;
     const visible = this.#utterances.flatMap((utterance) =>
       utterance.entities
         .filter(({ start_ms, end_ms }) => start_ms !== null && end_ms > from && start_ms < until)
@@ -108,8 +115,8 @@ export class Strip {
         bar.className = `bar ${classOf(entity.label)}`;
         bar.classList.toggle("inner", entity.parent !== null);
         bar.classList.toggle("text-only", !entity.audio_used);
-        bar.style.left = `${(100 * (entity.start_ms - from)) / WINDOW_MS}%`;
-        bar.style.width = `${(100 * (entity.end_ms - entity.start_ms)) / WINDOW_MS}%`;
+        bar.style.left = `${(100 * (entity.start_ms - from)) / windowMs}%`;
+        bar.style.width = `${(100 * (entity.end_ms - entity.start_ms)) / windowMs}%`;
         bar.dataset.bar = utterance.key + entity.id;
         bar.lang = "zh";
         bar.textContent = entity.text;

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import http
 import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+from types import SimpleNamespace
 
 import pytest
 
 from cnerta.streamer.page.static_files import PageFiles, page_files
-from tests.streamer.page.paths import DEMO, PAGE
+from cnerta.streamer.serving.server import Server
+
+from .paths import DEMO, PAGE
 
 
 @pytest.fixture
@@ -93,7 +98,9 @@ def test_what_is_known_is_not_sent_again(
 def test_nothing_inline_and_nothing_from_elsewhere_may_run(files: PageFiles) -> None:
     answer = files.answer("GET", "/")
     assert answer is not None
-    policy = dict(rule.split(" ", 1) for rule in answer.headers["Content-Security-Policy"].split("; "))
+    policy = dict(
+        rule.split(" ", 1) for rule in answer.headers["Content-Security-Policy"].split("; ")
+    )
     assert policy["default-src"] == "'none'"
     assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
     assert "unsafe" not in answer.headers["Content-Security-Policy"]
@@ -110,22 +117,32 @@ def test_the_installed_page_is_complete() -> None:
     assert page_files().paths == {"/", *on_disk, *recordings}
 
 
-async def test_a_server_answers_with_the_page(page_server: str) -> None:
-    import asyncio
+async def test_a_server_answers_with_the_page(kit: SimpleNamespace) -> None:
+    async with Server(kit.FakeModel()) as server:
+        await server.start()
+        status, headers, body = await fetch(server, "/")
+        assert status == 200
+        assert body == (PAGE / "index.html").read_bytes()
+        known = {"If-None-Match": headers["ETag"]}
+        assert (await fetch(server, "/", known))[0] == 304
+        description = (await fetch(server, "/page/demo/demo.json"))[2]
+        assert len(json.loads(description)["recordings"]) == 2
+        assert (await fetch(server, "/page/nothing.js"))[0] == 404
+        assert (await fetch(server, "/", method="HEAD"))[2] == b""
 
-    def fetch(path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
+
+async def fetch(
+    server: Server, path: str, headers: dict[str, str] | None = None, method: str = "GET"
+) -> tuple[int, Mapping[str, str], bytes]:
+    def ask() -> tuple[int, Mapping[str, str], bytes]:
+        url = f"http://127.0.0.1:{server.port}{path}"
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        request = urllib.request.Request(url, headers=headers or {}, method=method)
         try:
-            with urlopen(Request(page_server + path, headers=headers), timeout=10) as answer:
-                return answer.status, dict(answer.headers), answer.read()
-        except HTTPError as error:
+            with opener.open(request, timeout=10) as answer:
+                return answer.status, answer.headers, answer.read()
+        except urllib.error.HTTPError as error:
             with error:
-                return error.code, dict(error.headers), error.read()
+                return error.code, error.headers, error.read()
 
-    status, headers, body = await asyncio.to_thread(fetch, "/")
-    assert status == 200
-    assert body == (PAGE / "index.html").read_bytes()
-    known = {"If-None-Match": headers["ETag"]}
-    assert (await asyncio.to_thread(lambda: fetch("/", **known)))[0] == 304
-    description = (await asyncio.to_thread(fetch, "/page/demo/demo.json"))[2]
-    assert len(json.loads(description)["recordings"]) == 2
-    assert (await asyncio.to_thread(fetch, "/page/nothing.js"))[0] == 404
+    return await asyncio.to_thread(ask)

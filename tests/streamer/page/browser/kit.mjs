@@ -59,9 +59,9 @@ export const MICROPHONE = [
   `--use-file-for-fake-audio-capture=${PAGE_MICROPHONE}%noloop`,
 ];
 
-/** A page of the server, with everything that it complains of. */
-export async function open(browser, url, { width = 1100, height = 1500, before } = {}) {
-  const page = await browser.newPage();
+/** A page of the server, with everything that it complains of. `within`: a context or a browser. */
+export async function open(within, url, { width = 1100, height = 1500, before } = {}) {
+  const page = await within.newPage();
   page.setDefaultTimeout(PATIENCE_MS);
   page.complaints = [];
   page.on("console", (message) => {

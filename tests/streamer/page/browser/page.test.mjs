@@ -29,12 +29,13 @@ after(async () => {
 
 /** A page for one test, which must not complain. */
 async function on(query, body, options) {
-  const page = await open(browser, `${server.url}/?lang=en&theme=dark&${query}`, options);
+  const context = await browser.createBrowserContext();
   try {
-    await body(page);
+    const page = await open(context, `${server.url}/?lang=en&theme=dark&${query}`, options);
+    await body(page, context);
     assert.deepEqual(page.complaints, []);
   } finally {
-    await page.close();
+    await context.close();
   }
 }
 
@@ -47,27 +48,6 @@ function captionFile() {
 }
 
 describe("the homograph demo", () => {
-  test("one text has two answers, and one without the voice", () =>
-    on("", async (page) => {
-      await hearExample(page, "bridge");
-      await hearExample(page, "mayor");
-      const heard = await captions(page);
-      assert.deepEqual(heard.map(({ names }) => names), [BRIDGE, MAYOR]);
-      assert.deepEqual(heard.map((line) => [line.text, line.textOnly]), [[SENTENCE, false], [SENTENCE, false]]);
-      assert.match(await text(page, "#verdict"), /different answers/);
-      assert.match(await text(page, "#facts"), /audio heard/);
-      await shoot(page, "heard");
-      await page.click("#text-only");
-      await hearExample(page, "bridge");
-      await hearExample(page, "mayor");
-      const alone = (await captions(page)).slice(2);
-      assert.deepEqual(alone[0].names, alone[1].names);
-      assert.ok(alone.every(({ textOnly }) => textOnly));
-      assert.match(await text(page, "#verdict"), /text alone cannot tell/);
-      assert.match(await text(page, "#facts"), /text only/);
-      await shoot(page, "text-only");
-    }));
-
   test("?text-only=1 sends no audio from the beginning", () =>
     on("text-only=1", async (page) => {
       await hearExample(page, "mayor");
@@ -174,22 +154,6 @@ describe("captions", () => {
 });
 
 describe("sources and transcripts", () => {
-  test("typed lines alone are answered from the text, and look so", () =>
-    on("", async (page) => {
-      await page.click("[name=source][value=none]");
-      await page.click("#start");
-      await page.waitForSelector("#typing:not([hidden])");
-      await page.type("#line", "张三昨天到了上海", { delay: 60 });
-      await page.waitForFunction(() => document.querySelector("#captions .utterance:not(.final) .entity"));
-      await page.keyboard.press("Enter");
-      const [line] = await finals(page, 1);
-      assert.deepEqual([line.text, line.textOnly], ["张三昨天到了上海", true]);
-      assert.ok(line.names.includes("上海 LOC"), line.names);
-      assert.equal(await page.$eval("#line", (field) => field.value), "");
-      await page.click("#stop");
-      await isOver(page);
-    }));
-
   test("a microphone and typed lines", () =>
     on("", async (page) => {
       await page.click("#start");
@@ -364,8 +328,8 @@ test("a reload in mid-sentence keeps what was final, and says what was not", () 
   }));
 
 test("the overlay shows the captions of another window, on nothing", () =>
-  on("", async (page) => {
-    const overlay = await open(browser, `${server.url}/?overlay=1`, { width: 1280, height: 360 }).catch((error) => error);
+  on("", async (page, context) => {
+    const overlay = await open(context, `${server.url}/?overlay=1`, { width: 1280, height: 360 });
     await page.bringToFront();
     await hearExample(page, "mayor");
     await overlay.bringToFront();

@@ -1,0 +1,125 @@
+"""The page's modules and the client, each on its own, in Node."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cnerta.streamer.outputs.highlighting import Highlighter, HighlightRule
+from cnerta.streamer.wire.parts import Entity
+
+from .paths import HERE, OLDEST_NODE, PAGE, node
+
+NODE = node()
+pytestmark = pytest.mark.skipif(NODE is None, reason=f"needs Node {OLDEST_NODE} or newer")
+
+CHOOSE = """
+import { Highlighter } from %s;
+const { share, first, utterances } = JSON.parse(process.argv[1]);
+const highlighter = new Highlighter(share, first);
+console.log(JSON.stringify(utterances.map((each) => [...highlighter.choose(each)].sort())));
+"""
+
+
+def run_node(*arguments: str) -> str:
+    assert NODE is not None
+    done = subprocess.run(
+        [NODE, *arguments], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", ["client", "modules"])
+def test_javascript(name: str) -> None:
+    told = run_node("--test", "--test-reporter=tap", str(HERE / "unit" / f"{name}.test.mjs"))
+    assert "\n# fail 0\n" in told
+    assert "\n# pass 0\n" not in told
+
+
+def test_every_module_can_be_read() -> None:
+    for path in sorted(PAGE.rglob("*.js")):
+        run_node("--check", "--experimental-default-type=module", str(path))
+
+
+def entity(name: str, text: str, start: int, confidence: float) -> Entity:
+    return Entity(
+        id=name,
+        version=1,
+        status="final",
+        label="PER",
+        text=text,
+        start=start,
+        end=start + len(text),
+        start_utf16=start,
+        end_utf16=start + len(text),
+        parent=None,
+        start_ms=None,
+        end_ms=None,
+        time_source="none",
+        confidence=confidence,
+        audio_used=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("share", "first"), [(1.0, False), (1.0, True), (0.15, False), (0.3, True)]
+)
+def test_the_page_marks_what_the_terminal_marks(share: float, first: bool) -> None:
+    chance = random.Random(5)
+    utterances = []
+    for number in range(40):
+        text = "".join(chance.choices("甲乙丙丁", k=chance.randint(4, 30)))
+        found = []
+        for index in range(chance.randint(0, 5)):
+            start = chance.randrange(len(text))
+            piece = text[start : start + chance.randint(1, 3)]
+            found.append(entity(f"e{number}-{index}", piece, start, chance.random()))
+        # Each is asked about while it grows, and when it is final.
+        utterances += [(f"u{number}", text, found, False), (f"u{number}", text, found, True)]
+    highlighter = Highlighter(HighlightRule(share, first))
+    expected = [
+        sorted(highlighter.choose(name, text, found, final=final))
+        for name, text, found, final in utterances
+    ]
+    told = [
+        {
+            "key": name,
+            "text": text,
+            "final": final,
+            "entities": [
+                {
+                    "id": each.id,
+                    "label": each.label,
+                    "text": each.text,
+                    "start": each.start,
+                    "end": each.end,
+                    "confidence": each.confidence,
+                }
+                for each in found
+            ],
+        }
+        for name, text, found, final in utterances
+    ]
+    script = CHOOSE % json.dumps((PAGE / "app" / "highlighter.js").as_uri())
+    question = json.dumps({"share": share, "first": first, "utterances": told})
+    answer = json.loads(run_node("--input-type=module", "-e", script, question))
+    assert answer == expected
+
+
+def test_the_package_is_what_a_registry_takes(tmp_path: Path) -> None:
+    told = json.loads((PAGE / "package.json").read_text(encoding="utf-8"))
+    assert told["exports"]["."] == "./client.js"
+    for name in told["files"]:
+        (tmp_path / name).write_bytes((PAGE / name).read_bytes())
+    (tmp_path / "package.json").write_bytes((PAGE / "package.json").read_bytes())
+    program = tmp_path / "use.mjs"
+    program.write_text(
+        'import { CnertaClient } from "cnerta-stream";\nconsole.log(typeof CnertaClient);\n',
+        encoding="utf-8",
+    )
+    assert run_node(str(program)).strip() == "function"
