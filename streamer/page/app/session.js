@@ -63,7 +63,10 @@ export class Session {
         hooks.onFinal(store.finish(name, message));
       }),
     );
-    client.on("warning", ({ detail }) => hooks.tell("warning", { detail }));
+    client.on("warning", ({ name, detail }) => {
+      // After an interruption, what was kept is caught up with: that is as it should be.
+      if (name !== "audio_ahead_of_realtime") hooks.tell("warning", { detail });
+    });
     client.on("lost", ({ audio_ms }) => hooks.tell("lostAudio", { s: (audio_ms / 1000).toFixed(1) }, true));
   }
 

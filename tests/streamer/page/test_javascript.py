@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import soundfile
 
 from cnerta.streamer.outputs.highlighting import Highlighter, HighlightRule
 from cnerta.streamer.wire.parts import Entity
 
-from .paths import HERE, OLDEST_NODE, PAGE, node
+from .paths import DEMO, HERE, OLDEST_NODE, PAGE, node
 
 NODE = node()
 pytestmark = pytest.mark.skipif(NODE is None, reason=f"needs Node {OLDEST_NODE} or newer")
@@ -25,10 +28,15 @@ console.log(JSON.stringify(utterances.map((each) => [...highlighter.choose(each)
 """
 
 
-def run_node(*arguments: str) -> str:
+def run_node(*arguments: str, **environment: str) -> str:
     assert NODE is not None
     done = subprocess.run(
-        [NODE, *arguments], capture_output=True, text=True, check=False, timeout=120
+        [NODE, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+        env={**os.environ, **environment},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -39,6 +47,22 @@ def test_javascript(name: str) -> None:
     told = run_node("--test", "--test-reporter=tap", str(HERE / "unit" / f"{name}.test.mjs"))
     assert "\n# fail 0\n" in told
     assert "\n# pass 0\n" not in told
+
+
+def test_the_client_survives_a_real_server(tmp_path: Path) -> None:
+    for name in ("bridge", "mayor"):
+        samples, rate = soundfile.read(DEMO / f"{name}.flac", dtype="int16")
+        assert rate == 16_000
+        (tmp_path / f"{name}.raw").write_bytes(samples.tobytes())
+    told = run_node(
+        "--experimental-websocket",
+        "--test",
+        "--test-reporter=tap",
+        str(HERE / "unit" / "resilience.test.mjs"),
+        PAGE_PYTHON=sys.executable,
+        PAGE_SAMPLES=str(tmp_path),
+    )
+    assert "\n# pass 2\n" in told
 
 
 def test_every_module_can_be_read() -> None:

@@ -1,45 +1,15 @@
 // A real server with the model that comes along, and a real browser.
 
-import { spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import net from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import puppeteer from "puppeteer-core";
 
 const require = createRequire(import.meta.url);
-export const { PAGE_PYTHON, PAGE_CHROMIUM, PAGE_FIREFOX, PAGE_MICROPHONE, PAGE_SHOTS } = process.env;
+export { sleep, slowLine, startServer } from "../real_server.mjs";
+export const { PAGE_CHROMIUM, PAGE_FIREFOX, PAGE_MICROPHONE, PAGE_SHOTS } = process.env;
 export const PATIENCE_MS = 30_000;
-export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-
-/** A server as people start it. @param {number} port 0: any. */
-export async function startServer(port = 0) {
-  const child = spawn(PAGE_PYTHON, ["-m", "cnerta.streamer.commands.serve", "--port", String(port)], {
-    stdio: ["ignore", "ignore", "pipe"],
-  });
-  let log = "";
-  const found = await new Promise((resolve, reject) => {
-    child.stderr.on("data", (data) => {
-      log += data;
-      const port = /listening on \S+ port (\d+)/.exec(log)?.[1];
-      if (port) resolve(Number(port));
-    });
-    child.on("exit", (code) => reject(new Error(`the server ended with ${code}: ${log}`)));
-  });
-  return {
-    port: found,
-    url: `http://127.0.0.1:${found}`,
-    signal: (name) => child.kill(name),
-    stop: () => new Promise((resolve) => {
-      if (child.exitCode !== null || child.signalCode !== null) return resolve();
-      child.removeAllListeners("exit");
-      child.on("exit", resolve);
-      child.kill("SIGCONT");
-      child.kill("SIGKILL");
-    }),
-  };
-}
 
 export function launch({ flags = [], browser = "chrome" } = {}) {
   const isChromium = browser === "chrome";
@@ -129,29 +99,4 @@ export async function inaccessible(page) {
 
 export async function shoot(page, name, options = {}) {
   await page.screenshot({ path: join(PAGE_SHOTS ?? tmpdir(), `${name}.png`), ...options });
-}
-
-/** A line to a server that is slow and far away. */
-export function slowLine(port, { delayMs, bytesPerSecond }) {
-  const proxy = net.createServer((client) => {
-    const server = net.connect(port, "127.0.0.1");
-    const carry = (from, to) => {
-      let free = Date.now();
-      from.on("data", (data) => {
-        free = Math.max(free, Date.now()) + (1000 * data.length) / bytesPerSecond;
-        if (free - Date.now() > 500) {
-          from.pause();
-          setTimeout(() => from.resume(), free - Date.now() - 500);
-        }
-        setTimeout(() => !to.destroyed && to.write(data), free - Date.now() + delayMs);
-      });
-      from.on("end", () => setTimeout(() => to.end(), Math.max(0, free - Date.now()) + delayMs + 20));
-      from.on("error", () => to.destroy());
-    };
-    carry(client, server);
-    carry(server, client);
-  });
-  return new Promise((resolve) => proxy.listen(0, "127.0.0.1", () => resolve({
-    url: `http://127.0.0.1:${proxy.address().port}`, stop: () => proxy.close(),
-  })));
 }
