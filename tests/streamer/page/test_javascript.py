@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +14,13 @@ from pathlib import Path
 import pytest
 import soundfile
 
+from cnerta.models.runtime.bundle import find_bundle
+from cnerta.models.runtime.inference import Model
 from cnerta.streamer.outputs.highlighting import Highlighter, HighlightRule
+from cnerta.streamer.serving.server import Server
 from cnerta.streamer.wire.parts import Entity
 
-from .paths import DEMO, HERE, OLDEST_NODE, PAGE, node
+from .paths import DEMO, HERE, OLDEST_NODE, PAGE, ROOT, node
 
 NODE = node()
 pytestmark = pytest.mark.skipif(NODE is None, reason=f"needs Node {OLDEST_NODE} or newer")
@@ -28,7 +33,7 @@ console.log(JSON.stringify(utterances.map((each) => [...highlighter.choose(each)
 """
 
 
-def run_node(*arguments: str, **environment: str) -> str:
+def run_node(*arguments: str, folder: Path | None = None, **environment: str) -> str:
     assert NODE is not None
     done = subprocess.run(
         [NODE, *arguments],
@@ -36,6 +41,7 @@ def run_node(*arguments: str, **environment: str) -> str:
         text=True,
         check=False,
         timeout=240,
+        cwd=folder,
         env={**os.environ, **environment},
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -63,6 +69,28 @@ def test_the_client_survives_a_real_server(tmp_path: Path) -> None:
         PAGE_SAMPLES=str(tmp_path),
     )
     assert "\n# pass 2\n" in told
+
+
+async def test_the_example_of_the_how_to_page_runs(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "how-to" / "browser.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```javascript\n(.*?)```", page, re.DOTALL)
+    assert len(program.strip().splitlines()) <= 20
+    samples, rate = soundfile.read(DEMO / "mayor.flac", dtype="int16")
+    soundfile.write(tmp_path / "mayor.wav", samples, rate)
+    package = tmp_path / "node_modules" / "cnerta-stream"
+    package.parent.mkdir()
+    package.symlink_to(PAGE)
+    async with Server(Model.load(find_bundle(None))) as server:
+        await server.start()
+        script = tmp_path / "example.mjs"
+        script.write_text(program.replace("127.0.0.1:8765", f"127.0.0.1:{server.port}"), "utf-8")
+        told = await asyncio.to_thread(
+            run_node, "--experimental-websocket", str(script), folder=tmp_path
+        )
+    assert "LOC 南京 " in told
+    assert "PER 江大桥 " in told
+    assert "the audio was used" in told
+    assert "type: 'session.summary'" in told
 
 
 def test_every_module_can_be_read() -> None:
