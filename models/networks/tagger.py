@@ -15,7 +15,7 @@ from cnerta.models.networks.bilstm import BiLstm, BiLstmEncoder
 from cnerta.models.networks.crf import ConstrainedCrf
 from cnerta.models.networks.cross_modal_attention import build_fusion, posterior_features
 from cnerta.models.networks.ctc import CtcHead, ctc_loss
-from cnerta.models.networks.lattice import LatticeEncoder
+from cnerta.models.networks.lattice.encoder import LatticeEncoder
 from cnerta.models.networks.reading_embedding import ChosenReadings
 from cnerta.models.networks.softlexicon import SoftLexiconEncoder
 from cnerta.models.networks.word_kinds import WordKinds

@@ -45,6 +45,10 @@ class WorkSource(Protocol):
         """Whether a final transcript waits for its answer."""
         ...
 
+    def lanes(self) -> Sequence[Lane]:
+        """The lanes that may have work for it."""
+        ...
+
     def next_work(self, lane: Lane, now: float) -> Work | None:
         """What the lane is to do for it next, if anything."""
         ...
@@ -131,7 +135,7 @@ class Batcher:
             "preparation": engine.prepare,
             "audio": engine.encode,
         }
-        self._lanes = [_LaneState(name, run[name], _new_worker(name)) for name in run]
+        self._lanes = {name: _LaneState(name, run[name], _new_worker(name)) for name in run}
         self._stalled_at: float | None = None
         self._closed = False
 
@@ -141,12 +145,12 @@ class Batcher:
         self._start_batches()
 
     def _note(self, source: WorkSource, now: float) -> None:
-        for lane in self._lanes:
-            lane.waiting.setdefault(source, now)
+        for name in source.lanes():
+            self._lanes[name].waiting.setdefault(source, now)
 
     def forget(self, source: WorkSource) -> None:
         """A session has ended."""
-        for lane in self._lanes:
+        for lane in self._lanes.values():
             lane.waiting.pop(source, None)
 
     @property
@@ -155,7 +159,7 @@ class Batcher:
         now = _now()
         if self._stalled_at is not None and now - self._stalled_at < _RECOVERY_S:
             return True
-        return max(lane.waits_s(now) for lane in self._lanes) > _OVERLOADED_S
+        return max(lane.waits_s(now) for lane in self._lanes.values()) > _OVERLOADED_S
 
     async def close(self, timeout_s: float = 5.0) -> None:
         """Let the batches that run end, and start no other.
@@ -164,23 +168,23 @@ class Batcher:
             timeout_s: How long they may take; what hangs for longer is left behind.
         """
         self._closed = True
-        running = [lane.running for lane in self._lanes if lane.running is not None]
+        running = [lane.running for lane in self._lanes.values() if lane.running is not None]
         if running:
             _, late = await asyncio.wait(running, timeout=timeout_s)
             if late:
                 logger.error("%d batches did not end in time and are left behind", len(late))
-        for lane in self._lanes:
+        for lane in self._lanes.values():
             lane.worker.stop()
-        for lane in self._lanes:
+        for lane in self._lanes.values():
             if lane.running is None or lane.running.done():
                 await asyncio.to_thread(lane.worker.join, timeout_s)
 
     def _start_batches(self) -> None:
-        for lane in self._lanes:
+        for lane in self._lanes.values():
             self._start_batch(lane)
 
     def _start_batch(self, lane: _LaneState) -> None:
-        if lane.running is not None or self._closed or not lane.waiting:
+        if lane.running is not None or self._closed:
             return
         items = self._collect(lane)
         if not items:
@@ -198,8 +202,10 @@ class Batcher:
 
     def _collect(self, lane: _LaneState) -> list[_Item]:
         """Take work from the sessions that wait, the urgent first."""
-        now = oldest = _now()
         items: list[_Item] = []
+        if not lane.waiting:
+            return items
+        now = oldest = _now()
         # The sort keeps the order of those that are as urgent.
         for source in sorted(lane.waiting, key=lambda s: not s.is_urgent):
             if len(items) >= self._max_batch:

@@ -118,6 +118,10 @@ class HostedSession:
         """See :class:`cnerta.streamer.serving.batcher.WorkSource`, as for all that follow."""
         return self.protocol.is_urgent
 
+    def lanes(self) -> list[Lane]:
+        """The lanes that may have work for it."""
+        return self.protocol.lanes()
+
     def next_work(self, lane: Lane, now: float) -> Work | None:
         """What the lane is to do next, if anything."""
         return self.protocol.next_work(lane, now)

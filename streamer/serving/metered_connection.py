@@ -3,7 +3,8 @@
 The library reads up to 256 kB at once and takes all the frames in it before anybody else has a
 turn: 40,000 pings, or audio frames of one sample, are half a second. Here what was read is handed
 to it in slices, the time of each is counted, and a connection that has had its share is not read
-from for a while. That holds for everything a client can send, control frames too.
+from for a while. That holds for everything a client can send, control frames too, and for what is
+still unread when it hangs up: the end waits until all of that is read.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Literal
 
 import websockets.asyncio.server as ws
+from websockets.protocol import State
 
 from cnerta.streamer.serving.reading_budget import ReadingBudget
 
@@ -33,6 +36,8 @@ class MeteredConnection(ws.ServerConnection):
         self._unread = bytearray()
         self._held: set[_Reason] = set()
         self._heard_at = self.loop.time()
+        self._has_ended = False
+        self._lost: Callable[[], None] | None = None
 
     def spend(self, seconds: float) -> float | None:
         """A frame took so long beyond reading it; see :meth:`ReadingBudget.spend`."""
@@ -59,25 +64,35 @@ class MeteredConnection(ws.ServerConnection):
             self._read(data)
 
     def eof_received(self) -> None:
-        """See :class:`asyncio.Protocol`: what came before the end is not lost."""
-        self._read_rest()
-        super().eof_received()
+        """See :class:`asyncio.Protocol`."""
+        if self._unread:
+            self._has_ended = True
+        else:
+            super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See :class:`asyncio.Protocol`."""
-        self._read_rest()
-        super().connection_lost(exc)
+        """See :class:`asyncio.Protocol`: what came before the end is not lost."""
+        if self.state is not State.OPEN:
+            self._unread.clear()  # nobody waits for it
+        self._lost = partial(super().connection_lost, exc)
+        self._read_on()
 
-    def _read_rest(self) -> None:
-        rest, self._unread = bytes(self._unread), bytearray()
-        if rest:
-            super().data_received(rest)
+    def _end(self) -> None:
+        """Everything was read: what was put off happens."""
+        if self._has_ended:
+            self._has_ended = False
+            super().eof_received()
+        if self._lost is not None:
+            lost, self._lost = self._lost, None
+            lost()
 
     def _read_on(self) -> None:
         while self._unread and not self._held:
             piece = bytes(self._unread[:_SLICE_BYTES])
             del self._unread[:_SLICE_BYTES]
             self._read(piece)
+        if not self._unread:
+            self._end()
 
     def _read(self, piece: bytes) -> None:
         began = time.thread_time()

@@ -174,6 +174,11 @@ class AudioTrack:
         """Have the audio up to a time encoded at once, as a short chunk if need be."""
         self._buffer.commit(self.frame_at(milliseconds))
 
+    @property
+    def may_have_work(self) -> bool:
+        """Whether :meth:`next_work` may have some."""
+        return self._buffer.may_give
+
     def next_work(self, due: Sought | None) -> EncodeWork | None:
         """See :meth:`EncoderBuffer.take`."""
         return self._buffer.take(due)

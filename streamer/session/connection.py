@@ -334,6 +334,12 @@ class ServerProtocol:
         """Whether a final transcript waits for its answer."""
         return self.session is not None and self.session.is_urgent
 
+    def lanes(self) -> list[Lane]:
+        """See :meth:`Session.lanes`."""
+        if self.session is None or self._state is _State.CLOSED:
+            return []
+        return self.session.lanes()
+
     def next_work(self, lane: Lane, now: float) -> Work | None:
         """See :meth:`Session.next_work`."""
         if self.session is None or self._state is _State.CLOSED:

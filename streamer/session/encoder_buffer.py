@@ -121,6 +121,11 @@ class EncoderBuffer(Protocol):
         """Whether :meth:`take` gives nothing out but for an answer that is due."""
         ...
 
+    @property
+    def may_give(self) -> bool:
+        """Whether :meth:`take` may have something; cheaper than to ask for it."""
+        ...
+
     def take(self, due: Sought | None) -> EncodeWork | None:
         """The next samples to encode, unless there are none or the last are not back yet.
 
@@ -158,6 +163,7 @@ class ChunkBuffer:
         self._geometry = geometry
         self._backlog: deque[Floats] = deque()
         self._backlog_samples = 0
+        self._chunk_samples = geometry.chunk_frames * geometry.hop_samples
         self._committed = 0  # frame up to which even a short chunk is encoded at once
         self._away = 0  # frames of the chunk that is away
         self._away_levels = np.zeros((0, LEVELS_PER_FRAME), np.float32)
@@ -210,12 +216,23 @@ class ChunkBuffer:
         """See :class:`EncoderBuffer`."""
         return False
 
+    @property
+    def may_give(self) -> bool:
+        """See :class:`EncoderBuffer`."""
+        if self._away:
+            return False
+        return self._has_chunk or self._committed > self._frames.end
+
+    @property
+    def _has_chunk(self) -> bool:
+        return self._backlog_samples >= self._chunk_samples
+
     def take(self, due: Sought | None) -> EncodeWork | None:
         """See :class:`EncoderBuffer`."""
         if self._away:
             return None
         count = self._geometry.chunk_frames
-        if self._backlog_samples < count * self._geometry.hop_samples:
+        if not self._has_chunk:
             count = self._committed - self._frames.end
         if count <= 0:
             return None
@@ -323,6 +340,11 @@ class UtteranceBuffer:
     def waits_for_answers(self) -> bool:
         """See :class:`EncoderBuffer`."""
         return True
+
+    @property
+    def may_give(self) -> bool:
+        """See :class:`EncoderBuffer`."""
+        return self._away is None
 
     def take(self, due: Sought | None) -> EncodeWork | None:
         """See :class:`EncoderBuffer`."""

@@ -213,6 +213,23 @@ class Session:
 
     # --- work for the engine ----------------------------------------------------------------------
 
+    def lanes(self) -> list[Lane]:
+        """The lanes that may have work; :meth:`next_work` has none for the others.
+
+        Nearly always there is none: audio comes in frames of 40 ms and less, work in chunks.
+        """
+        lanes: list[Lane] = []
+        revisions = self._utterances.are_waiting
+        if revisions and self._tagging is None:
+            lanes.append("text")
+        if self._preparing is None and (
+            self._new_glossary is not None or (revisions and self._utterances.lack_text)
+        ):
+            lanes.append("preparation")
+        if self._audio.may_have_work and (revisions or not self._audio.waits_for_answers):
+            lanes.append("audio")
+        return lanes
+
     def next_work(self, lane: Lane, now: float) -> Work | None:
         """What a lane is to do next; nothing while the last piece of work is not back.
 

@@ -143,6 +143,11 @@ class Utterances:
         return any(u.waiting is not None and u.waiting.text is None for u in self)
 
     @property
+    def are_waiting(self) -> bool:
+        """Whether a revision waits."""
+        return bool(self._finals) or any(u.waiting is not None for u in self._open.values())
+
+    @property
     def is_full(self) -> bool:
         """Whether there are as many without a final as may be."""
         return len(self._open) - len(self._finals) >= self._limits.open_utterances

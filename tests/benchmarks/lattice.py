@@ -5,7 +5,7 @@
 Three ways to compute the same from the same weights, checked against each other before anything is
 timed, then timed in turn on the same batches (sentences of similar length, as training has them):
 
-* ``batched``: `cnerta.models.networks.lattice`, one step a character for the whole batch.
+* ``batched``: `cnerta.models.networks.lattice.encoder`, one step a character for the whole batch.
 * ``one at a time``: the same code, a sentence a call.
 * ``published``: the scheme of the published implementation (Zhang and Yang 2018): a sentence at a
   time, a loop over its characters, once for each direction; the words that begin at a character
@@ -30,7 +30,7 @@ import typer
 from torch import Tensor
 
 from cnerta.models.config import TextConfig
-from cnerta.models.networks.lattice import LatticeEncoder
+from cnerta.models.networks.lattice.encoder import LatticeEncoder
 from cnerta.models.runtime.vocabulary import Vocabulary
 from cnerta.models.text.lexicon import pad_matches, read_lexicon
 from cnerta.train.data.examples import normalise_example, read_examples

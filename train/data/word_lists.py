@@ -9,7 +9,7 @@ import torch
 
 from cnerta.models.errors import ConfigError
 from cnerta.models.networks.bilstm import BiLstmEncoder
-from cnerta.models.networks.lattice import LatticeEncoder
+from cnerta.models.networks.lattice.encoder import LatticeEncoder
 from cnerta.models.networks.softlexicon import SoftLexiconEncoder
 from cnerta.models.networks.tagger import SpeechTagger
 from cnerta.models.text.lexicon import Lexicon

@@ -54,7 +54,11 @@ _WHITENING_CLIPS = 200
 
 
 def new_model(
-    recipe: Recipe, data_root: Path, training: Sequence[Example], cache: AudioCache
+    recipe: Recipe,
+    data_root: Path,
+    training: Sequence[Example],
+    cache: AudioCache,
+    acoustic_from: SpeechTagger | None = None,
 ) -> SpeechTagger:
     """Build the model that a recipe describes.
 
@@ -63,9 +67,11 @@ def new_model(
         data_root: Folder that a pretrained checkpoint and word lists may be below.
         training: All examples of all training sources.
         cache: Recordings.
+        acoustic_from: Its acoustic encoder and CTC head are taken, and no pretrained one is loaded.
 
     Raises:
         ConfigError: A setting does not go with the others.
+        CheckpointError: The acoustic encoder that is to be taken has other sizes.
         DataError: No training source has entities.
     """
     text = recipe.model.text
@@ -112,10 +118,19 @@ def new_model(
                 "which has a lexicon itself, got some"
             )
         lexicon = build_gazetteer(recipe.model.gazetteer, data_root)
-    acoustic = _acoustic_checkpoint(recipe.model.acoustic, data_root)
-    model = _build_model(recipe.model, vocabulary, scheme, pretrained, lexicon, acoustic)
+    checkpoint = _acoustic_checkpoint(recipe.model.acoustic, data_root)
+    architecture = ""
+    if acoustic_from is not None:
+        architecture = acoustic_from.acoustic_architecture
+    elif checkpoint:
+        architecture = acoustic_architecture(checkpoint)
+    model = _build_from_text(recipe.model, vocabulary, scheme, pretrained, lexicon, architecture)
     start_from_vectors(model, data_root)
-    _set_statistics(model, training, recipe.seed, cache)
+    if acoustic_from is not None:
+        take_acoustic(model, acoustic_from)
+    else:
+        _start_acoustic(model, checkpoint)
+        _set_statistics(model, training, recipe.seed, cache)
     parameters = sum(p.numel() for p in model.parameters())
     logger.info(
         "%d parameters, %d characters, %d acoustic units, %d tags",
@@ -217,22 +232,12 @@ def _acoustic_checkpoint(config: AcousticConfig, data_root: Path) -> str:
     return _checkpoint_source(config.checkpoint, data_root)
 
 
-def _build_model(
-    config: ModelConfig,
-    vocabulary: Vocabulary,
-    scheme: LabelScheme,
-    checkpoint: str,
-    lexicon: Words | None,
-    acoustic_checkpoint: str,
-) -> SpeechTagger:
-    """A new model, its encoders started from checkpoints if there are any."""
-    acoustic = acoustic_architecture(acoustic_checkpoint) if acoustic_checkpoint else ""
-    model = _build_from_text(config, vocabulary, scheme, checkpoint, lexicon, acoustic)
+def _start_acoustic(model: SpeechTagger, checkpoint: str) -> None:
+    """Give a pretrained acoustic encoder its weights."""
     if isinstance(model.acoustic, PretrainedAcousticEncoder):
-        load_acoustic(model.acoustic, acoustic_checkpoint)
+        load_acoustic(model.acoustic, checkpoint)
     if isinstance(model.acoustic, StreamingWhisperEncoder):
-        load_streaming_whisper(model.acoustic, acoustic_checkpoint)
-    return model
+        load_streaming_whisper(model.acoustic, checkpoint)
 
 
 def _build_from_text(

@@ -191,10 +191,10 @@ class Trainer:
             model = continued_model(self.recipe, self.data_root, init, acoustic)
         else:
             training = self._examples(sorted({n for s in self.recipe.stages for n in s.train}))
-            model = new_model(self.recipe, self.data_root, training, self.cache)
+            model = new_model(self.recipe, self.data_root, training, self.cache, acoustic)
         if model.config != self.recipe.model:
             raise CheckpointError(f"expected a model as the recipe describes it in {init}")
-        if acoustic is not None:
+        if init and acoustic is not None:
             take_acoustic(model, acoustic)
         return model
 

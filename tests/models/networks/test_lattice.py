@@ -20,7 +20,7 @@ from cnerta.models.config import (  # noqa: E402
     ModelConfig,
     TextConfig,
 )
-from cnerta.models.networks.lattice import LatticeLstm, words_at_once  # noqa: E402
+from cnerta.models.networks.lattice.encoder import LatticeLstm, words_at_once  # noqa: E402
 from cnerta.models.networks.tagger import SpeechTagger  # noqa: E402
 from cnerta.models.runtime.labels import LabelScheme  # noqa: E402
 from cnerta.models.runtime.vocabulary import Vocabulary  # noqa: E402

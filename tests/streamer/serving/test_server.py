@@ -349,9 +349,14 @@ async def test_pongs_flow_while_a_reader_is_slow_and_the_engine_busy(
         assert await stream.until(UtteranceFinal)
 
 
+@pytest.mark.parametrize("hangs_up", [False, True])
 @pytest.mark.parametrize("frame", [b"\x82\x80\0\0\0\0", b"\x89\x80\0\0\0\0"])
 async def test_a_flood_of_tiny_frames_holds_nobody_up(
-    model: Any, kit: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, frame: bytes
+    model: Any,
+    kit: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+    frame: bytes,
+    hangs_up: bool,
 ) -> None:
     # Not by the clock, which a busy machine stretches: by what is read in one turn of the loop.
     turns, read = 0, Counter[int]()
@@ -378,6 +383,8 @@ async def test_a_flood_of_tiny_frames_holds_nobody_up(
         await other.send(SessionStart())
         await other.until(SessionReady)
         flood.socket.transport.write(frame * 20_000)
+        if hangs_up:
+            flood.socket.transport.close()
         await other.send(kit.speak("他在北京"), final("他在北京"))
         assert await other.until(UtteranceFinal)
         assert await still_serves(server, kit)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from cnerta.train.loop.optimisation import NotFiniteError, Optimisation  # noqa:
 from cnerta.train.loop.trainer import Trainer  # noqa: E402
 from cnerta.train.recipe import Recipe, load_recipe  # noqa: E402
 
+from ...models.networks import acoustic_checkpoint  # noqa: E402
 from ..tones import write_tones  # noqa: E402
 
 
@@ -142,6 +144,27 @@ def test_training_starts_from_other_checkpoints(data: Path, tmp_path: Path) -> N
     other = recipe(data, "model.text.hidden=8")
     with pytest.raises(CheckpointError, match="as the recipe describes it"):
         Trainer(other, data, tmp_path / "c", cpu=True, init=tagged)
+
+
+def test_an_acoustic_encoder_from_a_checkpoint_needs_no_pretrained_one(
+    data: Path, tmp_path: Path
+) -> None:
+    folder = data / "whisper-small"
+    acoustic_checkpoint.write(folder, "whisper")
+    ears = [
+        "stages.0.epochs=1", "stages.1.epochs=1", "model.acoustic.encoder=pretrained",
+        "model.acoustic.checkpoint=whisper-small", "model.acoustic.layers=2",
+        "model.acoustic.heads=2",
+    ]  # fmt: skip
+    Trainer(recipe(data, *ears), data, tmp_path / "a", cpu=True).run()
+    heard = tmp_path / "a" / "best-0-acoustic"
+    shutil.rmtree(folder)
+    ours = Trainer(
+        recipe(data, *ears), data, tmp_path / "b", cpu=True, acoustic_from=heard
+    ).model.state_dict()
+    for name, value in load_checkpoint(heard).model.state_dict().items():
+        if name.startswith(("acoustic.", "ctc.")):
+            assert torch.equal(ours[name], value), name
 
 
 def test_what_text_taught_is_kept_with_another_acoustic_encoder(data: Path, tmp_path: Path) -> None:

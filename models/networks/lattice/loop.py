@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cnerta.models.networks.lattice_cells import (
+from cnerta.models.networks.lattice.cells import (
     DIRECTIONS,
     FoundWords,
     character_gates,

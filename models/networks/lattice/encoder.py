@@ -8,7 +8,7 @@ Batched: one step a character position, for all sentences and both directions at
 cell needs the state of its first character and nothing later, so a step makes the cells of all
 words that begin there, and takes those of all that end there from the cells that were made before.
 
-An exported graph does the same in one loop (:mod:`cnerta.models.networks.lattice_loop`).
+An exported graph does the same in one loop (:mod:`cnerta.models.networks.lattice.loop`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from cnerta.models.config import TextConfig
 from cnerta.models.networks.bilstm import MAX_CHARACTERS
-from cnerta.models.networks.lattice_cells import (
+from cnerta.models.networks.lattice.cells import (
     DIRECTIONS,
     FoundWords,
     by_direction,
@@ -29,8 +29,8 @@ from cnerta.models.networks.lattice_cells import (
     project,
     word_cell,
 )
-from cnerta.models.networks.lattice_loop import LatticeLoop
-from cnerta.models.networks.lattice_plan import plan_lattice
+from cnerta.models.networks.lattice.loop import LatticeLoop
+from cnerta.models.networks.lattice.plan import plan_lattice
 from cnerta.models.networks.word_embedding import WordEmbedding
 from cnerta.models.runtime.vocabulary import PADDING_ID
 from cnerta.models.text.lexicon import Lexicon
