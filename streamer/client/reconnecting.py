@@ -168,6 +168,11 @@ class ReconnectingConnection:
         assert failure is not None, "expected at least one address"
         raise failure
 
+    @property
+    def shown(self) -> str:
+        """What messages call the server; empty while there is none."""
+        return "" if self._connection is None else self._connection.shown
+
     # --- sending ----------------------------------------------------------------------------------
 
     async def send(self, message: ClientMessage) -> None:
@@ -349,6 +354,9 @@ class ReconnectingConnection:
             self._is_well()
         if self._unwell_since is None:
             self._unwell_since = now
+        else:
+            # It was given its chance to go on with the session.
+            self._urls.rotate(-1)
         await self._drop_connection()
         if self._is_over or not (error.retryable or self._refusal):
             self._fail(error)
@@ -368,6 +376,7 @@ class ReconnectingConnection:
         pause_s = max(self._backoff.next_pause_s(), self._wanted_pause_s())
         if now >= give_up_at:
             self._give_up("nothing")
+            return
         await asyncio.sleep(min(pause_s, give_up_at - now))
         url = self._urls[0]
         try:
@@ -383,6 +392,7 @@ class ReconnectingConnection:
                     self._fail(error)
             if asyncio.get_running_loop().time() >= give_up_at:
                 self._give_up(str(error))
+                return
             self._tell("waiting", str(error), retry_in_s=error.retry_after_s)
             return
         self._connection = connection
@@ -398,15 +408,14 @@ class ReconnectingConnection:
         wanted = getattr(self._refusal, "retry_after_ms", UNSET)
         return wanted / 1_000 if isinstance(wanted, int) else 0.0
 
-    def _give_up(self, last: str) -> NoReturn:
-        refusal = self._refusal
-        left = self.unanswered
+    def _give_up(self, last: str) -> None:
+        refusal, left = self._refusal, self.unanswered
         if refusal is not None and not self._was_ready:
-            self._fail(
-                SessionRefusedError(
-                    refusal.code, refusal.name, refusal.detail, retryable=True, unanswered=left
-                )
+            self._failure = SessionRefusedError(
+                refusal.code, refusal.name, refusal.detail, retryable=True, unanswered=left
             )
+            self._to_app.append(refusal)  # whoever streams says so by itself
+            return
         if refusal is not None:
             last = f"{refusal.code} {refusal.name}: {refusal.detail}"
         self._fail(

@@ -35,9 +35,9 @@ class MeteredConnection(ws.ServerConnection):
         self._budget = ReadingBudget()
         self._unread = bytearray()
         self._held: set[_Reason] = set()
-        self._heard_at = self.loop.time()
         self._has_ended = False
         self._lost: Callable[[], None] | None = None
+        self._heard_at = self.loop.time()
 
     def spend(self, seconds: float) -> float | None:
         """A frame took so long beyond reading it; see :meth:`ReadingBudget.spend`."""

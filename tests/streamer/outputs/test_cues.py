@@ -111,14 +111,29 @@ def test_an_entity_stays_in_one_piece() -> None:
     assert any(name in text[first:last] for first, last in lines)
 
 
-def test_a_word_stays_on_its_line() -> None:
-    text = "昨天下午我们几个人又去看了看新开张的一家珠宝店和旁边的书店"
-    layout = CaptionLayout(line_columns=18)
-    divided = [line for cue in break_text(text, (), (), layout, bundled_words()) for line in cue]
-    for lines in (divided, roll_up(text, (), 18, bundled_words())):
-        shown = [text[a:b] for a, b in lines]
-        assert len(shown) > 2
-        assert all(any(word in line for line in shown) for word in ("下午", "珠宝店", "书店"))
+@pytest.mark.parametrize("columns", [16, 18, 20])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "她每天早上坐公共汽车去图书馆看报纸然后再去办公室工作",
+        "这座城市的历史可以追溯到一千多年以前的一个小渔村",
+    ],
+)
+def test_a_word_stays_on_its_line(text: str, columns: int) -> None:
+    known = bundled_words()
+    found = [text[start:end] for start, end in known(text)]
+
+    def broken(words: Words) -> list[str]:
+        layout = CaptionLayout(line_columns=columns)
+        divided = [line for cue in break_text(text, (), (), layout, words) for line in cue]
+        lines = [text[a:b] for a, b in divided]
+        return [word for word in found if not any(word in line for line in lines)]
+
+    assert broken(no_words), "without the list of words one is broken"
+    assert not broken(known)
+    rolled = [text[a:b] for a, b in roll_up(text, (), columns, known)]
+    assert "".join(rolled) == text
+    assert all(any(word in line for line in rolled) for word in found)
 
 
 def test_an_entity_that_fits_no_line_is_broken_all_the_same() -> None:
