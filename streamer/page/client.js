@@ -1,11 +1,5 @@
 // The JavaScript client of cnerta-stream, for browsers and Node (22 or newer). No dependencies.
-//
-//   import { CnertaClient } from "./client.js";
-//   const client = new CnertaClient("ws://127.0.0.1:8765", { audio: { sample_rate: 16000 } });
-//   client.on("utterance.final", (answer) => console.log(answer.text, answer.entities));
-//   await client.sendAudio(pcm);               // Int16Array: as fast as the server takes it
-//   client.sendTranscript({ utterance: "u1", revision: 1, final: true, text: "…" });
-//   console.log(await client.finish());        // the summary
+// An example: docs/how-to/browser.md.
 //
 // What it promises, across lost connections and restarted servers: every final transcript gets
 // exactly one `utterance.final`; `seq` rises by one with every event; times are on the clock of the
@@ -46,7 +40,7 @@ import { Ledger } from "./ledger.js";
  * @property {AudioFormat} [audio] 16 kHz, one channel, 16-bit unless said otherwise.
  * @property {string} [token] Opens the session, where the server asks for one.
  * @property {object} [start] Further fields of `session.start`: labels, nested, interim,
- *   max_delay_ms, readings, glossary.
+ *   max_delay_ms, readings, glossary; `transcript: "server"` where the server has a recogniser.
  * @property {number} [keepMs] Audio that is remembered for a server that must be told again.
  * @property {number} [silentMs] A server that owes something and says nothing for so long is
  *   `silent`.
@@ -376,6 +370,14 @@ export class CnertaClient {
       case "utterance.final":
         this.#event(message);
         break;
+      case "transcript.update": // the server's recogniser writes
+        this.#emit({
+          ...message,
+          utterance: this.#utterance(message.utterance),
+          start_ms: this.#ledger.toClientMs(message.start_ms ?? null),
+          end_ms: this.#ledger.toClientMs(message.end_ms ?? null),
+        });
+        break;
       case "warning":
         this.#warning(message);
         break;
@@ -444,6 +446,7 @@ export class CnertaClient {
   #event(message) {
     if (message.seq <= this.#lastSeq) return; // replayed, and known
     this.#lastSeq = message.seq;
+    message = { ...message, utterance: this.#utterance(message.utterance) };
     const { utterance } = message;
     if (message.type === "utterance.final") {
       const characters = message.characters.map((times) => times.map((ms) => this.#ledger.toClientMs(ms)));
@@ -498,6 +501,15 @@ export class CnertaClient {
   /** Ids of a later session are not those of an earlier one. @param {string} id */
   #id(id) {
     return this.#session > 1 ? `${id}~${this.#session}` : id;
+  }
+
+  /** Names that a server gives begin again with each session. @param {string} utterance */
+  #utterance(utterance) {
+    return this.#serverWrites && this.#session > 1 ? `${utterance}~${this.#session}` : utterance;
+  }
+
+  get #serverWrites() {
+    return this.#options.start?.transcript === "server";
   }
 
   /** @param {any} event */

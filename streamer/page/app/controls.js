@@ -30,6 +30,7 @@ export class Controls {
     element("media").onchange = ({ target }) => this.take(target.files);
     element("caption-file").onchange = ({ target }) => this.take(target.files);
     element("browser-recogniser").hidden = !hasBrowserRecogniser();
+    offersTranscripts().then((offers) => (element("server-recogniser").hidden = !offers));
     this.#acceptDrops();
     this.#draw();
   }
@@ -102,6 +103,7 @@ export class Controls {
         onFailure();
       });
     }
+    if (this.transcript === "server") return { end() {} }; // what it writes comes as messages
     return new TypedTranscript(element("line"), send);
   }
 
@@ -138,6 +140,15 @@ export class Controls {
       document.body.classList.remove("dropping");
       this.take(event.dataTransfer.files);
     });
+  }
+}
+
+/** Whether the server's protocol has transcripts of its own. */
+async function offersTranscripts() {
+  try {
+    return (await (await fetch("/asyncapi.json")).text()).includes('"transcript.update"');
+  } catch {
+    return false;
   }
 }
 

@@ -128,10 +128,11 @@ function hear(utterance, entity) {
  * @param {(listeners: any) => Promise<() => {stop: () => void}>} what.open
  * @param {(send: (transcript: any) => void, fail: () => void) => any} what.write
  * @param {boolean} what.hasAudio
+ * @param {boolean} [what.serverWrites]
  * @param {(utterance: any) => void} [what.onFinal]
  * @param {() => void} [what.onEnd]
  */
-async function run({ open, write, hasAudio, onFinal = () => {}, onEnd = () => {} }) {
+async function run({ open, write, hasAudio, serverWrites = false, onFinal = () => {}, onEnd = () => {} }) {
   await running?.stop();
   notices.clear();
   let session = /** @type {Session | null} */ (null);
@@ -169,6 +170,7 @@ async function run({ open, write, hasAudio, onFinal = () => {}, onEnd = () => {}
   session = new Session({
     name: `s${sessions}`,
     sendsAudio,
+    serverWrites,
     token,
     store,
     hooks: {
@@ -222,10 +224,14 @@ function explain(error) {
 async function startOwn() {
   element("start").disabled = true;
   try {
+    const serverWrites = controls.transcript === "server";
+    const hasAudio = controls.source !== "none";
+    if (serverWrites && !(hasAudio && !element("text-only").checked)) throw new SourceError("needsAudio");
     const transcript = await run({
       open: (listeners) => controls.open(listeners, settings.sound),
       write: (send, fail) => controls.write(send, fail),
-      hasAudio: controls.source !== "none",
+      hasAudio,
+      serverWrites,
     });
     if (transcript.submit) {
       element("typing").hidden = false;

@@ -23,6 +23,7 @@ export class Session {
   #hooks;
   #sendsAudio;
   #heardMs = 0;
+  #error = "";
   /** Whether audio is withheld from the server. */
   get isTextOnly() {
     return !this.#sendsAudio;
@@ -33,10 +34,11 @@ export class Session {
    * @param {string} settings.name Unique on this page.
    * @param {boolean} settings.sendsAudio False: the server gets the text alone.
    * @param {string} settings.token
+   * @param {boolean} settings.serverWrites The server's recogniser writes the transcript.
    * @param {import("./store.js").Store} settings.store
    * @param {Hooks} settings.hooks
    */
-  constructor({ name, sendsAudio, token, store, hooks }) {
+  constructor({ name, sendsAudio, serverWrites, token, store, hooks }) {
     this.name = name;
     this.#store = store;
     this.#hooks = hooks;
@@ -44,6 +46,7 @@ export class Session {
     const client = new CnertaClient(location.origin, {
       audio: { sample_rate: RATE },
       ...(token && { token }),
+      ...(serverWrites && { start: { transcript: "server" } }),
     });
     this.#client = client;
     client.on("state", (state) => {
@@ -53,7 +56,13 @@ export class Session {
     });
     client.on("session.ready", ({ recorded, recovered }) => {
       this.isRecorded = recorded === true;
-      if (recovered === false) hooks.tell("anew");
+      if (recovered !== false) return;
+      hooks.tell("anew");
+      if (serverWrites) store.giveUp(name); // it will be heard, and written, again
+    });
+    client.on("transcript.update", (revision) => {
+      store.sent(name, revision, this.#heardMs);
+      hooks.onChange();
     });
     client.on("entity.upsert", (message) => this.#heard(message, () => store.upsert(name, message)));
     client.on("entity.retract", (message) => this.#heard(message, () => store.retract(name, message)));
@@ -63,6 +72,7 @@ export class Session {
         hooks.onFinal(store.finish(name, message));
       }),
     );
+    client.on("error", ({ name: error }) => (this.#error = error));
     client.on("warning", ({ name, detail }) => {
       // After an interruption, what was kept is caught up with: that is as it should be.
       if (name !== "audio_ahead_of_realtime") hooks.tell("warning", { detail });
@@ -119,7 +129,8 @@ export class Session {
   }
 
   #fail(detail) {
-    this.#hooks.tell("failedBecause", { detail }, true);
+    if (this.#error === "no_recogniser") this.#hooks.tell("no_recogniser", {}, true);
+    else this.#hooks.tell("failedBecause", { detail }, true);
     const n = this.#client.unanswered.length;
     if (n) this.#hooks.tell("unanswered", { n }, true);
   }

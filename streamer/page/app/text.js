@@ -99,9 +99,10 @@ const TEXTS = {
   captionsLoaded: ["{n} captions from {name} are ready.", "已读取 {name} 中的 {n} 条字幕。"],
   mediaLoaded: ["{name} is ready.", "{name} 已就绪。"],
   recogniserFailed: ["The browser’s speech recognition stopped: {detail}", "浏览器语音识别已停止：{detail}"],
+  no_recogniser: ["This server has no speech recognition. Whoever runs it can start it with --source.", "此服务器没有语音识别。运行者可用 --source 启动。"],
+  needsAudio: ["The server’s speech recognition needs audio: choose some.", "服务器的语音识别需要音频，请先选择。"],
   noDemo: ["The examples could not be loaded.", "无法加载例子。"],
   hear: ["Hear {name} at {at}", "在 {at} 处听 {name}"],
-  hearNow: ["Hear {name}", "听 {name}"],
 };
 
 /** @typedef {"en" | "zh"} Language */

@@ -7,8 +7,8 @@ const { PAGE_PYTHON } = process.env;
 export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** A server as people start it. @param {number} port 0: any. */
-export async function startServer(port = 0) {
-  const child = spawn(PAGE_PYTHON, ["-m", "cnerta.streamer.commands.serve", "--port", String(port)], {
+export async function startServer(port = 0, flags = []) {
+  const child = spawn(PAGE_PYTHON, ["-m", "cnerta.streamer.commands.serve", "--port", String(port), ...flags], {
     stdio: ["ignore", "ignore", "pipe"],
   });
   let log = "";

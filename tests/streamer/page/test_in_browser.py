@@ -18,7 +18,7 @@ from .paths import DEMO, DRIVER, HERE, OLDEST_NODE, chromium, firefox, node
 
 WANTS_ALL = os.environ.get("CNERTA_PAGE_TESTS") == "all"
 SHORT = ["visit"]
-LONG = ["page", "faults", "firefox"]
+LONG = ["page", "faults", "firefox", "audio_only"]
 
 
 def missing(name: str) -> str | None:

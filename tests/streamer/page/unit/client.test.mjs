@@ -244,6 +244,25 @@ test("a token goes as a subprotocol", async () => {
   assert.deepEqual(server.current.protocols, ["cnerta.v1", "bearer.secret"]);
 });
 
+test("what a server's recogniser writes has names of its own in each session", async () => {
+  const { client, of } = connect({ start: { transcript: "server" } });
+  let at = await speak(client, 1000, 0);
+  const write = () => {
+    const { session } = server.current;
+    const ms = Math.round((1000 * session.heard.length) / RATE);
+    server.tell(server.current, { type: "transcript.update", utterance: "s1", revision: 1, final: false, text: "京", start_ms: 0, end_ms: ms });
+    server.receive(server.current, JSON.stringify({ type: "transcript", ...final("s1") }));
+  };
+  write();
+  await pass(50);
+  server.die();
+  at = await speak(client, 2000, at);
+  write();
+  await pass(50);
+  assert.deepEqual(of("utterance.final").map(({ utterance }) => utterance), ["s1", "s1~2"]);
+  assert.deepEqual(of("transcript.update").map(({ utterance, start_ms, end_ms }) => [utterance, start_ms, end_ms]), [["s1", 0, 1000], ["s1~2", 1000, 3000]]);
+});
+
 test("whatever happens to the line, every final comes once", async () => {
   // A small generator, so that a failure can be repeated.
   let state = 7;
