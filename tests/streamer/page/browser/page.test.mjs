@@ -29,7 +29,7 @@ after(async () => {
 
 /** A page for one test, which must not complain. */
 async function on(query, body, options) {
-  const context = await browser.createBrowserContext();
+  const context = await browser.createBrowserContext({ downloadBehavior: { policy: "allow", downloadPath: folder } });
   try {
     const page = await open(context, `${server.url}/?lang=en&theme=dark&${query}`, options);
     await body(page, context);
@@ -287,8 +287,6 @@ test("a name is heard from its caption and from the list", () =>
 test("captions are saved in four formats", () =>
   on("", async (page) => {
     await hearExample(page, "bridge");
-    const session = await page.createCDPSession();
-    await session.send("Browser.setDownloadBehavior", { behavior: "allow", downloadPath: folder });
     for (const format of ["vtt", "srt", "ttml", "json"]) {
       await page.click(`[data-format=${format}]`);
       for (let tries = 0; tries < 100 && !readdirSync(folder).includes(`captions.${format}`); tries += 1) await sleep(50);
