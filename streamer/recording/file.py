@@ -38,6 +38,9 @@ __all__ = [
     "ReceivedAudio",
     "ReceivedMessage",
     "ReceivedText",
+    "Recognised",
+    "RecognitionEnded",
+    "RecognitionOffered",
     "Record",
     "RecordingReader",
     "ResumeOffered",
@@ -143,6 +146,25 @@ class ResumeOffered(_Record, frozen=True):
     epoch: str
 
 
+class RecognitionOffered(_Record, frozen=True):
+    """A recogniser of the server might write the transcript."""
+
+    now: float
+
+
+class Recognised(_Record, frozen=True):
+    """The server's recogniser had written something, as a ``transcript`` of a client."""
+
+    now: float
+    data: str
+
+
+class RecognitionEnded(_Record, frozen=True):
+    """The server's recogniser wrote no more."""
+
+    now: float
+
+
 class Parked(_Record, frozen=True):
     """The connection was gone, and the session waited for another one."""
 
@@ -236,6 +258,9 @@ Record = (
     | Failed
     | Disconnected
     | ResumeOffered
+    | RecognitionOffered
+    | Recognised
+    | RecognitionEnded
     | Parked
     | Resumed
     | StartedAnew

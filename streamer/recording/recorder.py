@@ -40,6 +40,7 @@ from cnerta.streamer.wire.messages import (
     ServerMessage,
     SessionGoingAway,
     SessionReady,
+    Transcript,
 )
 from cnerta.streamer.wire.parts import LostHistory
 
@@ -149,6 +150,21 @@ class RecordedProtocol(ServerProtocol):
         record = recording.ResumeOffered(self._now, terms.ttl_s, terms.epoch)
         with self._recorded(record, self._now):
             super().offer_resume(terms)
+
+    def offer_recognition(self) -> None:
+        """A recogniser of the server may write the transcript."""
+        with self._recorded(recording.RecognitionOffered(self._now), self._now):
+            super().offer_recognition()
+
+    def recognised(self, message: Transcript, now: float) -> None:
+        """It has written something."""
+        with self._recorded(recording.Recognised(now, encode(message).decode()), now):
+            super().recognised(message, now)
+
+    def recognition_over(self) -> None:
+        """It will write no more."""
+        with self._recorded(recording.RecognitionEnded(self._now), self._now):
+            super().recognition_over()
 
     def park(self) -> None:
         """The connection is gone, and the session waits for another one."""

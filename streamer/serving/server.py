@@ -37,6 +37,7 @@ from cnerta.streamer.serving.metered_connection import MeteredConnection
 from cnerta.streamer.serving.metrics import CONTENT_TYPE, ServerMetrics
 from cnerta.streamer.serving.origins import is_allowed
 from cnerta.streamer.serving.parking import ParkingLot, ParkingOptions
+from cnerta.streamer.serving.recognition import Recogniser
 from cnerta.streamer.serving.resuming import answer_resume_request
 from cnerta.streamer.serving.tokens import SUBPROTOCOL, Tokens, identity_of
 from cnerta.streamer.session.connection import Close, ServedModel, ServerProtocol
@@ -114,6 +115,7 @@ class Server:
         model: Inference,
         options: ServerOptions = ServerOptions(),
         new_connection: NewConnection | None = None,
+        recogniser: Recogniser | None = None,
     ) -> None:
         """Prepare to serve.
 
@@ -122,10 +124,12 @@ class Server:
             options: How the server runs.
             new_connection: Makes the protocol of each connection that is taken, a recorded one for
                 example; None: a plain one.
+            recogniser: Writes the transcript for clients that want that; the caller closes it.
         """
         self.port = 0
         self._new_connection = new_connection or _plain_connection
         self._options = options
+        self._recogniser = recogniser
         self._served = ServedModel(model.bundle, model.device)
         self._clients: set[Client] = set()
         self.metrics = ServerMetrics(
@@ -253,7 +257,9 @@ class Server:
         new = self._new_connection if refusal is None else _plain_connection
         protocol = await new(self._served, limits, name)
         identity, owner = self._identify(connection)
-        entry = self._lot.enter(HostedSession(protocol, self._batcher), identity, owner)
+        entry = self._lot.enter(
+            HostedSession(protocol, self._batcher, self._recogniser), identity, owner
+        )
         client = Client(connection, entry)
         self._clients.add(client)
         if refusal is not None:

@@ -17,6 +17,12 @@ Where the owner offers it (``offer_resume``), a session outlives its connection:
                                              ``resume`` that one in the place of this one, or
                                              ``start_anew``
 
+Where the owner has a recogniser (``offer_recognition``), it may write the transcript::
+
+    is_recognised                            the client wants that: the recogniser gets its audio
+    is_input_over                            there will be no more audio
+    recognised, recognition_over             what was written, and that no more will be
+
     waiting ──session.start──► open ──session.finish──► finishing ──all answered──► closed (1000)
                                 │
                                 ├──go_away──► leaving ──finals answered──► closed (1001)
@@ -44,6 +50,7 @@ from cnerta.streamer.wire.messages import (
     PROTOCOL_VERSION,
     ClientMessage,
     Keepalive,
+    RecognisedTranscript,
     ServerMessage,
     SessionFinish,
     SessionGoingAway,
@@ -54,7 +61,7 @@ from cnerta.streamer.wire.messages import (
     Transcript,
     WarningMessage,
 )
-from cnerta.streamer.wire.parts import LostHistory, ModelInfo, ResumeRequest
+from cnerta.streamer.wire.parts import AudioFormat, LostHistory, ModelInfo, ResumeRequest
 
 __all__ = ["NORMAL_CLOSE", "Close", "ServedModel", "ServerProtocol"]
 
@@ -149,6 +156,9 @@ class ServerProtocol:
         self._is_parked = False
         self._was_resumed = False
         self._summary: SessionSummary | None = None
+        self._can_recognise = False
+        self._recognising = False
+        self._audio_format = AudioFormat()
 
     # --- what happened ----------------------------------------------------------------------------
 
@@ -229,6 +239,52 @@ class ServerProtocol:
         """The connection is gone: nothing more can be said."""
         self._outbox.clear()
         self._state = _State.CLOSED
+
+    # --- a recogniser of the owner ----------------------------------------------------------------
+
+    def offer_recognition(self) -> None:
+        """Let the client leave the transcript to us; to be called before anything is received."""
+        self._can_recognise = True
+
+    @property
+    def is_recognised(self) -> bool:
+        """Whether a recogniser is to write the transcript, or still does so."""
+        return self._recognising and self._state is not _State.CLOSED
+
+    @property
+    def audio_format(self) -> AudioFormat:
+        """Of the audio that is recognised."""
+        return self._audio_format
+
+    @property
+    def is_input_over(self) -> bool:
+        """Whether no more audio will come."""
+        return self._state not in (_State.WAITING, _State.OPEN)
+
+    def recognised(self, message: Transcript, now: float) -> None:
+        """The recogniser has written something."""
+        if self.session is None or self._state is _State.CLOSED:
+            return
+        self._outbox.put(
+            RecognisedTranscript(
+                utterance=message.utterance,
+                revision=message.revision,
+                final=message.final,
+                text=message.text,
+                start_ms=message.start_ms,
+                end_ms=message.end_ms,
+            )
+        )
+        try:
+            self.session.add_transcript(message, now)
+        except ProtocolError as error:
+            self.fail(error)
+        self._settle()
+
+    def recognition_over(self) -> None:
+        """The recogniser will write no more."""
+        self._recognising = False
+        self._settle()
 
     # --- another connection -----------------------------------------------------------------------
 
@@ -428,8 +484,16 @@ class ServerProtocol:
             self._begin(message)
 
     def _begin(self, message: SessionStart, lost: LostHistory | UnsetType = UNSET) -> None:
+        if message.transcript == "server" and not self._can_recognise:
+            raise ProtocolError(
+                ErrorName.NO_RECOGNISER,
+                "expected transcripts of the client, since this server has no recogniser, got "
+                '"transcript": "server"',
+            )
         self.session = Session(self._model.bundle, message, self._limits.session, self._outbox)
         self._state = _State.OPEN
+        self._recognising = message.transcript == "server"
+        self._audio_format = message.audio
         self._outbox.put(self._ready(lost=lost))
 
     def _ready(
@@ -461,8 +525,18 @@ class ServerProtocol:
             if not self._is_known(message, session):
                 self._warn_after_finish()
         elif isinstance(message, Transcript):
+            if self._recognising:
+                raise ProtocolError(
+                    ErrorName.TRANSCRIPT_NOT_TAKEN,
+                    'expected no transcript after "transcript": "server", got one',
+                )
             session.add_transcript(message, now)
         elif isinstance(message, SessionUpdate):
+            if self._recognising and message.audio not in (UNSET, self._audio_format):
+                raise ProtocolError(
+                    ErrorName.FORMAT_FIXED,
+                    'expected audio in one format after "transcript": "server", got another',
+                )
             session.update(message)
         elif isinstance(message, SessionFinish) and self._state is _State.OPEN:
             session.finish_input()
@@ -524,6 +598,8 @@ class ServerProtocol:
                 )
             )
         session = self.session
+        if self._recognising:
+            return  # What is still to be written is owed, too.
         if self._state is _State.FINISHING and session is not None and session.is_idle:
             self._summary = session.summary()
             self._outbox.put(self._summary)

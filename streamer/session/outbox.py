@@ -24,6 +24,7 @@ from cnerta.streamer.wire.messages import (
     AudioAck,
     EntityRetract,
     EntityUpsert,
+    RecognisedTranscript,
     ServerMessage,
     SessionReady,
     SessionSummary,
@@ -189,6 +190,8 @@ class Outbox:
             return "ack"
         if isinstance(message, WarningMessage):
             return ("warning", message.name)
+        if isinstance(message, RecognisedTranscript):
+            return ("transcript", message.utterance)
         self._unique += 1
         return self._unique
 
