@@ -171,7 +171,7 @@ export class CnertaClient {
     this.#connect();
   }
 
-  // --- for the application ------------------------------------------------------------------------
+  // --- for the application ---
 
   /**
    * Listen. Messages of the server come under their `type`, all of them under `message`; `state`
@@ -266,7 +266,7 @@ export class CnertaClient {
     this.#finishing?.reject(this.#failure("closed by the application"));
   }
 
-  // --- connections --------------------------------------------------------------------------------
+  // --- connections ---
 
   #connect() {
     const { WebSocket, token, now } = this.#options;
@@ -348,7 +348,7 @@ export class CnertaClient {
     for (const resolve of this.#room.splice(0)) resolve();
   }
 
-  // --- messages -----------------------------------------------------------------------------------
+  // --- messages ---
 
   /** @param {string} data */
   #receive(data) {
@@ -518,7 +518,7 @@ export class CnertaClient {
     this.#emit({ ...event, seq: this.#seq });
   }
 
-  // --- sending ------------------------------------------------------------------------------------
+  // --- sending ---
 
   #pump() {
     if (!this.#server || !this.#socket || this.#finishSent) return;
@@ -567,7 +567,7 @@ export class CnertaClient {
     this.#sentAt = this.#options.now();
   }
 
-  // --- time ---------------------------------------------------------------------------------------
+  // --- time ---
 
   #tick() {
     if (!this.#socket) return;
@@ -598,7 +598,7 @@ export class CnertaClient {
     if (idleMs != null && now - this.#sentAt > idleMs / 3) this.#send({ type: "keepalive" });
   }
 
-  // --- small things -------------------------------------------------------------------------------
+  // --- small things ---
 
   /** @param {string} reason */
   #tellLost(reason) {

@@ -106,7 +106,7 @@ export class Ledger {
     this.lostMs = 0;
   }
 
-  // --- what the application gives -----------------------------------------------------------------
+  // --- what the application gives ---
 
   /** @param {Uint8Array} bytes Whole frames. */
   addAudio(bytes) {
@@ -129,7 +129,7 @@ export class Ledger {
     return true;
   }
 
-  // --- what is to be sent -------------------------------------------------------------------------
+  // --- what is to be sent ---
 
   /** Audio that the application has given, in milliseconds. */
   get audioMs() {
@@ -181,7 +181,7 @@ export class Ledger {
     else if (item.audio) this.#sent += item.audio.byteLength / this.#store.frameBytes;
   }
 
-  // --- what the server says -----------------------------------------------------------------------
+  // --- what the server says ---
 
   /**
    * An utterance is answered.
@@ -236,7 +236,7 @@ export class Ledger {
     return ms === null ? null : Math.round(this.#ms(this.#toClient(this.#frames(ms))));
   }
 
-  // --- inside -------------------------------------------------------------------------------------
+  // --- inside ---
 
   #sendAgain() {
     const open = [...this.#open].sort(([, a], [, b]) => a.at - b.at);

@@ -1,4 +1,4 @@
-// Captions from final answers: lines that end at words and never inside a name, and their times.
+// Lines that end at words and never inside a name, and their times.
 
 /** As Netflix asks for in simplified Chinese: 16 characters a line, two lines, 9 characters a second. */
 const LINE_COLUMNS = 32;

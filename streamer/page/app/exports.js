@@ -1,4 +1,4 @@
-// Final captions as files: WebVTT, SRT, TTML, JSON. Pure: text in, text out.
+// Final captions as files, as text.
 
 import { cues } from "./cues.js";
 import { nested } from "./captions.js";

@@ -1,4 +1,4 @@
-// The page: puts everything together.
+// Puts everything together.
 
 import { playRecorded } from "../sources/recorded.js";
 import { SourceError } from "../sources/live.js";
@@ -23,7 +23,8 @@ import { speak, spoken, t, translate } from "./text.js";
 const SHOWN = 40;
 const SHOWN_IN_OVERLAY = 2;
 const SPOKEN_KEPT = 5;
-/** With less motion, the strip moves in steps. */
+/** How often the strip moves: captions must not wait for it. */
+const STRIP_MS = 100;
 const CALM_MS = 1_000;
 
 const query = new URLSearchParams(location.search);
@@ -51,13 +52,13 @@ let sessions = 0;
 let cards = /** @type {DemoCards | null} */ (null);
 let isDrawing = false;
 let finalsDrawn = -1;
-let stripDrawn = -Infinity;
+let stripTimer = 0;
 
 function newHighlighter() {
   return new Highlighter(Number(settings.density), settings.first);
 }
 
-// --- drawing ----------------------------------------------------------------------------------------
+// --- drawing ---
 
 /** Draw once, with the next picture; where the page is hidden there are none. */
 function draw() {
@@ -74,11 +75,7 @@ function draw() {
 function drawNow() {
   captions.draw(store, highlighter, settings.tentative);
   drawStatusLine();
-  const ofSession = shown ? store.finals.filter(({ recording }) => recording === shown.name) : [];
-  if (!isCalm() || performance.now() - stripDrawn > CALM_MS) {
-    stripDrawn = performance.now();
-    strip.show(shown?.history ?? null, ofSession);
-  }
+  drawStrip(0);
   if (finalsDrawn !== store.finals.length) {
     finalsDrawn = store.finals.length;
     const names = store.names();
@@ -92,6 +89,15 @@ function drawNow() {
   broadcast();
 }
 
+/** @param {number} [inMs] */
+function drawStrip(inMs = isCalm() ? CALM_MS : STRIP_MS) {
+  stripTimer ||= setTimeout(() => {
+    stripTimer = 0;
+    const ofSession = shown ? store.finals.filter(({ recording }) => recording === shown.name) : [];
+    strip.show(shown?.history ?? null, ofSession);
+  }, inMs);
+}
+
 function isCalm() {
   return settings.calm || matchMedia("(prefers-reduced-motion: reduce)").matches;
 }
@@ -103,11 +109,10 @@ function drawStatusLine() {
 function redraw() {
   captions.clear();
   finalsDrawn = -1;
-  stripDrawn = -Infinity;
   draw();
 }
 
-// --- hearing a name ---------------------------------------------------------------------------------
+// --- hearing a name ---
 
 function canHear({ recording }, { start_ms, end_ms }) {
   return start_ms !== null && Boolean(histories.get(recording)?.has(start_ms, end_ms));
@@ -121,7 +126,7 @@ function hear(utterance, entity) {
   player.play(histories.get(utterance.recording).slice(entity.start_ms, entity.end_ms), () => mark(false));
 }
 
-// --- sessions ---------------------------------------------------------------------------------------
+// --- sessions ---
 
 /**
  * @param {object} what
@@ -147,7 +152,6 @@ async function run({ open, write, hasAudio, serverWrites = false, onFinal = () =
       await session.finish();
       if (running?.session === session) running = null;
       onEnd();
-      stripDrawn = -Infinity;
       draw();
     })();
     return stopping;
@@ -175,6 +179,7 @@ async function run({ open, write, hasAudio, serverWrites = false, onFinal = () =
     store,
     hooks: {
       tell,
+      onAudio: drawStrip,
       onChange: draw,
       onFinal(utterance) {
         onFinal(utterance);
@@ -276,7 +281,7 @@ async function playExample(example) {
   draw();
 }
 
-// --- the page ---------------------------------------------------------------------------------------
+// --- the page ---
 
 function chooseLanguage(language) {
   settings.language = language;

@@ -6,6 +6,7 @@ import { AudioHistory } from "./player.js";
 
 /**
  * @typedef {object} Hooks
+ * @property {() => void} onAudio There is more of it.
  * @property {() => void} onChange Something is to be drawn anew.
  * @property {(utterance: import("./store.js").Utterance) => void} onFinal
  * @property {(key: string, values?: Record<string, string | number>, isBad?: boolean) => void} tell
@@ -99,7 +100,7 @@ export class Session {
     this.#heardMs += (1000 * samples.length) / RATE;
     this.history.push(samples);
     if (this.#sendsAudio && !this.isOver) this.#client.sendAudio(samples);
-    this.#hooks.onChange();
+    this.#hooks.onAudio();
   }
 
   /** @param {import("../ledger.js").Transcript} transcript */

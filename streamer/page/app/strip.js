@@ -1,4 +1,4 @@
-// The strip: the sound of the newest session, its characters at their times, and names over them.
+// The sound of the newest session, its characters at their times, and names over them.
 
 import { classOf } from "./captions.js";
 import { t } from "./text.js";
