@@ -1,6 +1,6 @@
 """The page's files as HTTP answers: what they are, how long they keep, what they may do.
 
-No sockets here: a request's method, path and headers in, an answer out.
+No sockets here: a path in, an answer out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Self
 
-__all__ = ["PAGE_PATH", "Answer", "PageFiles", "page_files"]
+__all__ = ["PAGE_PATH", "FileAnswer", "PageFiles", "page_files"]
 
 PAGE_PATH: Final = "/page/"
 """Where the files are; the page itself is at ``/``."""
@@ -56,24 +56,24 @@ _HEADERS: Final[Mapping[str, str]] = MappingProxyType(
         "Cross-Origin-Opener-Policy": "same-origin",
         "Permissions-Policy": "microphone=(self), display-capture=(self), camera=(), "
         "geolocation=()",
-        "Referrer-Policy": "no-referrer",
-        "X-Content-Type-Options": "nosniff",
     }
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What is sent back.
+class FileAnswer:
+    """What is sent back for GET.
 
     Attributes:
-        status: Of HTTP.
-        headers: All but those of the transport; ``Content-Length`` is that of a GET.
-        body: Empty for HEAD and 304.
+        status: 200, or 304 for what is known already.
+        headers: Beside those that every answer has.
+        content_type: Of the file.
+        body: Empty for 304.
     """
 
     status: http.HTTPStatus
     headers: Mapping[str, str]
+    content_type: str
     body: bytes = b""
 
 
@@ -120,28 +120,18 @@ class PageFiles:
         """All that is served."""
         return frozenset(self._files)
 
-    def answer(self, method: str, target: str, if_none_match: str | None = None) -> Answer | None:
-        """Answer a request.
+    def answer(self, target: str, if_none_match: str | None = None) -> FileAnswer:
+        """Answer a GET.
 
         Args:
-            method: Of HTTP.
-            target: Path, with a query or without.
+            target: Path, with a query or without; one of `paths`.
             if_none_match: The header of this name.
-
-        Returns:
-            None: nothing of the page is there.
         """
-        file = self._files.get(target.partition("?")[0])
-        if file is None:
-            return None
-        if method not in ("GET", "HEAD"):
-            return Answer(http.HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": "GET, HEAD"})
-        headers = {**_HEADERS, "ETag": file.etag}
+        file = self._files[target.partition("?")[0]]
+        headers = {**_HEADERS, "ETag": file.etag, "Content-Length": str(len(file.body))}
         if if_none_match is not None and _matches(file.etag, if_none_match):
-            return Answer(http.HTTPStatus.NOT_MODIFIED, headers)
-        headers["Content-Type"] = file.content_type
-        headers["Content-Length"] = str(len(file.body))
-        return Answer(http.HTTPStatus.OK, headers, file.body if method == "GET" else b"")
+            return FileAnswer(http.HTTPStatus.NOT_MODIFIED, headers, file.content_type)
+        return FileAnswer(http.HTTPStatus.OK, headers, file.content_type, file.body)
 
 
 @cache
