@@ -14,7 +14,7 @@ dev_ready := $(dev_venv)/.ready
 lock_file := .ci/requirements-serve.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test coverage test-golden lint format docs bench overload lock audit clean
+.PHONY: help demo demo-page serve test page-tools page-test coverage test-golden lint format docs bench overload lock audit clean
 .PHONY: asyncapi fuzz fuzz-decoder autobahn state-machine soak chaos isolation
 .DELETE_ON_ERROR:
 
@@ -24,6 +24,9 @@ help: ## list what can be made
 demo: $(serve_ready) ## one sentence in its two readings, through a real server, with live captions
 	@$(serve_venv)/bin/python -m cnerta.streamer.commands.demo
 
+demo-page: $(serve_ready) ## the same sentence in a browser: hear it, see it, send the text alone
+	@$(serve_venv)/bin/python -m cnerta.streamer.commands.demo_page $(ARGS)
+
 serve: $(serve_ready) ## run the server (HOST=127.0.0.1 PORT=8765 ARGS="--bundle DIR …")
 	@$(serve_venv)/bin/cnerta-serve --host $(HOST) --port $(PORT) $(ARGS)
 
@@ -32,6 +35,12 @@ pytest = OMP_NUM_THREADS=1 $(dev_venv)/bin/pytest --numprocesses auto --dist loa
 
 test: lint ## lint, type-check and test (ARGS="-k name" for some of the tests)
 	$(pytest) $(ARGS)
+
+page-tools: ## what the tests of the page need beside Node and a browser
+	npm ci --prefix tests/streamer/page --ignore-scripts --no-audit --no-fund
+
+page-test: page-tools $(dev_ready) ## all tests of the page, in Chromium and Firefox where they are (minutes)
+	CNERTA_PAGE_TESTS=all $(dev_venv)/bin/pytest -rs tests/streamer/page $(ARGS)
 
 coverage: $(dev_ready) ## all tests, and which lines and branches they reach (with a floor)
 	$(pytest) --cov --cov-report=term-missing:skip-covered $(ARGS)

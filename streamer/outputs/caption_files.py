@@ -19,6 +19,7 @@ from cnerta.streamer.outputs.caption_formats import FORMATS, CaptionedUtterance
 from cnerta.streamer.outputs.cues import DEFAULT_LAYOUT, CaptionLayout, CueTrack
 from cnerta.streamer.outputs.highlighting import Highlighter
 from cnerta.streamer.outputs.presenter import PresenterBase
+from cnerta.streamer.outputs.words import bundled_words
 from cnerta.streamer.sources import Revision
 from cnerta.streamer.wire.codec import encode
 from cnerta.streamer.wire.messages import ServerMessage, SessionReady, UtteranceFinal
@@ -103,7 +104,7 @@ class CaptionFile(PresenterBase):
         self._format = FORMATS[suffix](recording)
         self._file = _File(path)
         self._highlighter = highlighter
-        self._track = CueTrack(layout)
+        self._track = CueTrack(layout, bundled_words())
         self._spoken = _SpokenTimes()
         self._body: list[str] = []
         """All that stands before the tail, where there is one."""

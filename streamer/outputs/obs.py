@@ -35,6 +35,7 @@ from cnerta.streamer.outputs.cues import DEFAULT_LAYOUT, CaptionLayout, clean, m
 from cnerta.streamer.outputs.highlighting import Highlighter
 from cnerta.streamer.outputs.presenter import FoldingView
 from cnerta.streamer.outputs.view_state import Caption, fitting
+from cnerta.streamer.outputs.words import bundled_words
 from cnerta.streamer.sources import Revision
 from cnerta.streamer.wire.addresses import is_loopback, parse_address, redact
 from cnerta.streamer.wire.messages import ServerMessage, SessionSummary
@@ -133,7 +134,7 @@ class _LiveText(FoldingView):
             marked_up(
                 mark_line(text, start, end, entities), str, lambda _: self._opening, self._closing
             )
-            for start, end in roll_up(text, spans, self._layout.line_columns)
+            for start, end in roll_up(text, spans, self._layout.line_columns, bundled_words())
         ]
 
     def _set(self, text: str) -> None:
