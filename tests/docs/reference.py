@@ -231,8 +231,8 @@ def _own_table(name: str) -> str:
 
 def _shipped_recipes() -> str:
     rows = []
-    for name in recipe.recipe_names():
-        path = ROOT / "train" / "recipes" / f"{name}.toml"
+    for name, file in recipe.recipe_files().items():
+        path = ROOT / "train" / "recipes" / file
         table = tomllib.loads(path.read_text(encoding="utf-8"))
         extends = f"`{table['extends']}`" if "extends" in table else ""
         rows.append((f"`{name}`", extends, _cell(table.get("source", ""))))
