@@ -212,7 +212,7 @@ class Trainer:
         first_plan = plan_epoch(sources, stage, self.cache, self._generator(0), mentions)
         steps = len(self._schedule(stage, first_plan, 0))
         logger.info("stage %s: about %d steps", stage.name, stage.epochs * steps)
-        if self._is_trained_before and progress.best_score is None and stage.dev:
+        if stage.dev and progress.best_score is None and self._is_trained_before(stage):
             self._finish_epoch(stage, None)
         while progress.epoch < stage.epochs:
             if stage.patience and progress.since_best >= stage.patience:
@@ -353,12 +353,12 @@ class Trainer:
         progress.skipped += 1
         logger.warning("%s left out: %s", where, error)
 
-    @property
-    def _is_trained_before(self) -> bool:
-        """Whether the running stage starts from a model that can answer already."""
+    def _is_trained_before(self, stage: Stage) -> bool:
+        """Whether a stage that is at its start has a model that has learned its task already."""
         progress = self.progress
+        earlier = self.recipe.stages[: progress.stage]
         is_start = progress.epoch == 0 and progress.step == 0
-        return is_start and (self._continues or progress.stage > 0)
+        return is_start and (self._continues or any(s.task == stage.task for s in earlier))
 
     def _finish_epoch(self, stage: Stage, loss: float | None) -> None:
         """Evaluate, log, and keep the model if it is the best of its stage.
@@ -387,7 +387,8 @@ class Trainer:
             progress.best_score, progress.since_best = score, 0
             progress.best_scores, progress.best_epoch = scores, progress.epoch
             self._save_best(scores)
-        else:
+        elif progress.epoch > 1:
+            # The first epoch may lose to the start without using up patience.
             progress.since_best += 1
 
     def _checkpoint(self, scores: dict[str, float]) -> Checkpoint:
