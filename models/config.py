@@ -199,8 +199,8 @@ class FusionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         width: Size of the fused representation; of each of its two halves with ``mmi``. 0: that of
             the text representation.
         residual: What attention is added to before its first normalisation, for ``cma`` and
-            ``mmi``: ``query`` (ours: the text brought to ``width``) or ``text`` (the paper: the text
-            representation itself, which needs a ``width`` of 0).
+            ``mmi``: ``query`` (ours: the text brought to ``width``) or ``text`` (the paper: the
+            text representation itself, which needs a ``width`` of 0).
         null_key: Ours: attention may look at a learned null key and value, which are all there is
             without audio. Without it, attention adds nothing where there is no audio. Always for
             ``aligned``.

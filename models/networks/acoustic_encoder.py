@@ -256,8 +256,8 @@ class AcousticEncoder(nn.Module):
             width = self.config.width
             index = torch.arange(embedded.shape[1], device=embedded.device)
             embedded = embedded * width**0.5 + sinusoids(index, width)
-        embedded = self.dropout(embedded)
-        return embedded
+        dropped: Tensor = self.dropout(embedded)
+        return dropped
 
     def encode(self, features: Tensor, counts: Tensor, chunk: int | None) -> Tensor:
         """Encode the features of whole utterances.

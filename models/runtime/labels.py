@@ -7,8 +7,9 @@ adopts. A character's tag joins the labels of every entity that covers it, from 
 priority to the lowest. Priority rules of section 4.2: an entity that starts earlier comes before
 one that starts later; of two with the same start, the longer comes first.
 
-Labels are BILOU (ours) or BIO (the paper). With the priority rules, the labels that continue an entity (``I``, ``L``) always precede those
-that begin one (``B``, ``U``), and they appear in the order in which their entities were opened.
+Labels are BILOU (ours) or BIO (the paper). With the priority rules, the labels that continue an
+entity (``I``, ``L``) always precede those that begin one (``B``, ``U``), and they appear in the
+order in which their entities were opened.
 So decoding matches the k-th continuing label with the k-th open entity, and a tag may follow
 another exactly if the types still open agree: see :meth:`LabelScheme.allowed_transitions`.
 In BIO an entity ends where the next tag does not continue it; of two crossing entities of one type

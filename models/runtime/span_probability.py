@@ -67,5 +67,5 @@ class SpanProbability:
 
 def _holding(scheme: LabelScheme, prefixes: str, label: str) -> npt.NDArray[np.bool_]:
     """Which tags hold one of these labels. shape: (tags,)."""
-    rows = [scheme.labels_of(prefix, label) for prefix in prefixes]
-    return np.logical_or.reduce(rows)
+    first, second = prefixes
+    return scheme.labels_of(first, label) | scheme.labels_of(second, label)

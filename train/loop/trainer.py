@@ -110,6 +110,12 @@ class Trainer:
             spoken = sum(e.audio is not None for e in examples)
             logger.info("%s: %d examples, %d with audio", name, len(examples), spoken)
             self.cache.expect(e.audio for e in examples if e.audio is not None)
+        everything = [e for examples in self.examples.values() for e in examples]
+        if recipe.model.uses_audio and all(e.audio is None for e in everything):
+            logger.warning(
+                "no source has recordings, so a model that uses audio is taught by text alone: "
+                "audio_root says where those of a source are"
+            )
         self._log_cache()
         digests = {n: examples_digest(es) for n, es in self.examples.items()}
         self._agree(digests)

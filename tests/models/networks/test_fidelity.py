@@ -387,7 +387,9 @@ def release_cross(
     attended = linear(w, f"{own}.output.dense", attention(q, k, v, heads))
     hat = norm(w, f"{own}.output.LayerNorm", attended + asking, 1e-12)
     inner = gelu(linear(w, f"{after}intermediate.dense", hat))
-    return norm(w, f"{after}output.LayerNorm", linear(w, f"{after}output.dense", inner) + hat, 1e-12)
+    return norm(
+        w, f"{after}output.LayerNorm", linear(w, f"{after}output.dense", inner) + hat, 1e-12
+    )
 
 
 def test_the_releases_cross_modal_attention() -> None:
@@ -502,7 +504,7 @@ def test_the_releases_crf() -> None:
 
 
 def test_the_releases_bilstm() -> None:
-    """Embeddings, one bidirectional layer of 150 each way, scores: sizes as `BiLSTM_Tagging` has."""
+    """One bidirectional layer of 150 each way, and scores: sizes as `BiLSTM_Tagging` has."""
     model = load_recipe("bilstm-crf").model
     theirs = nn.LSTM(50, 300 // 2, batch_first=True, bidirectional=True)
     scheme = LabelScheme.flat(["LOC", "ORG", "PER"], "bio", well_formed=False)

@@ -164,7 +164,9 @@ def test_spans_of_other_encodings_are_as_probable_as_their_sequences(
     assert found_any
 
 
-@pytest.mark.parametrize("span", [Span(0, 3, "A"), Span(1, 3, "B"), Span(1, 2, "A"), Span(3, 4, "B")])
+@pytest.mark.parametrize(
+    "span", [Span(0, 3, "A"), Span(1, 3, "B"), Span(1, 2, "A"), Span(3, 4, "B")]
+)
 def test_a_hint_in_bio_raises_what_holds_its_entity(span: Span) -> None:
     scheme = OTHER_SCHEMES["well-formed bio"]
     crf, emissions = drawn(scheme, 4, 0)

@@ -128,7 +128,9 @@ def properly_nested(annotated: list[Span]) -> list[Span]:
 @given(spans())
 def test_bio_round_trip_of_any_annotation_that_does_not_cross(annotated: list[Span]) -> None:
     nested = properly_nested(annotated)
-    scheme = LabelScheme.nested([(nested, LENGTH), ([Span(0, 1, "A"), Span(0, 1, "B")], 1)], 1, "bio")
+    scheme = LabelScheme.nested(
+        [(nested, LENGTH), ([Span(0, 1, "A"), Span(0, 1, "B")], 1)], 1, "bio"
+    )
     tags = scheme.encode(nested, LENGTH)
     assert set(scheme.decode(tags)) == set(nested)
     assert scheme.allowed_starts()[tags[0]]

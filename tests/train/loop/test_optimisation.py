@@ -254,7 +254,9 @@ def test_the_learning_rate_warms_up_and_decays() -> None:
     short = [learning_rate(stage, s, 10) for s in range(4)]
     assert short == pytest.approx([1 / 3, 2 / 3, 1.0, 1.0]), "no more than a share of them"
     by_epoch = msgspec.structs.replace(stage, schedule="epochs", epoch_decay=0.01, warmup_steps=0)
-    rates = [learning_rate(by_epoch, s, 14, epoch) for s, epoch in ((0, 0), (6, 0), (7, 1), (13, 2))]
+    rates = [
+        learning_rate(by_epoch, s, 14, epoch) for s, epoch in ((0, 0), (6, 0), (7, 1), (13, 2))
+    ]
     assert rates == pytest.approx([1.0, 1.0, 0.99, 0.99**2])
 
 
@@ -316,9 +318,7 @@ def test_batches_of_16_are_not_cut_by_seconds(data: Path) -> None:
     seconds = [
         [
             {round(AudioCache().seconds(c[0].audio), 2) for c in batch if c[0].audio}
-            for batch in plan_epoch(
-                [(source, examples)], s, AudioCache(), np.random.default_rng(1)
-            )
+            for batch in plan_epoch([(source, examples)], s, AudioCache(), np.random.default_rng(1))
         ]
         for s in (few, msgspec.structs.replace(few, by_length=False))
     ]
