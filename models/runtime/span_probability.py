@@ -67,5 +67,7 @@ class SpanProbability:
 
 def _holding(scheme: LabelScheme, prefixes: str, label: str) -> npt.NDArray[np.bool_]:
     """Which tags hold one of these labels. shape: (tags,)."""
-    first, second = prefixes
-    return scheme.labels_of(first, label) | scheme.labels_of(second, label)
+    found = np.zeros(len(scheme), bool)
+    for prefix in prefixes:
+        found |= scheme.labels_of(prefix, label)
+    return found

@@ -371,9 +371,6 @@ def _wire_type(hint: Any) -> str:
     if hasattr(hint, "__metadata__"):
         return _wire_type(typing.get_args(hint)[0]) + _bounds(hint)
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin is types.UnionType:
-        # What may be left out: a key has no other way to be none.
-        return " or ".join(_type_name(each) for each in inner if each is not types.NoneType)
     if origin is typing.Literal:
         return " \\| ".join(f"`{value}`" for value in inner)
     if origin in (list, tuple):
