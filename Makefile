@@ -25,11 +25,14 @@ demo: $(serve_ready) ## one sentence in its two readings, through a real server,
 serve: $(serve_ready) ## run the server (HOST=127.0.0.1 PORT=8765 ARGS="--bundle DIR …")
 	@$(serve_venv)/bin/cnerta-serve --host $(HOST) --port $(PORT) $(ARGS)
 
+# As many processes as cores, and each its one thread: two cores then take half as long.
+pytest = OMP_NUM_THREADS=1 $(dev_venv)/bin/pytest --numprocesses auto --dist loadscope
+
 test: lint ## lint, type-check and test (ARGS="-k name" for some of the tests)
-	$(dev_venv)/bin/pytest $(ARGS)
+	$(pytest) $(ARGS)
 
 coverage: $(dev_ready) ## all tests, and which lines and branches they reach (with a floor)
-	$(dev_venv)/bin/pytest --cov --cov-report=term-missing:skip-covered $(ARGS)
+	$(pytest) --cov --cov-report=term-missing:skip-covered $(ARGS)
 
 test-golden: $(dev_ready) ## only the answers that must not change (seconds)
 	$(dev_venv)/bin/pytest -q tests/golden

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from cnerta.streamer.client.connection import Connection, WebSocketConnection
     from cnerta.streamer.client.local import LocalConnection
     from cnerta.streamer.client.stream import StreamOptions, StreamWatcher, stream
+    from cnerta.streamer.client.tagged_utterance import TaggedUtterance
+    from cnerta.streamer.client.tagger import Tagger, load
     from cnerta.streamer.errors import ClientError, ServerUnreachableError, SessionRefusedError
     from cnerta.streamer.serving.server import Server, ServerOptions
     from cnerta.streamer.sources import (
@@ -82,6 +84,8 @@ __all__ = [
     "SessionSummary",
     "StreamOptions",
     "StreamWatcher",
+    "TaggedUtterance",
+    "Tagger",
     "TimedLine",
     "TimedTranscript",
     "Transcript",
@@ -89,6 +93,7 @@ __all__ = [
     "UtteranceFinal",
     "WarningMessage",
     "WebSocketConnection",
+    "load",
     "make_transcript_source",
     "stream",
 ]
@@ -108,6 +113,11 @@ _NAMES_OF_MODULES: Final = {
         "StreamOptions",
         "StreamWatcher",
         "stream",
+    ),
+    "client.tagged_utterance": ("TaggedUtterance",),
+    "client.tagger": (
+        "Tagger",
+        "load",
     ),
     "errors": (
         "ClientError",

@@ -104,6 +104,14 @@ class AudioFile:
             if len(samples):
                 yield encode_pcm_s16le(samples)
 
+    def encoded_blocks(self) -> Iterator[bytes]:
+        """All of it in 40 ms at a time, for whoever has no event loop.
+
+        Raises:
+            AudioFileError: As :meth:`blocks`.
+        """
+        return (encode_pcm_s16le(samples) for samples in self._mono_blocks() if len(samples))
+
     def _mono_blocks(self) -> Iterator[npt.NDArray[np.float32]]:
         """Yield the mixed and resampled file. Each block: float32, (samples,)."""
         resampler = None

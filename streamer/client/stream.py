@@ -9,8 +9,9 @@ In code of your own::
             if isinstance(message, UtteranceFinal):
                 ...
 
-It is the same whatever answers: a server (`WebSocketConnection`) or the engine in this process
-(`cnerta.streamer.client.local.LocalConnection`).
+It is the same whatever answers: a server (`WebSocketConnection`), one of several servers that may
+come and go (`cnerta.streamer.client.reconnecting.ReconnectingConnection`), or the engine in this
+process (`cnerta.streamer.client.local.LocalConnection`).
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ from typing import Final, Protocol, TypeVar
 
 from cnerta.streamer.audio.source import AudioSource
 from cnerta.streamer.client.connection import Connection
-from cnerta.streamer.errors import ServerUnreachableError, SessionRefusedError
+from cnerta.streamer.errors import ServerUnreachableError, SessionRefusedError, Unanswered
 from cnerta.streamer.sources import LiveAudio, Revision, TranscriptSource
 from cnerta.streamer.wire.messages import (
     ErrorMessage,
     Keepalive,
+    RecognisedTranscript,
     ServerMessage,
     SessionFinish,
     SessionReady,
@@ -63,21 +65,21 @@ class StreamOptions:
 
 
 class StreamWatcher(Protocol):
-    """Is told what the client sends, which the server's messages do not repeat."""
+    """Is told what the client sends, and every transcript, whoever writes it."""
 
     def on_audio(self, block: bytes, audio_ms: float) -> None:
         """`block` was sent; with it `audio_ms` of audio."""
         ...
 
     def on_revision(self, revision: Revision) -> None:
-        """`revision` was sent."""
+        """`revision` was sent, or the server's recogniser wrote it."""
         ...
 
 
 async def stream(
     connection: Connection,
     audio: AudioSource,
-    transcript: TranscriptSource,
+    transcript: TranscriptSource | None,
     options: StreamOptions = StreamOptions(),
     *,
     stop: asyncio.Event | None = None,
@@ -92,14 +94,15 @@ async def stream(
     Args:
         connection: An open connection without a session.
         audio: What to send.
-        transcript: What to send beside it.
+        transcript: What to send beside it; None: the server's recogniser writes it.
         options: What is wanted of the session.
         stop: Set it to end the session early.
         watcher: Told of everything that is sent.
 
     Raises:
         SessionRefusedError: The server sent an error; the error message was yielded before.
-        ServerUnreachableError: The connection broke.
+        ServerUnreachableError: The connection broke. As in the error before, ``unanswered`` tells
+            what was sent in vain.
         ClientError: The audio or the transcript failed; raised after the summary, so that what was
             sent until then is answered.
     """
@@ -114,6 +117,7 @@ async def stream(
         max_delay_ms=options.max_delay_ms,
         readings=options.readings,
         glossary=list(options.glossary),
+        transcript="client" if transcript is not None else "server",
     )
     # If the server has closed already, what it said before is still to be received, and tells more.
     with contextlib.suppress(ServerUnreachableError):
@@ -124,7 +128,9 @@ async def stream(
             if isinstance(message, SessionReady):
                 sending = asyncio.create_task(sender.run(message.limits))
             elif isinstance(message, UtteranceFinal):
-                sender.answered()
+                sender.answered(message.utterance)
+            elif isinstance(message, RecognisedTranscript) and watcher is not None:
+                watcher.on_revision(_revision(message))
             yield message
             if isinstance(message, ErrorMessage):
                 raise SessionRefusedError(
@@ -134,6 +140,9 @@ async def stream(
                 break
         if sending is not None:
             await sending
+    except (ServerUnreachableError, SessionRefusedError) as error:
+        error.unanswered = error.unanswered or sender.unanswered
+        raise
     finally:
         if sending is not None:
             sending.cancel()
@@ -150,6 +159,17 @@ async def _closing(iterator: AsyncIterator[_T]) -> AsyncIterator[AsyncIterator[_
             await iterator.aclose()
 
 
+def _revision(message: RecognisedTranscript) -> Revision:
+    return Revision(
+        message.utterance,
+        message.revision,
+        message.text,
+        message.final,
+        message.start_ms,
+        message.end_ms,
+    )
+
+
 class _Sender:
     """The sending half of one session."""
 
@@ -157,7 +177,7 @@ class _Sender:
         self,
         connection: Connection,
         audio: AudioSource,
-        transcript: TranscriptSource,
+        transcript: TranscriptSource | None,
         stop: asyncio.Event,
         watcher: StreamWatcher | None,
     ) -> None:
@@ -168,10 +188,18 @@ class _Sender:
         self._watcher = watcher
         self._live = LiveAudio(audio.format, paced=audio.paced)
         self._room_for_finals = asyncio.Semaphore()
+        self._finals: dict[str, None] = {}
+        self._audio_over = asyncio.Event()
 
-    def answered(self) -> None:
+    def answered(self, utterance: str) -> None:
         """Note that a final transcript has its answer."""
+        self._finals.pop(utterance, None)
         self._room_for_finals.release()
+
+    @property
+    def unanswered(self) -> Unanswered:
+        """What was sent, and which of it has no answer."""
+        return Unanswered(tuple(self._finals), self._live.audio_ms)
 
     async def run(self, limits: Limits) -> None:
         """Send everything, then finish the session.
@@ -223,6 +251,7 @@ class _Sender:
                     elapsed_ms = 1_000 * (loop.time() - started)
                     await asyncio.sleep(self._early_ms(limits, elapsed_ms) / 1_000)
         await self._live.end()
+        self._audio_over.set()
 
     def _early_ms(self, limits: Limits, elapsed_ms: float) -> float:
         """How long to wait so as not to be further ahead of real time than the server takes."""
@@ -232,10 +261,14 @@ class _Sender:
         return max(0.0, ahead_ms - AHEAD_SHARE * limits.max_audio_ahead_ms)
 
     async def _send_transcript(self) -> None:
+        if self._transcript is None:
+            await self._audio_over.wait()
+            return
         async with _closing(self._transcript.revisions(self._live)) as revisions:
             async for revision in revisions:
                 if revision.final:
                     await self._room_for_finals.acquire()
+                    self._finals[revision.utterance] = None
                 await self._connection.send(
                     Transcript(
                         utterance=revision.utterance,

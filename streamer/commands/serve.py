@@ -19,10 +19,13 @@ from cnerta.models.errors import BundleError, CnertaError, ConfigError, Inferenc
 from cnerta.models.runtime.bundle import find_bundle
 from cnerta.models.runtime.inference import Model
 from cnerta.streamer.client.connection import TOKEN_VARIABLE
+from cnerta.streamer.errors import RecogniserMissingError, TranscriptError
 from cnerta.streamer.recording.recorder import RecordingFolder
+from cnerta.streamer.serving.recognition import Recogniser
 from cnerta.streamer.serving.server import AddressError, Server, ServerOptions
 from cnerta.streamer.serving.tokens import Tokens, read_tokens
 from cnerta.streamer.session.limits import ConnectionLimits
+from cnerta.streamer.sources import LineTranscript, TranscriptSource, make_transcript_source
 from cnerta.streamer.wire.addresses import is_loopback
 
 __all__ = ["TURN_S", "app", "main"]
@@ -39,6 +42,8 @@ TURN_S: Final = 0.0002
 
 _EXIT_CODES: Final[dict[type[CnertaError], int]] = {
     AddressError: 3,
+    TranscriptError: 5,
+    RecogniserMissingError: 5,
     BundleError: 8,
     InferenceError: 9,
 }
@@ -48,7 +53,8 @@ app = make_app()
 
 @app.command(
     epilog="Exit codes: 0 stopped by a signal · 2 wrong options · 3 the address is taken or not "
-    "this machine's · 8 the bundle cannot be used · 9 the ONNX runtime is missing or cannot run it."
+    "this machine's · 5 the recogniser cannot be had · 8 the bundle cannot be used · 9 the ONNX "
+    "runtime is missing or cannot run it."
 )
 def serve(
     host: Annotated[str, typer.Option(help="Interface to listen on.")] = "127.0.0.1",
@@ -87,6 +93,17 @@ def serve(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Listen beyond this machine without a token.")
     ] = False,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[:WHERE][,key=value]",
+            help="A recogniser that writes the transcript for clients that send audio alone, such "
+            "as sherpa-onnx:FOLDER or funasr:ws://127.0.0.1:10095; see cnerta-stream --help.",
+        ),
+    ] = None,
+    max_recognised: Annotated[
+        int, typer.Option(min=1, help="With --source: most sessions whose speech is recognised.")
+    ] = 16,
     record: Annotated[
         Path | None,
         typer.Option(
@@ -125,15 +142,32 @@ def serve(
         raise typer.BadParameter(f"expected --record DIR to be a folder to write in, got {record}")
     _share_gil()
     try:
+        recogniser = None if source is None else _recogniser(source)
         model = Model.load(find_bundle(bundle), device=device, threads=threads)
         with contextlib.ExitStack() as stack:
             new_connection = None
             if record is not None:
                 folder = RecordingFolder(record, record_limit_mb * 2**20)
                 new_connection = stack.enter_context(folder).open
-            _run_loop(_run(Server(model, options, new_connection), host, port))
+            writer = None
+            if recogniser is not None:
+                writer = Recogniser(recogniser, max_recognised)
+                stack.callback(writer.close)
+            _run_loop(_run(Server(model, options, new_connection, writer), host, port))
     except CnertaError as error:
         fail("cnerta-serve", error, _EXIT_CODES.get(type(error), 1))
+
+
+def _recogniser(source: str) -> TranscriptSource:
+    """What writes transcripts for clients.
+
+    Raises:
+        TranscriptError: It cannot be had, or needs somebody who types.
+    """
+    made = make_transcript_source(source)
+    if isinstance(made, LineTranscript):
+        raise TranscriptError("expected a recogniser as --source of a server, got lines")
+    return made
 
 
 def _tokens(file: Path | None) -> Tokens:

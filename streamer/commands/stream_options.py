@@ -10,7 +10,10 @@ import typer
 
 from cnerta.streamer.outputs.obs import DEFAULT_MARKS
 
-__all__ = ["StreamArguments"]
+__all__ = ["SERVER_SOURCE", "StreamArguments"]
+
+SERVER_SOURCE: Final = "server"
+"""In place of a source's name: the server that is connected to has a recogniser of its own."""
 
 _OUTPUTS_PANEL: Final = "Captions and other outputs"
 
@@ -52,13 +55,22 @@ class StreamArguments:
         ),
     ] = None
     connect: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             metavar="URL",
-            help="Use a server, as in ws://127.0.0.1:8765. Without this the model runs in this "
-            "process.",
+            help="Use a server, as in ws://127.0.0.1:8765. Several, with commas or the option "
+            "again, take each other's place. Without this the model runs in this process.",
         ),
     ] = None
+    reconnect_s: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="With --connect: how long to look for a way back after a disconnect; 0: not at "
+            "all.",
+        ),
+    ] = 60.0
     bundle: Annotated[
         Path | None,
         typer.Option(
@@ -193,6 +205,12 @@ class StreamArguments:
         bool, typer.Option("--verbose", "-v", help="Say what happens, on standard error.")
     ] = False
 
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """The addresses of the servers, the preferred first."""
+        listed = ",".join(self.connect or ()).split(",")
+        return tuple(url.strip() for url in listed if url.strip())
+
     def check(self) -> None:
         """Refuse options that contradict each other.
 
@@ -212,6 +230,13 @@ class StreamArguments:
             raise typer.BadParameter(
                 "expected one of --transcript, --transcript-file and --source, got several"
             )
+        if self.source == SERVER_SOURCE and not self.connect:
+            raise typer.BadParameter(
+                f"expected --connect with --source {SERVER_SOURCE}: the recogniser of that server "
+                "writes the transcript"
+            )
+        if self.connect is not None and not self.servers:
+            raise typer.BadParameter("expected an address with --connect, got none")
         if self.connect is not None and self.bundle is not None:
             raise typer.BadParameter(
                 "expected --bundle without --connect, got both: a server has its own model"

@@ -21,8 +21,9 @@ from cnerta.streamer.audio.microphone import Microphone, find_input_device, list
 from cnerta.streamer.audio.source import AudioFile, AudioSource
 from cnerta.streamer.client.connection import TOKEN_VARIABLE, Connection, WebSocketConnection
 from cnerta.streamer.client.glossary_file import read_glossary
+from cnerta.streamer.client.reconnecting import ReconnectingConnection, ReconnectOptions
 from cnerta.streamer.client.stream import StreamOptions, stream
-from cnerta.streamer.commands.stream_options import StreamArguments
+from cnerta.streamer.commands.stream_options import SERVER_SOURCE, StreamArguments
 from cnerta.streamer.errors import TranscriptError
 from cnerta.streamer.outputs.highlighting import Highlighter, HighlightRule
 from cnerta.streamer.outputs.presenter import Presenter
@@ -40,7 +41,6 @@ from cnerta.streamer.sources.lines import STANDARD_INPUT
 from cnerta.streamer.sources.registry import DEFAULT_RECOGNISER
 from cnerta.streamer.terminal.keyboard import Key, pressed_keys
 from cnerta.streamer.terminal.view import JsonView, LiveView, PlainView
-from cnerta.streamer.wire.addresses import redact
 
 __all__ = ["PreparedSession", "build_session", "run_session"]
 
@@ -56,19 +56,21 @@ class PreparedSession:
 
     Attributes:
         audio: What is streamed.
-        transcript: What is said in it.
+        transcript: What is said in it; None: the server writes it.
         outputs: What it is shown on, written to and sent to.
         options: What is wanted of the model.
-        url: The server; None for the engine in this process.
+        servers: Addresses, the preferred first; none for the engine in this process.
+        reconnect_s: How long to look for a way back after a disconnect.
         bundle: The model, if it runs here.
         recording: Where the session is recorded, if it runs here.
     """
 
     audio: AudioSource
-    transcript: TranscriptSource
+    transcript: TranscriptSource | None
     outputs: Outputs
     options: StreamOptions
-    url: str | None
+    servers: tuple[str, ...]
+    reconnect_s: float
     bundle: Path | None
     recording: RecordingOptions | None
 
@@ -140,7 +142,8 @@ def build_session(
         transcript=transcript,
         outputs=Outputs(view, others),
         options=options,
-        url=arguments.connect,
+        servers=arguments.servers,
+        reconnect_s=arguments.reconnect_s,
         bundle=arguments.bundle,
         recording=recording,
     )
@@ -170,7 +173,9 @@ async def run_session(session: PreparedSession) -> None:
 # --- building -------------------------------------------------------------------------------------
 
 
-def _sources(arguments: StreamArguments, errors: Console) -> tuple[AudioSource, TranscriptSource]:
+def _sources(
+    arguments: StreamArguments, errors: Console
+) -> tuple[AudioSource, TranscriptSource | None]:
     if arguments.file is None:
         microphone = Microphone(find_input_device(arguments.device, list_input_devices()))
         return microphone, _microphone_transcript(arguments.source, errors)
@@ -178,8 +183,10 @@ def _sources(arguments: StreamArguments, errors: Console) -> tuple[AudioSource, 
     return file, _file_transcript(arguments, file)
 
 
-def _microphone_transcript(source: str | None, errors: Console) -> TranscriptSource:
+def _microphone_transcript(source: str | None, errors: Console) -> TranscriptSource | None:
     """What is named; else the lines that are piped in; else the recogniser in this process."""
+    if source == SERVER_SOURCE:
+        return None
     if source is not None:
         return make_transcript_source(source)
     if _lines_are_piped_in():
@@ -203,7 +210,9 @@ def _lines_are_piped_in() -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
 
 
-def _file_transcript(arguments: StreamArguments, audio: AudioFile) -> TranscriptSource:
+def _file_transcript(arguments: StreamArguments, audio: AudioFile) -> TranscriptSource | None:
+    if arguments.source == SERVER_SOURCE:
+        return None
     if arguments.transcript is not None:
         return TimedTranscript.untimed(arguments.transcript, audio.duration_ms)
     if arguments.source is not None:
@@ -235,10 +244,19 @@ def _names(listed: str | None) -> tuple[str, ...] | None:
 
 
 async def _open_connection(session: PreparedSession) -> Connection:
-    if session.url is not None:
+    if session.servers:
         token = os.environ.get(TOKEN_VARIABLE)
-        connection = await WebSocketConnection.open(session.url, token=token)
-        log.info("connected to %s", redact(session.url))
+        connection: ReconnectingConnection | WebSocketConnection
+        if session.reconnect_s:
+            connection = await ReconnectingConnection.open(
+                session.servers,
+                token=token,
+                options=ReconnectOptions(give_up_s=session.reconnect_s),
+                watcher=session.outputs,
+            )
+        else:
+            connection = await WebSocketConnection.open(session.servers[0], token=token)
+        log.info("connected to %s", connection.shown)
         return connection
     # Only here, so that a client of a server needs no ONNX runtime.
     from cnerta.streamer.client.local import LocalConnection

@@ -22,6 +22,7 @@ from cnerta.streamer.recording.file import AnsweredText, Header, Record, Recordi
 from cnerta.streamer.recording.recorder import model_answer
 from cnerta.streamer.serving.engine import Engine, describe_failure, prepare
 from cnerta.streamer.session.connection import ServedModel, ServerProtocol
+from cnerta.streamer.session.resumption import ResumeTerms
 from cnerta.streamer.session.work import (
     EncodedAudio,
     EncodeWork,
@@ -33,7 +34,7 @@ from cnerta.streamer.session.work import (
 )
 from cnerta.streamer.wire.codec import decode_client, decode_server, encode
 from cnerta.streamer.wire.errors import ErrorName, ProtocolError
-from cnerta.streamer.wire.messages import ServerMessage
+from cnerta.streamer.wire.messages import ServerMessage, Transcript
 
 __all__ = ["AskAgain", "Difference", "EngineSubstitute", "Recall", "Replay", "Replayed"]
 
@@ -188,6 +189,22 @@ class Replay:
                 if waiting != record.waiting:
                     self._differ(f"{record.waiting} unsent messages", f"{waiting}")
                 protocol.disconnect()
+            case recording.ResumeOffered():
+                protocol.offer_resume(ResumeTerms("", record.ttl_s, record.epoch))
+            case recording.RecognitionOffered():
+                protocol.offer_recognition()
+            case recording.Recognised():
+                message = decode_client(record.data)
+                assert isinstance(message, Transcript), "expected what a recogniser wrote"
+                protocol.recognised(message, now)
+            case recording.RecognitionEnded():
+                protocol.recognition_over()
+            case recording.Parked():
+                protocol.park()
+            case recording.Resumed():
+                protocol.resume(record.last_seq, now)
+            case recording.StartedAnew():
+                protocol.start_anew(record.lost)
             case recording.WorkTaken():
                 work = protocol.next_work(record.lane, now)
                 if work is None:

@@ -1,6 +1,7 @@
 """A session at home in an event loop: the protocol, its share of the engine, and who waits for it.
 
-The server hosts one for each connection, the local client one for itself.
+The server hosts one for each connection, the local client one for itself. One that is parked has no
+connection: what is owed goes on, and waits.
 """
 
 from __future__ import annotations
@@ -8,10 +9,13 @@ from __future__ import annotations
 import asyncio
 
 from cnerta.streamer.serving.batcher import Batcher
+from cnerta.streamer.serving.recognition import Recogniser, Recognition
 from cnerta.streamer.session.connection import ServerProtocol
 from cnerta.streamer.session.work import Lane, Result, Work
-from cnerta.streamer.wire.errors import ProtocolError
-from cnerta.streamer.wire.messages import ClientMessage, ServerMessage
+from cnerta.streamer.sources.base import Revision
+from cnerta.streamer.wire.errors import ErrorName, ProtocolError
+from cnerta.streamer.wire.messages import ClientMessage, ServerMessage, Transcript
+from cnerta.streamer.wire.parts import LostHistory
 
 __all__ = ["HostedSession"]
 
@@ -25,16 +29,34 @@ class HostedSession:
         protocol: The session itself.
     """
 
-    def __init__(self, protocol: ServerProtocol, batcher: Batcher) -> None:
+    def __init__(
+        self, protocol: ServerProtocol, batcher: Batcher, recogniser: Recogniser | None = None
+    ) -> None:
+        """Host a session of which nothing was received yet.
+
+        Args:
+            protocol: The session itself.
+            batcher: Brings its work to the engine.
+            recogniser: Writes its transcript if the client wants that.
+        """
         self.protocol = protocol
         self._batcher = batcher
+        self._recogniser = recogniser
+        self._recognition: Recognition | None = None
+        if recogniser is not None:
+            protocol.offer_recognition()
         self._news = asyncio.Event()
+        self._reader: object = None
 
     # --- for the owner ----------------------------------------------------------------------------
 
     def receive(self, data: str | bytes) -> None:
         """Take a frame."""
+        is_heard = isinstance(data, bytes) and not self.protocol.is_input_over
         self.protocol.receive(data, _now())
+        if self._recognition is not None and is_heard:
+            assert isinstance(data, bytes), "expected audio"
+            self._recognition.push(data)
         self._changed()
 
     def receive_message(self, message: ClientMessage) -> None:
@@ -63,22 +85,98 @@ class HostedSession:
         self._batcher.forget(self)
         self._changed()
 
-    async def next_message(self) -> ServerMessage | None:
-        """Wait for the next message; None when there will be no more."""
-        while True:
+    def park(self) -> None:
+        """The other side is gone, and may come back."""
+        self.protocol.park()
+        self.attach(None)
+        self._changed()
+
+    def resume(self, last_seq: int) -> None:
+        """The other side is back, and has received all events up to a number."""
+        self.protocol.resume(last_seq, _now())
+        self._changed()
+
+    def start_anew(self, lost: LostHistory) -> None:
+        """Begin a session in the place of the one that was asked for."""
+        self.protocol.start_anew(lost)
+        self._changed()
+
+    def attach(self, reader: object) -> None:
+        """From now on only this reader gets messages; whoever waits for another gets none."""
+        self._reader = reader
+        # Whoever waits has this event: a new one is for those who come.
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def next_message(self, reader: object = None) -> ServerMessage | None:
+        """Wait for the next message; None when there will be no more on this connection.
+
+        Args:
+            reader: Who asks, see :meth:`attach`.
+        """
+        while self._reader is reader and self.protocol.parting is None:
             message = self.protocol.next_message()
             if message is not None:
                 return message
             if self.protocol.is_closed:
                 return None
-            self._news.clear()
-            await self._news.wait()
+            news = self._news
+            news.clear()
+            await news.wait()
+        return None
 
     def _changed(self) -> None:
-        if self.protocol.has_messages or self.protocol.is_closed:
-            self._news.set()
+        if self._recogniser is not None:
+            self._follow(self._recogniser)
+        self._wake()
         if not self.protocol.is_closed:
             self._batcher.notify(self)
+
+    # --- a recogniser writes the transcript -------------------------------------------------------
+
+    def _follow(self, recogniser: Recogniser) -> None:
+        """Begin recognising, or end, as the session has."""
+        protocol, recognition = self.protocol, self._recognition
+        if recognition is None:
+            if not protocol.is_recognised:
+                return
+            recognition = recogniser.begin(protocol.audio_format, self)
+            if recognition is None:
+                most = recogniser.most
+                detail = f"expected at most {most} sessions whose speech is recognised, got more"
+                protocol.fail(ProtocolError(ErrorName.TRY_AGAIN_LATER, detail))
+                return
+            self._recognition = recognition
+        if protocol.is_closed:
+            recognition.cancel()
+        elif protocol.is_input_over:
+            recognition.end()
+        elif recognition.is_too_slow:
+            detail = "expected a recogniser that keeps up, got an overload"
+            protocol.fail(ProtocolError(ErrorName.TRY_AGAIN_LATER, detail))
+            recognition.cancel()
+
+    def on_revision(self, revision: Revision) -> None:
+        """See :class:`cnerta.streamer.serving.recognition.RecognitionListener`."""
+        message = Transcript(
+            utterance=revision.utterance,
+            revision=revision.revision,
+            final=revision.final,
+            text=revision.text,
+            start_ms=revision.start_ms,
+            end_ms=revision.end_ms,
+        )
+        self.protocol.recognised(message, _now())
+        self._changed()
+
+    def on_recognition_over(self, is_complete: bool) -> None:
+        """See :class:`cnerta.streamer.serving.recognition.RecognitionListener`."""
+        if is_complete:
+            self.protocol.recognition_over()
+        else:
+            detail = "expected a transcript from the server's recogniser, got a failure"
+            self.protocol.fail(ProtocolError(ErrorName.RECOGNISER_FAILED, detail))
+        self._changed()
 
     # --- for the batcher --------------------------------------------------------------------------
 
@@ -107,7 +205,8 @@ class HostedSession:
 
     def _wake(self) -> None:
         # The batcher asks for more work by itself.
-        if self.protocol.has_messages or self.protocol.is_closed:
+        protocol = self.protocol
+        if protocol.has_messages or protocol.is_closed or protocol.parting is not None:
             self._news.set()
 
 

@@ -3,8 +3,8 @@
 Binary frames are raw audio. Text frames are JSON, one message each, told apart by ``type``:
 
     client: session.start · transcript · session.update · keepalive · session.finish
-    server: session.ready · entity.upsert · entity.retract · utterance.final · audio.ack ·
-            warning · error · session.going_away · session.summary
+    server: session.ready · transcript.update · entity.upsert · entity.retract · utterance.final ·
+            audio.ack · warning · error · session.going_away · session.summary
 
 A client's message may hold known fields only; a server's may hold more, so that clients get along
 with newer servers. ``codec.py`` writes and reads them. ``asyncapi.py`` writes the public
@@ -25,6 +25,7 @@ from cnerta.streamer.wire.parts import (
     Entity,
     GlossaryEntry,
     Limits,
+    LostHistory,
     Milliseconds,
     ModelInfo,
     ResumeOffer,
@@ -44,6 +45,7 @@ __all__ = [
     "EntityUpsert",
     "ErrorMessage",
     "Keepalive",
+    "RecognisedTranscript",
     "RetractReason",
     "ServerMessage",
     "SessionFinish",
@@ -118,7 +120,20 @@ class SessionStart(_ClientMessage, frozen=True, kw_only=True, tag="session.start
         Annotated[list[GlossaryEntry], Meta(max_length=MAX_GLOSSARY_ENTRIES)],
         Meta(description="Names that are expected: they are found sooner, misspelt ones too."),
     ] = []
-    resume: ResumeRequest | None = None
+    transcript: Annotated[
+        Literal["client", "server"],
+        Meta(
+            description="client: transcript messages follow. server: its recogniser writes the "
+            "transcript, and tells it."
+        ),
+    ] = "client"
+    resume: Annotated[
+        ResumeRequest | None,
+        Meta(
+            description="Goes on with the session of another connection, with the options it had; "
+            "if that cannot be, a new one begins with these."
+        ),
+    ] = None
 
 
 class Transcript(_ClientMessage, frozen=True, kw_only=True, tag="transcript"):
@@ -169,7 +184,29 @@ class SessionReady(_ServerMessage, frozen=True, kw_only=True, tag="session.ready
     resume: Annotated[ResumeOffer | None, Meta(description="null: cannot be resumed.")]
     model: ModelInfo
     limits: Limits
-    audio_received_ms: Annotated[int, Meta(description="After a resume: send audio from here.")]
+    audio_received_ms: Annotated[int, Meta(description="Audio that this session has received.")]
+    audio_received_samples: Annotated[
+        int,
+        Meta(
+            description="The same in samples of each channel, exactly: after a resume, send audio "
+            "from here."
+        ),
+    ] = 0
+    recovered: Annotated[
+        bool,
+        Meta(
+            description="True: the session goes on, and the events after last_seq follow. "
+            "False: it begins."
+        ),
+    ] = False
+    epoch: Annotated[
+        str | UnsetType,
+        Meta(description="Names the server process; sessions do not outlive it."),
+    ] = UNSET
+    lost: Annotated[
+        LostHistory | UnsetType,
+        Meta(description="What could not be resumed; absent unless it was asked for in vain."),
+    ] = UNSET
     recorded: Annotated[
         bool | UnsetType,
         Meta(
@@ -177,6 +214,21 @@ class SessionReady(_ServerMessage, frozen=True, kw_only=True, tag="session.ready
             "else absent."
         ),
     ] = UNSET
+
+
+class RecognisedTranscript(_ServerMessage, frozen=True, kw_only=True, tag="transcript.update"):
+    """What the server's recogniser has written; only with ``"transcript": "server"``.
+
+    It is no event: under load only the newest of an utterance is told, and ``utterance.final``
+    repeats the final text.
+    """
+
+    utterance: str
+    revision: int
+    final: Annotated[bool, Meta(description="The text will not change any more.")]
+    text: str
+    start_ms: Milliseconds | None = None
+    end_ms: Milliseconds | None = None
 
 
 class EntityUpsert(_ServerMessage, frozen=True, kw_only=True, tag="entity.upsert"):
@@ -267,6 +319,7 @@ class SessionSummary(_ServerMessage, frozen=True, kw_only=True, tag="session.sum
 ClientMessage = SessionStart | Transcript | SessionUpdate | Keepalive | SessionFinish
 ServerMessage = (
     SessionReady
+    | RecognisedTranscript
     | EntityUpsert
     | EntityRetract
     | UtteranceFinal

@@ -13,6 +13,7 @@ from cnerta.streamer.wire.messages import (
     EntityUpsert,
     ErrorMessage,
     Keepalive,
+    RecognisedTranscript,
     ServerMessage,
     SessionFinish,
     SessionGoingAway,
@@ -97,6 +98,9 @@ _ALL: Final[tuple[ClientMessage | ServerMessage, ...]] = (
             retained_audio_ms=60_000,
         ),
         audio_received_ms=0,
+    ),
+    RecognisedTranscript(
+        utterance="s1", revision=2, final=False, text="记者看到了南京", start_ms=350
     ),
     EntityUpsert(seq=7, utterance="u1", revision=4, entity=_CITY, behind_live_ms=45),
     EntityRetract(

@@ -142,6 +142,14 @@ def test_no_onnx_runtime(tiny_bundle: Path) -> None:
     assert "cnerta-stream[gpu]" in result.stderr
 
 
+@pytest.mark.parametrize(("source", "complaint"), [("lines", "got lines"), ("nobody", "'nobody'")])
+def test_a_recogniser_that_cannot_write_for_clients(source: str, complaint: str) -> None:
+    result = run("--source", source)
+    assert result.returncode == 5
+    assert complaint in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_help_names_the_options_and_exit_codes() -> None:
     result = run("--help")
     assert result.returncode == 0
