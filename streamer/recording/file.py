@@ -43,6 +43,7 @@ __all__ = [
     "RecognitionOffered",
     "Record",
     "RecordingReader",
+    "ReleasedMemory",
     "ResumeOffered",
     "Resumed",
     "Sent",
@@ -136,6 +137,13 @@ class Disconnected(_Record, frozen=True):
 
     now: float
     waiting: int
+
+
+class ReleasedMemory(_Record, frozen=True):
+    """The owner had the session give up so many bytes of memory."""
+
+    now: float
+    wanted_bytes: int
 
 
 class ResumeOffered(_Record, frozen=True):
@@ -257,6 +265,7 @@ Record = (
     | WentAway
     | Failed
     | Disconnected
+    | ReleasedMemory
     | ResumeOffered
     | RecognitionOffered
     | Recognised

@@ -184,6 +184,8 @@ class Replay:
                 protocol.go_away(record.reason)
             case recording.Failed():
                 protocol.fail(ProtocolError(ErrorName[record.name], record.detail))
+            case recording.ReleasedMemory():
+                protocol.release_memory(record.wanted_bytes, now)
             case recording.Disconnected():
                 waiting = protocol.waiting_messages
                 if waiting != record.waiting:

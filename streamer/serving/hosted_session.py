@@ -79,6 +79,16 @@ class HostedSession:
         self.protocol.fail(error)
         self._changed()
 
+    @property
+    def held_bytes(self) -> int:
+        """See :class:`cnerta.streamer.serving.memory_budget.MemoryHolder`."""
+        return self.protocol.held_bytes
+
+    def release_memory(self, wanted_bytes: int) -> None:
+        """See :class:`cnerta.streamer.serving.memory_budget.MemoryHolder`."""
+        self.protocol.release_memory(wanted_bytes, _now())
+        self._changed()
+
     def disconnect(self) -> None:
         """The other side is gone."""
         self.protocol.disconnect()
@@ -94,6 +104,8 @@ class HostedSession:
     def resume(self, last_seq: int) -> None:
         """The other side is back, and has received all events up to a number."""
         self.protocol.resume(last_seq, _now())
+        if self._recognition is not None:
+            self._recognition.complete_sample()
         self._changed()
 
     def start_anew(self, lost: LostHistory) -> None:

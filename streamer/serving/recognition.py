@@ -114,6 +114,7 @@ class Recognition:
         self._loop = loop
         self._on_over = on_over
         self._live = LiveAudio(audio_format)
+        self._frame_bytes = audio_format.frame_bytes
         self._bytes_per_ms = audio_format.sample_rate * audio_format.frame_bytes / 1000
         self._blocks: asyncio.Queue[bytes | None] = asyncio.Queue()
         # Each is written by one thread only.
@@ -137,6 +138,12 @@ class Recognition:
         if not self._is_over:
             self._pushed += len(block)
             self._loop.call_soon_threadsafe(self._blocks.put_nowait, block)
+
+    def complete_sample(self) -> None:
+        """The audio goes on with a whole sample, wherever it broke off."""
+        extra = self._pushed % self._frame_bytes
+        if extra:
+            self.push(bytes(self._frame_bytes - extra))
 
     def end(self) -> None:
         """There is no more audio: what is said is to be written to its end."""

@@ -38,6 +38,8 @@ from typing import Final
 from msgspec import UNSET, UnsetType
 
 from cnerta.models.runtime.bundle import SCHEMA_VERSION, Bundle
+from cnerta.streamer.session.final_waits import TakenWaits
+from cnerta.streamer.session.held_memory import SESSION_BYTES
 from cnerta.streamer.session.history import History
 from cnerta.streamer.session.limits import ConnectionLimits
 from cnerta.streamer.session.outbox import Outbox
@@ -66,6 +68,8 @@ from cnerta.streamer.wire.parts import AudioFormat, LostHistory, ModelInfo, Resu
 __all__ = ["NORMAL_CLOSE", "Close", "ServedModel", "ServerProtocol"]
 
 NORMAL_CLOSE: Final = 1000
+_MOST_OWED_BYTES: Final = 2**20
+"""Messages that wait, or finals, of a session that must give memory up and can give no other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +239,41 @@ class ServerProtocol:
         self._outbox.put(error.message())
         self._close(error.name.code, error.name.wire_name)
 
+    def release_memory(self, wanted_bytes: int, now: float) -> None:
+        """See :meth:`Session.release_memory`.
+
+        Where that is not enough, because much is owed that cannot be forgotten, the connection
+        ends.
+        """
+        if self.session is None or self._state is _State.CLOSED:
+            return
+        before = self.held_bytes
+        self.session.release_memory(wanted_bytes, now)
+        if before - self.held_bytes < wanted_bytes:
+            self._end_if_much_is_owed()
+        self._settle()
+
+    def _end_if_much_is_owed(self) -> None:
+        session = self.session
+        assert session is not None, "expected a session that holds something"
+        if self._outbox.waiting_bytes > _MOST_OWED_BYTES:
+            self._outbox.clear()
+            self.fail(
+                ProtocolError(
+                    ErrorName.READER_TOO_SLOW,
+                    f"expected at most {_MOST_OWED_BYTES} bytes to wait while the server is short "
+                    "of memory, got more",
+                )
+            )
+        elif session.finals_bytes > _MOST_OWED_BYTES:
+            self.fail(
+                ProtocolError(
+                    ErrorName.TOO_MANY_FINALS,
+                    f"expected unanswered final transcripts to take at most {_MOST_OWED_BYTES} "
+                    "bytes while the server is short of memory, got more",
+                )
+            )
+
     def disconnect(self) -> None:
         """The connection is gone: nothing more can be said."""
         self._outbox.clear()
@@ -374,11 +413,6 @@ class ServerProtocol:
         """Whether an utterance is in progress."""
         return self.session is not None and self.session.has_unfinished
 
-    @property
-    def held_bytes(self) -> int:
-        """Memory of what is kept for the session, about."""
-        return self._outbox.held_bytes + (0 if self.session is None else self.session.held_bytes)
-
     def fail_internally(self) -> None:
         """End the connection because of a fault of our own."""
         self.fail(ProtocolError(ErrorName.INTERNAL, "expected an answer, got an internal error"))
@@ -423,6 +457,22 @@ class ServerProtocol:
     def backlog_ms(self) -> float:
         """Audio that waits to be encoded."""
         return 0.0 if self.session is None else self.session.backlog_ms
+
+    def take_final_waits(self, now: float) -> TakenWaits:
+        """How long final transcripts waited for the engine since this was last asked.
+
+        Nothing of whoever sends audio faster than it is spoken: that waits for its own backlog.
+        """
+        if self.session is None:
+            return TakenWaits()
+        taken = self.session.final_waits.take(now)
+        is_ahead = self._ahead_ms > self._limits.warn_audio_ahead_ms / 2
+        return TakenWaits() if is_ahead else taken
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that the connection holds, about."""
+        return SESSION_BYTES if self.session is None else self.session.held_bytes
 
     # --- what to send -----------------------------------------------------------------------------
 
@@ -557,7 +607,7 @@ class ServerProtocol:
 
     def _check_pace(self, added_ms: int, now: float) -> None:
         """Keep a client from filling the server with audio faster than it is spoken."""
-        passed_ms = 1000 * (now - self._ahead_at)
+        passed_ms = 1000 * (now - self._ahead_at) * self._limits.audio_rate
         self._ahead_ms = max(0.0, self._ahead_ms - passed_ms) + added_ms
         self._ahead_at = now
         most = self._limits.max_audio_ahead_ms
@@ -567,6 +617,7 @@ class ServerProtocol:
             raise ProtocolError(
                 ErrorName.AUDIO_TOO_FAST,
                 f"expected audio at most {most} ms ahead of real time, got {self._ahead_ms:.0f}",
+                retry_after_ms=round(self._ahead_ms / self._limits.audio_rate),
             )
         if self._ahead_ms < self._limits.warn_audio_ahead_ms / 2:
             self._warned_ahead = False

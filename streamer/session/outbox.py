@@ -108,6 +108,11 @@ class Outbox:
         self._capacity_bytes = max(self._capacity_bytes, self._bytes)
 
     @property
+    def waiting_bytes(self) -> int:
+        """Memory of what waits, about."""
+        return self._bytes
+
+    @property
     def is_over(self) -> bool:
         """Whether more waits than may, although all that can go is gone."""
         return self._bytes > self._capacity_bytes

@@ -70,10 +70,13 @@ MAX_GLOSSARY_ENTRIES: Final = 500
 RetractReason = Literal["text_changed", "superseded", "withdrawn", "filtered", "utterance_dropped"]
 WarningName = Literal[
     "after_finish",
+    "answer_failed",
     "audio_ahead_of_realtime",
     "audio_clipped",
+    "audio_lost",
     "audio_skipped",
     "interims_dropped",
+    "memory_short",
     "partial_sample_dropped",
     "revision_not_newer",
     "text_beyond_model",
@@ -298,6 +301,10 @@ class ErrorMessage(_ServerMessage, frozen=True, kw_only=True, tag="error"):
     name: str
     retryable: bool
     detail: str
+    retry_after_ms: Annotated[
+        int | UnsetType,
+        Meta(description="With 1013 and 4429, else absent: when trying again may help."),
+    ] = UNSET
 
 
 class SessionGoingAway(_ServerMessage, frozen=True, kw_only=True, tag="session.going_away"):
