@@ -150,12 +150,17 @@ class HttpReceiver:
             pause_s *= 2
         return False
 
-    def ask(self, url: str) -> str | None:
-        """Get a text, once; None if there is no answer or another status than 200."""
+    def ask(self, below: str) -> str | None:
+        """Get a text, once; None if there is no answer or another status than 200.
+
+        Args:
+            below: What is added to the path of the address, such as ``/seq``.
+        """
+        path, question_mark, query = self._url.partition("?")
         try:
-            answer = self._client.get(url)
-        except httpx2.HTTPError as error:
-            log.info("expected an answer of %s, got: %s", self.place, redact(str(error)))
+            answer = self._client.get(f"{path}{below}{question_mark}{query}")
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            log.info("expected %s to answer, got: %s", self.place, redact(str(error)))
             return None
         return answer.text if answer.status_code == httpx2.codes.OK else None
 
