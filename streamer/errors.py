@@ -11,6 +11,7 @@ CnertaError
     │       └── RecogniserMissingError   its package is not installed, or its model not to be had
     ├── GlossaryFileError    5   the glossary is missing, or a line is not of its form
     ├── ServerUnreachableError 6 nothing answers at the address, or it does not speak the protocol
+    │   └── StreamLostError          the connection broke, and there was no way back in time
     ├── SessionRefusedError  7   the server answered with an error and closed the session
     ├── SessionFailedError   1   the session in this process met a bug
     ├── RecordingError       11  a recorded session cannot be written or read
@@ -22,6 +23,7 @@ with 2. Messages say what was expected and what came.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 from cnerta.models.errors import BundleError, CnertaError, InferenceError
@@ -40,7 +42,9 @@ __all__ = [
     "ServerUnreachableError",
     "SessionFailedError",
     "SessionRefusedError",
+    "StreamLostError",
     "TranscriptError",
+    "Unanswered",
     "exit_status",
 ]
 
@@ -91,10 +95,57 @@ class GlossaryFileError(ClientError):
     exit_status = 5
 
 
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """What a stream had sent when it ended before its time.
+
+    Attributes:
+        utterances: Those whose final transcript has no answer, the oldest first.
+        audio_ms: Audio that was sent.
+    """
+
+    utterances: tuple[str, ...]
+    audio_ms: float
+
+    def __str__(self) -> str:
+        named = ", ".join(self.utterances[:8]) + (", …" if len(self.utterances) > 8 else "")
+        listed = f" ({named})" if named else ""
+        return (
+            f"{len(self.utterances)} final transcripts without an answer{listed}, "
+            f"{self.audio_ms / 1_000:.1f} s of audio sent"
+        )
+
+
 class ServerUnreachableError(ClientError):
-    """Nothing answers at the address, it does not speak the protocol, or the connection broke."""
+    """Nothing answers at the address, it does not speak the protocol, or the connection broke.
+
+    Attributes:
+        code: With which the connection was closed; None if there was none.
+        retryable: Whether the same may work later.
+        retry_after_s: How long the server asks to wait before that.
+        unanswered: What was sent in vain, where a stream was cut off.
+    """
 
     exit_status = 6
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: int | None = None,
+        retryable: bool = True,
+        retry_after_s: float = 0.0,
+        unanswered: Unanswered | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retryable = retryable
+        self.retry_after_s = retry_after_s
+        self.unanswered = unanswered
+
+
+class StreamLostError(ServerUnreachableError):
+    """The connection broke in the middle of a session, and no server answered in time."""
 
 
 class SessionRefusedError(ClientError):
@@ -104,15 +155,25 @@ class SessionRefusedError(ClientError):
         code: The close code of protocol.md, such as 4400.
         name: The error's short name, such as ``bad_message``.
         retryable: Whether the server says that the same may work later.
+        unanswered: What was sent in vain, where a stream was cut off.
     """
 
     exit_status = 7
 
-    def __init__(self, code: int, name: str, detail: str, *, retryable: bool) -> None:
+    def __init__(
+        self,
+        code: int,
+        name: str,
+        detail: str,
+        *,
+        retryable: bool,
+        unanswered: Unanswered | None = None,
+    ) -> None:
         super().__init__(f"the server ended the session with error {code} {name}: {detail}")
         self.code = code
         self.name = name
         self.retryable = retryable
+        self.unanswered = unanswered
 
 
 class SessionFailedError(ClientError):

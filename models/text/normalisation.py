@@ -26,7 +26,7 @@ import opencc
 
 from cnerta.models.text.spoken_numbers import numeral, spoken_tokens
 
-__all__ = ["KNOWN_NORMALISATIONS", "NORMALISATION", "NormalisedText", "normalise"]
+__all__ = ["KNOWN_NORMALISATIONS", "NORMALISATION", "NormalisedText", "normalise", "simplified"]
 
 NORMALISATION: Final = "spoken-characters-2"
 """Name of this mapping in a bundle; to be changed with it."""
@@ -104,7 +104,7 @@ def normalise(text: str) -> NormalisedText:
     np.cumsum(1 + (code_points > 0xFFFF), out=utf16[1:])
     return NormalisedText(
         text,
-        _simplified("".join(kept)),
+        simplified("".join(kept)),
         np.array(offsets, np.int64),
         np.array(ends, np.int64),
         utf16,
@@ -149,7 +149,7 @@ def _converter() -> opencc.OpenCC:
     return opencc.OpenCC("hk2s")
 
 
-def _simplified(text: str) -> str:
+def simplified(text: str) -> str:
     """A text in simplified characters, character by character; simplified text stays as it is.
 
     Which character it is may depend on the word (乾隆, but 乾净 has 干), and a word may appear only

@@ -43,6 +43,7 @@ class AudioInput:
         self.clipped = False
         self._sample_rate = sample_rate
         self._before = Fraction(0)
+        self._samples_before = 0
         self._begin(audio_format)
 
     def _begin(self, audio_format: AudioFormat) -> None:
@@ -66,9 +67,18 @@ class AudioInput:
         return 1000 * parts // (before.denominator * rate)
 
     @property
+    def received_samples(self) -> int:
+        """Complete samples of each channel received so far, each counted at the rate it had."""
+        return self._samples_before + self._received
+
+    @property
     def partial_bytes(self) -> int:
         """Bytes of an incomplete sample that wait for the rest."""
         return len(self._partial)
+
+    def drop_partial(self) -> None:
+        """Forget an incomplete sample: it will come again as a whole."""
+        self._partial = b""
 
     def add(self, data: bytes) -> Floats:
         """Take one binary frame.
@@ -98,6 +108,7 @@ class AudioInput:
         """
         rest = self.finish()
         self._before += Fraction(self._received, self._format.sample_rate)
+        self._samples_before += self._received
         self._begin(audio_format)
         return rest
 

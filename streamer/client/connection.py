@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 import websockets.exceptions
 from websockets.asyncio.client import ClientConnection, connect
 
+from cnerta.streamer.client.silence import ListenedConnection, watch_silence
 from cnerta.streamer.errors import ServerUnreachableError
 from cnerta.streamer.wire.addresses import exposes_secret, is_loopback, parse_address, redact
 from cnerta.streamer.wire.codec import decode_server, encode
@@ -25,6 +27,12 @@ TOKEN_VARIABLE: Final = "CNERTA_TOKEN"
 """Of the environment: the token that the commands send, and that the server asks for."""
 DEFAULT_PATH: Final = "/v1/stream"
 OPEN_TIMEOUT_S: Final = 10.0
+CLOSE_TIMEOUT_S: Final = 10.0
+_NO_CLOSE: Final = 1006
+_RETRYABLE: Final = frozenset({1000, 1001, 1005, 1006, 1011, 1012, 1013, 1014, 4408, 4429})
+"""Close codes after which another attempt can help; of the others the client is at fault."""
+_SERVER_ERRORS: Final = 500
+_RETRYABLE_STATUS: Final = frozenset({408, 425, 429})
 MAX_MESSAGE_BYTES: Final = 8 * 2**20
 """Longest message accepted from a server: an `utterance.final` with every character's times
 fits."""
@@ -73,25 +81,38 @@ class WebSocketConnection:
     Use `open` to make one.
     """
 
-    def __init__(self, shown: str, socket: ClientConnection) -> None:
+    def __init__(
+        self, shown: str, socket: ClientConnection, *, silence_s: float | None = None
+    ) -> None:
         """A connection that is open.
 
         Args:
             shown: What messages call the server: nothing that might be secret.
             socket: To it.
+            silence_s: See :meth:`open`.
         """
-        self._shown = shown
+        self.shown = shown
         self._socket = socket
         self._greeted = self._noted = False
+        self._silence_s = silence_s
+        self._listening = (
+            asyncio.create_task(watch_silence(socket, silence_s))
+            if silence_s is not None and isinstance(socket, ListenedConnection)
+            else None
+        )
 
     @classmethod
-    async def open(cls, url: str, *, token: str | None = None) -> WebSocketConnection:
+    async def open(
+        cls, url: str, *, token: str | None = None, silence_s: float | None = None
+    ) -> WebSocketConnection:
         """Connect to a server.
 
         Args:
             url: ``ws://host:port`` or ``wss://…``; without a path, the protocol's own is taken. One
                 with a password or token in it has to be ``wss://``, or of this machine.
             token: Sent as ``Authorization: Bearer``, over ``wss://`` or to this machine only.
+            silence_s: Silence after which the server counts as gone, in seconds: it is pinged more
+                often than that. None: as the library does, after 40 s.
 
         Raises:
             ServerUnreachableError: The address is none, nothing answers there, or not with a
@@ -101,16 +122,26 @@ class WebSocketConnection:
         shown = redact(url)
         if address is None:
             raise ServerUnreachableError(
-                f"expected a server's address such as ws://127.0.0.1:8765, got {shown!r}"
+                f"expected a server's address such as ws://127.0.0.1:8765, got {shown!r}",
+                retryable=False,
             )
         if exposes_secret(address, sends_key=token is not None):
             raise ServerUnreachableError(
                 f"expected wss:// for a password or token, got {shown}: it would "
-                "cross the network in clear text"
+                "cross the network in clear text",
+                retryable=False,
             )
         if address.path in ("", "/"):
             address = address._replace(path=DEFAULT_PATH)
         shown = redact(address.geturl())
+        watched: dict[str, Any] = {}
+        if silence_s is not None:
+            watched = {
+                "create_connection": ListenedConnection,
+                "ping_interval": silence_s / 4,
+                "ping_timeout": None,
+                "close_timeout": silence_s,
+            }
         try:
             socket = await connect(
                 address.geturl(),
@@ -121,6 +152,7 @@ class WebSocketConnection:
                 compression=None,
                 # A proxy set for the outside world cannot know this machine's own addresses.
                 proxy=None if is_loopback(address.hostname or "") else True,
+                **watched,
             )
         except TimeoutError as error:
             raise ServerUnreachableError(
@@ -129,8 +161,8 @@ class WebSocketConnection:
         except (OSError, ValueError, websockets.exceptions.WebSocketException) as error:
             # Some say nothing of themselves, such as a TLS greeting that met a plain server.
             reason = redact(str(error)) or type(error).__name__
-            raise ServerUnreachableError(f"expected a server at {shown}, got: {reason}") from error
-        return cls(shown, socket)
+            raise _not_open(f"expected a server at {shown}, got: {reason}", error) from error
+        return cls(shown, socket, silence_s=silence_s)
 
     async def send(self, message: ClientMessage) -> None:
         """Send one message as a text frame."""
@@ -164,13 +196,30 @@ class WebSocketConnection:
         try:
             yield
         except websockets.exceptions.ConnectionClosed as error:
+            code = _NO_CLOSE if error.rcvd is None else error.rcvd.code
+            why = str(error)
+            if isinstance(self._socket, ListenedConnection) and self._socket.is_silent:
+                why = f"nothing for {self._silence_s:g} s"
             raise ServerUnreachableError(
-                f"expected {self._shown} to stay until the summary, got: {error}"
+                f"expected {self.shown} to stay until the summary, got: {why}",
+                code=code,
+                retryable=code in _RETRYABLE,
             ) from error
         except ProtocolError as error:
             raise ServerUnreachableError(
-                f"expected messages of protocol version 1 from {self._shown}, got one with {error}"
+                f"expected messages of protocol version 1 from {self.shown}, got one with {error}",
+                retryable=False,
             ) from error
+
+    async def abort(self) -> None:
+        """End the connection at once, without a word."""
+        self._socket.transport.abort()
+        await self._stop_listening()
+
+    async def _stop_listening(self) -> None:
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.gather(self._listening, return_exceptions=True)
 
     async def __aenter__(self) -> Self:
         return self
@@ -181,4 +230,24 @@ class WebSocketConnection:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._socket.close()
+        await self._stop_listening()
+        try:
+            # The library waits without end until what was sent is out.
+            async with asyncio.timeout(self._silence_s or CLOSE_TIMEOUT_S):
+                await self._socket.close()
+        except TimeoutError:
+            self._socket.transport.abort()
+
+
+def _not_open(message: str, error: Exception) -> ServerUnreachableError:
+    """Why a handshake failed, and whether another one can succeed."""
+    if not isinstance(error, websockets.exceptions.InvalidStatus):
+        return ServerUnreachableError(message)
+    status = error.response.status_code
+    wanted = error.response.headers.get("Retry-After", "")
+    return ServerUnreachableError(
+        message,
+        code=status,
+        retryable=status >= _SERVER_ERRORS or status in _RETRYABLE_STATUS,
+        retry_after_s=float(wanted) if wanted.isdecimal() else 0.0,
+    )

@@ -9,8 +9,9 @@ In code of your own::
             if isinstance(message, UtteranceFinal):
                 ...
 
-It is the same whatever answers: a server (`WebSocketConnection`) or the engine in this process
-(`cnerta.streamer.client.local.LocalConnection`).
+It is the same whatever answers: a server (`WebSocketConnection`), one of several servers that may
+come and go (`cnerta.streamer.client.reconnecting.ReconnectingConnection`), or the engine in this
+process (`cnerta.streamer.client.local.LocalConnection`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Final, Protocol, TypeVar
 
 from cnerta.streamer.audio.source import AudioSource
 from cnerta.streamer.client.connection import Connection
-from cnerta.streamer.errors import ServerUnreachableError, SessionRefusedError
+from cnerta.streamer.errors import ServerUnreachableError, SessionRefusedError, Unanswered
 from cnerta.streamer.sources import LiveAudio, Revision, TranscriptSource
 from cnerta.streamer.wire.messages import (
     ErrorMessage,
@@ -99,7 +100,8 @@ async def stream(
 
     Raises:
         SessionRefusedError: The server sent an error; the error message was yielded before.
-        ServerUnreachableError: The connection broke.
+        ServerUnreachableError: The connection broke. As in the error before, ``unanswered`` tells
+            what was sent in vain.
         ClientError: The audio or the transcript failed; raised after the summary, so that what was
             sent until then is answered.
     """
@@ -124,7 +126,7 @@ async def stream(
             if isinstance(message, SessionReady):
                 sending = asyncio.create_task(sender.run(message.limits))
             elif isinstance(message, UtteranceFinal):
-                sender.answered()
+                sender.answered(message.utterance)
             yield message
             if isinstance(message, ErrorMessage):
                 raise SessionRefusedError(
@@ -134,6 +136,9 @@ async def stream(
                 break
         if sending is not None:
             await sending
+    except (ServerUnreachableError, SessionRefusedError) as error:
+        error.unanswered = error.unanswered or sender.unanswered
+        raise
     finally:
         if sending is not None:
             sending.cancel()
@@ -168,10 +173,17 @@ class _Sender:
         self._watcher = watcher
         self._live = LiveAudio(audio.format, paced=audio.paced)
         self._room_for_finals = asyncio.Semaphore()
+        self._finals: dict[str, None] = {}
 
-    def answered(self) -> None:
+    def answered(self, utterance: str) -> None:
         """Note that a final transcript has its answer."""
+        self._finals.pop(utterance, None)
         self._room_for_finals.release()
+
+    @property
+    def unanswered(self) -> Unanswered:
+        """What was sent, and which of it has no answer."""
+        return Unanswered(tuple(self._finals), self._live.audio_ms)
 
     async def run(self, limits: Limits) -> None:
         """Send everything, then finish the session.
@@ -236,6 +248,7 @@ class _Sender:
             async for revision in revisions:
                 if revision.final:
                     await self._room_for_finals.acquire()
+                    self._finals[revision.utterance] = None
                 await self._connection.send(
                     Transcript(
                         utterance=revision.utterance,

@@ -52,13 +52,22 @@ class StreamArguments:
         ),
     ] = None
     connect: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             metavar="URL",
-            help="Use a server, as in ws://127.0.0.1:8765. Without this the model runs in this "
-            "process.",
+            help="Use a server, as in ws://127.0.0.1:8765. Several, with commas or the option "
+            "again, take each other's place. Without this the model runs in this process.",
         ),
     ] = None
+    reconnect_s: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="With --connect: how long to look for a way back after a disconnect; 0: not at "
+            "all.",
+        ),
+    ] = 60.0
     bundle: Annotated[
         Path | None,
         typer.Option(
@@ -232,6 +241,12 @@ class StreamArguments:
         bool, typer.Option("--verbose", "-v", help="Say what happens, on standard error.")
     ] = False
 
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """The addresses of the servers, the preferred first."""
+        listed = ",".join(self.connect or ()).split(",")
+        return tuple(url.strip() for url in listed if url.strip())
+
     def check(self) -> None:
         """Refuse options that contradict each other.
 
@@ -251,6 +266,8 @@ class StreamArguments:
             raise typer.BadParameter(
                 "expected one of --transcript, --transcript-file and --source, got several"
             )
+        if self.connect is not None and not self.servers:
+            raise typer.BadParameter("expected an address with --connect, got none")
         if self.connect is not None and self.bundle is not None:
             raise typer.BadParameter(
                 "expected --bundle without --connect, got both: a server has its own model"

@@ -21,6 +21,7 @@ from cnerta.streamer.audio.microphone import Microphone, find_input_device, list
 from cnerta.streamer.audio.source import AudioFile, AudioSource
 from cnerta.streamer.client.connection import TOKEN_VARIABLE, Connection, WebSocketConnection
 from cnerta.streamer.client.glossary_file import read_glossary
+from cnerta.streamer.client.reconnecting import ReconnectingConnection, ReconnectOptions
 from cnerta.streamer.client.stream import StreamOptions, stream
 from cnerta.streamer.commands.stream_options import StreamArguments
 from cnerta.streamer.errors import TranscriptError
@@ -40,7 +41,6 @@ from cnerta.streamer.sources.lines import STANDARD_INPUT
 from cnerta.streamer.sources.registry import DEFAULT_RECOGNISER
 from cnerta.streamer.terminal.keyboard import Key, pressed_keys
 from cnerta.streamer.terminal.view import JsonView, LiveView, PlainView
-from cnerta.streamer.wire.addresses import redact
 
 __all__ = ["PreparedSession", "build_session", "run_session"]
 
@@ -59,7 +59,8 @@ class PreparedSession:
         transcript: What is said in it.
         outputs: What it is shown on, written to and sent to.
         options: What is wanted of the model.
-        url: The server; None for the engine in this process.
+        servers: Addresses, the preferred first; none for the engine in this process.
+        reconnect_s: How long to look for a way back after a disconnect.
         bundle: The model, if it runs here.
         recording: Where the session is recorded, if it runs here.
     """
@@ -68,7 +69,8 @@ class PreparedSession:
     transcript: TranscriptSource
     outputs: Outputs
     options: StreamOptions
-    url: str | None
+    servers: tuple[str, ...]
+    reconnect_s: float
     bundle: Path | None
     recording: RecordingOptions | None
 
@@ -145,7 +147,8 @@ def build_session(
         transcript=transcript,
         outputs=Outputs(view, others),
         options=options,
-        url=arguments.connect,
+        servers=arguments.servers,
+        reconnect_s=arguments.reconnect_s,
         bundle=arguments.bundle,
         recording=recording,
     )
@@ -240,10 +243,19 @@ def _names(listed: str | None) -> tuple[str, ...] | None:
 
 
 async def _open_connection(session: PreparedSession) -> Connection:
-    if session.url is not None:
+    if session.servers:
         token = os.environ.get(TOKEN_VARIABLE)
-        connection = await WebSocketConnection.open(session.url, token=token)
-        log.info("connected to %s", redact(session.url))
+        connection: ReconnectingConnection | WebSocketConnection
+        if session.reconnect_s:
+            connection = await ReconnectingConnection.open(
+                session.servers,
+                token=token,
+                options=ReconnectOptions(give_up_s=session.reconnect_s),
+                watcher=session.outputs,
+            )
+        else:
+            connection = await WebSocketConnection.open(session.servers[0], token=token)
+        log.info("connected to %s", connection.shown)
         return connection
     # Only here, so that a client of a server needs no ONNX runtime.
     from cnerta.streamer.client.local import LocalConnection

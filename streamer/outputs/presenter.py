@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from cnerta.streamer.audio.source import level_dbfs
+from cnerta.streamer.client.connection_change import ConnectionChange
 from cnerta.streamer.client.stream import StreamWatcher
 from cnerta.streamer.outputs.highlighting import Highlighter
 from cnerta.streamer.outputs.view_state import ViewState
@@ -28,6 +29,10 @@ class Presenter(StreamWatcher, Protocol):
 
     def on_message(self, message: ServerMessage) -> None:
         """Show what came from the server."""
+        ...
+
+    def on_connection(self, change: ConnectionChange) -> None:
+        """Show what became of the connection."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -51,6 +56,9 @@ class PresenterBase:
 
     def on_message(self, message: ServerMessage) -> None:
         """Do nothing with what came from the server."""
+
+    def on_connection(self, change: ConnectionChange) -> None:
+        """Do nothing with what became of the connection: events go on as if it had stood."""
 
     def __enter__(self) -> Self:
         return self
@@ -99,6 +107,10 @@ class FoldingView(PresenterBase):
             message, EntityUpsert | EntityRetract | UtteranceFinal
         ):
             self.state = self.state.highlighted(message.utterance, self._highlighter)
+
+    def on_connection(self, change: ConnectionChange) -> None:
+        """Note whether there is one."""
+        self.state = self.state.connection_changed(change)
 
     def _is_expected(self, message: ServerMessage) -> bool:
         """Whether it warns of what is done on purpose."""

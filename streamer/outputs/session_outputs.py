@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
+from cnerta.streamer.client.connection_change import ConnectionChange
 from cnerta.streamer.errors import OutputError
 from cnerta.streamer.outputs.caption_files import open_caption_file
 from cnerta.streamer.outputs.highlighting import Highlighter
@@ -145,6 +146,11 @@ class Outputs:
         # The files first: the view may raise because nobody reads it any more.
         self._tell(lambda output: output.on_message(message))
         self.view.on_message(message)
+
+    def on_connection(self, change: ConnectionChange) -> None:
+        """Tell it to all."""
+        self._tell(lambda output: output.on_connection(change))
+        self.view.on_connection(change)
 
     def _tell(self, tell: Callable[[Presenter], None]) -> None:
         for output in tuple(self._others):

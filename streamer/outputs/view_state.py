@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from msgspec import UNSET
 
+from cnerta.streamer.client.connection_change import ConnectionChange
 from cnerta.streamer.outputs.highlighting import Highlighter
 from cnerta.streamer.outputs.levels import NO_AUDIO, Levels
 from cnerta.streamer.sources import Revision
@@ -174,6 +175,11 @@ class ViewState:
                 return replace(self, status="ended", summary=message)
             case AudioAck():
                 return self
+
+    def connection_changed(self, change: ConnectionChange) -> ViewState:
+        """After the connection broke, or was made anew."""
+        status = "live" if change.is_up else "reconnecting"
+        return replace(self, status=status, notice=str(change))
 
     def highlighted(self, utterance: str, highlighter: Highlighter) -> ViewState:
         """After it was chosen what is highlighted in an utterance."""

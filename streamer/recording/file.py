@@ -22,6 +22,7 @@ import msgspec
 from cnerta.streamer.errors import RecordingError
 from cnerta.streamer.session.limits import ConnectionLimits
 from cnerta.streamer.session.work import Lane
+from cnerta.streamer.wire.parts import LostHistory
 
 __all__ = [
     "FIRST_LINE",
@@ -33,12 +34,16 @@ __all__ = [
     "Failed",
     "Full",
     "Header",
+    "Parked",
     "ReceivedAudio",
     "ReceivedMessage",
     "ReceivedText",
     "Record",
     "RecordingReader",
+    "ResumeOffered",
+    "Resumed",
     "Sent",
+    "StartedAnew",
     "Ticked",
     "WentAway",
     "WorkDone",
@@ -130,6 +135,34 @@ class Disconnected(_Record, frozen=True):
     waiting: int
 
 
+class ResumeOffered(_Record, frozen=True):
+    """The session can be resumed; the token is no part of a recording."""
+
+    now: float
+    ttl_s: int
+    epoch: str
+
+
+class Parked(_Record, frozen=True):
+    """The connection was gone, and the session waited for another one."""
+
+    now: float
+
+
+class Resumed(_Record, frozen=True):
+    """Another connection took the session over; its client had all events up to a number."""
+
+    now: float
+    last_seq: int
+
+
+class StartedAnew(_Record, frozen=True):
+    """What the client wanted to go on with could not be resumed, so this session began."""
+
+    now: float
+    lost: LostHistory
+
+
 class WorkTaken(_Record, frozen=True):
     """The engine was given work of a lane."""
 
@@ -202,6 +235,10 @@ Record = (
     | WentAway
     | Failed
     | Disconnected
+    | ResumeOffered
+    | Parked
+    | Resumed
+    | StartedAnew
     | WorkTaken
     | WorkDone
     | Sent

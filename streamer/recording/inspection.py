@@ -83,6 +83,7 @@ def inspect_recording(path: Path) -> Inspection:
     arrived: dict[tuple[str, int], float] = {}
     finals: dict[str, float] = {}
     told: set[tuple[str, int]] = set()
+    newest = 0
     for record in reader:
         now = getattr(record, "now", None)
         if now is not None:
@@ -98,7 +99,14 @@ def inspect_recording(path: Path) -> Inspection:
                 if message.final:
                     finals.setdefault(message.utterance, record.now)
         elif isinstance(record, recording.Sent):
-            _note_answer(found, record, arrived, finals, told)
+            seq = getattr(decode_server(record.message), "seq", None)
+            if seq is None or seq > newest:  # After a resume some are told again.
+                _note_answer(found, record, arrived, finals, told)
+            newest = max(newest, seq or 0)
+        elif isinstance(record, recording.Resumed):
+            found.changes["resumed"] += 1
+            if audio is not None:
+                audio.drop_partial()
         elif isinstance(record, recording.Disconnected):
             found.finished = "the other side left"
         elif isinstance(record, recording.Full):

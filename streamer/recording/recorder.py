@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
+from msgspec import structs
 
 from cnerta.models.runtime.alignment import Alignment
 from cnerta.models.runtime.bundle import Bundle
@@ -30,10 +31,17 @@ from cnerta.streamer.recording.file import RECORDING_SUFFIX, Header, Record
 from cnerta.streamer.recording.writer import DiskThread, RecordingOptions, RecordingWriter
 from cnerta.streamer.session.connection import ServedModel, ServerProtocol
 from cnerta.streamer.session.limits import ConnectionLimits
+from cnerta.streamer.session.resumption import ResumeTerms
 from cnerta.streamer.session.work import Lane, Result, TaggedText, Work, lane_of
 from cnerta.streamer.wire.codec import encode
 from cnerta.streamer.wire.errors import ProtocolError
-from cnerta.streamer.wire.messages import ClientMessage, ServerMessage
+from cnerta.streamer.wire.messages import (
+    ClientMessage,
+    ServerMessage,
+    SessionGoingAway,
+    SessionReady,
+)
+from cnerta.streamer.wire.parts import LostHistory
 
 __all__ = [
     "RecordedProtocol",
@@ -136,6 +144,27 @@ class RecordedProtocol(ServerProtocol):
         else:
             self._writer.end()
 
+    def offer_resume(self, terms: ResumeTerms) -> None:
+        """The session may go on with another connection, and the recording with it."""
+        record = recording.ResumeOffered(self._now, terms.ttl_s, terms.epoch)
+        with self._recorded(record, self._now):
+            super().offer_resume(terms)
+
+    def park(self) -> None:
+        """The connection is gone, and the session waits for another one."""
+        with self._recorded(recording.Parked(self._now), self._now):
+            super().park()
+
+    def resume(self, last_seq: int, now: float) -> None:
+        """Another connection takes the session over."""
+        with self._recorded(recording.Resumed(now, last_seq), now):
+            super().resume(last_seq, now)
+
+    def start_anew(self, lost: LostHistory) -> None:
+        """This session begins in the place of the one that was asked for."""
+        with self._recorded(recording.StartedAnew(self._now, lost), self._now):
+            super().start_anew(lost)
+
     def close_recording(self) -> None:
         """Wait until all of the recording is written, once the connection is gone."""
         self._writer.close()
@@ -160,7 +189,8 @@ class RecordedProtocol(ServerProtocol):
         """A message leaves."""
         message = super().next_message()
         if message is not None:
-            self._writer.write(recording.Sent(self._now, encode(message)), self._now)
+            record = recording.Sent(self._now, encode(_without_token(message)))
+            self._writer.write(record, self._now)
         return message
 
     @contextmanager
@@ -177,6 +207,13 @@ class RecordedProtocol(ServerProtocol):
             yield
         finally:
             self._is_inside = False
+
+
+def _without_token(message: ServerMessage) -> ServerMessage:
+    """A message as it is recorded: whoever reads it must not be able to take the session over."""
+    if isinstance(message, SessionReady | SessionGoingAway) and message.resume is not None:
+        return structs.replace(message, resume=structs.replace(message.resume, token=""))
+    return message
 
 
 def record_one(

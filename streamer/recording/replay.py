@@ -22,6 +22,7 @@ from cnerta.streamer.recording.file import AnsweredText, Header, Record, Recordi
 from cnerta.streamer.recording.recorder import model_answer
 from cnerta.streamer.serving.engine import Engine, describe_failure, prepare
 from cnerta.streamer.session.connection import ServedModel, ServerProtocol
+from cnerta.streamer.session.resumption import ResumeTerms
 from cnerta.streamer.session.work import (
     EncodedAudio,
     EncodeWork,
@@ -188,6 +189,14 @@ class Replay:
                 if waiting != record.waiting:
                     self._differ(f"{record.waiting} unsent messages", f"{waiting}")
                 protocol.disconnect()
+            case recording.ResumeOffered():
+                protocol.offer_resume(ResumeTerms("", record.ttl_s, record.epoch))
+            case recording.Parked():
+                protocol.park()
+            case recording.Resumed():
+                protocol.resume(record.last_seq, now)
+            case recording.StartedAnew():
+                protocol.start_anew(record.lost)
             case recording.WorkTaken():
                 work = protocol.next_work(record.lane, now)
                 if work is None:

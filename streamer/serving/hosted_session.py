@@ -1,6 +1,7 @@
 """A session at home in an event loop: the protocol, its share of the engine, and who waits for it.
 
-The server hosts one for each connection, the local client one for itself.
+The server hosts one for each connection, the local client one for itself. One that is parked has no
+connection: what is owed goes on, and waits.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from cnerta.streamer.session.connection import ServerProtocol
 from cnerta.streamer.session.work import Lane, Result, Work
 from cnerta.streamer.wire.errors import ProtocolError
 from cnerta.streamer.wire.messages import ClientMessage, ServerMessage
+from cnerta.streamer.wire.parts import LostHistory
 
 __all__ = ["HostedSession"]
 
@@ -29,6 +31,7 @@ class HostedSession:
         self.protocol = protocol
         self._batcher = batcher
         self._news = asyncio.Event()
+        self._reader: object = None
 
     # --- for the owner ----------------------------------------------------------------------------
 
@@ -63,20 +66,48 @@ class HostedSession:
         self._batcher.forget(self)
         self._changed()
 
-    async def next_message(self) -> ServerMessage | None:
-        """Wait for the next message; None when there will be no more."""
-        while True:
+    def park(self) -> None:
+        """The other side is gone, and may come back."""
+        self.protocol.park()
+        self.attach(None)
+        self._changed()
+
+    def resume(self, last_seq: int) -> None:
+        """The other side is back, and has received all events up to a number."""
+        self.protocol.resume(last_seq, _now())
+        self._changed()
+
+    def start_anew(self, lost: LostHistory) -> None:
+        """Begin a session in the place of the one that was asked for."""
+        self.protocol.start_anew(lost)
+        self._changed()
+
+    def attach(self, reader: object) -> None:
+        """From now on only this reader gets messages; whoever waits for another gets none."""
+        self._reader = reader
+        # Whoever waits has this event: a new one is for those who come.
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def next_message(self, reader: object = None) -> ServerMessage | None:
+        """Wait for the next message; None when there will be no more on this connection.
+
+        Args:
+            reader: Who asks, see :meth:`attach`.
+        """
+        while self._reader is reader and self.protocol.parting is None:
             message = self.protocol.next_message()
             if message is not None:
                 return message
             if self.protocol.is_closed:
                 return None
-            self._news.clear()
-            await self._news.wait()
+            news = self._news
+            news.clear()
+            await news.wait()
+        return None
 
     def _changed(self) -> None:
-        if self.protocol.has_messages or self.protocol.is_closed:
-            self._news.set()
+        self._wake()
         if not self.protocol.is_closed:
             self._batcher.notify(self)
 
@@ -107,7 +138,8 @@ class HostedSession:
 
     def _wake(self) -> None:
         # The batcher asks for more work by itself.
-        if self.protocol.has_messages or self.protocol.is_closed:
+        protocol = self.protocol
+        if protocol.has_messages or protocol.is_closed or protocol.parting is not None:
             self._news.set()
 
 

@@ -37,10 +37,15 @@ class MeteredConnection(ws.ServerConnection):
         self._held: set[_Reason] = set()
         self._has_ended = False
         self._lost: Callable[[], None] | None = None
+        self._heard_at = self.loop.time()
 
     def spend(self, seconds: float) -> float | None:
         """A frame took so long beyond reading it; see :meth:`ReadingBudget.spend`."""
         return self._budget.spend(seconds, self.loop.time())
+
+    def silent_s(self, now: float) -> float:
+        """For how long nothing has come, pongs included, while it was listened for."""
+        return 0.0 if self._held else now - self._heard_at
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See :class:`asyncio.Protocol`."""
@@ -51,6 +56,7 @@ class MeteredConnection(ws.ServerConnection):
 
     def data_received(self, data: bytes) -> None:
         """See :class:`asyncio.Protocol`."""
+        self._heard_at = self.loop.time()
         if self._held or self._unread or len(data) > _SLICE_BYTES:
             self._unread += data
             self._read_on()
@@ -104,6 +110,7 @@ class MeteredConnection(ws.ServerConnection):
 
     def _release(self, reason: _Reason) -> None:
         self._held.discard(reason)
+        self._heard_at = self.loop.time()
         self._read_on()
         if not self._held:
             with contextlib.suppress(RuntimeError):

@@ -9,6 +9,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from cnerta.streamer.serving.flicker import FlickerWatch
+from cnerta.streamer.serving.parking import DropReason
+from cnerta.streamer.serving.resuming import ResumeResult
 from cnerta.streamer.session.work import Lane
 from cnerta.streamer.wire.messages import (
     EntityRetract,
@@ -34,13 +36,21 @@ _SIZES: Final = (0, 1, 2, 4, 8, 16, 32, 64)
 class ServerMetrics:
     """One server's metrics, in a registry of their own."""
 
-    def __init__(self, *, name: str, device: str, count_sessions: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        device: str,
+        count_sessions: Callable[[], int],
+        count_parked: Callable[[], int] = lambda: 0,
+    ) -> None:
         """Begin at zero.
 
         Args:
             name: The bundle's name.
             device: The execution provider.
             count_sessions: Tells how many connections are open.
+            count_parked: Tells how many sessions wait for a client to come back.
         """
         registry = CollectorRegistry()
         self._registry = registry
@@ -50,6 +60,25 @@ class ServerMetrics:
         )
         Gauge("cnerta_sessions", "Open connections.", registry=registry).set_function(
             count_sessions
+        )
+        Gauge(
+            "cnerta_parked_sessions",
+            "Sessions without a connection that may be resumed.",
+            registry=registry,
+        ).set_function(count_parked)
+        self._resumes = Counter(
+            "cnerta_resumes", "Clients that asked to resume.", ["result"], registry=registry
+        )
+        self._unparked = Counter(
+            "cnerta_given_up_sessions",
+            "Sessions without a connection that were given up.",
+            ["reason"],
+            registry=registry,
+        )
+        self.lost_finals = Counter(
+            "cnerta_lost_finals",
+            "Answers to final transcripts that never left, of sessions that were given up.",
+            registry=registry,
         )
         self.opened = Counter("cnerta_opened", "Connections opened.", registry=registry)
         self.closed = Counter(
@@ -96,6 +125,15 @@ class ServerMetrics:
         """Count a batch; see :class:`cnerta.streamer.serving.batcher.BatchObserver`."""
         self._batch.labels(_GRAPHS[lane]).observe(items)
         self._waited.observe(waited_s)
+
+    def on_resume(self, result: ResumeResult) -> None:
+        """Count a client that asked to resume."""
+        self._resumes.labels(result).inc()
+
+    def on_unparked(self, reason: DropReason, lost_finals: int) -> None:
+        """Count a session; see :class:`cnerta.streamer.serving.parking.ParkingObserver`."""
+        self._unparked.labels(reason).inc()
+        self.lost_finals.inc(lost_finals)
 
     def on_sent(self, message: ServerMessage, watch: FlickerWatch) -> None:
         """Count a message, and what it changes of what ``watch`` has seen in this session."""

@@ -29,14 +29,16 @@ from websockets.typing import Subprotocol
 
 from cnerta.models.errors import CnertaError
 from cnerta.streamer.serving.batcher import Batcher
+from cnerta.streamer.serving.client import Client
 from cnerta.streamer.serving.engine import Engine, Inference, describe_failure
-from cnerta.streamer.serving.flicker import FlickerWatch
 from cnerta.streamer.serving.hosted_session import HostedSession
 from cnerta.streamer.serving.metered_connection import MeteredConnection
 from cnerta.streamer.serving.metrics import CONTENT_TYPE, ServerMetrics
 from cnerta.streamer.serving.origins import is_allowed
-from cnerta.streamer.serving.tokens import SUBPROTOCOL, Tokens
-from cnerta.streamer.session.connection import ServedModel, ServerProtocol
+from cnerta.streamer.serving.parking import ParkingLot, ParkingOptions
+from cnerta.streamer.serving.resuming import answer_resume_request
+from cnerta.streamer.serving.tokens import SUBPROTOCOL, Tokens, identity_of
+from cnerta.streamer.session.connection import Close, ServedModel, ServerProtocol
 from cnerta.streamer.session.limits import ConnectionLimits
 from cnerta.streamer.wire.asyncapi import STREAM_PATH, asyncapi_document
 from cnerta.streamer.wire.codec import encode
@@ -50,6 +52,7 @@ NewConnection = Callable[[ServedModel, ConnectionLimits, str], Awaitable[ServerP
 """Makes the protocol of a connection from the model, its limits and its name."""
 
 _TICK_S: Final = 0.1
+_DRAIN_TICK_S: Final = 0.02
 _HARD_FRAME_FACTOR: Final = 4
 """How much longer than allowed a frame may be before the transport itself refuses it (1009)."""
 _JSON: Final = "application/json"
@@ -76,6 +79,8 @@ class ServerOptions:
         ping_timeout_s: How long it may take to answer.
         close_timeout_s: How long a client may take to close.
         drain_timeout_s: How long a shutdown waits for answers that are owed.
+        grace_s: How much of that utterances in progress have to become final.
+        parking: How sessions wait for a client whose connection broke.
     """
 
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
@@ -88,25 +93,8 @@ class ServerOptions:
     ping_timeout_s: float = 20.0
     close_timeout_s: float = 5.0
     drain_timeout_s: float = 10.0
-
-
-@dataclass(eq=False, slots=True)
-class _Client:
-    """A connection and its session.
-
-    Attributes:
-        closed_at: When the session had ended while the connection was still there.
-        counted_audio_ms: Audio that is in the metrics.
-        counted_drops: Dropped interims that are in the metrics.
-        flicker: Follows what its client is shown.
-    """
-
-    connection: ws.ServerConnection
-    session: HostedSession
-    closed_at: float | None = None
-    counted_audio_ms: int = 0
-    counted_drops: int = 0
-    flicker: FlickerWatch = field(default_factory=FlickerWatch)
+    grace_s: float = 2.0
+    parking: ParkingOptions = field(default_factory=ParkingOptions)
 
 
 class Server:
@@ -117,6 +105,7 @@ class Server:
     Attributes:
         metrics: What Prometheus is told.
         port: What is listened on, once started.
+        lost_finals: Answers to finals that a shutdown had to leave behind.
     """
 
     def __init__(
@@ -137,12 +126,15 @@ class Server:
         self._new_connection = new_connection or _plain_connection
         self._options = options
         self._served = ServedModel(model.bundle, model.device)
-        self._clients: set[_Client] = set()
+        self._clients: set[Client] = set()
         self.metrics = ServerMetrics(
             name=model.bundle.name,
             device=model.device,
             count_sessions=lambda: len(self._clients),
+            count_parked=lambda: len(self._lot),
         )
+        self._lot = ParkingLot(options.parking, self.metrics)
+        self.lost_finals = 0
         self._engine = Engine(model)
         self._asyncapi = msgspec.json.encode(asyncapi_document())
         self._is_stopping = False
@@ -178,7 +170,8 @@ class Server:
                 max_size=_HARD_FRAME_FACTOR * options.limits.max_frame_bytes,
                 write_limit=options.write_buffer_bytes,
                 ping_interval=options.ping_interval_s,
-                ping_timeout=options.ping_timeout_s,
+                # It would close without a word; see _tick_client.
+                ping_timeout=None,
                 close_timeout=options.close_timeout_s,
                 server_header=None,
                 logger=transport_logger,
@@ -202,23 +195,38 @@ class Server:
             return
         self._is_stopping = True
         logger.info("stopping with %d open connections: %s", len(self._clients), reason)
-        for client in list(self._clients):
-            client.session.go_away(reason)
         self._listener.close(close_connections=False)
         try:
             async with asyncio.timeout(self._options.drain_timeout_s):
+                await self._send_away(reason)
                 await self._listener.wait_closed()
         except TimeoutError:
             logger.warning("%d connections did not end in time", len(self._clients))
             for client in list(self._clients):
                 client.connection.transport.abort()
             await self._listener.wait_closed()
+        for entry in self._lot:
+            self.lost_finals += self._lot.give_up(entry, "shutdown")
+        if self.lost_finals:
+            logger.error("%d final answers were left behind", self.lost_finals)
         if self._ticking is not None:
             self._ticking.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._ticking
         await self._batcher.close()
         logger.info("stopped")
+
+    async def _send_away(self, reason: str) -> None:
+        """Tell all to go on elsewhere, those in the middle of an utterance a little later."""
+        grace_ends = _now() + min(self._options.grace_s, self._options.drain_timeout_s / 2)
+        waiting = set(self._clients)
+        while waiting:
+            for client in list(waiting):
+                if not client.session.protocol.has_unfinished or _now() >= grace_ends:
+                    client.session.go_away(reason)
+                    waiting.discard(client)
+            waiting &= self._clients
+            await asyncio.sleep(_DRAIN_TICK_S if waiting else 0)
 
     async def __aenter__(self) -> Self:
         return self
@@ -243,10 +251,14 @@ class Server:
         # A connection that is refused is not recorded.
         new = self._new_connection if refusal is None else _plain_connection
         protocol = await new(self._served, limits, name)
-        client = _Client(connection, HostedSession(protocol, self._batcher))
+        identity, owner = self._identify(connection)
+        entry = self._lot.enter(HostedSession(protocol, self._batcher), identity, owner)
+        client = Client(connection, entry)
         self._clients.add(client)
         if refusal is not None:
             client.session.fail(refusal)
+        elif self._is_stopping:
+            client.session.go_away("shutdown")
         sender = asyncio.create_task(self._send(client))
         try:
             async for frame in connection:
@@ -260,9 +272,26 @@ class Server:
             pass
         finally:
             self._count(client)
-            client.session.disconnect()
+            self._part(client)
             await sender
             self._clients.discard(client)
+
+    def _identify(self, connection: MeteredConnection) -> tuple[str, str]:
+        """The user that a session belongs to, and whose share it takes while it is parked."""
+        identity = identity_of(connection.request) if self._options.tokens else ""
+        address = connection.remote_address
+        return identity, identity or (str(address[0]) if address else "")
+
+    def _part(self, client: Client) -> None:
+        """A connection is gone: its session waits for another one, unless all is said."""
+        if client.is_superseded:
+            return
+        if self._is_stopping and not client.closed_cleanly:
+            self.lost_finals += self._lot.give_up(client.entry, "shutdown")
+        elif client.closed_cleanly:
+            self._lot.leave(client.entry)
+        else:
+            self._lot.park(client.entry, _now())
 
     def _refusal(self, connection: ws.ServerConnection) -> ProtocolError | None:
         """Why a new connection is not taken, if so."""
@@ -285,27 +314,31 @@ class Server:
             )
         return None
 
-    def _receive(self, client: _Client, frame: str | bytes) -> None:
+    def _receive(self, client: Client, frame: str | bytes) -> None:
+        if client.farewell is not None:
+            return
         try:
             client.session.receive(frame)
+            answer_resume_request(client, self._clients, self._lot, self.metrics.on_resume)
         except Exception as error:
             self._blame(client, error)
 
-    async def _send(self, client: _Client) -> None:
+    async def _send(self, client: Client) -> None:
         """Send a session's messages until it ends, then close the connection."""
-        connection, session = client.connection, client.session
+        connection = client.connection
         try:
-            while (message := await session.next_message()) is not None:
+            while (message := await client.next_message()) is not None:
                 await connection.send(encode(message), text=True)
-                self.metrics.on_sent(message, client.flicker)
-            close = session.protocol.close
+                self.metrics.on_sent(message, client.entry.flicker)
+            protocol, parting = client.session.protocol, client.parting
+            close = protocol.close
+            if parting is not None:
+                close = Close(parting.name.code, parting.name.wire_name)
+                await connection.send(encode(parting.message()), text=True)
             if close is not None:
                 self.metrics.closed.labels(str(close.code)).inc()
                 logger.info(
-                    "session %s closes: %d %s",
-                    session.protocol.session_id,
-                    close.code,
-                    close.reason,
+                    "session %s closes: %d %s", protocol.session_id, close.code, close.reason
                 )
                 await connection.close(close.code, close.reason)
         except ConnectionClosed:
@@ -314,7 +347,7 @@ class Server:
             self._blame(client, error)
             connection.transport.abort()
 
-    def _blame(self, client: _Client, error: Exception) -> None:
+    def _blame(self, client: Client, error: Exception) -> None:
         """A bug that one session met ends this session and no other."""
         name = client.session.protocol.session_id
         logger.error("session %s failed: %s", name, describe_failure(error))
@@ -323,32 +356,44 @@ class Server:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK_S)
+            self._lot.tick(_now())
             for client in list(self._clients):
                 try:
                     self._tick_client(client)
                 except Exception as error:
                     self._blame(client, error)
 
-    def _tick_client(self, client: _Client) -> None:
-        client.session.tick()
-        self._count(client)
-        if not client.session.protocol.is_closed:
+    def _tick_client(self, client: Client) -> None:
+        options = self._options
+        if not client.is_superseded:
+            client.session.tick()
+            self._count(client)
+        if not client.is_closing:
+            patience_s = options.ping_interval_s + options.ping_timeout_s
+            if client.connection.silent_s(_now()) > patience_s:
+                client.dismiss(
+                    ProtocolError(
+                        ErrorName.PING_TIMEOUT,
+                        f"expected a ping's answer within {options.ping_timeout_s:g} s, got none",
+                    )
+                )
             return
         if client.closed_at is None:
             client.closed_at = _now()
-        elif _now() - client.closed_at > self._options.close_timeout_s:
+        elif _now() - client.closed_at > options.close_timeout_s:
             # It reads neither the last messages nor the close.
             client.connection.transport.abort()
 
-    def _count(self, client: _Client) -> None:
+    def _count(self, client: Client) -> None:
         """Bring the metrics up to what the session has seen."""
+        entry = client.entry
         stream = client.session.protocol.session
         if stream is None:
             return
         audio_ms, drops = stream.received_ms, stream.dropped_interims
-        self.metrics.audio.inc((audio_ms - client.counted_audio_ms) / 1000)
-        self.metrics.dropped_interims.inc(drops - client.counted_drops)
-        client.counted_audio_ms, client.counted_drops = audio_ms, drops
+        self.metrics.audio.inc((audio_ms - entry.counted_audio_ms) / 1000)
+        self.metrics.dropped_interims.inc(drops - entry.counted_drops)
+        entry.counted_audio_ms, entry.counted_drops = audio_ms, drops
 
     def _why_not_ready(self) -> str | None:
         """Why no new session would be taken, if so."""

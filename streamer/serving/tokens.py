@@ -7,6 +7,7 @@ for browsers, which cannot set headers, the subprotocols ``cnerta.v1, bearer.TOK
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from websockets.http11 import Request
 
 from cnerta.models.errors import ConfigError
 
-__all__ = ["SUBPROTOCOL", "Tokens", "read_tokens"]
+__all__ = ["SUBPROTOCOL", "Tokens", "identity_of", "read_tokens"]
 
 SUBPROTOCOL: Final = "cnerta.v1"
 _BEARER: Final = "bearer."
@@ -47,6 +48,12 @@ class Tokens:
             for token in self._tokens
         ]
         return any(matches)
+
+
+def identity_of(request: Request | None) -> str:
+    """Whoever sent a handshake that was admitted: a digest of its tokens, which is no secret."""
+    sent = [] if request is None else sorted(_sent(request))
+    return hashlib.sha256("\n".join(sent).encode(errors="surrogateescape")).hexdigest()
 
 
 def read_tokens(path: Path) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ __all__ = ["AudioTrack"]
 Floats = npt.NDArray[np.float32]
 
 _ACK_EVERY_MS: Final = 1_000
+_FLOAT_BYTES: Final = 4
 
 
 class AudioTrack:
@@ -99,6 +100,23 @@ class AudioTrack:
     def received_ms(self) -> int:
         """Audio received so far, in whole milliseconds of the client's format."""
         return self._decoder.received_ms
+
+    @property
+    def received_samples(self) -> int:
+        """The same in samples of each channel, exactly."""
+        return self._decoder.received_samples
+
+    def expect_again(self) -> None:
+        """The client goes on from what was received: an incomplete sample comes once more."""
+        self._decoder.drop_partial()
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory of what is kept, about."""
+        geometry = self._geometry
+        width = geometry.width if geometry.streaming else geometry.hop_samples
+        kept = self._buffer.end - self._buffer.first
+        return _FLOAT_BYTES * (kept * width + self._buffer.waiting_samples)
 
     @property
     def decoded_ms(self) -> float:

@@ -9,6 +9,14 @@ fault can be replayed in a test. What the owner has to do::
     next_message()                           send what it gives until None
     close                                    then close with this code, if there is one
 
+Where the owner offers it (``offer_resume``), a session outlives its connection::
+
+    parting                                  close the connection with this error, park the session
+    park                                     the connection is gone
+    resume_request                           the client wants to go on with another session:
+                                             ``resume`` that one in the place of this one, or
+                                             ``start_anew``
+
     waiting ──session.start──► open ──session.finish──► finishing ──all answered──► closed (1000)
                                 │
                                 ├──go_away──► leaving ──finals answered──► closed (1001)
@@ -21,11 +29,13 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from cnerta.models.runtime.bundle import SCHEMA_VERSION, Bundle
+from cnerta.streamer.session.history import History
 from cnerta.streamer.session.limits import ConnectionLimits
 from cnerta.streamer.session.outbox import Outbox
+from cnerta.streamer.session.resumption import ResumeTerms, lost_history
 from cnerta.streamer.session.session import Session
 from cnerta.streamer.session.work import Lane, Result, Work
 from cnerta.streamer.wire.codec import decode_client
@@ -39,11 +49,12 @@ from cnerta.streamer.wire.messages import (
     SessionGoingAway,
     SessionReady,
     SessionStart,
+    SessionSummary,
     SessionUpdate,
     Transcript,
     WarningMessage,
 )
-from cnerta.streamer.wire.parts import ModelInfo
+from cnerta.streamer.wire.parts import LostHistory, ModelInfo, ResumeRequest
 
 __all__ = ["NORMAL_CLOSE", "Close", "ServedModel", "ServerProtocol"]
 
@@ -96,6 +107,7 @@ class ServerProtocol:
     Attributes:
         session_id: Its name in messages and logs.
         close: How to close, once that is decided.
+        parting: Why the connection is to be closed, with this error, although the session goes on.
         session: The stream, once it has started.
     """
 
@@ -120,6 +132,7 @@ class ServerProtocol:
         self.session_id = session_id
         self._is_recorded = is_recorded
         self.close: Close | None = None
+        self.parting: ProtocolError | None = None
         self.session: Session | None = None
         self._model = model
         self._limits = limits
@@ -131,12 +144,17 @@ class ServerProtocol:
         self._ahead_ms = 0.0
         self._ahead_at = now
         self._warned_ahead = False
+        self._terms: ResumeTerms | None = None
+        self._asked: SessionStart | None = None
+        self._is_parked = False
+        self._was_resumed = False
+        self._summary: SessionSummary | None = None
 
     # --- what happened ----------------------------------------------------------------------------
 
     def receive(self, data: str | bytes, now: float) -> None:
         """Take a frame: text is a message, bytes are audio."""
-        if self._state is _State.CLOSED:
+        if not self._listens:
             return
         self._heard_at = now
         try:
@@ -151,7 +169,7 @@ class ServerProtocol:
 
     def receive_message(self, message: ClientMessage, now: float) -> None:
         """Take a message that is decoded already."""
-        if self._state is _State.CLOSED:
+        if not self._listens:
             return
         self._heard_at = now
         try:
@@ -162,13 +180,17 @@ class ServerProtocol:
 
     def tick(self, now: float) -> None:
         """Let time pass; to be called several times a second."""
-        if self._state is _State.CLOSED:
+        if not self._listens:
             return
         if self.session is not None:
             self.session.tick(now)
         late = self._what_is_late(now)
         if late is not None:
-            self.fail(ProtocolError(ErrorName.IDLE, late))
+            error = ProtocolError(ErrorName.IDLE, late)
+            if self.is_resumable:
+                self.parting = error
+            else:
+                self.fail(error)
         self._settle()
 
     def _what_is_late(self, now: float) -> str | None:
@@ -191,7 +213,8 @@ class ServerProtocol:
         """The server stops: say so, give the answers still owed, then close."""
         if self._state in (_State.WAITING, _State.OPEN):
             if self.session is not None:
-                self._outbox.put(SessionGoingAway(resume=None, reason=reason))
+                offer = None if self._terms is None else self._terms.offer()
+                self._outbox.put(SessionGoingAway(resume=offer, reason=reason))
             self._state = _State.LEAVING
         self._settle()
 
@@ -206,6 +229,99 @@ class ServerProtocol:
         """The connection is gone: nothing more can be said."""
         self._outbox.clear()
         self._state = _State.CLOSED
+
+    # --- another connection -----------------------------------------------------------------------
+
+    def offer_resume(self, terms: ResumeTerms) -> None:
+        """Let the session be resumed; to be called before anything is received."""
+        self._terms = terms
+        self._outbox.keep_history(History(self._limits.history_bytes))
+
+    @property
+    def is_resumable(self) -> bool:
+        """Whether the session can go on with another connection.
+
+        One that has finished can: its summary may not have arrived.
+        """
+        if self._terms is None or self.session is None:
+            return False
+        return self.close is None or self.close.code == NORMAL_CLOSE
+
+    @property
+    def resume_request(self) -> ResumeRequest | None:
+        """Which session the client wants to go on with, until that is decided."""
+        return None if self._asked is None else self._asked.resume
+
+    def park(self) -> None:
+        """The connection is gone, and the session waits for another one."""
+        self._is_parked = True
+        self.parting = None
+        self._outbox.park()
+        if self.session is not None:
+            self.session.park()
+
+    def loss(self, last_seq: int) -> LostHistory | None:
+        """What a client that has received all events up to a number cannot be told any more.
+
+        Raises:
+            ProtocolError: There is no event of that number yet.
+        """
+        if last_seq > self._outbox.seq:
+            raise ProtocolError(
+                ErrorName.INVALID_LAST_SEQ,
+                f"expected last_seq of at most {self._outbox.seq}, got {last_seq}",
+            )
+        if self._outbox.can_replay(last_seq):
+            return None
+        return lost_history(
+            "history_too_short",
+            events=self._outbox.gone_after(last_seq),
+            utterances=self.unsent_finals,
+        )
+
+    def resume(self, last_seq: int, now: float) -> None:
+        """Go on with another connection, whose client has received all events up to a number.
+
+        Args:
+            last_seq: For which :meth:`loss` is none.
+            now: In seconds.
+        """
+        assert self.session is not None, "expected a session that has begun"
+        self._is_parked, self._was_resumed = False, True
+        self.parting = None
+        self._heard_at = now
+        self.session.resume()
+        self._outbox.replay(self._ready(recovered=True), last_seq)
+        if self._summary is not None and not self._outbox.has_summary:
+            self._outbox.put(self._summary)
+        self._settle()
+
+    def start_anew(self, lost: LostHistory) -> None:
+        """Begin a new session in the place of the one that was asked for."""
+        if self._asked is None or self._state is not _State.WAITING:
+            return
+        asked, self._asked = self._asked, None
+        try:
+            self._begin(asked, lost)
+        except ProtocolError as error:
+            self.fail(error)
+        self._settle()
+
+    @property
+    def unsent_finals(self) -> tuple[str, ...]:
+        """The utterances whose final answers have not left."""
+        owed = () if self.session is None else self.session.owed
+        return (*self._outbox.waiting_finals, *owed)
+
+    @property
+    def has_unfinished(self) -> bool:
+        """Whether an utterance is in progress."""
+        return self.session is not None and self.session.has_unfinished
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory of what is kept for the session, about."""
+        return self._outbox.held_bytes + (0 if self.session is None else self.session.held_bytes)
 
     def fail_internally(self) -> None:
         """End the connection because of a fault of our own."""
@@ -256,12 +372,12 @@ class ServerProtocol:
 
     def next_message(self) -> ServerMessage | None:
         """The next message to send, if any; events get their number here."""
-        return self._outbox.pop()
+        return None if self._is_parked else self._outbox.pop()
 
     @property
     def has_messages(self) -> bool:
-        """Whether messages wait to be sent."""
-        return self.waiting_messages > 0
+        """Whether messages wait to be sent, and can be."""
+        return self.waiting_messages > 0 and not self._is_parked
 
     @property
     def waiting_messages(self) -> int:
@@ -269,6 +385,11 @@ class ServerProtocol:
         return len(self._outbox)
 
     # --- inside -----------------------------------------------------------------------------------
+
+    @property
+    def _listens(self) -> bool:
+        """Whether there is a connection that something may still come from."""
+        return self._state is not _State.CLOSED and not self._is_parked and self.parting is None
 
     def _check_size(self, data: str | bytes) -> None:
         size = len(data)
@@ -295,24 +416,38 @@ class ServerProtocol:
             raise ProtocolError(
                 ErrorName.ALREADY_STARTED, "expected one session.start, got another"
             )
-        if message.resume is not None:
+        if message.resume is not None and self._terms is None:
             raise ProtocolError(
-                ErrorName.UNKNOWN_SESSION,
-                "expected the token of a session that can be resumed, got another",
+                ErrorName.UNKNOWN_SESSION, "expected no resume where none is offered, got one"
             )
         if self._state is not _State.WAITING:
             return
+        if message.resume is not None:
+            self._asked = message
+        else:
+            self._begin(message)
+
+    def _begin(self, message: SessionStart, lost: LostHistory | UnsetType = UNSET) -> None:
         self.session = Session(self._model.bundle, message, self._limits.session, self._outbox)
         self._state = _State.OPEN
-        self._outbox.put(
-            SessionReady(
-                session=self.session_id,
-                resume=None,
-                model=self._model.message(),
-                limits=self._limits.message(),
-                audio_received_ms=0,
-                recorded=True if self._is_recorded else UNSET,
-            )
+        self._outbox.put(self._ready(lost=lost))
+
+    def _ready(
+        self, *, recovered: bool = False, lost: LostHistory | UnsetType = UNSET
+    ) -> SessionReady:
+        assert self.session is not None, "expected a session that has begun"
+        terms = self._terms
+        return SessionReady(
+            session=self.session_id,
+            resume=None if terms is None else terms.offer(),
+            model=self._model.message(),
+            limits=self._limits.message(),
+            audio_received_ms=self.session.received_ms,
+            audio_received_samples=self.session.received_samples,
+            recovered=recovered,
+            epoch=UNSET if terms is None else terms.epoch,
+            lost=lost,
+            recorded=True if self._is_recorded else UNSET,
         )
 
     def _take_message(self, message: ClientMessage, now: float) -> None:
@@ -323,7 +458,8 @@ class ServerProtocol:
             return
         session = self._started(message.__struct_config__.tag)
         if self._state is _State.FINISHING:
-            self._warn_after_finish()
+            if not self._is_known(message, session):
+                self._warn_after_finish()
         elif isinstance(message, Transcript):
             session.add_transcript(message, now)
         elif isinstance(message, SessionUpdate):
@@ -331,6 +467,12 @@ class ServerProtocol:
         elif isinstance(message, SessionFinish) and self._state is _State.OPEN:
             session.finish_input()
             self._state = _State.FINISHING
+
+    def _is_known(self, message: ClientMessage, session: Session) -> bool:
+        """Whether a message has come before, and comes again because of a resume."""
+        if isinstance(message, Transcript):
+            return session.is_repeat(message)
+        return isinstance(message, SessionFinish) and self._was_resumed
 
     def _take_audio(self, data: bytes, now: float) -> None:
         session = self._started("a binary frame")
@@ -373,7 +515,7 @@ class ServerProtocol:
 
     def _settle(self) -> None:
         """Close what has nothing left to do."""
-        if self._state is not _State.CLOSED and self._outbox.is_over:
+        if self._state is not _State.CLOSED and not self._is_parked and self._outbox.is_over:
             self._outbox.clear()
             self.fail(
                 ProtocolError(
@@ -383,7 +525,8 @@ class ServerProtocol:
             )
         session = self.session
         if self._state is _State.FINISHING and session is not None and session.is_idle:
-            self._outbox.put(session.summary())
+            self._summary = session.summary()
+            self._outbox.put(self._summary)
             self._close(NORMAL_CLOSE, "finished")
         elif self._state is _State.LEAVING and (session is None or not session.is_urgent):
             self.fail(ProtocolError(ErrorName.GOING_AWAY, "expected to go on, got a shutdown"))

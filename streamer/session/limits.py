@@ -50,6 +50,7 @@ class ConnectionLimits:
         max_audio_ahead_ms: How far audio may run ahead of real time; None: any.
         warn_audio_ahead_ms: From where on the client is warned.
         waiting_bytes: Memory of the messages that wait for a slow reader, about.
+        history_bytes: Events that left and are kept for a client that comes back, if it may.
         session: What the session may hold.
     """
 
@@ -59,6 +60,7 @@ class ConnectionLimits:
     max_audio_ahead_ms: int | None = 60_000
     warn_audio_ahead_ms: int = 5_000
     waiting_bytes: int = 4 * 2**20
+    history_bytes: int = 2**19
     session: SessionLimits = field(default_factory=SessionLimits)
 
     def message(self) -> Limits:

@@ -5,6 +5,9 @@ merged: of one entity only the newest state waits, of an acknowledgement or a wa
 newest; and at the bound the oldest entity changes go first. An inner entity never leaves before the
 one around it. Because events get their ``seq`` when they leave, none of this makes a gap. Finals
 are never merged or dropped; a reader too slow even for those is over the bound.
+
+Where the session can be resumed, what left is kept in a :class:`History` and leaves again, with the
+same numbers, for a client that comes back and has not received it.
 """
 
 from __future__ import annotations
@@ -16,11 +19,14 @@ from typing import Final
 import msgspec
 from msgspec import UNSET
 
+from cnerta.streamer.session.history import History
 from cnerta.streamer.wire.messages import (
     AudioAck,
     EntityRetract,
     EntityUpsert,
     ServerMessage,
+    SessionReady,
+    SessionSummary,
     UtteranceFinal,
     WarningMessage,
 )
@@ -49,9 +55,56 @@ class Outbox:
         self._unique = 0
         # Entities the client has heard of and not heard retracted or final.
         self._known: set[str] = set()
+        self._history: History | None = None
+        self._greeting: ServerMessage | None = None
+        self._replayed = 0  # number of the last event that left for this connection
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return (self._greeting is not None) + self.seq - self._replayed + len(self._waiting)
+
+    @property
+    def waiting_finals(self) -> tuple[str, ...]:
+        """The utterances whose final answers have not left."""
+        return tuple(m.utterance for m in self._waiting.values() if isinstance(m, UtteranceFinal))
+
+    @property
+    def has_summary(self) -> bool:
+        """Whether the summary waits."""
+        return any(isinstance(m, SessionSummary) for m in self._waiting.values())
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory of what waits and of what is kept, about."""
+        return self._bytes + (0 if self._history is None else self._history.held_bytes)
+
+    def keep_history(self, history: History) -> None:
+        """Keep from now on what leaves; to be called before anything does."""
+        self._history = history
+
+    def gone_after(self, last_seq: int) -> int:
+        """How many events after one of a number cannot leave again."""
+        first = self.seq + 1 if self._history is None else self._history.first
+        return max(0, first - last_seq - 1)
+
+    def can_replay(self, last_seq: int) -> bool:
+        """Whether all events after one of a number can leave again."""
+        return self._history is not None and self._history.reaches(last_seq)
+
+    def park(self) -> None:
+        """The connection is gone: forget what concerned only it."""
+        for key, message in tuple(self._waiting.items()):
+            if isinstance(message, AudioAck | SessionReady):
+                self._remove(key)
+        self._greeting, self._replayed = None, self.seq
+
+    def replay(self, greeting: ServerMessage, last_seq: int) -> None:
+        """Let a greeting leave next, and then all events after one of a number.
+
+        What has come to wait while nobody read does not count as a reader that is too slow.
+        """
+        assert self.can_replay(last_seq), "expected a number that was checked"
+        self._greeting, self._replayed = greeting, last_seq
+        self._capacity_bytes = max(self._capacity_bytes, self._bytes)
 
     @property
     def is_over(self) -> bool:
@@ -60,6 +113,7 @@ class Outbox:
 
     def clear(self) -> None:
         """Forget what waits."""
+        self._greeting, self._replayed = None, self.seq
         self._waiting.clear()
         self._bytes = 0
 
@@ -76,6 +130,13 @@ class Outbox:
 
     def pop(self) -> ServerMessage | None:
         """The next message to send, if any."""
+        if self._greeting is not None:
+            greeting, self._greeting = self._greeting, None
+            return greeting
+        if self._replayed < self.seq:
+            assert self._history is not None, "only what is kept is told again"
+            self._replayed += 1
+            return self._history.event(self._replayed)
         key = self._next_key()
         if key is None:
             return None
@@ -90,7 +151,11 @@ class Outbox:
         else:
             return message
         self.seq += 1
-        return msgspec.structs.replace(message, seq=self.seq)
+        self._replayed = self.seq
+        event = msgspec.structs.replace(message, seq=self.seq)
+        if self._history is not None:
+            self._history.add(event)
+        return event
 
     def _next_key(self) -> Hashable | None:
         """What leaves next: the oldest message, but an entity after the one it is in."""

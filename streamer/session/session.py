@@ -139,6 +139,8 @@ class Session:
         _check(message)
         utterance = self._utterances.get(message.utterance)
         if self._utterances.is_answered(message.utterance) or (utterance and utterance.has_final):
+            if self._utterances.is_repeat(message):
+                return
             self._warn(
                 "utterance_already_final",
                 f"expected nothing after the final transcript of {message.utterance!r}, got "
@@ -147,7 +149,7 @@ class Session:
             return
         if utterance is None:
             utterance = self._open(message, now)
-        elif message.revision <= utterance.newest:
+        elif message.revision <= utterance.newest and not self._utterances.is_repeat(message):
             self._warn(
                 "revision_not_newer",
                 f"expected a revision above {utterance.newest} of {message.utterance!r}, got "
@@ -157,6 +159,7 @@ class Session:
             if not message.final:
                 return
         utterance.newest = max(utterance.newest, message.revision)
+        self._utterances.heard(utterance)
         self._utterances.drop_interim(utterance)
         if message.final:
             revision = self._pending(message, now)
@@ -194,6 +197,19 @@ class Session:
         if self._options.interim:
             for utterance in self._utterances:
                 self._send(utterance.tracker.tick(self._options, now))
+
+    def park(self) -> None:
+        """The connection is gone: finals are still answered, interims wait for nobody."""
+        self._utterances.drop_all_interims()
+
+    def resume(self) -> None:
+        """The client is back: it goes on where :attr:`received_samples` ends."""
+        self._utterances.resumed()
+        self._audio.expect_again()
+
+    def is_repeat(self, message: Transcript) -> bool:
+        """Whether a transcript is known and comes again because of a resume."""
+        return self._utterances.is_repeat(message)
 
     # --- work for the engine ----------------------------------------------------------------------
 
@@ -331,6 +347,26 @@ class Session:
     def received_ms(self) -> int:
         """Audio received so far."""
         return self._audio.received_ms
+
+    @property
+    def received_samples(self) -> int:
+        """The same in samples of each channel, exactly."""
+        return self._audio.received_samples
+
+    @property
+    def owed(self) -> tuple[str, ...]:
+        """The utterances whose finals wait for their answer."""
+        return self._utterances.owed
+
+    @property
+    def has_unfinished(self) -> bool:
+        """Whether there is an utterance without a final transcript."""
+        return self._utterances.has_unfinished
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory of the audio that is kept, about."""
+        return self._audio.held_bytes
 
     @property
     def dropped_interims(self) -> int:

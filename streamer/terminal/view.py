@@ -7,6 +7,7 @@ that a test can draw any moment. `LiveView`, `PlainView` and `JsonView` put them
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from types import TracebackType
 from typing import IO, Self
@@ -17,6 +18,7 @@ from rich.live import Live
 from rich.text import Text
 
 from cnerta.models.command_line import printable
+from cnerta.streamer.client.connection_change import ConnectionChange
 from cnerta.streamer.outputs.highlighting import Highlighter
 from cnerta.streamer.outputs.presenter import FoldingView, PresenterBase
 from cnerta.streamer.outputs.view_state import ViewState
@@ -39,6 +41,8 @@ from cnerta.streamer.wire.messages import (
 )
 
 __all__ = ["JsonView", "LiveView", "PlainView"]
+
+log = logging.getLogger(__name__)
 
 
 class LiveView(FoldingView):
@@ -148,6 +152,12 @@ class PlainView(FoldingView):
             case _:
                 pass
 
+    def on_connection(self, change: ConnectionChange) -> None:
+        """Print it."""
+        super().on_connection(change)
+        colour = "green" if change.is_up else "yellow"
+        self._line(Text(f"  {printable(str(change))}", style=colour))
+
     def _line(self, text: Text) -> None:
         self._console.print(text, soft_wrap=True, highlight=False)
 
@@ -166,3 +176,7 @@ class JsonView(PresenterBase):
         """Write the message."""
         self._out.write(encode(message) + b"\n")
         self._out.flush()
+
+    def on_connection(self, change: ConnectionChange) -> None:
+        """Say it in the log: it is no message of the server."""
+        log.warning("%s", change)

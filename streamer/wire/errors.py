@@ -19,6 +19,7 @@ class ErrorName(Enum):
 
     GOING_AWAY = ("going_away", 1001, True)
     INTERNAL = ("internal", 1011, True)
+    PING_TIMEOUT = ("ping_timeout", 1011, True)
     TRY_AGAIN_LATER = ("try_again_later", 1013, True)
 
     NOT_JSON = ("not_json", 4400, False)
@@ -34,6 +35,7 @@ class ErrorName(Enum):
     INVALID_GLOSSARY = ("invalid_glossary", 4400, False)
     NOT_STARTED = ("not_started", 4400, False)
     ALREADY_STARTED = ("already_started", 4400, False)
+    INVALID_LAST_SEQ = ("invalid_last_seq", 4400, False)
     INVALID_TIMES = ("invalid_times", 4400, False)
     TEXT_TOO_LONG = ("text_too_long", 4400, False)
     AUDIO_NOT_FINITE = ("audio_not_finite", 4400, False)

@@ -25,6 +25,7 @@ from cnerta.streamer.wire.parts import (
     Entity,
     GlossaryEntry,
     Limits,
+    LostHistory,
     Milliseconds,
     ModelInfo,
     ResumeOffer,
@@ -118,7 +119,13 @@ class SessionStart(_ClientMessage, frozen=True, kw_only=True, tag="session.start
         Annotated[list[GlossaryEntry], Meta(max_length=MAX_GLOSSARY_ENTRIES)],
         Meta(description="Names that are expected: they are found sooner, misspelt ones too."),
     ] = []
-    resume: ResumeRequest | None = None
+    resume: Annotated[
+        ResumeRequest | None,
+        Meta(
+            description="Goes on with the session of another connection, with the options it had; "
+            "if that cannot be, a new one begins with these."
+        ),
+    ] = None
 
 
 class Transcript(_ClientMessage, frozen=True, kw_only=True, tag="transcript"):
@@ -169,7 +176,29 @@ class SessionReady(_ServerMessage, frozen=True, kw_only=True, tag="session.ready
     resume: Annotated[ResumeOffer | None, Meta(description="null: cannot be resumed.")]
     model: ModelInfo
     limits: Limits
-    audio_received_ms: Annotated[int, Meta(description="After a resume: send audio from here.")]
+    audio_received_ms: Annotated[int, Meta(description="Audio that this session has received.")]
+    audio_received_samples: Annotated[
+        int,
+        Meta(
+            description="The same in samples of each channel, exactly: after a resume, send audio "
+            "from here."
+        ),
+    ] = 0
+    recovered: Annotated[
+        bool,
+        Meta(
+            description="True: the session goes on, and the events after last_seq follow. "
+            "False: it begins."
+        ),
+    ] = False
+    epoch: Annotated[
+        str | UnsetType,
+        Meta(description="Names the server process; sessions do not outlive it."),
+    ] = UNSET
+    lost: Annotated[
+        LostHistory | UnsetType,
+        Meta(description="What could not be resumed; absent unless it was asked for in vain."),
+    ] = UNSET
     recorded: Annotated[
         bool | UnsetType,
         Meta(

@@ -19,6 +19,8 @@ __all__ = [
     "EntityStatus",
     "GlossaryEntry",
     "Limits",
+    "LossReason",
+    "LostHistory",
     "Milliseconds",
     "ModelInfo",
     "PossibleReading",
@@ -44,6 +46,7 @@ _SAMPLE_BYTES: Final[dict[Encoding, int]] = {
 }
 EntityStatus = Literal["tentative", "stable", "final"]
 TimeSource = Literal["alignment", "transcript", "none"]
+LossReason = Literal["unknown_token", "history_too_short"]
 
 Counter: TypeAlias = Annotated[int, Meta(ge=0, le=_MAX_INTEGER)]
 Milliseconds: TypeAlias = Annotated[
@@ -94,15 +97,38 @@ class GlossaryEntry(_ClientPart, frozen=True, kw_only=True):
 class ResumeRequest(_ClientPart, frozen=True, kw_only=True):
     """What a reconnecting client shows to go on with its session."""
 
-    token: Annotated[str, Meta(max_length=256)]
-    last_seq: Counter
+    token: Annotated[str, Meta(max_length=256, description="Of the last session.ready.")]
+    last_seq: Annotated[
+        Counter, Meta(description="Number of the last event that was received; 0: none was.")
+    ]
 
 
 class ResumeOffer(_ServerPart, frozen=True, kw_only=True):
     """What lets a client go on with this session on another connection."""
 
-    token: str
-    ttl_s: int
+    token: Annotated[str, Meta(description="Secret: whoever shows it takes the session over.")]
+    ttl_s: Annotated[
+        int, Meta(description="How long the session is kept without a connection, in seconds.")
+    ]
+
+
+class LostHistory(_ServerPart, frozen=True, kw_only=True):
+    """Why a session could not be resumed, and what is known to be lost with it."""
+
+    reason: Annotated[
+        LossReason,
+        Meta(
+            description="unknown_token: this server has no such session of this user (any more); "
+            "history_too_short: events after last_seq are no longer kept."
+        ),
+    ]
+    events: Annotated[
+        int | None, Meta(description="Events after last_seq that are gone; null: unknown.")
+    ]
+    utterances: Annotated[
+        list[str],
+        Meta(description="Those whose final answer is owed no longer, as far as is known."),
+    ]
 
 
 class ModelInfo(_ServerPart, frozen=True, kw_only=True):

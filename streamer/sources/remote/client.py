@@ -32,6 +32,7 @@ from cnerta.streamer.errors import RecogniserError, TranscriptError
 from cnerta.streamer.sources.base import LiveAudio, Revision
 from cnerta.streamer.sources.mono_audio import MonoAudio
 from cnerta.streamer.sources.remote.dialect import Dialect, UnknownMessageError
+from cnerta.streamer.sources.script import Script, script_writer
 from cnerta.streamer.sources.utterances import Hypothesis, Utterances
 from cnerta.streamer.wire.addresses import is_loopback, parse_address, redact
 
@@ -66,6 +67,7 @@ class RemoteOptions(msgspec.Struct, frozen=True, kw_only=True):
         insecure: Whether a certificate that nobody has signed will do, for wss addresses.
         silence: An utterance that has not changed for so many seconds is final; 0: the server says.
         longest: An utterance is ended after so many seconds in any case.
+        script: Of the text, see :func:`cnerta.streamer.sources.script.script_writer`.
     """
 
     retries: int = 5
@@ -74,6 +76,12 @@ class RemoteOptions(msgspec.Struct, frozen=True, kw_only=True):
     insecure: bool = False
     silence: float = 0.0
     longest: float = 40.0
+    script: Script = "auto"
+
+    @property
+    def spoken(self) -> str | None:
+        """The language, where the server is told."""
+        return None
 
 
 def check_url(url: str, example: str) -> str:
@@ -110,7 +118,9 @@ class ServerTranscript:
         """
         options = self._options
         utterances = Utterances(
-            silence_ms=1_000 * options.silence or None, longest_ms=1_000 * options.longest
+            silence_ms=1_000 * options.silence or None,
+            longest_ms=1_000 * options.longest,
+            write=script_writer(options.script, options.spoken),
         )
         dialect = self._make_dialect()
         feed = _Feed(audio, dialect.sample_rate, dialect.block_ms, options.speed)

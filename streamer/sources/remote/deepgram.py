@@ -41,6 +41,11 @@ class DeepgramOptions(RemoteOptions, frozen=True, kw_only=True):
     model: str = ""
     language: str = "zh-CN"
 
+    @property
+    def spoken(self) -> str | None:
+        """See :class:`RemoteOptions`."""
+        return self.language
+
 
 class Deepgram(Dialect):
     """One conversation with a server of this kind."""

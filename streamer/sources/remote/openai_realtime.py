@@ -50,6 +50,11 @@ class OpenaiRealtimeOptions(RemoteOptions, frozen=True, kw_only=True):
     language: str = "zh"
     rate: int = 24_000
 
+    @property
+    def spoken(self) -> str | None:
+        """See :class:`RemoteOptions`."""
+        return self.language
+
 
 @dataclass(slots=True)
 class _Turn:

@@ -25,6 +25,7 @@ from cnerta.streamer.wire.messages import ErrorMessage, SessionSummary, Utteranc
 
 from ..fake_server import answering, server
 from ..fake_sounddevice import FakeSounddevice
+from ..server_messages import ready
 from ..sources.tone_recogniser import tones, write_tone_model
 
 COMMAND = [sys.executable, "-c", "from cnerta.streamer.commands.stream import main; main()"]
@@ -220,7 +221,8 @@ def test_unreachable_server(talk: Path) -> None:
     assert f"expected a server at {url}/v1/stream, got: " in refused.stderr
 
 
-async def test_refusing_server(talk: Path) -> None:
+@pytest.mark.parametrize("reconnect_s", ["0", "0.5"])
+async def test_refusing_server(talk: Path, reconnect_s: str) -> None:
     async def refuse(connection: ServerConnection) -> None:
         await connection.recv()
         error = ErrorMessage(code=1013, name="try_again_later", retryable=True, detail="full")
@@ -229,8 +231,9 @@ async def test_refusing_server(talk: Path) -> None:
 
     async with server(refuse) as url:
         status, out, complaints = await spawn(
-            "--file", talk, "--transcript", "好", "--connect", url, "--json"
-        )
+            "--file", talk, "--transcript", "好", "--connect", url, "--json",
+            "--reconnect-s", reconnect_s,
+        )  # fmt: skip
     assert status == 7
     assert "error 1013 try_again_later: full" in complaints
     assert json.loads(out)["name"] == "try_again_later", "the event is printed too"
@@ -292,6 +295,32 @@ async def test_json_is_events_and_nothing_else(talk: Path) -> None:
     assert (final.text, final.entities[0].text) == (SENTENCE, "江大桥")
     assert isinstance(messages[-1], SessionSummary)
     assert messages[-1].audio_ms == 1_000
+
+
+async def test_a_server_that_dies_is_replaced_and_it_is_said(talk: Path, tmp_path: Path) -> None:
+    async def dying(connection: ServerConnection) -> None:
+        await connection.recv()
+        await connection.send(encode(ready()), text=True)
+        await connection.recv()
+        connection.transport.abort()
+
+    captions = tmp_path / "talk.jsonl"
+    async with server(dying) as first, server(answering) as second:
+        status, out, complaints = await spawn(
+            "--file", talk, "--transcript", SENTENCE, "--connect", f"{first},{second}",
+            "--captions", captions,
+        )  # fmt: skip
+        assert (status, complaints) == (0, "")
+        assert "connection lost: expected" in out
+        assert "a new session at" in out
+        assert out.count(SENTENCE[:2]) == 1
+        finals = [line for line in captions.read_text().splitlines() if "utterance.final" in line]
+        assert len(finals) == 1
+        status, out, complaints = await spawn(
+            "--file", talk, "--transcript", SENTENCE, "--connect", first, "--reconnect-s", "0"
+        )
+    assert status == 6
+    assert "to stay until the summary" in complaints
 
 
 async def test_without_a_terminal_there_are_plain_lines(talk: Path, tmp_path: Path) -> None:

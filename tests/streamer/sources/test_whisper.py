@@ -141,6 +141,26 @@ def test_an_utterance_must_fit_into_whispers_window() -> None:
         make_transcript_source("faster-whisper:base,longest=40")
 
 
+@pytest.mark.parametrize(("script", "text"), [("auto", "长江"), ("as_written", "長江")])
+async def test_one_script_whatever_whisper_writes(
+    whisper: FakeWhisper, monkeypatch: pytest.MonkeyPatch, script: str, text: str
+) -> None:
+    prompts = []
+
+    def transcribe(samples: Floats, **options: Any) -> tuple[Iterator[Any], None]:
+        prompts.append(options["initial_prompt"])
+        return iter([SimpleNamespace(words=[SimpleNamespace(word="長江", end=1.0)])]), None
+
+    monkeypatch.setattr(whisper, "transcribe", transcribe)
+    source = make_transcript_source(f"faster-whisper:base,step=0.3,window=0.1,script={script}")
+    got = await collect(source, tones("一二一一"), pause_s=0.002)
+    assert finals(got)
+    assert {character for r in got for character in r.text} == set(text)
+    assert all(("長" in prompt) <= (script == "as_written") for prompt in prompts)
+    with pytest.raises(TranscriptError, match="script"):
+        make_transcript_source("faster-whisper:base,script=runes")
+
+
 async def test_a_click_is_no_utterance(whisper: FakeWhisper) -> None:
     source = make_transcript_source("faster-whisper:base")
     samples = tones("  ")

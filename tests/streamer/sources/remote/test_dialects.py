@@ -150,7 +150,7 @@ async def test_deepgram(monkeypatch: pytest.MonkeyPatch) -> None:
             (600, results("南京 市", 0.1, 0.5, False, False)),
             (700, results("南京 市长", 0.1, 0.6, True, False)),
             (900, results("江大", 0.7, 0.2, False, False)),
-            (1_000, results("江大桥", 0.7, 0.3, True, True)),
+            (1_000, results("江大橋", 0.7, 0.3, True, True)),
             (1_300, results("到 北京", 1.1, 0.2, True, False)),
             (1_800, {"type": "UtteranceEnd", "channel": [0, 1], "last_word_end": 1.3}),
         ],

@@ -1,0 +1,85 @@
+"""A connection of a server, and the session that it has at the moment.
+
+A connection begins with a session of its own. When its client asks to go on with another one, that
+one takes its place, and the connection that had it is dismissed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cnerta.streamer.serving.hosted_session import HostedSession
+from cnerta.streamer.serving.metered_connection import MeteredConnection
+from cnerta.streamer.serving.parking import ParkedSession
+from cnerta.streamer.wire.errors import ErrorName, ProtocolError
+from cnerta.streamer.wire.messages import ServerMessage
+
+__all__ = ["Client"]
+
+_CLEAN_CODES = (1000, 1005)
+
+
+@dataclass(eq=False, slots=True)
+class Client:
+    """A connection and its session.
+
+    Attributes:
+        connection: The connection.
+        entry: Its session, as it is known to the parking lot.
+        farewell: Why the connection is closed although the session goes on.
+        closed_at: When nothing more was to be said while the connection was still there.
+    """
+
+    connection: MeteredConnection
+    entry: ParkedSession
+    farewell: ProtocolError | None = None
+    closed_at: float | None = None
+
+    def __post_init__(self) -> None:
+        self.session.attach(self)
+
+    @property
+    def session(self) -> HostedSession:
+        """The session."""
+        return self.entry.session
+
+    @property
+    def parting(self) -> ProtocolError | None:
+        """Why the connection is to be closed, with this error, although the session goes on."""
+        return self.farewell or self.session.protocol.parting
+
+    @property
+    def is_superseded(self) -> bool:
+        """Whether its session has another connection now."""
+        return self.farewell is not None and self.farewell.name is ErrorName.SUPERSEDED
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether nothing more is to be said."""
+        return self.parting is not None or self.session.protocol.is_closed
+
+    @property
+    def closed_cleanly(self) -> bool:
+        """Whether its client has said that it will not come back, or has had the last message."""
+        received = self.connection.protocol.close_rcvd
+        if received is None:
+            return False
+        return received.code in _CLEAN_CODES or self.session.protocol.close is not None
+
+    def dismiss(self, error: ProtocolError) -> None:
+        """Close the connection with an error; the session goes on without it."""
+        self.farewell = error
+        self.session.attach(None)
+
+    def take_over(self, entry: ParkedSession) -> None:
+        """Go on with another session."""
+        self.entry = entry
+        entry.session.attach(self)
+
+    async def next_message(self) -> ServerMessage | None:
+        """Wait for the next message to send; None if there will be no more."""
+        while True:
+            session = self.session
+            message = await session.next_message(self)
+            if message is not None or session is self.session:
+                return message
