@@ -22,7 +22,6 @@ from cnerta.streamer.outputs.presenter import PresenterBase
 from cnerta.streamer.sources import Revision
 from cnerta.streamer.wire.messages import (
     ServerMessage,
-    SessionReady,
     SessionSummary,
     UtteranceFinal,
 )
@@ -86,7 +85,7 @@ class HlsCaptions(PresenterBase):
         self._folder = folder
         self._captioner = Captioner(highlighter)
         self._options = options
-        self._labels: tuple[str, ...] = ()
+        self._format = WebVtt()
         self._cues: list[_WrittenCue] = []
         self._playlist = _PLAYLIST_HEAD.format(target=-(-options.segment_ms // 1_000))
         self._segments = 0
@@ -117,8 +116,6 @@ class HlsCaptions(PresenterBase):
             OutputError: It cannot be written.
         """
         match message:
-            case SessionReady():
-                self._labels = tuple(message.model.labels)
             case UtteranceFinal():
                 self._add(message)
                 self._write_due()
@@ -130,7 +127,7 @@ class HlsCaptions(PresenterBase):
     def _add(self, final: UtteranceFinal) -> None:
         told = self._captioner.captioned(final, not_before_ms=self._written_ms)
         self._cues += [
-            _WrittenCue(cue.start_ms, cue.end_ms, WebVtt().block(replace(told, cues=(cue,))))
+            _WrittenCue(cue.start_ms, cue.end_ms, self._format.block(replace(told, cues=(cue,))))
             for cue in told.cues
         ]
 
@@ -160,7 +157,7 @@ class HlsCaptions(PresenterBase):
     def _write_segment(self, duration_ms: float) -> None:
         start_ms, end_ms = self._written_ms, self._written_ms + self._options.segment_ms
         name = f"captions-{self._segments:05d}.vtt"
-        head = WebVtt().head(self._labels).removeprefix(_VTT_FIRST_LINE)
+        head = self._format.head(()).removeprefix(_VTT_FIRST_LINE)
         mapping = f"X-TIMESTAMP-MAP=LOCAL:00:00:00.000,MPEGTS:{self._options.mpeg_time}\n"
         shown = [cue.text for cue in self._cues if cue.start_ms < end_ms and start_ms < cue.end_ms]
         self._write(name, "".join([_VTT_FIRST_LINE, mapping, head, *shown]))

@@ -94,7 +94,6 @@ def test_a_whole_session(session: Session, tmp_path: Path) -> None:
     assert m3u8.load(str(folder / "captions.m3u8")).is_endlist
     lines = (folder / "captions-00001.vtt").read_text("utf-8").splitlines()
     assert lines[:3] == ["WEBVTT", "X-TIMESTAMP-MAP=LOCAL:00:00:00.000,MPEGTS:0", ""]
-    assert "::cue(.PER) {" in (folder / "captions-00001.vtt").read_text("utf-8")
 
 
 def test_a_segment_waits_for_what_is_still_spoken_in_it(session: Session, tmp_path: Path) -> None:
