@@ -13,6 +13,7 @@ serve_ready := $(serve_venv)/.ready-$(EXTRA)
 dev_ready := $(dev_venv)/.ready
 integrations_venv := .venv/integrations
 integrations_ready := $(integrations_venv)/.ready
+player := tests/streamer/outputs/player
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test coverage test-golden test-integrations lint format docs bench clean
@@ -39,8 +40,9 @@ coverage: $(dev_ready) ## all tests, and which lines and branches they reach (wi
 test-golden: $(dev_ready) ## only the answers that must not change (seconds)
 	$(dev_venv)/bin/pytest -q tests/golden
 
-test-integrations: $(integrations_ready) ## the plugins, with the agent frameworks themselves (downloads 600 MB)
-	OMP_NUM_THREADS=1 $(integrations_venv)/bin/pytest -q tests/streamer/integrations $(ARGS)
+test-integrations: $(integrations_ready) ## plugins in their frameworks, captions in a player (downloads 600 MB)
+	@command -v npm >/dev/null && npm ci --prefix $(player) --ignore-scripts --no-audit --no-fund || echo "no npm: no player for HLS"
+	OMP_NUM_THREADS=1 $(integrations_venv)/bin/pytest -q -rs tests/streamer/integrations tests/streamer/outputs/test_hls_player.py $(ARGS)
 
 lint: $(dev_ready) ## ruff, mypy, and which room may call into which
 	$(dev_venv)/bin/ruff check .
