@@ -14,9 +14,10 @@ dev_ready := $(dev_venv)/.ready
 integrations_venv := .venv/integrations
 integrations_ready := $(integrations_venv)/.ready
 player := tests/streamer/outputs/player
+lock_file := .ci/requirements-serve.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test coverage test-golden test-integrations lint format docs bench clean
+.PHONY: help demo serve test coverage test-golden test-integrations lint format docs bench overload lock audit clean
 .DELETE_ON_ERROR:
 
 help: ## list what can be made
@@ -59,6 +60,19 @@ docs: $(dev_ready) ## write the reference pages anew from the code
 
 bench: $(dev_ready) ## measure a live server under load (ARGS="--sessions 1,10,25 …")
 	$(dev_venv)/bin/python tests/benchmarks/live.py $(ARGS)
+
+overload: $(dev_ready) ## offer a server more than it can serve (ARGS="--capacity 200 --times 1,3 …")
+	$(dev_venv)/bin/python tests/benchmarks/overload.py $(ARGS)
+
+# Without a registry's address and without this machine's: whoever installs says where from.
+lock: $(dev_ready) ## write the serving set with its hashes anew (ARGS=--upgrade for newer versions)
+	$(dev_venv)/bin/pip-compile --quiet --generate-hashes --strip-extras --extra cpu --no-header --no-annotate \
+		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host $(ARGS) --output-file $(lock_file) pyproject.toml
+	{ echo '# Every package of the serving set with its hashes: `make lock` writes it.'; cat $(lock_file); } > $(lock_file).new
+	mv $(lock_file).new $(lock_file)
+
+audit: $(dev_ready) ## ask for known vulnerabilities of the serving set; what cannot be asked for is an error
+	$(dev_venv)/bin/pip-audit --strict --disable-pip --require-hashes -r $(lock_file)
 
 clean: ## remove the virtual environments and caches
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -29,6 +29,8 @@ from cnerta.models.runtime.bundle import (
     Bundle,
     write_bundle,
 )
+from cnerta.models.runtime.inference import Model
+from cnerta.models.runtime.self_test import SELF_TEST_FILE, record_self_test
 from cnerta.models.text.normalisation import NORMALISATION
 
 __all__ = ["Export", "export_bundle"]
@@ -64,9 +66,11 @@ def export_bundle(
     int8: Int8 = Int8.NONE,
     seed: int = 0,
 ) -> Export:
-    """Write the graphs, check them against torch, then describe them.
+    """Write the graphs, check them against torch, describe them, then let them answer.
 
-    The description comes last: a folder whose export failed is not a bundle.
+    The description comes after the graphs: a folder whose export failed is not a bundle. What the
+    bundle answers to a made-up sound and a sentence is kept in it, so that whoever loads it can
+    tell whether it still does.
 
     Args:
         checkpoint: The trained model.
@@ -132,6 +136,8 @@ def export_bundle(
         lexicon=model.lexicon,
     )
     write_bundle(bundle)
+    logger.info("writing %s", SELF_TEST_FILE)
+    record_self_test(Model.load(out, device="cpu", check=False))
     return Export(bundle, acoustic_difference, tagger_difference, agreement)
 
 

@@ -10,8 +10,9 @@ Audio and its transcript go in, messages with entities come out::
                 print(message.text, [(entity.label, entity.text) for entity in message.entities])
 
 `WebSocketConnection.open("ws://127.0.0.1:8765")` takes the place of `LocalConnection.open()` where
-a server answers, `Microphone` that of `AudioFile`, and `make_transcript_source("sherpa-onnx")`, or
-a `TranscriptSource` of your own, that of a transcript that is known.
+a server answers, `ReconnectingConnection.open([…])` where one may come and go, `Microphone` that of
+`AudioFile`, and `make_transcript_source("sherpa-onnx")`, or a `TranscriptSource` of your own, that
+of a transcript that is known.
 
 Importing this package imports nothing else: each name is found when it is used first.
 """
@@ -26,11 +27,19 @@ if TYPE_CHECKING:
     from cnerta.streamer.audio.microphone import Microphone
     from cnerta.streamer.audio.source import AudioFile, AudioSource
     from cnerta.streamer.client.connection import Connection, WebSocketConnection
+    from cnerta.streamer.client.connection_change import ConnectionChange
     from cnerta.streamer.client.local import LocalConnection
+    from cnerta.streamer.client.reconnecting import ReconnectingConnection, ReconnectOptions
     from cnerta.streamer.client.stream import StreamOptions, StreamWatcher, stream
     from cnerta.streamer.client.tagged_utterance import TaggedUtterance
     from cnerta.streamer.client.tagger import Tagger, load
-    from cnerta.streamer.errors import ClientError, ServerUnreachableError, SessionRefusedError
+    from cnerta.streamer.errors import (
+        ClientError,
+        ServerUnreachableError,
+        SessionRefusedError,
+        StreamLostError,
+        Unanswered,
+    )
     from cnerta.streamer.serving.server import Server, ServerOptions
     from cnerta.streamer.sources import (
         LineTranscript,
@@ -64,6 +73,7 @@ __all__ = [
     "ClientError",
     "ClientMessage",
     "Connection",
+    "ConnectionChange",
     "Entity",
     "EntityRetract",
     "EntityUpsert",
@@ -74,6 +84,8 @@ __all__ = [
     "LocalConnection",
     "Microphone",
     "MonoAudio",
+    "ReconnectOptions",
+    "ReconnectingConnection",
     "Revision",
     "Server",
     "ServerMessage",
@@ -82,6 +94,7 @@ __all__ = [
     "SessionReady",
     "SessionRefusedError",
     "SessionSummary",
+    "StreamLostError",
     "StreamOptions",
     "StreamWatcher",
     "TaggedUtterance",
@@ -90,6 +103,7 @@ __all__ = [
     "TimedTranscript",
     "Transcript",
     "TranscriptSource",
+    "Unanswered",
     "UtteranceFinal",
     "WarningMessage",
     "WebSocketConnection",
@@ -108,7 +122,12 @@ _NAMES_OF_MODULES: Final = {
         "Connection",
         "WebSocketConnection",
     ),
+    "client.connection_change": ("ConnectionChange",),
     "client.local": ("LocalConnection",),
+    "client.reconnecting": (
+        "ReconnectOptions",
+        "ReconnectingConnection",
+    ),
     "client.stream": (
         "StreamOptions",
         "StreamWatcher",
@@ -123,6 +142,8 @@ _NAMES_OF_MODULES: Final = {
         "ClientError",
         "ServerUnreachableError",
         "SessionRefusedError",
+        "StreamLostError",
+        "Unanswered",
     ),
     "serving.server": (
         "Server",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("export", "models", "streamer", "train")
@@ -135,3 +138,20 @@ def test_client_of_a_server_needs_no_onnx_runtime() -> None:
 def test_importing_a_package_is_light() -> None:
     loaded = loaded_after("import cnerta.models, cnerta.train, cnerta.export, cnerta.streamer")
     assert loaded.isdisjoint({*HEAVY, "numpy", "onnxruntime"})
+
+
+def test_the_lock_file_has_the_serving_set_with_hashes_and_says_not_where_from() -> None:
+    lock = (ROOT / ".ci" / "requirements-serve.txt").read_text(encoding="utf-8")
+    assert "://" not in lock
+    assert "--index-url" not in lock
+    pinned = {}
+    for entry in re.findall(r"^[a-z](?:.*\\\n)*.*", lock, re.MULTILINE):
+        requirement = Requirement(entry.partition("\\")[0].strip())
+        assert "--hash=sha256:" in entry, requirement.name
+        (version,) = requirement.specifier
+        assert version.operator == "=="
+        pinned[canonicalize_name(requirement.name)] = version.version
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["cpu"]]
+    for requirement in map(Requirement, wanted):
+        assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)])

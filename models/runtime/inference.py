@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -36,8 +36,10 @@ from cnerta.models.runtime.crf_search import (
 )
 from cnerta.models.runtime.decoding import CrfDecoder, ScoredSpan, SpanHint
 from cnerta.models.runtime.geometry import FrameGeometry, cache_inputs
+from cnerta.models.runtime.graph_session import GraphSession
 from cnerta.models.runtime.onnx_sessions import open_sessions
 from cnerta.models.runtime.readings import CharacterReading, heard_readings
+from cnerta.models.runtime.self_test import SelfTest, check_model, read_self_test
 from cnerta.models.text.lexicon import pad_matches
 
 __all__ = ["AcousticState", "Device", "Model", "Tagged"]
@@ -45,6 +47,8 @@ __all__ = ["AcousticState", "Device", "Model", "Tagged"]
 logger = logging.getLogger(__name__)
 
 Device = Literal["auto", "cpu", "cuda"]
+_MOST: Final = 1e4
+"""Magnitude of frames and scores; those of trained models are below 100."""
 Floats = npt.NDArray[np.float32]
 
 
@@ -105,6 +109,8 @@ class Model:
         acoustic: Any,
         tagger: Any,
         readings: Any = None,
+        *,
+        self_test: SelfTest | None = None,
     ) -> None:
         """Put loaded parts together; :meth:`load` loads them.
 
@@ -114,6 +120,7 @@ class Model:
             acoustic: Session of the acoustic graph.
             tagger: Of the tagger.
             readings: Of the readings' graph, if the bundle has one.
+            self_test: The bundle's golden answers, if it has some.
         """
         self.bundle = bundle
         self.encoded_samples = 0
@@ -121,20 +128,25 @@ class Model:
         self._acoustic = acoustic
         self._tagger = tagger
         self._readings = readings
+        self._self_test = self_test
+        self._sessions = [s for s in (acoustic, tagger, readings) if isinstance(s, GraphSession)]
         self._decoder = CrfDecoder(bundle.scheme, bundle.crf, bundle.calibration, search)
         self._cache_inputs = cache_inputs(bundle.geometry.layers)
 
     @classmethod
-    def load(cls, path: Path, *, device: Device = "auto", threads: int = 1) -> Model:
+    def load(
+        cls, path: Path, *, device: Device = "auto", threads: int = 1, check: bool = True
+    ) -> Model:
         """Load a bundle.
 
         Args:
             path: The bundle's folder.
             device: ``cuda`` insists on a GPU, ``auto`` takes one if the runtime offers it.
             threads: CPU threads of one call.
+            check: Compare with the golden answers in the bundle.
 
         Raises:
-            BundleError: The bundle cannot be used.
+            BundleError: The bundle cannot be used, or does not say what it said when exported.
             InferenceError: onnxruntime is missing, has no CUDA where it was asked for, or refuses
                 the graphs.
         """
@@ -147,20 +159,55 @@ class Model:
         if bundle.lexicon is not None:
             bundle.lexicon.prepare()
         search = partial(GraphSearch, best_scores=best_scores, lattice=lattice)
-        model = cls(bundle, search, *graphs)
+        model = cls(bundle, search, *graphs, self_test=read_self_test(path))
+        if check and model._self_test is None:
+            logger.warning("bundle %s has no self-test: whether it works is not known", bundle.name)
+        if check:
+            model.check()
+            model.encoded_samples = 0
         logger.info("bundle %s runs on %s", bundle.name, model.device)
         return model
 
     def calibrated(self, calibration: Calibration) -> Model:
         """The same model with other confidences."""
         bundle = replace(self.bundle, calibration=calibration)
-        return Model(bundle, self._search, self._acoustic, self._tagger, self._readings)
+        return Model(
+            bundle,
+            self._search,
+            self._acoustic,
+            self._tagger,
+            self._readings,
+            self_test=self._self_test,
+        )
 
     @property
     def device(self) -> str:
         """Name of the execution provider that runs the graphs."""
         providers: list[str] = self._acoustic.get_providers()
         return providers[0]
+
+    @property
+    def device_faults(self) -> int:
+        """Calls that failed on a GPU and were made on the CPU, so far."""
+        return sum(session.faults for session in self._sessions)
+
+    def check(self) -> None:
+        """Compare with the golden answers, if the bundle has some.
+
+        Raises:
+            BundleError: The model says something else, or nothing that makes sense.
+        """
+        if self._self_test is not None:
+            check_model(self, self._self_test)
+
+    def reopen(self) -> None:
+        """Open the graphs anew, because a call of one hangs.
+
+        Raises:
+            Exception: What the runtime raises.
+        """
+        for session in self._sessions:
+            session.reopen()
 
     def encode(
         self, samples: Floats, states: Sequence[AcousticState]
@@ -173,6 +220,9 @@ class Model:
 
         Returns:
             For each stream its n new frames, shape (n, width), and its next state.
+
+        Raises:
+            InferenceError: The graph gives frames that are no numbers, or absurd ones.
         """
         assert self.bundle.geometry.streaming, "a full-context model encodes whole utterances"
         batch, count = samples.shape
@@ -189,6 +239,7 @@ class Model:
         }
         feed.update(zip(self._cache_inputs, caches, strict=True))
         frames, carry, new = self._acoustic.run(["frames", "next_carry", "new_cache"], feed)
+        _check("frames", frames)
         self.encoded_samples += batch * count
         left = geometry.left_frames
         # The new keys and values take the places of the oldest.
@@ -216,6 +267,9 @@ class Model:
 
         Returns:
             Of each utterance its n frames. shape of each: (n, width)
+
+        Raises:
+            InferenceError: The graph gives frames that are no numbers, or absurd ones.
         """
         assert not self.bundle.geometry.streaming, "a streaming model encodes in chunks"
         hop = self.bundle.geometry.hop_samples
@@ -225,6 +279,8 @@ class Model:
             row[: len(utterance)] = utterance
         counts = np.array([len(u) // hop for u in utterances], np.int64)
         (frames,) = self._acoustic.run(["frames"], {"samples": samples, "frame_count": counts})
+        for row, count in zip(frames, counts, strict=True):
+            _check("frames", row[:count])
         self.encoded_samples += hop * int(counts.sum())
         return [f[:n].copy() for f, n in zip(frames, counts, strict=True)]
 
@@ -264,12 +320,45 @@ class Model:
             hints: Outside evidence for entities of each text; empty for none at all.
 
         Raises:
-            InferenceError: The graph gives scores that are no numbers.
+            InferenceError: The graph gives scores that are no numbers, or absurd ones.
         """
         lengths = [len(t) for t in texts]
         if not any(lengths):
             return [Tagged((), None) for _ in texts]
         ids = [self.bundle.vocabulary.encode(t) for t in texts]
+        emissions, log_probabilities = self._run_tagger(texts, ids, frames)
+        for row, text, n in zip(emissions, texts, lengths, strict=True):
+            row[:n] = self._decoder.with_full_names(row[:n], text)
+        for i, (row_hints, n) in enumerate(zip(hints, lengths, strict=bool(hints))):
+            if row_hints:
+                emissions[i, :n] = self._decoder.with_hints(emissions[i, :n], row_hints)
+        spans = self._decoder.decode(emissions, lengths)
+        alignments: Sequence[Alignment | None] = [None] * len(texts)
+        if self.bundle.audio_use == "aligned":
+            counts = [len(f) for f in frames]
+            alignments = align(log_probabilities, counts, ids, self.bundle.blank_penalty)
+        return [Tagged(s, a) for s, a in zip(spans, alignments, strict=True)]
+
+    def scores(self, text: str, frames: Floats) -> Floats:
+        """What the tagger's graph gives for the tags of one text.
+
+        Returns:
+            shape: (length, tags)
+
+        Raises:
+            InferenceError: See :meth:`tag`.
+        """
+        emissions, _ = self._run_tagger([text], [self.bundle.vocabulary.encode(text)], [frames])
+        row: Floats = emissions[0]
+        return row
+
+    def _run_tagger(
+        self,
+        texts: Sequence[str],
+        ids: Sequence[npt.NDArray[np.int64]],
+        frames: Sequence[Floats],
+    ) -> tuple[Floats, Floats]:
+        lengths = [len(t) for t in texts]
         counts = [len(f) for f in frames]
         characters = np.zeros((len(texts), max(lengths)), np.int64)
         for row, own in zip(characters, ids, strict=True):
@@ -286,19 +375,9 @@ class Model:
         if self.bundle.lexicon is not None:
             feed["matches"] = pad_matches([self.bundle.lexicon.match(t) for t in texts])
         emissions, log_probabilities = self._tagger.run(["emissions", "log_probabilities"], feed)
-        if not all(np.isfinite(e[:n]).all() for e, n in zip(emissions, lengths, strict=True)):
-            # Decoding would find nothing, and no entities look like an answer.
-            raise InferenceError("expected finite scores of tags, got NaN or infinite ones")
-        for row, text, n in zip(emissions, texts, lengths, strict=True):
-            row[:n] = self._decoder.with_full_names(row[:n], text)
-        for i, (row_hints, n) in enumerate(zip(hints, lengths, strict=bool(hints))):
-            if row_hints:
-                emissions[i, :n] = self._decoder.with_hints(emissions[i, :n], row_hints)
-        spans = self._decoder.decode(emissions, lengths)
-        alignments: Sequence[Alignment | None] = [None] * len(texts)
-        if self.bundle.audio_use == "aligned":
-            alignments = align(log_probabilities, counts, ids, self.bundle.blank_penalty)
-        return [Tagged(s, a) for s, a in zip(spans, alignments, strict=True)]
+        for row, n in zip(emissions, lengths, strict=True):
+            _check("scores of tags", row[:n])
+        return emissions, log_probabilities
 
     def read(self, text: str, frames: Floats, tagged: Tagged) -> Tagged:
         """Add to an answer how the characters with several pronunciations were read.
@@ -331,3 +410,14 @@ class Model:
         scores: Floats
         (scores,) = self._readings.run(["scores"], {"frames": frames, "units": units})
         return scores
+
+
+def _check(what: str, values: Floats) -> None:
+    """Refuse what no working graph gives: decoded, it would look like an answer without entities.
+
+    Raises:
+        InferenceError: Values are NaN, infinite or absurd.
+    """
+    most = float(np.abs(values).max(initial=0.0))
+    if not most <= _MOST:
+        raise InferenceError(f"expected {what} between -{_MOST:g} and {_MOST:g}, got {most:g}")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cnerta.models.errors import InferenceError
+from cnerta.models.runtime.graph_session import GraphSession
 
 __all__ = ["open_sessions"]
 
@@ -16,8 +18,8 @@ _CPU = "CPUExecutionProvider"
 
 def open_sessions(
     graphs: Sequence[Path], *, use_cuda: bool | None = False, threads: int = 1
-) -> list[Any]:
-    """A session of the runtime for each graph.
+) -> list[GraphSession]:
+    """A session for each graph.
 
     Args:
         graphs: Files.
@@ -41,22 +43,36 @@ def open_sessions(
             f"expected a CUDA runtime, got one with {available}: install cnerta-stream[gpu] "
             "in place of [cpu]"
         )
-    providers: list[str | tuple[str, dict[str, str]]] = [_CPU]
-    if use_cuda is not False and _CUDA in available:
-        # The default tries every convolution algorithm at every new shape, and texts and
-        # windows come in all shapes: with it a final took six times as long.
-        providers.insert(0, (_CUDA, {"cudnn_conv_algo_search": "HEURISTIC"}))
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     # Spinning threads save microseconds and take a core from all other threads.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # An arena keeps what its largest call has taken for good, and saves nothing on ordinary calls
+    # (tests/benchmarks/arenas.py).
+    options.enable_cpu_mem_arena = False
     options.log_severity_level = 3
     try:
-        sessions = [ort.InferenceSession(str(g), options, providers=providers) for g in graphs]
+        sessions = [
+            GraphSession(
+                graph.name,
+                partial(_open, ort, graph, options),
+                use_gpu=use_cuda is not False and _CUDA in available,
+            )
+            for graph in graphs
+        ]
     except Exception as error:
         # onnxruntime raises its own unexported exception types.
         raise InferenceError(f"expected graphs onnxruntime can run, got: {error}") from error
     if use_cuda and any(session.get_providers()[0] != _CUDA for session in sessions):
         raise InferenceError(f"expected CUDA to work, got {sessions[0].get_providers()[0]}")
     return sessions
+
+
+def _open(ort: Any, graph: Path, options: Any, use_gpu: bool) -> Any:
+    providers: list[str | tuple[str, dict[str, str]]] = [_CPU]
+    if use_gpu:
+        # The default tries every convolution algorithm at every new shape, and texts and
+        # windows come in all shapes: with it a final took six times as long.
+        providers.insert(0, (_CUDA, {"cudnn_conv_algo_search": "HEURISTIC"}))
+    return ort.InferenceSession(str(graph), options, providers=providers)

@@ -17,6 +17,7 @@ from cnerta.streamer.wire.messages import (
     AudioAck,
     EntityRetract,
     EntityUpsert,
+    RecognisedTranscript,
     ServerMessage,
     SessionSummary,
     UtteranceFinal,
@@ -34,9 +35,14 @@ class Continuity:
         last_seq: Number of the last event of the session at hand.
         base_ms: Where in the stream the session at hand begins.
         base_samples: The same in samples.
+        names_utterances: Whether the server's recogniser names them, in each session from the
+            beginning.
     """
 
     def __init__(self) -> None:
+        self.names_utterances = False
+        # What the recogniser has not finished.
+        self._writing: dict[str, RecognisedTranscript] = {}
         self.seq = 0
         self.last_seq = 0
         self.base_ms = 0
@@ -58,15 +64,21 @@ class Continuity:
             base_ms: The same in milliseconds.
 
         Returns:
-            What the application has to be told: entities that are shown are found anew.
+            What the application has to be told: entities that are shown are found anew, and what a
+            recogniser was writing is written anew, as other utterances.
         """
         self._sessions += 1
         self.last_seq, self.base_ms, self.base_samples = 0, base_ms, base_samples
         self._held.clear()
+        unfinished = [
+            structs.replace(each, revision=each.revision + 1, final=True, text="")
+            for each in self._writing.values()
+        ]
+        self._writing.clear()
         shown = [event for entities in self._shown.values() for event in entities.values()]
         self._shown.clear()
         # Inner entities first: nothing is ever shown inside of what is not.
-        return [
+        retracted = [
             self._numbered(
                 EntityRetract(
                     seq=0,
@@ -79,6 +91,7 @@ class Continuity:
             )
             for event in reversed(shown)
         ]
+        return [*retracted, *unfinished]
 
     def received(self, message: ServerMessage) -> list[ServerMessage]:
         """What the application is told of a message; nothing if it knows it."""
@@ -87,7 +100,9 @@ class Continuity:
                 if message.seq <= self.last_seq:
                     return []
                 self.last_seq = message.seq
-                return self._event(message)
+                return self._event(structs.replace(message, utterance=self._name(message)))
+            case RecognisedTranscript():
+                return [self._written(message)]
             case AudioAck():
                 self._acked_ms = max(self._acked_ms, message.received_ms + self.base_ms)
                 return [AudioAck(received_ms=self._acked_ms)]
@@ -125,6 +140,26 @@ class Continuity:
                     ],
                 )
                 return [self._numbered(e) for e in (*self._held.pop(event.utterance, ()), final)]
+
+    def _name(
+        self, message: EntityUpsert | EntityRetract | UtteranceFinal | RecognisedTranscript
+    ) -> str:
+        """The utterance, by the name that the application knows it by."""
+        return self._id(message.utterance) if self.names_utterances else message.utterance
+
+    def _written(self, written: RecognisedTranscript) -> RecognisedTranscript:
+        start_ms, end_ms = written.start_ms, written.end_ms
+        placed = structs.replace(
+            written,
+            utterance=self._name(written),
+            start_ms=None if start_ms is None else start_ms + self.base_ms,
+            end_ms=None if end_ms is None else end_ms + self.base_ms,
+        )
+        if placed.final:
+            self._writing.pop(placed.utterance, None)
+        else:
+            self._writing[placed.utterance] = placed
+        return placed
 
     def _numbered(self, event: EntityUpsert | EntityRetract | UtteranceFinal) -> ServerMessage:
         self.seq += 1

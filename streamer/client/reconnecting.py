@@ -186,6 +186,7 @@ class ReconnectingConnection:
             case SessionStart():
                 self._start = message
                 self._log = SentLog(message.audio)
+                self._continuity.names_utterances = message.transcript == "server"
                 await self._try_to_send(message)
             case Transcript() if self._log is not None:
                 self._log.add_transcript(message)
@@ -313,7 +314,10 @@ class ReconnectingConnection:
         if final.audio_used and final.time_source == "alignment" and final.characters:
             heard_ms = final.characters[-1][1] + self._continuity.base_ms
         if final.seq > self._continuity.last_seq:
-            self._log.answered(final.utterance, heard_ms)
+            if self._continuity.names_utterances:
+                self._log.heard(heard_ms or 0)
+            else:
+                self._log.answered(final.utterance, heard_ms)
             self._is_well()
 
     def _begin(self, ready: SessionReady, sent: SentLog) -> None:

@@ -165,6 +165,11 @@ class SentLog:
                 self._safe = max(self._safe, given)
         self._trim()
 
+    def heard(self, heard_ms: int) -> None:
+        """The server wrote, and answered, what was said up to a time of the stream."""
+        self._safe = max(self._safe, self._position(heard_ms))
+        self._trim()
+
     @property
     def unanswered(self) -> tuple[str, ...]:
         """The utterances whose final transcripts have no answer, the oldest first."""

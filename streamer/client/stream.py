@@ -29,6 +29,7 @@ from cnerta.streamer.sources import LiveAudio, Revision, TranscriptSource
 from cnerta.streamer.wire.messages import (
     ErrorMessage,
     Keepalive,
+    RecognisedTranscript,
     ServerMessage,
     SessionFinish,
     SessionReady,
@@ -65,21 +66,21 @@ class StreamOptions:
 
 
 class StreamWatcher(Protocol):
-    """Is told what the client sends, which the server's messages do not repeat."""
+    """Is told what the client sends, and every transcript, whoever writes it."""
 
     def on_audio(self, block: bytes, audio_ms: float) -> None:
         """`block` was sent; with it `audio_ms` of audio."""
         ...
 
     def on_revision(self, revision: Revision) -> None:
-        """`revision` was sent."""
+        """`revision` was sent, or the server's recogniser wrote it."""
         ...
 
 
 async def stream(
     connection: Connection,
     audio: AudioSource,
-    transcript: TranscriptSource,
+    transcript: TranscriptSource | None,
     options: StreamOptions = StreamOptions(),
     *,
     stop: asyncio.Event | None = None,
@@ -94,7 +95,7 @@ async def stream(
     Args:
         connection: An open connection without a session.
         audio: What to send.
-        transcript: What to send beside it.
+        transcript: What to send beside it; None: the server's recogniser writes it.
         options: What is wanted of the session.
         stop: Set it to end the session early.
         watcher: Told of everything that is sent.
@@ -118,6 +119,7 @@ async def stream(
         max_delay_ms=options.max_delay_ms,
         readings=options.readings,
         glossary=list(options.glossary),
+        transcript="client" if transcript is not None else "server",
     )
     # If the server has closed already, what it said before is still to be received, and tells more.
     with contextlib.suppress(ServerUnreachableError):
@@ -129,6 +131,8 @@ async def stream(
                 sending = asyncio.create_task(sender.run(message.limits))
             elif isinstance(message, UtteranceFinal):
                 sender.answered(message.utterance)
+            elif isinstance(message, RecognisedTranscript) and watcher is not None:
+                watcher.on_revision(_revision(message))
             yield message
             if isinstance(message, ErrorMessage):
                 raise SessionRefusedError(
@@ -157,6 +161,17 @@ async def _closing(iterator: AsyncIterator[_T]) -> AsyncIterator[AsyncIterator[_
             await iterator.aclose()
 
 
+def _revision(message: RecognisedTranscript) -> Revision:
+    return Revision(
+        message.utterance,
+        message.revision,
+        message.text,
+        message.final,
+        message.start_ms,
+        message.end_ms,
+    )
+
+
 class _Sender:
     """The sending half of one session."""
 
@@ -164,7 +179,7 @@ class _Sender:
         self,
         connection: Connection,
         audio: AudioSource,
-        transcript: TranscriptSource,
+        transcript: TranscriptSource | None,
         stop: asyncio.Event,
         watcher: StreamWatcher | None,
     ) -> None:
@@ -176,6 +191,7 @@ class _Sender:
         self._live = LiveAudio(audio.format, paced=audio.paced)
         self._room_for_finals = asyncio.Semaphore()
         self._finals: dict[str, None] = {}
+        self._audio_over = asyncio.Event()
 
     def answered(self, utterance: str) -> None:
         """Note that a final transcript has its answer."""
@@ -237,6 +253,7 @@ class _Sender:
                     elapsed_ms = 1_000 * (loop.time() - started)
                     await asyncio.sleep(self._early_ms(limits, elapsed_ms) / 1_000)
         await self._live.end()
+        self._audio_over.set()
 
     def _early_ms(self, limits: Limits, elapsed_ms: float) -> float:
         """How long to wait so as not to be further ahead of real time than the server takes."""
@@ -246,6 +263,9 @@ class _Sender:
         return max(0.0, ahead_ms - AHEAD_SHARE * limits.max_audio_ahead_ms)
 
     async def _send_transcript(self) -> None:
+        if self._transcript is None:
+            await self._audio_over.wait()
+            return
         async with _closing(self._transcript.revisions(self._live)) as revisions:
             async for revision in revisions:
                 if revision.final:

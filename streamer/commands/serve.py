@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -18,14 +19,40 @@ from cnerta.models.command_line import VersionOption, fail, log_lines, make_app
 from cnerta.models.errors import BundleError, CnertaError, ConfigError, InferenceError
 from cnerta.models.runtime.bundle import find_bundle
 from cnerta.models.runtime.inference import Model
-from cnerta.streamer.client.connection import TOKEN_VARIABLE
+from cnerta.streamer.commands.serve_options import (
+    AllowedHostOption,
+    InsecureOption,
+    JwtAudienceOption,
+    JwtKey,
+    JwtPublicKeyOption,
+    JwtSecretFileOption,
+    MaxFinalWaitOption,
+    MaxSessionsPerAddressOption,
+    MaxWaitingPerAddressOption,
+    MaxYoungSessionsOption,
+    MetricsAddressOption,
+    OriginOption,
+    Secrets,
+    TlsCertOption,
+    TlsKeyOption,
+    TokenFileOption,
+    TrustedProxyOption,
+    access_options,
+    parse_metrics_address,
+)
+from cnerta.streamer.errors import RecogniserMissingError, TranscriptError
 from cnerta.streamer.recording.recorder import RecordingFolder
+from cnerta.streamer.serving.parking import ParkingOptions
+from cnerta.streamer.serving.recognition import Recogniser
 from cnerta.streamer.serving.server import AddressError, Server, ServerOptions
-from cnerta.streamer.serving.tokens import Tokens, read_tokens
 from cnerta.streamer.session.limits import ConnectionLimits
-from cnerta.streamer.wire.addresses import is_loopback
+from cnerta.streamer.sources import LineTranscript, TranscriptSource, make_transcript_source
 
-__all__ = ["TURN_S", "app", "main"]
+__all__ = ["FORCED_EXIT", "TURN_S", "app", "main"]
+
+logger = logging.getLogger(__name__)
+
+logger = logging.getLogger(__name__)
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 _LEVELS: Final[dict[LogLevel, int]] = {
@@ -34,21 +61,32 @@ _LEVELS: Final[dict[LogLevel, int]] = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
+_WATCH_S: Final = 5.0
 TURN_S: Final = 0.0002
 """How long a thread keeps the GIL while others want it."""
 
 _EXIT_CODES: Final[dict[type[CnertaError], int]] = {
     AddressError: 3,
+    TranscriptError: 5,
+    RecogniserMissingError: 5,
     BundleError: 8,
     InferenceError: 9,
 }
+
+_PARKING: Final = ParkingOptions()
+_EXIT_LOST_FINALS: Final = 12
+"""Final answers were left behind by a stop."""
+FORCED_EXIT: Final = 10
+"""Exit code where something hangs."""
 
 app = make_app()
 
 
 @app.command(
     epilog="Exit codes: 0 stopped by a signal · 2 wrong options · 3 the address is taken or not "
-    "this machine's · 8 the bundle cannot be used · 9 the ONNX runtime is missing or cannot run it."
+    "this machine's · 5 the recogniser cannot be had · 8 the bundle cannot be used · 9 the ONNX "
+    "runtime is missing or cannot run it · 10 stopped by a signal, by force: something hung · 12 "
+    "stopped by a signal, and final answers were left behind."
 )
 def serve(
     host: Annotated[str, typer.Option(help="Interface to listen on.")] = "127.0.0.1",
@@ -62,31 +100,46 @@ def serve(
     ] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of the engine.")] = 1,
     max_sessions: Annotated[int, typer.Option(min=1, help="Most connections at once.")] = 512,
+    memory_mb: Annotated[
+        int,
+        typer.Option(
+            min=16,
+            help="What all sessions together may hold, in megabytes. Near it no new ones are "
+            "taken; beyond it those that hold most lose their oldest audio.",
+        ),
+    ] = 1024,
     max_ahead_s: Annotated[
         float, typer.Option(min=1, help="How far audio may run ahead of real time.")
     ] = 60.0,
     idle_timeout_s: Annotated[
         float, typer.Option(min=1, help="Silence after which a connection is closed.")
     ] = 30.0,
-    origin: Annotated[
-        list[str] | None,
+    origin: OriginOption = None,
+    allowed_host: AllowedHostOption = None,
+    token_file: TokenFileOption = None,
+    insecure: InsecureOption = False,
+    jwt_secret_file: JwtSecretFileOption = None,
+    jwt_public_key: JwtPublicKeyOption = None,
+    jwt_audience: JwtAudienceOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+    max_final_wait_ms: MaxFinalWaitOption = 500,
+    max_young_sessions: MaxYoungSessionsOption = 32,
+    max_sessions_per_address: MaxSessionsPerAddressOption = 256,
+    max_waiting_per_address: MaxWaitingPerAddressOption = 64,
+    trusted_proxy: TrustedProxyOption = None,
+    metrics_address: MetricsAddressOption = None,
+    source: Annotated[
+        str | None,
         typer.Option(
-            metavar="URL",
-            help="Origin that web pages may come from, beside this server's own; * for any. "
-            "Repeatable.",
+            metavar="NAME[:WHERE][,key=value]",
+            help="A recogniser that writes the transcript for clients that send audio alone, such "
+            "as sherpa-onnx:FOLDER or funasr:ws://127.0.0.1:10095; see cnerta-stream --help.",
         ),
     ] = None,
-    token_file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="File of tokens, one a line; whoever opens a session needs one. So does "
-            f"{TOKEN_VARIABLE} in the environment.",
-        ),
-    ] = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Listen beyond this machine without a token.")
-    ] = False,
+    max_recognised: Annotated[
+        int, typer.Option(min=1, help="With --source: most sessions whose speech is recognised.")
+    ] = 16,
     record: Annotated[
         Path | None,
         typer.Option(
@@ -98,52 +151,103 @@ def serve(
     record_limit_mb: Annotated[
         int, typer.Option(min=1, help="Most of one recorded session, in megabytes.")
     ] = 1024,
+    resume_s: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="How long a session waits for its client after a disconnect, in seconds; 0: no "
+            "session can be resumed.",
+        ),
+    ] = _PARKING.ttl_s,
+    resume_sessions: Annotated[
+        int, typer.Option(min=0, help="Most sessions that wait so at once.")
+    ] = _PARKING.most,
+    drain_s: Annotated[
+        float,
+        typer.Option(min=0, help="How long a stop waits for final answers that are owed."),
+    ] = 10.0,
+    record_total_limit_mb: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Most of all recordings in DIR together, in megabytes. [default: any]",
+        ),
+    ] = None,
     log_level: Annotated[LogLevel, typer.Option(help="How much to log.")] = "info",
     version: VersionOption = False,
 ) -> None:
     """Serve named-entity events over WebSocket at /v1/stream.
 
-    Beside it over HTTP: /healthz, /readyz, /metrics (Prometheus) and /asyncapi.json.
-    SIGTERM and SIGINT stop it after the answers that are owed.
+    Beside it over HTTP: /healthz, /readyz, /metrics (Prometheus), /asyncapi.json and
+    /v1/sessions, which gives tokens for one session each.
+    SIGTERM and SIGINT stop it: utterances in progress have a moment to become final, answers that
+    are owed are given for --drain-s at most, and clients are told to go on elsewhere. SIGHUP reads
+    tokens and certificate anew.
     """
     log_lines(_LEVELS[log_level])
-    tokens = _tokens(token_file)
-    if not (tokens or insecure or is_loopback(host)):
-        raise typer.BadParameter(
-            f"expected --token-file, {TOKEN_VARIABLE} or --insecure to listen on {host}, where "
-            "others than this machine reach it, got none"
-        )
+    jwt = JwtKey.of(jwt_secret_file, jwt_public_key, jwt_audience)
+    secrets = Secrets.of(host, token_file, jwt, tls_cert, tls_key, insecure=insecure)
     options = ServerOptions(
         limits=ConnectionLimits(
             idle_timeout_s=idle_timeout_s, max_audio_ahead_ms=round(1000 * max_ahead_s)
         ),
         max_sessions=max_sessions,
+        memory_mb=memory_mb,
         origins=tuple(origin or ()),
-        tokens=tokens,
+        drain_timeout_s=drain_s,
+        parking=ParkingOptions(ttl_s=resume_s, most=resume_sessions),
+        tokens=secrets.tokens(),
+        access=access_options(
+            allowed_hosts=allowed_host,
+            trusted_proxies=trusted_proxy,
+            max_sessions_per_address=max_sessions_per_address,
+            max_waiting_per_address=max_waiting_per_address,
+            max_final_wait_ms=max_final_wait_ms,
+            max_young_sessions=max_young_sessions,
+        ),
+        tls=None if secrets.certificate is None else secrets.certificate.context,
+        metrics_address=parse_metrics_address(metrics_address),
     )
     if record is not None and not (record.is_dir() and os.access(record, os.W_OK)):
         raise typer.BadParameter(f"expected --record DIR to be a folder to write in, got {record}")
     _share_gil()
     try:
+        recogniser = None if source is None else _recogniser(source)
         model = Model.load(find_bundle(bundle), device=device, threads=threads)
         with contextlib.ExitStack() as stack:
             new_connection = None
             if record is not None:
-                folder = RecordingFolder(record, record_limit_mb * 2**20)
+                folder = RecordingFolder(
+                    record,
+                    record_limit_mb * 2**20,
+                    None if record_total_limit_mb is None else record_total_limit_mb * 2**20,
+                )
                 new_connection = stack.enter_context(folder).open
-            _run_loop(_run(Server(model, options, new_connection), host, port))
+            writer = None
+            if recogniser is not None:
+                writer = Recogniser(recogniser, max_recognised)
+                stack.callback(writer.close)
+            server = Server(model, options, new_connection, writer)
+            _run_loop(_run(server, host, port, secrets))
+        if server.has_hung:
+            # At an ordinary end the runtime waits for the thread that hangs, or falls over it.
+            _end_by_force()
     except CnertaError as error:
         fail("cnerta-serve", error, _EXIT_CODES.get(type(error), 1))
+    if server.lost_finals:
+        raise typer.Exit(_EXIT_LOST_FINALS)
 
 
-def _tokens(file: Path | None) -> Tokens:
-    """The tokens of the file and of the environment."""
-    own = os.environ.get(TOKEN_VARIABLE)
-    try:
-        listed = () if file is None else read_tokens(file)
-    except ConfigError as error:
-        raise typer.BadParameter(str(error)) from error
-    return Tokens((*listed, own) if own else listed)
+def _recogniser(source: str) -> TranscriptSource:
+    """What writes transcripts for clients.
+
+    Raises:
+        TranscriptError: It cannot be had, or needs somebody who types.
+    """
+    made = make_transcript_source(source)
+    if isinstance(made, LineTranscript):
+        raise TranscriptError("expected a recogniser as --source of a server, got lines")
+    return made
 
 
 def _share_gil() -> None:
@@ -166,7 +270,7 @@ def _run_loop(main: Coroutine[Any, Any, None]) -> None:
         uvloop.run(main)
 
 
-async def _run(server: Server, host: str, port: int) -> None:
+async def _run(server: Server, host: str, port: int, secrets: Secrets) -> None:
     """Serve until a signal comes."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -174,9 +278,49 @@ async def _run(server: Server, host: str, port: int) -> None:
         # Where there are no signal handlers (Windows), Ctrl-C ends the program at once.
         with contextlib.suppress(NotImplementedError):
             loop.add_signal_handler(number, stop.set)
+    with contextlib.suppress(NotImplementedError, AttributeError):
+        loop.add_signal_handler(signal.SIGHUP, _read_anew, server, secrets)
     await server.start(host, port)
+    watching = asyncio.create_task(_watch(secrets))
     await stop.wait()
-    await server.stop()
+    watching.cancel()
+    # Whatever hangs, in Python or in the runtime, the process ends.
+    forced = threading.Timer(server.stop_timeout_s, _end_by_force)
+    forced.daemon = True
+    forced.start()
+    try:
+        await server.stop()
+    finally:
+        forced.cancel()
+
+
+def _end_by_force() -> None:
+    logger.error("something hangs: the process ends by force, with code %d", FORCED_EXIT)
+    logging.shutdown()
+    os._exit(FORCED_EXIT)
+
+
+def _read_anew(server: Server, secrets: Secrets) -> None:
+    """Take tokens and certificate as they are now; what cannot be used changes nothing."""
+    if secrets.certificate is not None:
+        secrets.certificate.reload()
+    try:
+        tokens = secrets.tokens()
+    except ConfigError as error:
+        logger.error("the tokens stay as they were: %s", error)
+        return
+    if server.admission.tokens and not tokens:
+        logger.error("the tokens stay as they were: expected at least one, got none")
+        return
+    server.admission.tokens = tokens
+    logger.info("tokens were read anew")
+
+
+async def _watch(secrets: Secrets) -> None:
+    """Notice a certificate that was renewed."""
+    while secrets.certificate is not None:
+        await asyncio.sleep(_WATCH_S)
+        secrets.certificate.reload_if_changed()
 
 
 def main() -> None:

@@ -46,6 +46,8 @@ cnerta-stream --file talk.wav --transcript "南京市长江大桥"
 cnerta-stream --file talk.wav --source faster-whisper:small
 
 cnerta-stream --mic --source funasr:ws://127.0.0.1:10095 --connect ws://127.0.0.1:8765
+
+cnerta-stream --mic --source server --connect ws://127.0.0.1:8765
 """
 
 EPILOG = """\
@@ -56,7 +58,8 @@ optionally with "characters": \\[\\[start_ms, end_ms], …]. Files that end in .
 
 Recognisers for --source. In this process: sherpa-onnx:MODEL · faster-whisper:MODEL, each a folder \
 or a name that is fetched once. On servers: funasr:URL · vosk:URL · sherpa-server:URL · \
-deepgram:URL · openai-realtime:URL · json:URL,text=PATH,final=PATH. Without one: lines (typed or \
+deepgram:URL · openai-realtime:URL · json:URL,text=PATH,final=PATH. That of the server given with \
+--connect: server. Without one: lines (typed or \
 piped in) · rough (the model's own acoustic encoder: half of the characters are wrong). \
 Options follow with commas, as in vosk:ws://host:2700,retries=9; docs/how-to/recogniser.md has them.
 

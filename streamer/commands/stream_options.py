@@ -10,7 +10,10 @@ import typer
 
 from cnerta.streamer.outputs.plain_marks import DEFAULT_MARKS
 
-__all__ = ["StreamArguments"]
+__all__ = ["SERVER_SOURCE", "StreamArguments"]
+
+SERVER_SOURCE: Final = "server"
+"""In place of a source's name: the server that is connected to has a recogniser of its own."""
 
 _OUTPUTS_PANEL: Final = "Captions and other outputs"
 
@@ -265,6 +268,11 @@ class StreamArguments:
         if sum(given is not None for given in texts) > 1:
             raise typer.BadParameter(
                 "expected one of --transcript, --transcript-file and --source, got several"
+            )
+        if self.source == SERVER_SOURCE and not self.connect:
+            raise typer.BadParameter(
+                f"expected --connect with --source {SERVER_SOURCE}: the recogniser of that server "
+                "writes the transcript"
             )
         if self.connect is not None and not self.servers:
             raise typer.BadParameter("expected an address with --connect, got none")

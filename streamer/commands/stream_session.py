@@ -23,7 +23,7 @@ from cnerta.streamer.client.connection import TOKEN_VARIABLE, Connection, WebSoc
 from cnerta.streamer.client.glossary_file import read_glossary
 from cnerta.streamer.client.reconnecting import ReconnectingConnection, ReconnectOptions
 from cnerta.streamer.client.stream import StreamOptions, stream
-from cnerta.streamer.commands.stream_options import StreamArguments
+from cnerta.streamer.commands.stream_options import SERVER_SOURCE, StreamArguments
 from cnerta.streamer.errors import TranscriptError
 from cnerta.streamer.outputs.highlighting import Highlighter, HighlightRule
 from cnerta.streamer.outputs.presenter import Presenter
@@ -56,7 +56,7 @@ class PreparedSession:
 
     Attributes:
         audio: What is streamed.
-        transcript: What is said in it.
+        transcript: What is said in it; None: the server writes it.
         outputs: What it is shown on, written to and sent to.
         options: What is wanted of the model.
         servers: Addresses, the preferred first; none for the engine in this process.
@@ -66,7 +66,7 @@ class PreparedSession:
     """
 
     audio: AudioSource
-    transcript: TranscriptSource
+    transcript: TranscriptSource | None
     outputs: Outputs
     options: StreamOptions
     servers: tuple[str, ...]
@@ -178,7 +178,9 @@ async def run_session(session: PreparedSession) -> None:
 # --- building -------------------------------------------------------------------------------------
 
 
-def _sources(arguments: StreamArguments, errors: Console) -> tuple[AudioSource, TranscriptSource]:
+def _sources(
+    arguments: StreamArguments, errors: Console
+) -> tuple[AudioSource, TranscriptSource | None]:
     if arguments.file is None:
         microphone = Microphone(find_input_device(arguments.device, list_input_devices()))
         return microphone, _microphone_transcript(arguments.source, errors)
@@ -186,8 +188,10 @@ def _sources(arguments: StreamArguments, errors: Console) -> tuple[AudioSource, 
     return file, _file_transcript(arguments, file)
 
 
-def _microphone_transcript(source: str | None, errors: Console) -> TranscriptSource:
+def _microphone_transcript(source: str | None, errors: Console) -> TranscriptSource | None:
     """What is named; else the lines that are piped in; else the recogniser in this process."""
+    if source == SERVER_SOURCE:
+        return None
     if source is not None:
         return make_transcript_source(source)
     if _lines_are_piped_in():
@@ -211,7 +215,9 @@ def _lines_are_piped_in() -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
 
 
-def _file_transcript(arguments: StreamArguments, audio: AudioFile) -> TranscriptSource:
+def _file_transcript(arguments: StreamArguments, audio: AudioFile) -> TranscriptSource | None:
+    if arguments.source == SERVER_SOURCE:
+        return None
     if arguments.transcript is not None:
         return TimedTranscript.untimed(arguments.transcript, audio.duration_ms)
     if arguments.source is not None:

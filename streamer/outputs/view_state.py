@@ -17,6 +17,7 @@ from cnerta.streamer.wire.messages import (
     EntityRetract,
     EntityUpsert,
     ErrorMessage,
+    RecognisedTranscript,
     ServerMessage,
     SessionGoingAway,
     SessionReady,
@@ -150,6 +151,8 @@ class ViewState:
             case SessionReady():
                 model = f"{message.model.name} on {_provider(message.model.device)}"
                 return replace(self, status="live", model=model)
+            case RecognisedTranscript():
+                return self  # told as a revision
             case EntityUpsert():
                 state = self._changed(
                     message.utterance, lambda caption: caption.with_entity(message, now_s)

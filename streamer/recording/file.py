@@ -38,8 +38,12 @@ __all__ = [
     "ReceivedAudio",
     "ReceivedMessage",
     "ReceivedText",
+    "Recognised",
+    "RecognitionEnded",
+    "RecognitionOffered",
     "Record",
     "RecordingReader",
+    "ReleasedMemory",
     "ResumeOffered",
     "Resumed",
     "Sent",
@@ -135,12 +139,38 @@ class Disconnected(_Record, frozen=True):
     waiting: int
 
 
+class ReleasedMemory(_Record, frozen=True):
+    """The owner had the session give up so many bytes of memory."""
+
+    now: float
+    wanted_bytes: int
+
+
 class ResumeOffered(_Record, frozen=True):
     """The session can be resumed; the token is no part of a recording."""
 
     now: float
     ttl_s: int
     epoch: str
+
+
+class RecognitionOffered(_Record, frozen=True):
+    """A recogniser of the server might write the transcript."""
+
+    now: float
+
+
+class Recognised(_Record, frozen=True):
+    """The server's recogniser had written something, as a ``transcript`` of a client."""
+
+    now: float
+    data: str
+
+
+class RecognitionEnded(_Record, frozen=True):
+    """The server's recogniser wrote no more."""
+
+    now: float
 
 
 class Parked(_Record, frozen=True):
@@ -235,7 +265,11 @@ Record = (
     | WentAway
     | Failed
     | Disconnected
+    | ReleasedMemory
     | ResumeOffered
+    | RecognitionOffered
+    | Recognised
+    | RecognitionEnded
     | Parked
     | Resumed
     | StartedAnew

@@ -91,7 +91,9 @@ def inspect_recording(path: Path) -> Inspection:
         if isinstance(record, recording.ReceivedAudio):
             if audio is not None:
                 blocks.append(_samples(audio, record.data))
-        elif isinstance(record, recording.ReceivedText | recording.ReceivedMessage):
+        elif isinstance(
+            record, recording.ReceivedText | recording.ReceivedMessage | recording.Recognised
+        ):
             audio = _note_message(found, record.data, audio, blocks)
             message = _decoded(record.data)
             if isinstance(message, Transcript):

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 from msgspec import structs
@@ -28,7 +28,12 @@ from cnerta.models.runtime.readings import CharacterReading
 from cnerta.streamer.errors import RecordingError
 from cnerta.streamer.recording import file as recording
 from cnerta.streamer.recording.file import RECORDING_SUFFIX, Header, Record
-from cnerta.streamer.recording.writer import DiskThread, RecordingOptions, RecordingWriter
+from cnerta.streamer.recording.writer import (
+    DiskThread,
+    RecordingOptions,
+    RecordingWriter,
+    SharedAllowance,
+)
 from cnerta.streamer.session.connection import ServedModel, ServerProtocol
 from cnerta.streamer.session.limits import ConnectionLimits
 from cnerta.streamer.session.resumption import ResumeTerms
@@ -40,6 +45,7 @@ from cnerta.streamer.wire.messages import (
     ServerMessage,
     SessionGoingAway,
     SessionReady,
+    Transcript,
 )
 from cnerta.streamer.wire.parts import LostHistory
 
@@ -55,6 +61,9 @@ __all__ = [
 
 
 logger = logging.getLogger(__name__)
+
+_LEAST_ROOM_BYTES: Final = 2**20
+"""No recording begins with less: it would end before it says anything."""
 
 
 def recording_header(
@@ -133,6 +142,11 @@ class RecordedProtocol(ServerProtocol):
         with self._recorded(record, self._now):
             super().fail(error)
 
+    def release_memory(self, wanted_bytes: int, now: float) -> None:
+        """Memory is short."""
+        with self._recorded(recording.ReleasedMemory(now, wanted_bytes), now):
+            super().release_memory(wanted_bytes, now)
+
     def disconnect(self) -> None:
         """The connection is gone, and the recording over; nothing is kept if it never started."""
         record = recording.Disconnected(self._now, self.waiting_messages)
@@ -149,6 +163,21 @@ class RecordedProtocol(ServerProtocol):
         record = recording.ResumeOffered(self._now, terms.ttl_s, terms.epoch)
         with self._recorded(record, self._now):
             super().offer_resume(terms)
+
+    def offer_recognition(self) -> None:
+        """A recogniser of the server may write the transcript."""
+        with self._recorded(recording.RecognitionOffered(self._now), self._now):
+            super().offer_recognition()
+
+    def recognised(self, message: Transcript, now: float) -> None:
+        """It has written something."""
+        with self._recorded(recording.Recognised(now, encode(message).decode()), now):
+            super().recognised(message, now)
+
+    def recognition_over(self) -> None:
+        """It will write no more."""
+        with self._recorded(recording.RecognitionEnded(self._now), self._now):
+            super().recognition_over()
 
     def park(self) -> None:
         """The connection is gone, and the session waits for another one."""
@@ -224,6 +253,7 @@ def record_one(
     options: RecordingOptions,
     disk: DiskThread | None = None,
     sha256: str | None = None,
+    shared: SharedAllowance | None = None,
 ) -> RecordedProtocol:
     """Begin a connection that is recorded.
 
@@ -235,25 +265,34 @@ def record_one(
         options: Where it is recorded.
         disk: Writes it; None: a thread of its own.
         sha256: Hash of the bundle, where it is known; see :func:`bundle_sha256`.
+        shared: Bound of this recording and others together.
 
     Raises:
         RecordingError: The file cannot be written.
     """
     header = recording_header(model, limits, session_id, now, sha256)
-    writer = RecordingWriter(options.path, header, limit_bytes=options.limit_bytes, disk=disk)
+    writer = RecordingWriter(
+        options.path, header, limit_bytes=options.limit_bytes, disk=disk, shared=shared
+    )
     return RecordedProtocol(model, limits, session_id, now, writer)
 
 
 class RecordingFolder:
     """Records every session of a server, in one file each; use as a context manager."""
 
-    def __init__(self, folder: Path, limit_bytes: int) -> None:
+    def __init__(
+        self, folder: Path, limit_bytes: int, total_limit_bytes: int | None = None
+    ) -> None:
         """Begin.
 
         Args:
             folder: Where the files lie.
             limit_bytes: Most of one.
+            total_limit_bytes: Most of all that lie there, those of earlier times included; None:
+                any number. Where it is reached, nothing more is recorded until some are removed.
         """
+        self._total_limit_bytes = total_limit_bytes
+        self._shared = None if total_limit_bytes is None else SharedAllowance(total_limit_bytes)
         self._folder = folder
         self._limit_bytes = limit_bytes
         self._sha256: str | None = None
@@ -300,7 +339,39 @@ class RecordingFolder:
     ) -> RecordedProtocol:
         if self._sha256 is None:
             self._sha256 = bundle_sha256(model.bundle)
-        return record_one(model, limits, session_id, now, options, self._disk, self._sha256)
+        self._check_total()
+        return record_one(
+            model, limits, session_id, now, options, self._disk, self._sha256, self._shared
+        )
+
+    def _check_total(self) -> None:
+        """See how much room there is: files may have been removed meanwhile.
+
+        Raises:
+            RecordingError: There is none.
+        """
+        if self._shared is None or self._total_limit_bytes is None:
+            return
+        try:
+            used = sum(map(_size, self._folder.glob(f"*{RECORDING_SUFFIX}")))
+        except OSError as error:
+            raise RecordingError(
+                f"expected a folder of recordings at {self._folder}, got: {error.strerror or error}"
+            ) from error
+        used += self._disk.waiting_bytes
+        self._shared.left_bytes = self._total_limit_bytes - used
+        if self._shared.left_bytes < _LEAST_ROOM_BYTES:
+            raise RecordingError(
+                f"expected {_LEAST_ROOM_BYTES} bytes less than {self._total_limit_bytes} of "
+                f"recordings in {self._folder}, got {used}"
+            )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # It was removed meanwhile.
+        return 0
 
 
 def answered_text(answer: ModelAnswer) -> recording.AnsweredText:

@@ -34,7 +34,7 @@ from cnerta.streamer.session.work import (
 )
 from cnerta.streamer.wire.codec import decode_client, decode_server, encode
 from cnerta.streamer.wire.errors import ErrorName, ProtocolError
-from cnerta.streamer.wire.messages import ServerMessage
+from cnerta.streamer.wire.messages import ServerMessage, Transcript
 
 __all__ = ["AskAgain", "Difference", "EngineSubstitute", "Recall", "Replay", "Replayed"]
 
@@ -184,6 +184,8 @@ class Replay:
                 protocol.go_away(record.reason)
             case recording.Failed():
                 protocol.fail(ProtocolError(ErrorName[record.name], record.detail))
+            case recording.ReleasedMemory():
+                protocol.release_memory(record.wanted_bytes, now)
             case recording.Disconnected():
                 waiting = protocol.waiting_messages
                 if waiting != record.waiting:
@@ -191,6 +193,14 @@ class Replay:
                 protocol.disconnect()
             case recording.ResumeOffered():
                 protocol.offer_resume(ResumeTerms("", record.ttl_s, record.epoch))
+            case recording.RecognitionOffered():
+                protocol.offer_recognition()
+            case recording.Recognised():
+                message = decode_client(record.data)
+                assert isinstance(message, Transcript), "expected what a recogniser wrote"
+                protocol.recognised(message, now)
+            case recording.RecognitionEnded():
+                protocol.recognition_over()
             case recording.Parked():
                 protocol.park()
             case recording.Resumed():

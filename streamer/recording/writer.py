@@ -19,7 +19,7 @@ from typing import Final, Self
 from cnerta.streamer.errors import RecordingError
 from cnerta.streamer.recording.file import FIRST_LINE, Full, Header, Record, framed
 
-__all__ = ["DiskThread", "RecordingOptions", "RecordingWriter"]
+__all__ = ["DiskThread", "RecordingOptions", "RecordingWriter", "SharedAllowance"]
 
 logger = logging.getLogger(__name__)
 
@@ -64,12 +64,19 @@ class DiskThread:
 
     def __init__(self) -> None:
         self._tasks: queue.SimpleQueue[tuple[_OpenFile, bytes | None] | None] = queue.SimpleQueue()
+        self._appended = self._written = 0
         self._thread = threading.Thread(target=self._run, name="cnerta-recording", daemon=True)
         self._thread.start()
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How much was handed over and is not written yet."""
+        return self._appended - self._written
 
     def append(self, file: _OpenFile, data: bytes) -> None:
         """Append to a file; does not wait."""
         file.appended += len(data)
+        self._appended += len(data)
         self._tasks.put((file, data))
 
     def close_file(self, file: _OpenFile) -> None:
@@ -93,6 +100,7 @@ class DiskThread:
             if not file.failed:
                 self._write(file, data)
             file.written += len(data)
+            self._written += len(data)
 
     def _write(self, file: _OpenFile, data: bytes) -> None:
         rest = memoryview(data)
@@ -105,6 +113,24 @@ class DiskThread:
             file.failed = True
 
 
+class SharedAllowance:
+    """What several recordings may take together.
+
+    Attributes:
+        left_bytes: Of it.
+    """
+
+    def __init__(self, left_bytes: int) -> None:
+        self.left_bytes = left_bytes
+
+    def take(self, size: int) -> bool:
+        """Take so many bytes. Returns whether there were as many."""
+        if size > self.left_bytes:
+            return False
+        self.left_bytes -= size
+        return True
+
+
 class RecordingWriter:
     """Hands records over to a file until it is full, the disk is, or it is closed.
 
@@ -113,7 +139,13 @@ class RecordingWriter:
     """
 
     def __init__(
-        self, path: Path, header: Header, *, limit_bytes: int, disk: DiskThread | None = None
+        self,
+        path: Path,
+        header: Header,
+        *,
+        limit_bytes: int,
+        disk: DiskThread | None = None,
+        shared: SharedAllowance | None = None,
     ) -> None:
         """Begin a file, in the place of one that is there; only its owner may read it.
 
@@ -122,12 +154,14 @@ class RecordingWriter:
             header: Its first record.
             limit_bytes: Its bound.
             disk: Writes it; None: a thread of its own, which ends with the recording.
+            shared: Bound of this file and others together.
 
         Raises:
             RecordingError: It cannot be written.
         """
         self.path = path
         self._left = limit_bytes
+        self._shared = shared
         self._own_disk = DiskThread() if disk is None else None
         self._disk = disk or self._own_disk
         try:
@@ -152,7 +186,9 @@ class RecordingWriter:
         if file is None or file.failed:
             return
         frame = framed(record)
-        is_full = len(frame) > self._left
+        is_full = len(frame) > self._left or not (
+            self._shared is None or self._shared.take(len(frame))
+        )
         if is_full or file.appended - file.written > _MOST_WAITING_BYTES:
             why = "is full" if is_full else "is slower to write than what comes"
             logger.warning("the recording %s %s and ends here; the session goes on", self.path, why)

@@ -25,6 +25,7 @@ from typing import Any, Final, Protocol
 from cnerta.streamer.serving.engine import Engine, describe_failure
 from cnerta.streamer.serving.worker import Worker
 from cnerta.streamer.session.work import Lane, Result, Work
+from cnerta.streamer.wire.errors import ProtocolError
 
 __all__ = ["BatchObserver", "Batcher", "WorkSource"]
 
@@ -33,8 +34,14 @@ logger = logging.getLogger(__name__)
 _OVERLOADED_S: Final = 1.0
 _RECOVERY_S: Final = 10.0
 """For so long after a batch that never came back no new sessions are taken."""
+_MOST_HANGING: Final = 4
+"""With so many threads left behind it is time for another process."""
 
 Outcome = Result | Exception
+
+
+class BatchHungError(Exception):
+    """A batch did not come back in time."""
 
 
 class WorkSource(Protocol):
@@ -67,6 +74,10 @@ class BatchObserver(Protocol):
 
     def on_batch(self, lane: Lane, items: int, waited_s: float) -> None:
         """A batch of so many items begins; the oldest has waited for ``waited_s``."""
+        ...
+
+    def on_failures(self, lane: Lane, items: int) -> None:
+        """So many items could not be done."""
         ...
 
 
@@ -137,6 +148,7 @@ class Batcher:
         }
         self._lanes = {name: _LaneState(name, run[name], _new_worker(name)) for name in run}
         self._stalled_at: float | None = None
+        self._left_behind: list[Worker] = []
         self._closed = False
 
     def notify(self, source: WorkSource) -> None:
@@ -156,10 +168,48 @@ class Batcher:
     @property
     def is_overloaded(self) -> bool:
         """Whether work waits too long, or hung too lately, for new sessions to be taken."""
+        return self.is_stalled or self.wait_s > _OVERLOADED_S
+
+    @property
+    def wait_s(self) -> float:
+        """How long work waits for the engine, in the lane where that is longest."""
         now = _now()
-        if self._stalled_at is not None and now - self._stalled_at < _RECOVERY_S:
+        return max(lane.waits_s(now) for lane in self._lanes.values())
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether a batch hung lately, or too many threads still hang."""
+        if self.hanging >= _MOST_HANGING:
             return True
-        return max(lane.waits_s(now) for lane in self._lanes.values()) > _OVERLOADED_S
+        return self._stalled_at is not None and _now() - self._stalled_at < _RECOVERY_S
+
+    def count_waiting(self, lane: Lane) -> int:
+        """How many sessions may have work for a lane."""
+        return len(self._lanes[lane].waiting)
+
+    @property
+    def hanging(self) -> int:
+        """Threads that were left behind, and still hang."""
+        self._left_behind = [worker for worker in self._left_behind if worker.is_alive]
+        return len(self._left_behind)
+
+    async def check(self) -> None:
+        """Have the model compare itself with its golden answers, in an engine's thread.
+
+        Raises:
+            BundleError: It says something else, or nothing that makes sense.
+            BatchHungError: It does not come back.
+        """
+        # Not in the lane that answers wait for.
+        lane = self._lanes["preparation"]
+        worker = lane.worker
+        running = worker.submit(self.engine.model.check)
+        done, _ = await asyncio.wait([running], timeout=self._timeout_s)
+        if not done:
+            if lane.worker is worker:
+                self._replace_worker(lane)
+            raise BatchHungError(f"expected a self-test within {self._timeout_s:g} s")
+        running.result()
 
     async def close(self, timeout_s: float = 5.0) -> None:
         """Let the batches that run end, and start no other.
@@ -173,11 +223,16 @@ class Batcher:
             _, late = await asyncio.wait(running, timeout=timeout_s)
             if late:
                 logger.error("%d batches did not end in time and are left behind", len(late))
+                self._left_behind += [
+                    lane.worker for lane in self._lanes.values() if lane.running in late
+                ]
         for lane in self._lanes.values():
             lane.worker.stop()
         for lane in self._lanes.values():
             if lane.running is None or lane.running.done():
-                await asyncio.to_thread(lane.worker.join, timeout_s)
+                ended = await asyncio.to_thread(lane.worker.join, timeout_s)
+                if not ended:
+                    self._left_behind.append(lane.worker)
 
     def _start_batches(self) -> None:
         for lane in self._lanes.values():
@@ -228,9 +283,16 @@ class Batcher:
             return
         logger.error("a batch of the lane %s hangs: another thread takes its place", lane.name)
         self._stalled_at = _now()
+        self._replace_worker(lane)
+        running.set_exception(BatchHungError(f"expected a batch within {self._timeout_s:g} s"))
+
+    def _replace_worker(self, lane: _LaneState) -> None:
         lane.worker.stop()
+        self._left_behind.append(lane.worker)
         lane.worker = _new_worker(lane.name)
-        running.set_exception(TimeoutError(f"expected a batch within {self._timeout_s:g} s"))
+        # Whatever hangs in the old sessions of the runtime, nobody else shall wait for it.
+        reopening = lane.worker.submit(self.engine.model.reopen)
+        reopening.add_done_callback(_log_failure)
 
     def _finish_batch(
         self, lane: _LaneState, items: Sequence[_Item], future: asyncio.Future[Sequence[Outcome]]
@@ -247,9 +309,16 @@ class Batcher:
             # The batch failed as a whole: none of its sessions gets its work back.
             logger.error("a batch of %d failed: %s", len(items), describe_failure(error))
             outcomes = [error] * len(items)
+        failures = sum(_is_failure(outcome) for outcome in outcomes)
+        if failures and self._observer is not None:
+            self._observer.on_failures(lane.name, failures)
         for item, outcome in zip(items, outcomes, strict=True):
             try:
-                item.source.work_done(item.work, outcome, now)
+                if isinstance(outcome, BatchHungError):
+                    # Nobody knows which item hangs, and once more would hang again.
+                    item.source.fail_internally()
+                else:
+                    item.source.work_done(item.work, outcome, now)
             except Exception as error:
                 self._blame(item.source, error)
             # What came back may be what another lane waited for.
@@ -260,6 +329,17 @@ class Batcher:
         """A bug that one session met ends this session and no other."""
         logger.error("a session failed: %s", describe_failure(error))
         source.fail_internally()
+
+
+def _log_failure(future: asyncio.Future[None]) -> None:
+    error = None if future.cancelled() else future.exception()
+    if error is not None:
+        logger.error("the graphs could not be opened again: %s", describe_failure(error))
+
+
+def _is_failure(outcome: Outcome) -> bool:
+    # A ProtocolError is of the client.
+    return isinstance(outcome, Exception) and not isinstance(outcome, ProtocolError)
 
 
 def _new_worker(lane: Lane) -> Worker:

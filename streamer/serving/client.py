@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cnerta.streamer.serving.account import Account
 from cnerta.streamer.serving.hosted_session import HostedSession
 from cnerta.streamer.serving.metered_connection import MeteredConnection
 from cnerta.streamer.serving.parking import ParkedSession
@@ -26,12 +27,14 @@ class Client:
     Attributes:
         connection: The connection.
         entry: Its session, as it is known to the parking lot.
+        account: Follows what becomes of it.
         farewell: Why the connection is closed although the session goes on.
         closed_at: When nothing more was to be said while the connection was still there.
     """
 
     connection: MeteredConnection
     entry: ParkedSession
+    account: Account
     farewell: ProtocolError | None = None
     closed_at: float | None = None
 

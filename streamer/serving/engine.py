@@ -3,9 +3,10 @@
 Chunks of one length go through the acoustic graph together. Texts go through the tagger together,
 but not a short one with a long one, nor a short window with a long one, because the short one would
 be padded to the long one's length; so do the utterances of a full-context model through its
-acoustic graph. If a batch fails, its items are run one by one, so that only the one at fault fails.
-What else takes time in proportion to what a client sends is done here as well, beside the event
-loop: long texts are normalised, glossaries compiled and searched.
+acoustic graph. How many go together is bounded by the memory that they take. If a batch fails, its
+items are run one by one, so that only the one at fault fails. What else takes time in proportion to
+what a client sends is done here as well, beside the event loop: long texts are normalised,
+glossaries compiled and searched.
 """
 
 from __future__ import annotations
@@ -33,7 +34,15 @@ from cnerta.streamer.session.work import (
 )
 from cnerta.streamer.wire.errors import ProtocolError
 
-__all__ = ["Engine", "Inference", "describe_failure", "prepare"]
+__all__ = [
+    "MOST_AREA",
+    "MOST_UTTERANCE_AREA",
+    "Engine",
+    "Inference",
+    "describe_failure",
+    "padded_area",
+    "prepare",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +56,17 @@ _SHORT_WINDOW_FRAMES: Final = 50
 """Windows up to this length always go together."""
 _SHORT_TEXT_CHARACTERS: Final = 64
 """Texts up to this length always go together."""
-_MOST_UTTERANCES: Final = 4
-"""Whole utterances in one call: memory goes with the square of their length."""
+MOST_AREA: Final = 2**20
+"""Padded area of the texts that go together: a graph takes up to 180 bytes of memory for each unit,
+so a batch some 200 MB at most. A minute of audio with 500 characters goes alone."""
+_FRAMES_A_CHARACTER: Final = 400
+_CHARACTERS_A_FRAME: Final = 45
+"""A character without audio takes as much memory as one with so many frames, and the other way
+round."""
+_SWELLING_SHARE: Final = 4
+MOST_UTTERANCE_AREA: Final = 1500**2
+"""Of the whole utterances that go together: their number times the square of the longest one's
+frames, which is what attention takes memory for. A minute goes alone."""
 
 
 class Inference(Protocol):
@@ -87,6 +105,19 @@ class Inference(Protocol):
         """See :meth:`cnerta.models.runtime.inference.Model.read`."""
         ...
 
+    def check(self) -> None:
+        """See :meth:`cnerta.models.runtime.inference.Model.check`."""
+        ...
+
+    def reopen(self) -> None:
+        """See :meth:`cnerta.models.runtime.inference.Model.reopen`."""
+        ...
+
+    @property
+    def device_faults(self) -> int:
+        """See :attr:`cnerta.models.runtime.inference.Model.device_faults`."""
+        ...
+
 
 class Engine:
     """Runs batches on a model.
@@ -94,11 +125,14 @@ class Engine:
     Attributes:
         model: The model.
         max_batch: Most items in one call of a graph.
+        has_swollen: A large batch was run since somebody last set this to False: memory that it has
+            taken and freed can be given back, see :func:`cnerta.models.runtime.memory.give_back`.
     """
 
     def __init__(self, model: Inference, *, max_batch: int = 16) -> None:
         self.model = model
         self.max_batch = max_batch
+        self.has_swollen = False
 
     def run(self, work: Work) -> Result | Exception:
         """Do one piece of work alone."""
@@ -119,11 +153,18 @@ class Engine:
             return _in_groups(
                 list(zip(work, classes, strict=True)),
                 key=lambda pair: pair[1],
-                most=min(_MOST_UTTERANCES, self.max_batch),
+                fits=lambda group: (
+                    len(group) <= self.max_batch
+                    and len(group) * max(len(w.samples) // hop for w, _ in group) ** 2
+                    <= MOST_UTTERANCE_AREA
+                ),
                 run=self._encode_utterances,
             )
         return _in_groups(
-            work, key=lambda w: len(w.samples), most=self.max_batch, run=self._encode_group
+            work,
+            key=lambda w: len(w.samples),
+            fits=lambda group: len(group) <= self.max_batch,
+            run=self._encode_group,
         )
 
     def prepare(self, work: Sequence[NormaliseWork | CompileWork]) -> list[Result | Exception]:
@@ -134,14 +175,19 @@ class Engine:
         """Tag texts. An item that cannot be tagged gets its exception."""
         windows = _length_classes((len(w.frames) for w in work), _SHORT_WINDOW_FRAMES)
         lengths = _length_classes((len(w.text) for w in work), _SHORT_TEXT_CHARACTERS)
+        # What has failed before is in a group of its own.
+        alone = [n if w.is_alone else -1 for n, w in enumerate(work)]
         return _in_groups(
-            list(zip(work, windows, lengths, strict=True)),
-            key=lambda item: (item[1], item[2]),
-            most=self.max_batch,
-            run=lambda group: self._tag_group([w for w, _, _ in group]),
+            list(zip(work, windows, lengths, alone, strict=True)),
+            key=lambda item: item[1:],
+            fits=lambda group: (
+                len(group) <= self.max_batch and padded_area([w for w, *_ in group]) <= MOST_AREA
+            ),
+            run=lambda group: self._tag_group([w for w, *_ in group]),
         )
 
     def _tag_group(self, group: Sequence[TagWork]) -> list[TaggedText]:
+        self.has_swollen |= padded_area(group) > MOST_AREA // _SWELLING_SHARE
         names = [() if w.glossary is None else w.glossary.find(w.text) for w in group]
         hints: list[tuple[SpanHint, ...]] = [
             () if w.glossary is None else tuple(map(w.glossary.hint, found))
@@ -169,6 +215,7 @@ class Engine:
         return [EncodedAudio(frames, state) for frames, state in encoded]
 
     def _encode_utterances(self, group: Sequence[tuple[EncodeWork, int]]) -> list[EncodedAudio]:
+        self.has_swollen = True
         encoded = self.model.encode_utterances([w.samples for w, _ in group])
         return [EncodedAudio(frames, None) for frames in encoded]
 
@@ -182,6 +229,13 @@ def prepare(work: NormaliseWork | CompileWork) -> Result | Exception:
     except Exception as error:
         logger.error("a text could not be prepared: %s", describe_failure(error))
         return error
+
+
+def padded_area(work: Sequence[TagWork]) -> int:
+    """What texts take when they go together, all padded to the longest text and window."""
+    longest_window = max(len(w.frames) for w in work)
+    longest_text = max(len(w.text) for w in work)
+    return len(work) * (longest_window + _FRAMES_A_CHARACTER) * (longest_text + _CHARACTERS_A_FRAME)
 
 
 def _length_classes(lengths: Iterable[int], short: int) -> list[int]:
@@ -200,17 +254,23 @@ def _in_groups(
     work: Sequence[_W],
     *,
     key: Callable[[_W], Hashable],
-    most: int,
+    fits: Callable[[Sequence[_W]], bool],
     run: Callable[[Sequence[_W]], list[_R]],
 ) -> list[_R | Exception]:
-    """Run work in groups of equal key and at most ``most`` items; results in the work's order."""
+    """Run work in groups of equal key that fit; results in the work's order.
+
+    One item fits whatever it takes: how long a text and its audio may be is bounded elsewhere.
+    """
     groups: dict[Hashable, list[int]] = {}
     for i, item in enumerate(work):
         groups.setdefault(key(item), []).append(i)
     results: dict[int, _R | Exception] = {}
     for members in groups.values():
-        for at in range(0, len(members), most):
-            group = members[at : at + most]
+        while members:
+            size = 1
+            while size < len(members) and fits([work[i] for i in members[: size + 1]]):
+                size += 1
+            group, members = members[:size], members[size:]
             outcome = _run_group([work[i] for i in group], run)
             results.update(zip(group, outcome, strict=True))
     return [results[i] for i in range(len(work))]

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 
 from cnerta.streamer.serving.batcher import Batcher
+from cnerta.streamer.serving.recognition import Recogniser, Recognition
 from cnerta.streamer.session.connection import ServerProtocol
 from cnerta.streamer.session.work import Lane, Result, Work
-from cnerta.streamer.wire.errors import ProtocolError
-from cnerta.streamer.wire.messages import ClientMessage, ServerMessage
+from cnerta.streamer.sources.base import Revision
+from cnerta.streamer.wire.errors import ErrorName, ProtocolError
+from cnerta.streamer.wire.messages import ClientMessage, ServerMessage, Transcript
 from cnerta.streamer.wire.parts import LostHistory
 
 __all__ = ["HostedSession"]
@@ -27,9 +29,22 @@ class HostedSession:
         protocol: The session itself.
     """
 
-    def __init__(self, protocol: ServerProtocol, batcher: Batcher) -> None:
+    def __init__(
+        self, protocol: ServerProtocol, batcher: Batcher, recogniser: Recogniser | None = None
+    ) -> None:
+        """Host a session of which nothing was received yet.
+
+        Args:
+            protocol: The session itself.
+            batcher: Brings its work to the engine.
+            recogniser: Writes its transcript if the client wants that.
+        """
         self.protocol = protocol
         self._batcher = batcher
+        self._recogniser = recogniser
+        self._recognition: Recognition | None = None
+        if recogniser is not None:
+            protocol.offer_recognition()
         self._news = asyncio.Event()
         self._reader: object = None
 
@@ -37,7 +52,11 @@ class HostedSession:
 
     def receive(self, data: str | bytes) -> None:
         """Take a frame."""
+        is_heard = isinstance(data, bytes) and not self.protocol.is_input_over
         self.protocol.receive(data, _now())
+        if self._recognition is not None and is_heard:
+            assert isinstance(data, bytes), "expected audio"
+            self._recognition.push(data)
         self._changed()
 
     def receive_message(self, message: ClientMessage) -> None:
@@ -60,6 +79,16 @@ class HostedSession:
         self.protocol.fail(error)
         self._changed()
 
+    @property
+    def held_bytes(self) -> int:
+        """See :class:`cnerta.streamer.serving.memory_budget.MemoryHolder`."""
+        return self.protocol.held_bytes
+
+    def release_memory(self, wanted_bytes: int) -> None:
+        """See :class:`cnerta.streamer.serving.memory_budget.MemoryHolder`."""
+        self.protocol.release_memory(wanted_bytes, _now())
+        self._changed()
+
     def disconnect(self) -> None:
         """The other side is gone."""
         self.protocol.disconnect()
@@ -75,6 +104,8 @@ class HostedSession:
     def resume(self, last_seq: int) -> None:
         """The other side is back, and has received all events up to a number."""
         self.protocol.resume(last_seq, _now())
+        if self._recognition is not None:
+            self._recognition.complete_sample()
         self._changed()
 
     def start_anew(self, lost: LostHistory) -> None:
@@ -107,9 +138,57 @@ class HostedSession:
         return None
 
     def _changed(self) -> None:
+        if self._recogniser is not None:
+            self._follow(self._recogniser)
         self._wake()
         if not self.protocol.is_closed:
             self._batcher.notify(self)
+
+    # --- a recogniser writes the transcript -------------------------------------------------------
+
+    def _follow(self, recogniser: Recogniser) -> None:
+        """Begin recognising, or end, as the session has."""
+        protocol, recognition = self.protocol, self._recognition
+        if recognition is None:
+            if not protocol.is_recognised:
+                return
+            recognition = recogniser.begin(protocol.audio_format, self)
+            if recognition is None:
+                most = recogniser.most
+                detail = f"expected at most {most} sessions whose speech is recognised, got more"
+                protocol.fail(ProtocolError(ErrorName.TRY_AGAIN_LATER, detail))
+                return
+            self._recognition = recognition
+        if protocol.is_closed:
+            recognition.cancel()
+        elif protocol.is_input_over:
+            recognition.end()
+        elif recognition.is_too_slow:
+            detail = "expected a recogniser that keeps up, got an overload"
+            protocol.fail(ProtocolError(ErrorName.TRY_AGAIN_LATER, detail))
+            recognition.cancel()
+
+    def on_revision(self, revision: Revision) -> None:
+        """See :class:`cnerta.streamer.serving.recognition.RecognitionListener`."""
+        message = Transcript(
+            utterance=revision.utterance,
+            revision=revision.revision,
+            final=revision.final,
+            text=revision.text,
+            start_ms=revision.start_ms,
+            end_ms=revision.end_ms,
+        )
+        self.protocol.recognised(message, _now())
+        self._changed()
+
+    def on_recognition_over(self, is_complete: bool) -> None:
+        """See :class:`cnerta.streamer.serving.recognition.RecognitionListener`."""
+        if is_complete:
+            self.protocol.recognition_over()
+        else:
+            detail = "expected a transcript from the server's recogniser, got a failure"
+            self.protocol.fail(ProtocolError(ErrorName.RECOGNISER_FAILED, detail))
+        self._changed()
 
     # --- for the batcher --------------------------------------------------------------------------
 

@@ -11,33 +11,69 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http
 import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Literal
 
 import websockets.asyncio.server as ws
+from websockets.exceptions import InvalidMessage
 from websockets.protocol import State
 
+from cnerta.streamer.access.doorstep import Doorstep
+from cnerta.streamer.serving.http_answers import refused
 from cnerta.streamer.serving.reading_budget import ReadingBudget
 
 __all__ = ["MeteredConnection"]
 
 _SLICE_BYTES: Final = 2_048
+_BAD_REQUEST: Final = (
+    refused(http.HTTPStatus.BAD_REQUEST, "expected an HTTP request without content, got another")
+    .response()
+    .serialize()
+)
 _Reason = Literal["queue", "budget"]
 
 
 class MeteredConnection(ws.ServerConnection):
-    """See the module. What a connection costs elsewhere is told to :meth:`spend`."""
+    """See the module. What a connection costs elsewhere is told to :meth:`spend`.
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    Attributes:
+        remote_host: Address of the other end, a proxy's perhaps.
+    """
+
+    def __init__(self, doorstep: Doorstep, *arguments: Any, **options: Any) -> None:
+        """Begin.
+
+        Args:
+            doorstep: Counts those whose handshake has not come.
+            arguments: Of the library.
+            options: Of the library.
+        """
         super().__init__(*arguments, **options)
+        self._doorstep = doorstep
+        self._is_on_doorstep = False
+        self.remote_host = ""
         self._budget = ReadingBudget()
         self._unread = bytearray()
         self._held: set[_Reason] = set()
+        self._explained = False
         self._has_ended = False
         self._lost: Callable[[], None] | None = None
         self._heard_at = self.loop.time()
+
+    def send_data(self) -> None:
+        """Send what the library has to send.
+
+        Where it could make nothing of a request, that is nothing, and whoever asked would guess.
+        """
+        unread = self.protocol.handshake_exc
+        if isinstance(unread, InvalidMessage) and not self._explained:
+            self._explained = True
+            if not self.transport.is_closing():
+                self.transport.write(_BAD_REQUEST)
+        super().send_data()
 
     def spend(self, seconds: float) -> float | None:
         """A frame took so long beyond reading it; see :meth:`ReadingBudget.spend`."""
@@ -50,6 +86,11 @@ class MeteredConnection(ws.ServerConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See :class:`asyncio.Protocol`."""
         super().connection_made(transport)
+        address = transport.get_extra_info("peername")
+        self.remote_host = str(address[0]) if address else ""
+        self._is_on_doorstep = self._doorstep.enter(self.remote_host)
+        if not self._is_on_doorstep:
+            self.transport.abort()
         # The library pauses the transport itself while frames wait; two must not undo each other.
         self.recv_messages.pause = partial(self._hold, "queue")
         self.recv_messages.resume = partial(self._release, "queue")
@@ -74,8 +115,19 @@ class MeteredConnection(ws.ServerConnection):
         """See :class:`asyncio.Protocol`: what came before the end is not lost."""
         if self.state is not State.OPEN:
             self._unread.clear()  # nobody waits for it
+        self._leave_doorstep()
         self._lost = partial(super().connection_lost, exc)
         self._read_on()
+
+    def process_event(self, event: Any) -> None:
+        """Take the request, or a frame."""
+        self._leave_doorstep()
+        super().process_event(event)
+
+    def _leave_doorstep(self) -> None:
+        if self._is_on_doorstep:
+            self._is_on_doorstep = False
+            self._doorstep.leave(self.remote_host)
 
     def _end(self) -> None:
         """Everything was read: what was put off happens."""

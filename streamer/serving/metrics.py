@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from cnerta.streamer.serving.flicker import FlickerWatch
-from cnerta.streamer.serving.parking import DropReason
-from cnerta.streamer.serving.resuming import ResumeResult
+from cnerta.streamer.serving.parking import DropReason, ResumeResult
 from cnerta.streamer.session.work import Lane
 from cnerta.streamer.wire.messages import (
     EntityRetract,
     EntityUpsert,
+    ErrorMessage,
     ServerMessage,
     UtteranceFinal,
     WarningMessage,
@@ -42,6 +43,9 @@ class ServerMetrics:
         name: str,
         device: str,
         count_sessions: Callable[[], int],
+        count_waiting: Callable[[Lane], int] = lambda lane: 0,
+        count_device_faults: Callable[[], int] = lambda: 0,
+        count_held_bytes: Callable[[], int] = lambda: 0,
         count_parked: Callable[[], int] = lambda: 0,
     ) -> None:
         """Begin at zero.
@@ -50,6 +54,9 @@ class ServerMetrics:
             name: The bundle's name.
             device: The execution provider.
             count_sessions: Tells how many connections are open.
+            count_waiting: Tells how many sessions wait for a lane of the engine.
+            count_device_faults: Tells how many calls failed on the GPU.
+            count_held_bytes: Tells how much memory all sessions hold.
             count_parked: Tells how many sessions wait for a client to come back.
         """
         registry = CollectorRegistry()
@@ -61,6 +68,14 @@ class ServerMetrics:
         Gauge("cnerta_sessions", "Open connections.", registry=registry).set_function(
             count_sessions
         )
+        Gauge(
+            "cnerta_device_faults",
+            "Calls that failed on the GPU and were made on the CPU.",
+            registry=registry,
+        ).set_function(count_device_faults)
+        Gauge(
+            "cnerta_sessions_held_bytes", "Memory that all sessions hold, about.", registry=registry
+        ).set_function(count_held_bytes)
         Gauge(
             "cnerta_parked_sessions",
             "Sessions without a connection that may be resumed.",
@@ -114,17 +129,72 @@ class ServerMetrics:
             buckets=_SIZES,
             registry=registry,
         )
+        self._failures = Counter(
+            "cnerta_engine_failures",
+            "Chunks and texts that could not be done.",
+            ["graph"],
+            registry=registry,
+        )
+        self._self_tests = Counter(
+            "cnerta_self_tests",
+            "Golden answers asked for again.",
+            ["outcome"],
+            registry=registry,
+        )
         self._waited = Histogram(
             "cnerta_batch_wait_seconds",
             "How long the oldest item of a batch had waited.",
             buckets=_SECONDS,
             registry=registry,
         )
+        self.final_wait = Histogram(
+            "cnerta_final_wait_seconds",
+            "How long final transcripts waited for the engine, each from when it was first in its "
+            "session's line; new sessions are taken by it.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.admitted = Counter(
+            "cnerta_admitted", "Connections that were taken.", registry=registry
+        )
+        self.refused = Counter(
+            "cnerta_refused", "Connections that were not taken.", ["reason"], registry=registry
+        )
+        self._errors = Counter(
+            "cnerta_errors",
+            "Errors sent, one before each such close.",
+            ["code", "name"],
+            registry=registry,
+        )
+        self.unnamed_closes = Counter(
+            "cnerta_unnamed_closes",
+            "Connections that the server ended without saying why: stays zero.",
+            registry=registry,
+        )
+        self.lost = Counter(
+            "cnerta_lost", "Connections that ended without a close.", registry=registry
+        )
+        depths = Gauge(
+            "cnerta_lane_waiting",
+            "Sessions that may have work for a lane of the engine.",
+            ["graph"],
+            registry=registry,
+        )
+        for lane, graph in _GRAPHS.items():
+            depths.labels(graph).set_function(partial(count_waiting, lane))
 
     def on_batch(self, lane: Lane, items: int, waited_s: float) -> None:
         """Count a batch; see :class:`cnerta.streamer.serving.batcher.BatchObserver`."""
         self._batch.labels(_GRAPHS[lane]).observe(items)
         self._waited.observe(waited_s)
+
+    def on_failures(self, lane: Lane, items: int) -> None:
+        """Count what could not be done."""
+        self._failures.labels(_GRAPHS[lane]).inc(items)
+
+    def on_self_test(self, *, passed: bool) -> None:
+        """See :class:`cnerta.streamer.serving.engine_watch.WatchObserver`."""
+        self._self_tests.labels("passed" if passed else "failed").inc()
 
     def on_resume(self, result: ResumeResult) -> None:
         """Count a client that asked to resume."""
@@ -143,6 +213,8 @@ class ServerMetrics:
             self._behind.labels(kind).observe(message.behind_live_ms / 1000)
         elif isinstance(message, WarningMessage):
             self._warned.labels(message.name).inc()
+        elif isinstance(message, ErrorMessage):
+            self._errors.labels(str(message.code), message.name).inc()
         if isinstance(message, UtteranceFinal):
             self._final_entities.inc(len(message.entities))
         change = watch.see(message)

@@ -23,12 +23,20 @@ from cnerta.streamer.serving.flicker import FlickerWatch
 from cnerta.streamer.serving.hosted_session import HostedSession
 from cnerta.streamer.session.resumption import ResumeTerms
 
-__all__ = ["DropReason", "ParkedSession", "ParkingLot", "ParkingObserver", "ParkingOptions"]
+__all__ = [
+    "DropReason",
+    "ParkedSession",
+    "ParkingLot",
+    "ParkingObserver",
+    "ParkingOptions",
+    "ResumeResult",
+]
 
 logger = logging.getLogger(__name__)
 
 _TOKEN_BYTES: Final = 24
 DropReason = Literal["expired", "no_room", "failed", "history_too_short", "shutdown"]
+ResumeResult = Literal["recovered", "unknown_token", "history_too_short", "invalid_last_seq"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection
-from typing import Final, Literal
+from typing import Final
 
 from cnerta.streamer.serving.client import Client
-from cnerta.streamer.serving.parking import ParkingLot
+from cnerta.streamer.serving.parking import ParkingLot, ResumeResult
 from cnerta.streamer.session.resumption import lost_history
 from cnerta.streamer.wire.errors import ErrorName, ProtocolError
 
-__all__ = ["ResumeResult", "answer_resume_request"]
+__all__ = ["answer_resume_request"]
 
-logger = logging.getLogger(__name__)
-
-ResumeResult = Literal["recovered", "unknown_token", "history_too_short", "invalid_last_seq"]
 _SUPERSEDED: Final = ProtocolError(
     ErrorName.SUPERSEDED, "expected one connection for a session, got a newer one"
 )
@@ -61,5 +57,4 @@ def answer_resume_request(
     lot.leave(client.entry)
     client.take_over(entry)
     entry.session.resume(request.last_seq)
-    logger.info("session %s is resumed", entry.session.protocol.session_id)
     on_result("recovered")

@@ -13,34 +13,49 @@ import asyncio
 import contextlib
 import errno
 import http
+import itertools
 import logging
 import secrets
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, cast
 
-import msgspec
 import websockets.asyncio.server as ws
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from cnerta.models.errors import CnertaError
+from cnerta.models.runtime.memory import give_back
+from cnerta.streamer.access.admission import AccessOptions, Admission, Place, Refusal, Unfit
+from cnerta.streamer.access.callers import ANYBODY, Caller
+from cnerta.streamer.access.doorstep import Doorstep
+from cnerta.streamer.access.hosts import Hosts
+from cnerta.streamer.access.tokens import SUBPROTOCOL, Tokens
+from cnerta.streamer.serving.account import Account
 from cnerta.streamer.serving.batcher import Batcher
 from cnerta.streamer.serving.client import Client
 from cnerta.streamer.serving.engine import Engine, Inference, describe_failure
+from cnerta.streamer.serving.engine_watch import EngineWatch
 from cnerta.streamer.serving.hosted_session import HostedSession
+from cnerta.streamer.serving.http_answers import HttpAnswers
+from cnerta.streamer.serving.http_headers import SECURITY_HEADERS
+from cnerta.streamer.serving.memory_budget import MemoryBudget
 from cnerta.streamer.serving.metered_connection import MeteredConnection
-from cnerta.streamer.serving.metrics import CONTENT_TYPE, ServerMetrics
-from cnerta.streamer.serving.origins import is_allowed
+from cnerta.streamer.serving.metrics import ServerMetrics
+from cnerta.streamer.serving.pages import Pages
 from cnerta.streamer.serving.parking import ParkingLot, ParkingOptions
+from cnerta.streamer.serving.recognition import Recogniser
 from cnerta.streamer.serving.resuming import answer_resume_request
-from cnerta.streamer.serving.tokens import SUBPROTOCOL, Tokens, identity_of
 from cnerta.streamer.session.connection import Close, ServedModel, ServerProtocol
 from cnerta.streamer.session.limits import ConnectionLimits
-from cnerta.streamer.wire.asyncapi import STREAM_PATH, asyncapi_document
+from cnerta.streamer.session.work import Lane
+from cnerta.streamer.wire.addresses import is_loopback
+from cnerta.streamer.wire.asyncapi import STREAM_PATH
 from cnerta.streamer.wire.codec import encode
 from cnerta.streamer.wire.errors import ErrorName, ProtocolError
 
@@ -55,7 +70,11 @@ _TICK_S: Final = 0.1
 _DRAIN_TICK_S: Final = 0.02
 _HARD_FRAME_FACTOR: Final = 4
 """How much longer than allowed a frame may be before the transport itself refuses it (1009)."""
-_JSON: Final = "application/json"
+_STALLED_S: Final = 5.0
+"""An event loop that had no turn for so long is of no use."""
+_TURNS_A_BALANCE: Final = 10
+_GIVE_BACK_S: Final = 5.0
+_STOP_SLACK_S: Final = 2.0
 
 
 class AddressError(CnertaError):
@@ -70,8 +89,11 @@ class ServerOptions:
         limits: What it takes from one connection.
         max_sessions: Most connections at once.
         origins: Values of the Origin header that are accepted beside that of a page of this server
-            itself, see :func:`cnerta.streamer.serving.origins.is_allowed`; ``*``: any.
+            itself, see :func:`cnerta.streamer.access.origins.is_allowed`; ``*``: any.
         tokens: Those that open a session; none: everybody may.
+        access: Who else may connect, and how many.
+        tls: What encrypts; None: nothing does.
+        metrics_address: Host and port for the metrics, which are then not among the public paths.
         max_batch: Most sessions served by one batch. 16 costs 3 % more a chunk than 32, and a final
             transcript waits half as long for the batch before it (docs/history.md).
         write_buffer_bytes: What the transport holds for a slow reader.
@@ -79,6 +101,9 @@ class ServerOptions:
         ping_timeout_s: How long it may take to answer.
         close_timeout_s: How long a client may take to close.
         drain_timeout_s: How long a shutdown waits for answers that are owed.
+        batch_timeout_s: How long a batch may take before its sessions are ended.
+        self_test_s: Time between two self-tests of the engine.
+        memory_mb: What all sessions together may hold, in megabytes.
         grace_s: How much of that utterances in progress have to become final.
         parking: How sessions wait for a client whose connection broke.
     """
@@ -87,12 +112,18 @@ class ServerOptions:
     max_sessions: int = 512
     origins: tuple[str, ...] = ()
     tokens: Tokens = field(default_factory=Tokens)
+    access: AccessOptions = field(default_factory=AccessOptions)
+    tls: ssl.SSLContext | None = None
+    metrics_address: tuple[str, int] | None = None
     max_batch: int = 16
     write_buffer_bytes: int = 2**16
     ping_interval_s: float = 20.0
     ping_timeout_s: float = 20.0
     close_timeout_s: float = 5.0
     drain_timeout_s: float = 10.0
+    batch_timeout_s: float = 30.0
+    self_test_s: float = 300.0
+    memory_mb: int = 1024
     grace_s: float = 2.0
     parking: ParkingOptions = field(default_factory=ParkingOptions)
 
@@ -104,7 +135,9 @@ class Server:
 
     Attributes:
         metrics: What Prometheus is told.
+        admission: Who is let in.
         port: What is listened on, once started.
+        metrics_port: Where the metrics are, once started, if they have an address of their own.
         lost_finals: Answers to finals that a shutdown had to leave behind.
     """
 
@@ -113,6 +146,7 @@ class Server:
         model: Inference,
         options: ServerOptions = ServerOptions(),
         new_connection: NewConnection | None = None,
+        recogniser: Recogniser | None = None,
     ) -> None:
         """Prepare to serve.
 
@@ -121,26 +155,51 @@ class Server:
             options: How the server runs.
             new_connection: Makes the protocol of each connection that is taken, a recorded one for
                 example; None: a plain one.
+            recogniser: Writes the transcript for clients that want that; the caller closes it.
         """
-        self.port = 0
+        self.port = self.metrics_port = 0
         self._new_connection = new_connection or _plain_connection
         self._options = options
+        self._recogniser = recogniser
         self._served = ServedModel(model.bundle, model.device)
+        self._memory = MemoryBudget(options.memory_mb * 10**6)
+        self._has_shrunk = False
         self._clients: set[Client] = set()
         self.metrics = ServerMetrics(
             name=model.bundle.name,
             device=model.device,
             count_sessions=lambda: len(self._clients),
+            count_waiting=self._count_waiting,
+            count_device_faults=lambda: model.device_faults,
+            count_held_bytes=lambda: self._memory.held_bytes,
             count_parked=lambda: len(self._lot),
         )
         self._lot = ParkingLot(options.parking, self.metrics)
         self.lost_finals = 0
+        self.admission = Admission(
+            options.access,
+            max_sessions=options.max_sessions,
+            origins=options.origins,
+            tokens=options.tokens,
+            count_expected=lambda: len(self._lot),
+            is_overloaded=lambda: self._batcher is None or self._batcher.is_overloaded,
+            why_unfit=self._why_unfit,
+        )
+        self._pages = Pages(
+            self.admission,
+            self.metrics,
+            self._why_not_healthy,
+            is_encrypted=options.tls is not None,
+            now=_now,
+        )
+        self._turned_at: float | None = None
         self._engine = Engine(model)
-        self._asyncapi = msgspec.json.encode(asyncapi_document())
         self._is_stopping = False
         self._batcher: Batcher | None = None
+        self._watch: EngineWatch | None = None
         self._listener: ws.Server | None = None
-        self._ticking: asyncio.Task[None] | None = None
+        self._metrics_listener: ws.Server | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
         """Listen.
@@ -153,47 +212,98 @@ class Server:
             AddressError: The port is taken or the address is not this machine's.
         """
         options = self._options
-        # Its own logger, because at level DEBUG websockets would log what frames hold.
-        transport_logger = logging.getLogger("cnerta.streamer.transport")
-        transport_logger.setLevel(logging.ERROR)
-        self._batcher = Batcher(self._engine, max_batch=options.max_batch, observer=self.metrics)
+        self.admission.hosts = Hosts(options.access.allowed_hosts, is_loopback(host))
+        doorstep = Doorstep(options.access.max_waiting_per_address, self.admission.stands_for_many)
+        answers = HttpAnswers(
+            self._pages.public(with_metrics=options.metrics_address is None),
+            self.admission.hosts.is_own,
+            self.admission.may_come_from_there,
+            passed_on=(STREAM_PATH,),
+        )
+        self._batcher = Batcher(
+            self._engine,
+            max_batch=options.max_batch,
+            observer=self.metrics,
+            timeout_s=options.batch_timeout_s,
+        )
+        self._watch = EngineWatch(
+            self._batcher.check, self._end_all, self.metrics, every_s=options.self_test_s
+        )
         try:
-            self._listener = await ws.serve(
-                self._handle,
-                host,
-                port,
-                process_request=self._answer_http,
-                create_connection=MeteredConnection,
-                select_subprotocol=_select_subprotocol,
-                # Deflating costs memory for every connection and gains little on audio.
-                compression=None,
-                max_size=_HARD_FRAME_FACTOR * options.limits.max_frame_bytes,
-                write_limit=options.write_buffer_bytes,
-                ping_interval=options.ping_interval_s,
-                # It would close without a word; see _tick_client.
-                ping_timeout=None,
-                close_timeout=options.close_timeout_s,
-                server_header=None,
-                logger=transport_logger,
-            )
+            self._listener = await self._listen(host, port, answers, doorstep, options.tls)
+            if options.metrics_address is not None:
+                host, port = options.metrics_address
+                self._metrics_listener = await self._listen_for_operators(host, port, doorstep)
         except OSError as error:
+            if self._listener is not None:
+                self._listener.close()
+                await self._listener.wait_closed()
+                self._listener = None
             await self._batcher.close()
             raise AddressError(_explain_address(host, port, error)) from error
-        self.port = self._listener.sockets[0].getsockname()[1]
-        self._ticking = asyncio.create_task(self._tick())
+        self.port = _port(self._listener)
+        self._tasks = [
+            asyncio.create_task(self._tick()),
+            asyncio.create_task(self._watch.run()),
+            asyncio.create_task(self._give_back()),
+        ]
         logger.info(
-            "listening on %s port %d, bundle %s on %s",
+            "listening on %s port %d%s, bundle %s on %s",
             host,
             self.port,
+            " (TLS)" if options.tls else "",
             self._served.bundle.name,
             self._served.device,
         )
+
+    async def _listen(
+        self,
+        host: str,
+        port: int,
+        answers: HttpAnswers,
+        doorstep: Doorstep,
+        tls: ssl.SSLContext | None,
+    ) -> ws.Server:
+        options = self._options
+        # Its own logger, because at level DEBUG websockets would log what frames hold.
+        transport_logger = logging.getLogger("cnerta.streamer.transport")
+        transport_logger.setLevel(logging.ERROR)
+        return await ws.serve(
+            self._handle,
+            host,
+            port,
+            process_request=lambda connection, request: answers.answer(request),
+            process_response=_secure,
+            # The library calls it and asks nothing else of it.
+            create_connection=cast(type[ws.ServerConnection], partial(MeteredConnection, doorstep)),
+            select_subprotocol=_select_subprotocol,
+            # Deflating costs memory for every connection and gains little on audio.
+            compression=None,
+            max_size=_HARD_FRAME_FACTOR * options.limits.max_frame_bytes,
+            write_limit=options.write_buffer_bytes,
+            ping_interval=options.ping_interval_s,
+            # It would close without a word; see _tick_client.
+            ping_timeout=None,
+            close_timeout=options.close_timeout_s,
+            server_header=None,
+            logger=transport_logger,
+            ssl=tls,
+        )
+
+    async def _listen_for_operators(self, host: str, port: int, doorstep: Doorstep) -> ws.Server:
+        """Listen where the metrics are; there is no stream and no TLS."""
+        hosts = Hosts(self._options.access.allowed_hosts, is_loopback(host))
+        answers = HttpAnswers(self._pages.operators(), hosts.is_own, lambda request: False)
+        listener = await self._listen(host, port, answers, doorstep, None)
+        self.metrics_port = _port(listener)
+        logger.info("metrics on %s port %d", host, self.metrics_port)
+        return listener
 
     async def stop(self, reason: str = "shutdown") -> None:
         """Stop taking connections, give the answers still owed, close."""
         if self._listener is None or self._batcher is None or self._is_stopping:
             return
-        self._is_stopping = True
+        self._is_stopping = self.admission.is_stopping = True
         logger.info("stopping with %d open connections: %s", len(self._clients), reason)
         self._listener.close(close_connections=False)
         try:
@@ -209,12 +319,31 @@ class Server:
             self.lost_finals += self._lot.give_up(entry, "shutdown")
         if self.lost_finals:
             logger.error("%d final answers were left behind", self.lost_finals)
-        if self._ticking is not None:
-            self._ticking.cancel()
+        for task in self._tasks:
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._ticking
-        await self._batcher.close()
+                await task
+        if self._metrics_listener is not None:
+            self._metrics_listener.close()
+            await self._metrics_listener.wait_closed()
+        await self._batcher.close(self._options.close_timeout_s)
         logger.info("stopped")
+
+    @property
+    def stop_timeout_s(self) -> float:
+        """How long :meth:`stop` may take at most."""
+        options = self._options
+        return options.drain_timeout_s + 4 * options.close_timeout_s + _STOP_SLACK_S
+
+    @property
+    def has_hung(self) -> bool:
+        """Whether threads hang that the process cannot end in order with."""
+        return self._batcher is not None and self._batcher.hanging > 0
+
+    def _end_all(self) -> None:
+        """Nothing that the engine says is to be believed."""
+        for session in [*(c.session for c in self._clients), *(e.session for e in self._lot)]:
+            session.fail_internally()
 
     async def _send_away(self, reason: str) -> None:
         """Tell all to go on elsewhere, those in the middle of an utterance a little later."""
@@ -246,17 +375,33 @@ class Server:
         assert self._batcher is not None
         assert isinstance(connection, MeteredConnection), "they are made so"
         self.metrics.opened.inc()
+        entered = self.admission.enter(connection.request, connection.remote_host, _now())
+        try:
+            await self._serve(connection, entered)
+        finally:
+            if isinstance(entered, Place):
+                self.admission.leave(entered)
+
+    async def _serve(self, connection: MeteredConnection, entered: Place | Refusal) -> None:
+        assert self._batcher is not None
         name, limits = secrets.token_hex(8), self._options.limits
-        refusal = self._refusal(connection)
-        # A connection that is refused is not recorded.
-        new = self._new_connection if refusal is None else _plain_connection
-        protocol = await new(self._served, limits, name)
-        identity, owner = self._identify(connection)
-        entry = self._lot.enter(HostedSession(protocol, self._batcher), identity, owner)
-        client = Client(connection, entry)
+        identity = owner = ""
+        if isinstance(entered, Place):
+            limits = _limits_of(entered.caller, limits)
+            protocol = await self._new_connection(self._served, limits, name)
+            identity = entered.caller.identity
+            owner = entered.address if entered.caller is ANYBODY else identity
+        else:
+            # A connection that is refused is not recorded.
+            protocol = await _plain_connection(self._served, limits, name)
+        entry = self._lot.enter(
+            HostedSession(protocol, self._batcher, self._recogniser), identity, owner
+        )
+        account = Account(self.admission, self.metrics, entered, _now())
+        client = Client(connection, entry, account)
         self._clients.add(client)
-        if refusal is not None:
-            client.session.fail(refusal)
+        if isinstance(entered, Refusal):
+            client.session.fail(entered.error)
         elif self._is_stopping:
             client.session.go_away("shutdown")
         sender = asyncio.create_task(self._send(client))
@@ -271,16 +416,12 @@ class Server:
         except ConnectionClosed:
             pass
         finally:
-            self._count(client)
+            account.count(client.entry, _now())
             self._part(client)
             await sender
             self._clients.discard(client)
-
-    def _identify(self, connection: MeteredConnection) -> tuple[str, str]:
-        """The user that a session belongs to, and whose share it takes while it is parked."""
-        identity = identity_of(connection.request) if self._options.tokens else ""
-        address = connection.remote_address
-        return identity, identity or (str(address[0]) if address else "")
+            account.end(client, _now())
+            self._has_shrunk = True
 
     def _part(self, client: Client) -> None:
         """A connection is gone: its session waits for another one, unless all is said."""
@@ -293,33 +434,15 @@ class Server:
         else:
             self._lot.park(client.entry, _now())
 
-    def _refusal(self, connection: ws.ServerConnection) -> ProtocolError | None:
-        """Why a new connection is not taken, if so."""
-        if not is_allowed(connection.request, self._options.origins):
-            return ProtocolError(
-                ErrorName.ORIGIN_REFUSED, "expected an origin that is allowed here, got another"
-            )
-        if not self._options.tokens.admit(connection.request):
-            return ProtocolError(ErrorName.NOT_AUTHORISED, "expected a valid token, got none")
-        if self._is_stopping:
-            return ProtocolError(ErrorName.GOING_AWAY, "expected to go on, got a shutdown")
-        if len(self._clients) >= self._options.max_sessions:
-            return ProtocolError(
-                ErrorName.TRY_AGAIN_LATER,
-                f"expected at most {self._options.max_sessions} sessions, got one more",
-            )
-        if self._batcher is not None and self._batcher.is_overloaded:
-            return ProtocolError(
-                ErrorName.TRY_AGAIN_LATER, "expected an engine that keeps up, got an overload"
-            )
-        return None
-
     def _receive(self, client: Client, frame: str | bytes) -> None:
         if client.farewell is not None:
             return
         try:
             client.session.receive(frame)
+            before = client.entry
             answer_resume_request(client, self._clients, self._lot, self.metrics.on_resume)
+            is_resumed = client.entry is not before
+            client.account.take_frame(client.entry, len(frame), _now(), is_resumed=is_resumed)
         except Exception as error:
             self._blame(client, error)
 
@@ -337,9 +460,6 @@ class Server:
                 await connection.send(encode(parting.message()), text=True)
             if close is not None:
                 self.metrics.closed.labels(str(close.code)).inc()
-                logger.info(
-                    "session %s closes: %d %s", protocol.session_id, close.code, close.reason
-                )
                 await connection.close(close.code, close.reason)
         except ConnectionClosed:
             pass
@@ -354,20 +474,38 @@ class Server:
         client.session.fail_internally()
 
     async def _tick(self) -> None:
-        while True:
+        self._turned_at = _now()
+        for turn in itertools.count():
             await asyncio.sleep(_TICK_S)
+            lag_s = max(0.0, _now() - self._turned_at - _TICK_S)
+            self._turned_at = _now()
+            if self._memory.is_filling or turn % _TURNS_A_BALANCE == 0:
+                sessions = {client.session for client in self._clients}
+                self._memory.balance([*sessions.union(entry.session for entry in self._lot)])
             self._lot.tick(_now())
             for client in list(self._clients):
                 try:
                     self._tick_client(client)
                 except Exception as error:
                     self._blame(client, error)
+            waited_s = 0.0 if self._batcher is None else self._batcher.wait_s
+            self.admission.load.end_turn(max(lag_s, waited_s))
+
+    async def _give_back(self) -> None:
+        """Give memory back to the system that large batches and sessions have freed."""
+        while True:
+            await asyncio.sleep(_GIVE_BACK_S)
+            if self._engine.has_swollen or self._has_shrunk:
+                self._engine.has_swollen = self._has_shrunk = False
+                await asyncio.to_thread(give_back)
 
     def _tick_client(self, client: Client) -> None:
         options = self._options
         if not client.is_superseded:
             client.session.tick()
-            self._count(client)
+            excess = client.account.tick(client.entry, _now())
+            if excess is not None:
+                client.session.fail(excess)
         if not client.is_closing:
             patience_s = options.ping_interval_s + options.ping_timeout_s
             if client.connection.silent_s(_now()) > patience_s:
@@ -384,48 +522,22 @@ class Server:
             # It reads neither the last messages nor the close.
             client.connection.transport.abort()
 
-    def _count(self, client: Client) -> None:
-        """Bring the metrics up to what the session has seen."""
-        entry = client.entry
-        stream = client.session.protocol.session
-        if stream is None:
-            return
-        audio_ms, drops = stream.received_ms, stream.dropped_interims
-        self.metrics.audio.inc((audio_ms - entry.counted_audio_ms) / 1000)
-        self.metrics.dropped_interims.inc(drops - entry.counted_drops)
-        entry.counted_audio_ms, entry.counted_drops = audio_ms, drops
+    def _count_waiting(self, lane: Lane) -> int:
+        return 0 if self._batcher is None else self._batcher.count_waiting(lane)
 
-    def _why_not_ready(self) -> str | None:
-        """Why no new session would be taken, if so."""
-        if self._is_stopping:
-            return "stopping"
-        if len(self._clients) >= self._options.max_sessions:
-            return "full"
-        if self._batcher is None or self._batcher.is_overloaded:
-            return "overloaded"
+    def _why_unfit(self) -> Unfit | None:
+        """What keeps new sessions from being taken, beside load."""
+        if self._watch is not None and not self._watch.is_fit:
+            return "unfit"
+        return "memory" if self._memory.is_short else None
+
+    def _why_not_healthy(self) -> str | None:
+        """Why the process had better be started anew, if so."""
+        if self._turned_at is None or _now() - self._turned_at > _STALLED_S:
+            return "event loop stalled"
+        if self._batcher is None or self._batcher.is_stalled:
+            return "engine stalled"
         return None
-
-    # --- HTTP -------------------------------------------------------------------------------------
-
-    def _answer_http(self, connection: ws.ServerConnection, request: Request) -> Response | None:
-        """Answer plain HTTP; None lets the WebSocket handshake go on."""
-        path = request.path.partition("?")[0]
-        if path == STREAM_PATH:
-            return None
-        if path == "/healthz":
-            return _respond(connection, http.HTTPStatus.OK, b"ok\n")
-        if path == "/readyz":
-            why_not = self._why_not_ready()
-            if why_not is not None:
-                return _respond(
-                    connection, http.HTTPStatus.SERVICE_UNAVAILABLE, f"{why_not}\n".encode()
-                )
-            return _respond(connection, http.HTTPStatus.OK, b"ready\n")
-        if path == "/metrics":
-            return _respond(connection, http.HTTPStatus.OK, self.metrics.exposition(), CONTENT_TYPE)
-        if path == "/asyncapi.json":
-            return _respond(connection, http.HTTPStatus.OK, self._asyncapi, _JSON)
-        return _respond(connection, http.HTTPStatus.NOT_FOUND, b"not found\n")
 
 
 def _select_subprotocol(
@@ -441,18 +553,23 @@ async def _plain_connection(
     return ServerProtocol(model, limits, session_id, _now())
 
 
-def _respond(
-    connection: ws.ServerConnection,
-    status: http.HTTPStatus,
-    body: bytes,
-    content_type: str = "text/plain; charset=utf-8",
-) -> Response:
-    response = connection.respond(status, "")
-    response.body = body
-    del response.headers["Content-Length"], response.headers["Content-Type"]
-    response.headers["Content-Length"] = str(len(body))
-    response.headers["Content-Type"] = content_type
-    return response
+def _limits_of(caller: Caller, limits: ConnectionLimits) -> ConnectionLimits:
+    rate = caller.quota.audio_rate
+    return limits if rate is None else replace(limits, audio_rate=rate)
+
+
+def _secure(connection: ws.ServerConnection, request: Request, response: Response) -> None:
+    """Give answers of the library's own, such as those to bad handshakes, our headers too."""
+    if response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS:
+        return
+    for name, value in SECURITY_HEADERS.items():
+        if name not in response.headers:
+            response.headers[name] = value
+
+
+def _port(listener: ws.Server) -> int:
+    port: int = listener.sockets[0].getsockname()[1]
+    return port
 
 
 def _explain_address(host: str, port: int, error: OSError) -> str:

@@ -59,6 +59,11 @@ class Worker:
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs, or hangs."""
+        return self._thread.is_alive()
+
     def _run(self) -> None:
         while (task := self._tasks.get()) is not None:
             outcome: Any

@@ -58,6 +58,8 @@ class AudioTrack:
         self._buffer = new_encoder_buffer(geometry)
         self._received_samples = 0
         self._acked_ms = 0
+        self._lost_frames = 0
+        self._told_lost_frames = 0
 
     # --- what the client sends --------------------------------------------------------------------
 
@@ -109,14 +111,6 @@ class AudioTrack:
     def expect_again(self) -> None:
         """The client goes on from what was received: an incomplete sample comes once more."""
         self._decoder.drop_partial()
-
-    @property
-    def held_bytes(self) -> int:
-        """Memory of what is kept, about."""
-        geometry = self._geometry
-        width = geometry.width if geometry.streaming else geometry.hop_samples
-        kept = self._buffer.end - self._buffer.first
-        return _FLOAT_BYTES * (kept * width + self._buffer.waiting_samples)
 
     @property
     def decoded_ms(self) -> float:
@@ -188,6 +182,22 @@ class AudioTrack:
         self._buffer.give(encoded)
         self._skip_backlog()
 
+    def lose(self) -> None:
+        """What :meth:`next_work` gave out cannot be encoded: that audio is missing."""
+        count = self._buffer.lose()
+        if not count:
+            return
+        self._lost_frames += count
+        # However much it is, the client reads a few lines of it.
+        if self._lost_frames >= 2 * self._told_lost_frames:
+            self._told_lost_frames = self._lost_frames
+            self._warn(
+                "audio_lost",
+                "expected all audio to be encoded, got a failure inside: "
+                f"{round(self._lost_frames * self._geometry.frame_ms)} ms so far are missing",
+            )
+        self._skip_backlog()
+
     def levels(self, start: int, end: int) -> Floats:
         """How loud the frames are, as far as they are kept. shape: (time, LEVELS_PER_FRAME)."""
         return self._buffer.levels(start, end)
@@ -215,6 +225,29 @@ class AudioTrack:
         late = int(self._limits.late_ms / self._geometry.frame_ms)
         self._buffer.drop_before(max(oldest, self.unassigned - late))
         return oldest if is_lost else None
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory of all audio that is kept or waits, about."""
+        return self._buffer.held_bytes
+
+    def release(self, wanted_bytes: int) -> int:
+        """Forget the oldest audio: what was encoded, then what waits, by halves.
+
+        Returns:
+            Bytes that were given up.
+        """
+        before = self._buffer.held_bytes
+        frames = math.ceil(wanted_bytes / self._buffer.frame_bytes)
+        oldest = min(self._buffer.first + frames, self._buffer.end)
+        self.unassigned = max(self.unassigned, oldest)
+        self._buffer.drop_before(oldest)
+        while before - self._buffer.held_bytes < wanted_bytes and self._buffer.skip(
+            even_if_away=True
+        ):
+            self._buffer.drop_before(self._buffer.end)
+            self.unassigned = max(self.unassigned, self._buffer.end)
+        return before - self._buffer.held_bytes
 
     # --- inside -----------------------------------------------------------------------------------
 

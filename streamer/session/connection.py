@@ -17,6 +17,12 @@ Where the owner offers it (``offer_resume``), a session outlives its connection:
                                              ``resume`` that one in the place of this one, or
                                              ``start_anew``
 
+Where the owner has a recogniser (``offer_recognition``), it may write the transcript::
+
+    is_recognised                            the client wants that: the recogniser gets its audio
+    is_input_over                            there will be no more audio
+    recognised, recognition_over             what was written, and that no more will be
+
     waiting ──session.start──► open ──session.finish──► finishing ──all answered──► closed (1000)
                                 │
                                 ├──go_away──► leaving ──finals answered──► closed (1001)
@@ -32,6 +38,8 @@ from typing import Final
 from msgspec import UNSET, UnsetType
 
 from cnerta.models.runtime.bundle import SCHEMA_VERSION, Bundle
+from cnerta.streamer.session.final_waits import TakenWaits
+from cnerta.streamer.session.held_memory import SESSION_BYTES
 from cnerta.streamer.session.history import History
 from cnerta.streamer.session.limits import ConnectionLimits
 from cnerta.streamer.session.outbox import Outbox
@@ -44,6 +52,7 @@ from cnerta.streamer.wire.messages import (
     PROTOCOL_VERSION,
     ClientMessage,
     Keepalive,
+    RecognisedTranscript,
     ServerMessage,
     SessionFinish,
     SessionGoingAway,
@@ -54,11 +63,13 @@ from cnerta.streamer.wire.messages import (
     Transcript,
     WarningMessage,
 )
-from cnerta.streamer.wire.parts import LostHistory, ModelInfo, ResumeRequest
+from cnerta.streamer.wire.parts import AudioFormat, LostHistory, ModelInfo, ResumeRequest
 
 __all__ = ["NORMAL_CLOSE", "Close", "ServedModel", "ServerProtocol"]
 
 NORMAL_CLOSE: Final = 1000
+_MOST_OWED_BYTES: Final = 2**20
+"""Messages that wait, or finals, of a session that must give memory up and can give no other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +160,9 @@ class ServerProtocol:
         self._is_parked = False
         self._was_resumed = False
         self._summary: SessionSummary | None = None
+        self._can_recognise = False
+        self._recognising = False
+        self._audio_format = AudioFormat()
 
     # --- what happened ----------------------------------------------------------------------------
 
@@ -225,10 +239,91 @@ class ServerProtocol:
         self._outbox.put(error.message())
         self._close(error.name.code, error.name.wire_name)
 
+    def release_memory(self, wanted_bytes: int, now: float) -> None:
+        """See :meth:`Session.release_memory`.
+
+        Where that is not enough, because much is owed that cannot be forgotten, the connection
+        ends.
+        """
+        if self.session is None or self._state is _State.CLOSED:
+            return
+        before = self.held_bytes
+        self.session.release_memory(wanted_bytes, now)
+        if before - self.held_bytes < wanted_bytes:
+            self._end_if_much_is_owed()
+        self._settle()
+
+    def _end_if_much_is_owed(self) -> None:
+        session = self.session
+        assert session is not None, "expected a session that holds something"
+        if self._outbox.waiting_bytes > _MOST_OWED_BYTES:
+            self._outbox.clear()
+            self.fail(
+                ProtocolError(
+                    ErrorName.READER_TOO_SLOW,
+                    f"expected at most {_MOST_OWED_BYTES} bytes to wait while the server is short "
+                    "of memory, got more",
+                )
+            )
+        elif session.finals_bytes > _MOST_OWED_BYTES:
+            self.fail(
+                ProtocolError(
+                    ErrorName.TOO_MANY_FINALS,
+                    f"expected unanswered final transcripts to take at most {_MOST_OWED_BYTES} "
+                    "bytes while the server is short of memory, got more",
+                )
+            )
+
     def disconnect(self) -> None:
         """The connection is gone: nothing more can be said."""
         self._outbox.clear()
         self._state = _State.CLOSED
+
+    # --- a recogniser of the owner ----------------------------------------------------------------
+
+    def offer_recognition(self) -> None:
+        """Let the client leave the transcript to us; to be called before anything is received."""
+        self._can_recognise = True
+
+    @property
+    def is_recognised(self) -> bool:
+        """Whether a recogniser is to write the transcript, or still does so."""
+        return self._recognising and self._state is not _State.CLOSED
+
+    @property
+    def audio_format(self) -> AudioFormat:
+        """Of the audio that is recognised."""
+        return self._audio_format
+
+    @property
+    def is_input_over(self) -> bool:
+        """Whether no more audio will come."""
+        return self._state not in (_State.WAITING, _State.OPEN)
+
+    def recognised(self, message: Transcript, now: float) -> None:
+        """The recogniser has written something."""
+        if self.session is None or self._state is _State.CLOSED:
+            return
+        self._outbox.put(
+            RecognisedTranscript(
+                utterance=message.utterance,
+                revision=message.revision,
+                final=message.final,
+                text=message.text,
+                start_ms=message.start_ms,
+                end_ms=message.end_ms,
+            )
+        )
+        try:
+            self.session.add_transcript(message, now)
+        except ProtocolError as error:
+            self.fail(error)
+        self._settle()
+
+    def recognition_over(self) -> None:
+        """The recogniser will write no more."""
+        self._recognising = False
+        self._settle()
 
     # --- another connection -----------------------------------------------------------------------
 
@@ -318,11 +413,6 @@ class ServerProtocol:
         """Whether an utterance is in progress."""
         return self.session is not None and self.session.has_unfinished
 
-    @property
-    def held_bytes(self) -> int:
-        """Memory of what is kept for the session, about."""
-        return self._outbox.held_bytes + (0 if self.session is None else self.session.held_bytes)
-
     def fail_internally(self) -> None:
         """End the connection because of a fault of our own."""
         self.fail(ProtocolError(ErrorName.INTERNAL, "expected an answer, got an internal error"))
@@ -367,6 +457,22 @@ class ServerProtocol:
     def backlog_ms(self) -> float:
         """Audio that waits to be encoded."""
         return 0.0 if self.session is None else self.session.backlog_ms
+
+    def take_final_waits(self, now: float) -> TakenWaits:
+        """How long final transcripts waited for the engine since this was last asked.
+
+        Nothing of whoever sends audio faster than it is spoken: that waits for its own backlog.
+        """
+        if self.session is None:
+            return TakenWaits()
+        taken = self.session.final_waits.take(now)
+        is_ahead = self._ahead_ms > self._limits.warn_audio_ahead_ms / 2
+        return TakenWaits() if is_ahead else taken
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that the connection holds, about."""
+        return SESSION_BYTES if self.session is None else self.session.held_bytes
 
     # --- what to send -----------------------------------------------------------------------------
 
@@ -428,8 +534,16 @@ class ServerProtocol:
             self._begin(message)
 
     def _begin(self, message: SessionStart, lost: LostHistory | UnsetType = UNSET) -> None:
+        if message.transcript == "server" and not self._can_recognise:
+            raise ProtocolError(
+                ErrorName.NO_RECOGNISER,
+                "expected transcripts of the client, since this server has no recogniser, got "
+                '"transcript": "server"',
+            )
         self.session = Session(self._model.bundle, message, self._limits.session, self._outbox)
         self._state = _State.OPEN
+        self._recognising = message.transcript == "server"
+        self._audio_format = message.audio
         self._outbox.put(self._ready(lost=lost))
 
     def _ready(
@@ -461,8 +575,18 @@ class ServerProtocol:
             if not self._is_known(message, session):
                 self._warn_after_finish()
         elif isinstance(message, Transcript):
+            if self._recognising:
+                raise ProtocolError(
+                    ErrorName.TRANSCRIPT_NOT_TAKEN,
+                    'expected no transcript after "transcript": "server", got one',
+                )
             session.add_transcript(message, now)
         elif isinstance(message, SessionUpdate):
+            if self._recognising and message.audio not in (UNSET, self._audio_format):
+                raise ProtocolError(
+                    ErrorName.FORMAT_FIXED,
+                    'expected audio in one format after "transcript": "server", got another',
+                )
             session.update(message)
         elif isinstance(message, SessionFinish) and self._state is _State.OPEN:
             session.finish_input()
@@ -483,7 +607,7 @@ class ServerProtocol:
 
     def _check_pace(self, added_ms: int, now: float) -> None:
         """Keep a client from filling the server with audio faster than it is spoken."""
-        passed_ms = 1000 * (now - self._ahead_at)
+        passed_ms = 1000 * (now - self._ahead_at) * self._limits.audio_rate
         self._ahead_ms = max(0.0, self._ahead_ms - passed_ms) + added_ms
         self._ahead_at = now
         most = self._limits.max_audio_ahead_ms
@@ -493,6 +617,7 @@ class ServerProtocol:
             raise ProtocolError(
                 ErrorName.AUDIO_TOO_FAST,
                 f"expected audio at most {most} ms ahead of real time, got {self._ahead_ms:.0f}",
+                retry_after_ms=round(self._ahead_ms / self._limits.audio_rate),
             )
         if self._ahead_ms < self._limits.warn_audio_ahead_ms / 2:
             self._warned_ahead = False
@@ -524,6 +649,8 @@ class ServerProtocol:
                 )
             )
         session = self.session
+        if self._recognising:
+            return  # What is still to be written is owed, too.
         if self._state is _State.FINISHING and session is not None and session.is_idle:
             self._summary = session.summary()
             self._outbox.put(self._summary)

@@ -11,6 +11,7 @@ for a window changes nothing; only :meth:`EncoderBuffer.take` gives something ou
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
@@ -108,8 +109,11 @@ class EncoderBuffer(Protocol):
         """Have the frames before ``end`` ready as soon as can be."""
         ...
 
-    def skip(self) -> int:
-        """Give up the older half of the samples that wait, unless some are away.
+    def skip(self, *, even_if_away: bool = False) -> int:
+        """Give up the older half of the samples that wait.
+
+        Args:
+            even_if_away: Also while others are being encoded; else nothing is given up then.
 
         Returns:
             How many frames those were.
@@ -136,6 +140,24 @@ class EncoderBuffer(Protocol):
 
     def give(self, encoded: EncodedAudio) -> None:
         """Take back what :meth:`take` gave out."""
+        ...
+
+    def lose(self) -> int:
+        """What :meth:`take` gave out cannot be encoded.
+
+        Returns:
+            How many frames are missing for good.
+        """
+        ...
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory of what is kept and of what waits, about."""
+        ...
+
+    @property
+    def frame_bytes(self) -> int:
+        """Memory of a frame that is kept."""
         ...
 
     def drop_before(self, number: int) -> None:
@@ -167,9 +189,11 @@ class ChunkBuffer:
         self._committed = 0  # frame up to which even a short chunk is encoded at once
         self._away = 0  # frames of the chunk that is away
         self._away_levels = np.zeros((0, LEVELS_PER_FRAME), np.float32)
+        self._gap: list[Floats] = []  # levels of what was given up, for which there are no frames
         self._state = AcousticState.initial(geometry)
         self._frames = FrameStore(geometry.width)
         self._levels = FrameStore(LEVELS_PER_FRAME)
+        self._state_bytes = 4 * (math.prod(geometry.cache_shape) + geometry.carry_samples)
 
     @property
     def first(self) -> int:
@@ -200,15 +224,14 @@ class ChunkBuffer:
         """See :class:`EncoderBuffer`: as a short chunk if need be."""
         self._committed = max(self._committed, end)
 
-    def skip(self) -> int:
+    def skip(self, *, even_if_away: bool = False) -> int:
         """See :class:`EncoderBuffer`: better a gap than an endless delay."""
-        if self._away:
+        if self._away and not even_if_away:
             return 0
         count = self._backlog_samples // (2 * self._geometry.hop_samples)
         skipped = self._take_samples(count * self._geometry.hop_samples)
-        self._frames.append(np.zeros((count, self._geometry.width), np.float32))
-        self._levels.append(sound_levels(skipped))
-        self._state = AcousticState.initial(self._geometry)
+        self._gap.append(sound_levels(skipped))
+        self._leave_gap()
         return count
 
     @property
@@ -249,6 +272,25 @@ class ChunkBuffer:
         self._state = encoded.state
         self._frames.append(encoded.frames)
         self._levels.append(self._away_levels)
+        self._leave_gap()
+
+    def lose(self) -> int:
+        """See :class:`EncoderBuffer`: a gap, and what comes after it begins anew."""
+        count, self._away = self._away, 0
+        self._gap.insert(0, self._away_levels)
+        self._leave_gap()
+        return count
+
+    @property
+    def held_bytes(self) -> int:
+        """See :class:`EncoderBuffer`."""
+        kept = self._frames.held_bytes + self._levels.held_bytes
+        return self._state_bytes + kept + 4 * self._backlog_samples
+
+    @property
+    def frame_bytes(self) -> int:
+        """See :class:`EncoderBuffer`."""
+        return 4 * (self._geometry.width + LEVELS_PER_FRAME)
 
     def drop_before(self, number: int) -> None:
         """See :class:`EncoderBuffer`."""
@@ -263,6 +305,16 @@ class ChunkBuffer:
         """See :class:`EncoderBuffer`."""
         first = max(sought.first, self._frames.first)
         return Window(first, self._frames.window(first, sought.end))
+
+    def _leave_gap(self) -> None:
+        """Frames that fit no text, and no state that they would have left; after what is away."""
+        if self._away or not self._gap:
+            return
+        for levels in self._gap:
+            self._frames.append(np.zeros((len(levels), self._geometry.width), np.float32))
+            self._levels.append(levels)
+        self._gap.clear()
+        self._state = AcousticState.initial(self._geometry)
 
     def _take_samples(self, count: int) -> Floats:
         """Take ``count`` samples from the front of the backlog."""
@@ -299,6 +351,7 @@ class UtteranceBuffer:
         self._away: Sought | None = None
         self._last: tuple[Sought, Window] | None = None
         self._interim_at = -self._every  # where the stream was when it last encoded for one
+        self._failed: tuple[Sought, int] | None = None  # what failed last, and how often
 
     @property
     def first(self) -> int:
@@ -332,7 +385,7 @@ class UtteranceBuffer:
     def commit(self, end: int) -> None:
         """See :class:`EncoderBuffer`: nothing to do before the answer asks for its window."""
 
-    def skip(self) -> int:
+    def skip(self, *, even_if_away: bool = False) -> int:
         """See :class:`EncoderBuffer`: nothing waits."""
         return 0
 
@@ -366,6 +419,34 @@ class UtteranceBuffer:
         self._last = self._away, Window(self._away.first, encoded.frames)
         self._away = None
 
+    def lose(self) -> int:
+        """See :class:`EncoderBuffer`: a final asks once more, then there is no window for it."""
+        assert self._away is not None, "expected work to be outstanding"
+        lost, self._away = self._away, None
+        if not lost.is_final:
+            return 0
+        before = self._failures(lost)
+        self._failed = lost, before + 1
+        return lost.end - lost.first if before else 0
+
+    def _failures(self, sought: Sought) -> int:
+        """How often the audio of a final could not be encoded."""
+        if self._failed is None or not sought.is_final:
+            return 0
+        failed, count = self._failed
+        return count if (failed.utterance, failed.end) == (sought.utterance, sought.end) else 0
+
+    @property
+    def held_bytes(self) -> int:
+        """See :class:`EncoderBuffer`."""
+        last = 0 if self._last is None else self._last[1].frames.nbytes
+        return self._samples.held_bytes + self._levels.held_bytes + last
+
+    @property
+    def frame_bytes(self) -> int:
+        """See :class:`EncoderBuffer`."""
+        return 4 * (self._hop + LEVELS_PER_FRAME)
+
     def drop_before(self, number: int) -> None:
         """See :class:`EncoderBuffer`."""
         self._samples.drop_before(number)
@@ -381,6 +462,8 @@ class UtteranceBuffer:
         if last is not None and _covers(*last, sought):
             skipped = sought.first - last[1].first
             return Window(sought.first, last[1].frames[skipped:])
+        if self._failures(sought) > 1:
+            return Window(sought.first, self._none)
         if sought.is_final:
             return None
         if self._away is not None and self._away.utterance == sought.utterance:

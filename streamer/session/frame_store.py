@@ -26,6 +26,11 @@ class FrameStore:
         self._width = width
         self._blocks: deque[Floats] = deque()
 
+    @property
+    def held_bytes(self) -> int:
+        """Memory of the frames that are kept."""
+        return 4 * self._width * (self.end - self.first)
+
     def append(self, frames: Floats) -> None:
         """Add the next frames. shape: (count, width)."""
         assert frames.ndim == 2

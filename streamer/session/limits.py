@@ -48,6 +48,7 @@ class ConnectionLimits:
         start_timeout_s: How long session.start may take; None: for ever.
         idle_timeout_s: Silence after which the connection is closed; None: never.
         max_audio_ahead_ms: How far audio may run ahead of real time; None: any.
+        audio_rate: How much faster than real time audio may come in the long run.
         warn_audio_ahead_ms: From where on the client is warned.
         waiting_bytes: Memory of the messages that wait for a slow reader, about.
         history_bytes: Events that left and are kept for a client that comes back, if it may.
@@ -58,6 +59,7 @@ class ConnectionLimits:
     start_timeout_s: float | None = 10.0
     idle_timeout_s: float | None = 30.0
     max_audio_ahead_ms: int | None = 60_000
+    audio_rate: float = 1.0
     warn_audio_ahead_ms: int = 5_000
     waiting_bytes: int = 4 * 2**20
     history_bytes: int = 2**19

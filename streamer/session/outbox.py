@@ -24,6 +24,7 @@ from cnerta.streamer.wire.messages import (
     AudioAck,
     EntityRetract,
     EntityUpsert,
+    RecognisedTranscript,
     ServerMessage,
     SessionReady,
     SessionSummary,
@@ -105,6 +106,11 @@ class Outbox:
         assert self.can_replay(last_seq), "expected a number that was checked"
         self._greeting, self._replayed = greeting, last_seq
         self._capacity_bytes = max(self._capacity_bytes, self._bytes)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Memory of what waits, about."""
+        return self._bytes
 
     @property
     def is_over(self) -> bool:
@@ -189,6 +195,8 @@ class Outbox:
             return "ack"
         if isinstance(message, WarningMessage):
             return ("warning", message.name)
+        if isinstance(message, RecognisedTranscript):
+            return ("transcript", message.utterance)
         self._unique += 1
         return self._unique
 

@@ -38,6 +38,7 @@ class PendingRevision:
         scope: Which audio.
         earlier: What was found at the given times, while unassigned audio is tried.
         pieces: Of a text that is too long for the model: what was found in its first pieces.
+        failures: How often the engine could not do it.
     """
 
     message: Transcript
@@ -48,6 +49,7 @@ class PendingRevision:
     scope: AudioScope = "timed"
     earlier: TaggedRevision | None = None
     pieces: tuple[TaggedText, ...] = ()
+    failures: int = 0
 
     @property
     def is_final(self) -> bool:

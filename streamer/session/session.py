@@ -17,6 +17,7 @@ that has not run yet. The parts:
     revision                     how far a transcript has come on its way to its answer
     placement, clock_skew        where its audio is
     tag_planning                 what the tagger is given for it
+    failures                     what becomes of what the engine could not do
     answers                      from what the tagger said to times on the stream's clock
     entity_tracker, stabiliser   from answers to events
 """
@@ -34,7 +35,15 @@ from cnerta.models.text.normalisation import NormalisedText, normalise
 from cnerta.streamer.session.answers import Answer, make_answer
 from cnerta.streamer.session.audio_track import AudioTrack
 from cnerta.streamer.session.encoder_buffer import Sought
+from cnerta.streamer.session.failures import after_failure
+from cnerta.streamer.session.final_waits import FinalWaits
 from cnerta.streamer.session.glossary import Glossary
+from cnerta.streamer.session.held_memory import (
+    SESSION_BYTES,
+    glossary_bytes,
+    revisions_bytes,
+    utterances_bytes,
+)
 from cnerta.streamer.session.limits import SessionLimits
 from cnerta.streamer.session.options import AnswerOptions, check_labels
 from cnerta.streamer.session.outbox import Outbox
@@ -46,6 +55,7 @@ from cnerta.streamer.session.utterances import Utterance, Utterances
 from cnerta.streamer.session.work import (
     CompileWork,
     EncodedAudio,
+    EncodeWork,
     Lane,
     NormaliseWork,
     Result,
@@ -83,6 +93,7 @@ class Session:
 
     Attributes:
         outbox: Where its messages go.
+        final_waits: How long its final transcripts wait for the engine.
     """
 
     def __init__(
@@ -94,6 +105,7 @@ class Session:
             ProtocolError: The client asks for labels or readings that the model does not know.
         """
         self.outbox = outbox
+        self.final_waits = FinalWaits()
         self._bundle = bundle
         self._geometry = bundle.geometry
         self._limits = limits
@@ -110,6 +122,7 @@ class Session:
         self._preparing: PendingRevision | CompileWork | None = None
         self._tagging: PendingRevision | None = None
         self._entity_total = 0
+        self._told_interim_failed = False
 
     # --- what the client sends --------------------------------------------------------------------
 
@@ -164,6 +177,7 @@ class Session:
         if message.final:
             revision = self._pending(message, now)
             self._utterances.add_final(utterance, revision)
+            self.final_waits.begin(now)
             self._audio.commit(revision.audio_end_ms)
         elif self._options.interim:
             utterance.waiting = self._pending(message, now)
@@ -295,8 +309,10 @@ class Session:
         """Take back what :meth:`next_work` gave out.
 
         Raises:
-            ProtocolError: It could not be done.
+            ProtocolError: A glossary cannot be used, or a final transcript cannot be answered.
         """
+        preparing: PendingRevision | CompileWork | None = None
+        tagging: PendingRevision | None = None
         match lane_of(work):
             case "preparation":
                 preparing, self._preparing = self._preparing, None
@@ -319,10 +335,44 @@ class Session:
                 assert tagging is not None, "expected a text to be away"
                 assert isinstance(work, TagWork), "expected the work of this result"
                 self._tagged(replace(tagging, pieces=(*tagging.pieces, result)), work, now)
-            case _:
-                raise ProtocolError(
-                    ErrorName.INTERNAL, "expected an answer, got an internal error"
-                ) from result
+            case Exception():
+                self._failed(work, preparing or tagging)
+
+    def _failed(self, work: Work, away: PendingRevision | CompileWork | None) -> None:
+        """The engine could not do something: only that is lost.
+
+        Raises:
+            ProtocolError: It was the last way to answer a final transcript.
+        """
+        if isinstance(work, EncodeWork):
+            self._audio.lose()
+            self._forget_old()
+            return
+        if not isinstance(away, PendingRevision):
+            self._glossary = None
+            self._warn("answer_failed", "expected a glossary, got a failure inside: none is used")
+            return
+        if not away.is_final:
+            self._utterances.dropped_interims += 1
+            if not self._told_interim_failed:
+                self._told_interim_failed = True
+                self._warn(
+                    "answer_failed",
+                    "expected an answer, got a failure inside: an interim "
+                    "revision stays unanswered; others may follow",
+                )
+            return
+        had_audio = isinstance(work, TagWork) and work.has_audio
+        following = after_failure(away, had_audio=had_audio)
+        if following is None:
+            raise ProtocolError(ErrorName.INTERNAL, "expected an answer, got an internal error")
+        self._utterances.put_back(following)
+        if following.scope == "none" and away.scope != "none":
+            self._warn(
+                "answer_failed",
+                f"expected an answer of {away.message.utterance!r} from its audio, "
+                "got a failure inside: it is answered from text alone",
+            )
 
     # --- what the owner wants to know -------------------------------------------------------------
 
@@ -364,11 +414,6 @@ class Session:
         return self._utterances.has_unfinished
 
     @property
-    def held_bytes(self) -> int:
-        """Memory of the audio that is kept, about."""
-        return self._audio.held_bytes
-
-    @property
     def dropped_interims(self) -> int:
         """Interim revisions that were never answered."""
         return self._utterances.dropped_interims
@@ -377,6 +422,40 @@ class Session:
     def backlog_ms(self) -> float:
         """Audio that waits to be encoded."""
         return self._audio.backlog_ms
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that the session holds, about."""
+        return (
+            SESSION_BYTES
+            + self._audio.held_bytes
+            + utterances_bytes(self._utterances)
+            + glossary_bytes(self._glossary)
+            + self.outbox.held_bytes
+        )
+
+    @property
+    def finals_bytes(self) -> int:
+        """Memory of the final transcripts that wait, about."""
+        return revisions_bytes(self._utterances.finals)
+
+    def release_memory(self, wanted_bytes: int, now: float) -> None:
+        """Give memory up, because all sessions together hold too much.
+
+        The oldest audio goes first, then the oldest utterances without a final transcript. Finals
+        that wait are answered all the same, from text alone if their audio is gone.
+        """
+        given = self._audio.release(wanted_bytes)
+        if given:
+            self._warn(
+                "memory_short",
+                "expected memory for all sessions, got too little: the oldest audio of this one is "
+                f"forgotten ({given / 1e6:.1f} MB)",
+            )
+        wanted = self.held_bytes - (wanted_bytes - given)
+        while given < wanted_bytes and self.held_bytes > wanted:
+            if not self._forget_oldest_utterance(now, "memory is short"):
+                return
 
     def summary(self) -> SessionSummary:
         """The figures of the session so far."""
@@ -403,21 +482,25 @@ class Session:
 
     def _open(self, message: Transcript, now: float) -> Utterance:
         if self._utterances.is_full:
-            self._forget_oldest_utterance(now)
+            self._forget_oldest_utterance(
+                now,
+                f"expected at most {self._limits.open_utterances} utterances without a final "
+                "transcript, got one more",
+            )
         return self._utterances.open(message, self._audio.received_frames)
 
-    def _forget_oldest_utterance(self, now: float) -> None:
+    def _forget_oldest_utterance(self, now: float, reason: str) -> bool:
         away = (self._tagging, self._preparing)
         running = [self._utterances.of(r) for r in away if isinstance(r, PendingRevision)]
         oldest = self._utterances.forget_oldest([u for u in running if u is not None])
         if oldest is None:
-            return
+            return False
         self._send(oldest.tracker.retract_all("utterance_dropped", now))
         self._warn(
             "utterance_dropped",
-            f"expected at most {self._limits.open_utterances} utterances without a final "
-            f"transcript, got one more: {oldest.id!r} is forgotten",
+            f"{reason}: {oldest.id!r} is forgotten",
         )
+        return True
 
     def _drop_stale_interim(self, utterance: Utterance, now: float) -> None:
         if utterance.waiting is None or self._is_fresh(utterance.waiting, now):
@@ -438,8 +521,11 @@ class Session:
         """What is to be answered next, if its audio is there as far as it has to be."""
         final = self._utterances.first_final
         if final is not None:
+            if not self._budget.allows(now):
+                self.final_waits.restart(now)
+                return None
             is_encoded = self._audio.end >= self._audio.frame_at(final.audio_end_ms)
-            return final if is_encoded and self._budget.allows(now) else None
+            return final if is_encoded else None
         if not self._interim_budget.allows(now):
             return None
         for utterance in self._utterances:
@@ -486,6 +572,8 @@ class Session:
         done = sum(piece.length for piece in revision.pieces)
         if done < len(revision.normalised.text):
             self._utterances.put_back(revision)
+            if revision.is_final:
+                self.final_waits.restart(now)
             return
         tagged = TaggedRevision(revision, work, revision.pieces)
         earlier = revision.earlier
@@ -511,6 +599,7 @@ class Session:
         self._send(utterance.tracker.apply(tagged.revision, answer, self._options, now))
         if revision.is_final:
             self._close(utterance, tagged, answer)
+            self.final_waits.answer(now, is_last=not self.is_urgent)
 
     def _close(self, utterance: Utterance, tagged: TaggedRevision, answer: Answer) -> None:
         """Forget an utterance whose final was answered, and the audio that was its own."""

@@ -44,7 +44,14 @@ def plan_tagging(
     """
     text = revision.normalised.text
     none = np.zeros((0, bundle.geometry.width), np.float32)
-    work = TagWork(text, none, 0, wants_readings=wants_readings, glossary=glossary)
+    work = TagWork(
+        text,
+        none,
+        0,
+        wants_readings=wants_readings,
+        glossary=glossary,
+        is_alone=revision.failures > 0,
+    )
     if len(text) > bundle.max_characters:
         begin = sum(piece.length for piece in revision.pieces)
         return replace(work, text=text[begin : begin + min(_PIECE, bundle.max_characters)])

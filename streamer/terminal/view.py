@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.text import Text
 
 from cnerta.models.command_line import printable
-from cnerta.streamer.client.connection_change import ConnectionChange
+from cnerta.streamer.client.connection_change import ConnectionChange, ConnectionState
 from cnerta.streamer.outputs.highlighting import Highlighter
 from cnerta.streamer.outputs.presenter import FoldingView, PresenterBase
 from cnerta.streamer.outputs.view_state import ViewState
@@ -125,6 +125,7 @@ class PlainView(FoldingView):
     ) -> None:
         super().__init__(paced=paced, highlighter=highlighter)
         self._console = console
+        self._connection: ConnectionState | None = None
 
     def on_message(self, message: ServerMessage) -> None:
         """Print what is final, and what is wrong."""
@@ -153,8 +154,12 @@ class PlainView(FoldingView):
                 pass
 
     def on_connection(self, change: ConnectionChange) -> None:
-        """Print it."""
+        """Print it, and of a row of attempts the first."""
         super().on_connection(change)
+        is_told = change.state == self._connection == "waiting"
+        self._connection = change.state
+        if is_told:
+            return
         colour = "green" if change.is_up else "yellow"
         self._line(Text(f"  {printable(str(change))}", style=colour))
 

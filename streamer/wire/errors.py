@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Final
+
+from msgspec import UNSET
 
 from cnerta.models.errors import CnertaError
 from cnerta.streamer.wire.messages import ErrorMessage
 
 __all__ = ["ErrorName", "NewerMessageError", "ProtocolError"]
+
+_WITH_DELAY: Final = (1013, 4429)
+_USUAL_DELAY_MS: Final = 1_000
 
 
 class ErrorName(Enum):
@@ -19,6 +25,7 @@ class ErrorName(Enum):
 
     GOING_AWAY = ("going_away", 1001, True)
     INTERNAL = ("internal", 1011, True)
+    RECOGNISER_FAILED = ("recogniser_failed", 1011, True)
     PING_TIMEOUT = ("ping_timeout", 1011, True)
     TRY_AGAIN_LATER = ("try_again_later", 1013, True)
 
@@ -33,6 +40,9 @@ class ErrorName(Enum):
     UNKNOWN_LABEL = ("unknown_label", 4400, False)
     UNSUPPORTED_READINGS = ("unsupported_readings", 4400, False)
     INVALID_GLOSSARY = ("invalid_glossary", 4400, False)
+    NO_RECOGNISER = ("no_recogniser", 4400, False)
+    TRANSCRIPT_NOT_TAKEN = ("transcript_not_taken", 4400, False)
+    FORMAT_FIXED = ("format_fixed", 4400, False)
     NOT_STARTED = ("not_started", 4400, False)
     ALREADY_STARTED = ("already_started", 4400, False)
     INVALID_LAST_SEQ = ("invalid_last_seq", 4400, False)
@@ -49,6 +59,7 @@ class ErrorName(Enum):
     AUDIO_TOO_FAST = ("audio_too_fast", 4429, True)
     TOO_MANY_FINALS = ("too_many_finals", 4429, True)
     READER_TOO_SLOW = ("reader_too_slow", 4429, True)
+    OVER_QUOTA = ("over_quota", 4429, True)
 
     def __init__(self, wire_name: str, code: int, retryable: bool) -> None:
         self.wire_name = wire_name
@@ -63,12 +74,16 @@ class ProtocolError(CnertaError):
         name: Which error of the table.
         detail: For the client: "expected X, got Y". It may quote the client's message, so it is
             sent back and never logged.
+        retry_after_ms: When trying again may help; with 1013 and 4429 only.
     """
 
-    def __init__(self, name: ErrorName, detail: str) -> None:
+    def __init__(self, name: ErrorName, detail: str, retry_after_ms: int | None = None) -> None:
         super().__init__(f"{name.wire_name}: {detail}")
         self.name = name
         self.detail = detail
+        self.retry_after_ms = retry_after_ms
+        if retry_after_ms is None and name.code in _WITH_DELAY:
+            self.retry_after_ms = _USUAL_DELAY_MS
 
     def message(self) -> ErrorMessage:
         """The ``error`` message that says this to the client."""
@@ -77,6 +92,7 @@ class ProtocolError(CnertaError):
             name=self.name.wire_name,
             retryable=self.name.retryable,
             detail=self.detail,
+            retry_after_ms=UNSET if self.retry_after_ms is None else self.retry_after_ms,
         )
 
 

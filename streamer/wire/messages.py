@@ -3,8 +3,8 @@
 Binary frames are raw audio. Text frames are JSON, one message each, told apart by ``type``:
 
     client: session.start · transcript · session.update · keepalive · session.finish
-    server: session.ready · entity.upsert · entity.retract · utterance.final · audio.ack ·
-            warning · error · session.going_away · session.summary
+    server: session.ready · transcript.update · entity.upsert · entity.retract · utterance.final ·
+            audio.ack · warning · error · session.going_away · session.summary
 
 A client's message may hold known fields only; a server's may hold more, so that clients get along
 with newer servers. ``codec.py`` writes and reads them. ``asyncapi.py`` writes the public
@@ -46,6 +46,7 @@ __all__ = [
     "EntityUpsert",
     "ErrorMessage",
     "Keepalive",
+    "RecognisedTranscript",
     "RetractReason",
     "ServerMessage",
     "SessionFinish",
@@ -70,10 +71,13 @@ MAX_GLOSSARY_ENTRIES: Final = 500
 RetractReason = Literal["text_changed", "superseded", "withdrawn", "filtered", "utterance_dropped"]
 WarningName = Literal[
     "after_finish",
+    "answer_failed",
     "audio_ahead_of_realtime",
     "audio_clipped",
+    "audio_lost",
     "audio_skipped",
     "interims_dropped",
+    "memory_short",
     "partial_sample_dropped",
     "revision_not_newer",
     "text_beyond_model",
@@ -124,6 +128,13 @@ class SessionStart(_ClientMessage, frozen=True, kw_only=True, tag="session.start
         Annotated[list[GlossaryEntry], Meta(max_length=MAX_GLOSSARY_ENTRIES)],
         Meta(description="Names that are expected: they are found sooner, misspelt ones too."),
     ] = []
+    transcript: Annotated[
+        Literal["client", "server"],
+        Meta(
+            description="client: transcript messages follow. server: its recogniser writes the "
+            "transcript, and tells it."
+        ),
+    ] = "client"
     resume: Annotated[
         ResumeRequest | None,
         Meta(
@@ -214,6 +225,21 @@ class SessionReady(_ServerMessage, frozen=True, kw_only=True, tag="session.ready
     ] = UNSET
 
 
+class RecognisedTranscript(_ServerMessage, frozen=True, kw_only=True, tag="transcript.update"):
+    """What the server's recogniser has written; only with ``"transcript": "server"``.
+
+    It is no event: under load only the newest of an utterance is told, and ``utterance.final``
+    repeats the final text.
+    """
+
+    utterance: str
+    revision: int
+    final: Annotated[bool, Meta(description="The text will not change any more.")]
+    text: str
+    start_ms: Milliseconds | None = None
+    end_ms: Milliseconds | None = None
+
+
 class EntityUpsert(_ServerMessage, frozen=True, kw_only=True, tag="entity.upsert"):
     """A new or changed entity."""
 
@@ -281,6 +307,10 @@ class ErrorMessage(_ServerMessage, frozen=True, kw_only=True, tag="error"):
     name: str
     retryable: bool
     detail: str
+    retry_after_ms: Annotated[
+        int | UnsetType,
+        Meta(description="With 1013 and 4429, else absent: when trying again may help."),
+    ] = UNSET
 
 
 class SessionGoingAway(_ServerMessage, frozen=True, kw_only=True, tag="session.going_away"):
@@ -302,6 +332,7 @@ class SessionSummary(_ServerMessage, frozen=True, kw_only=True, tag="session.sum
 ClientMessage = SessionStart | Transcript | SessionUpdate | Keepalive | SessionFinish
 ServerMessage = (
     SessionReady
+    | RecognisedTranscript
     | EntityUpsert
     | EntityRetract
     | UtteranceFinal

@@ -537,7 +537,8 @@ def main(
     spoken = load_dialect(dialect)
     process, pid = None, None
     if not url:
-        process, port, started = start_server(server.split())
+        # All sessions begin at once, and it is to be seen what becomes of them.
+        process, port, started = start_server(["--max-final-wait-ms", "0", *server.split()])
         url, pid = f"ws://127.0.0.1:{port}", process.pid
         typer.echo(f"server started in {started:.2f} s, {Usage.of(pid).resident_mb:.0f} MB")
     rows = []

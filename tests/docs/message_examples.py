@@ -13,6 +13,7 @@ from cnerta.streamer.wire.messages import (
     EntityUpsert,
     ErrorMessage,
     Keepalive,
+    RecognisedTranscript,
     ServerMessage,
     SessionFinish,
     SessionGoingAway,
@@ -30,8 +31,11 @@ from cnerta.streamer.wire.parts import (
     Entity,
     GlossaryEntry,
     Limits,
+    LostHistory,
     ModelInfo,
     PossibleReading,
+    ResumeOffer,
+    ResumeRequest,
 )
 
 __all__ = ["EXAMPLES", "MEANINGS"]
@@ -65,6 +69,8 @@ def _entity(
 _CITY: Final = _entity(1, "LOC", 5, 7, (1640, 1980), 0.97)
 _MAYOR: Final = _entity(2, "PER", 9, 12, (2430, 3010), 0.94)
 
+_OFFER: Final = ResumeOffer(token="Zk3q9vN1xT7bR2mW8cY5dL0aHfJ4uEsP", ttl_s=60)
+
 _ALL: Final[tuple[ClientMessage | ServerMessage, ...]] = (
     SessionStart(
         audio=AudioFormat(encoding="pcm_s16le", sample_rate=48_000, channels=1),
@@ -72,6 +78,7 @@ _ALL: Final[tuple[ClientMessage | ServerMessage, ...]] = (
         max_delay_ms=1_000,
         readings=True,
         glossary=[GlossaryEntry(text="任萍", label="PER", pronunciation="ren2 ping2")],
+        resume=ResumeRequest(token="Zk3q9vN1xT7bR2mW8cY5dL0aHfJ4uEsP", last_seq=412),
     ),
     Transcript(utterance="u1", revision=4, final=True, text=_SENTENCE, start_ms=350, end_ms=3_100),
     SessionUpdate(nested=False, glossary=[]),
@@ -79,7 +86,7 @@ _ALL: Final[tuple[ClientMessage | ServerMessage, ...]] = (
     SessionFinish(),
     SessionReady(
         session="b2c94f0e",
-        resume=None,
+        resume=_OFFER,
         model=ModelInfo(
             name="cnerta-fast",
             schema_version=3,
@@ -97,6 +104,11 @@ _ALL: Final[tuple[ClientMessage | ServerMessage, ...]] = (
             retained_audio_ms=60_000,
         ),
         audio_received_ms=0,
+        epoch="5f0c2d9a1b7e4c36",
+        lost=LostHistory(reason="unknown_token", events=None, utterances=[]),
+    ),
+    RecognisedTranscript(
+        utterance="s1", revision=2, final=False, text="记者看到了南京", start_ms=350
     ),
     EntityUpsert(seq=7, utterance="u1", revision=4, entity=_CITY, behind_live_ms=45),
     EntityRetract(
@@ -141,7 +153,7 @@ _ALL: Final[tuple[ClientMessage | ServerMessage, ...]] = (
         retryable=ErrorName.UNKNOWN_FIELD.retryable,
         detail="expected only known fields of keepalive, got 'colour' at $",
     ),
-    SessionGoingAway(resume=None, reason="the server stops"),
+    SessionGoingAway(resume=_OFFER, reason="the server stops"),
     SessionSummary(utterances=1, entities=2, audio_ms=5_000, dropped_interims=0),
 )
 
@@ -174,7 +186,6 @@ MEANINGS: Final = {
     "interim": "False: only `utterance.final`.",
     "label": "Entity type.",
     "labels": "Entity types to send; null: all.",
-    "last_seq": "`seq` of the last event the client has seen.",
     "limits": "What the server takes from this session.",
     "max_delay_ms": "An unchanged reading is stable after this time.",
     "max_frame_bytes": "Longest frame.",
@@ -186,7 +197,7 @@ MEANINGS: Final = {
     "readings": "True: `utterance.final` tells how characters were pronounced.",
     "reason": "Why.",
     "received_ms": "Audio received so far.",
-    "resume": "Not offered yet: null.",
+    "resume": "Lets the client go on elsewhere; null: it cannot.",
     "retryable": "Whether trying again can help.",
     "revision": "Of the transcript that this answers.",
     "schema_version": "Of the model's bundle.",
@@ -198,8 +209,6 @@ MEANINGS: Final = {
     "status": "How settled it is.",
     "text": "The text, as the client sent it.",
     "time_source": "Where the times come from.",
-    "token": "Not offered yet.",
-    "ttl_s": "Not offered yet.",
     "utterance": "The caller's id of the utterance.",
     "utterances": "Utterances answered.",
 }

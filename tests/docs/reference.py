@@ -23,6 +23,9 @@ import typer
 from typer.models import ArgumentInfo, ParameterInfo
 
 from cnerta.models import config
+from cnerta.streamer.access.admission import AccessOptions
+from cnerta.streamer.access.callers import Quota
+from cnerta.streamer.serving.parking import ParkingOptions
 from cnerta.streamer.serving.server import ServerOptions
 from cnerta.streamer.session.limits import ConnectionLimits, SessionLimits
 from cnerta.streamer.wire import messages
@@ -416,6 +419,17 @@ def limits_page() -> str:
         _limits_table(SessionLimits),
         "## The server",
         _limits_table(ServerOptions),
+        "## Sessions without a connection",
+        _limits_table(ParkingOptions),
+        "## Who may connect",
+        _limits_table(AccessOptions),
+        "## A token",
+        "What a [file of tokens](../how-to/operations.md#tokens) may say of each; no bound unless "
+        "it does.",
+        _table(
+            ("key", "meaning"),
+            [(f"`{name}`", meaning) for name, meaning in _attributes(Quota).items()],
+        ),
         "## A message",
         _table(
             ("limit", "value"),

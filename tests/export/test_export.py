@@ -190,7 +190,7 @@ def test_scores_that_are_no_numbers_are_an_error_and_no_empty_answer(tiny_bundle
 
     model._tagger = Broken()
     none = np.zeros((0, model.bundle.geometry.width), np.float32)
-    with pytest.raises(InferenceError, match="finite scores"):
+    with pytest.raises(InferenceError, match="expected scores of tags between"):
         model.tag(["南京市"], [none])
     short, _ = model.tag(["南", "南京市"], [none, none])
     assert short.alignment is None, "what lies beyond a text does not count"

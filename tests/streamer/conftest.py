@@ -119,6 +119,14 @@ class FakeModel:
         self.poison = ""
         self.hinted: dict[str, list[tuple[SpanHint, ...]]] = {}
 
+    device_faults = 0
+
+    def check(self) -> None:
+        """There is nothing to compare with."""
+
+    def reopen(self) -> None:
+        """There is nothing to open."""
+
     def encode(
         self, samples: Floats, states: Sequence[AcousticState]
     ) -> list[tuple[Floats, AcousticState]]:

@@ -28,10 +28,10 @@ async def server(handler: Callable[[ServerConnection], Awaitable[None]]) -> Asyn
         yield f"ws://127.0.0.1:{port}"
 
 
-def answer_to(transcript: Transcript) -> UtteranceFinal:
+def answer_to(transcript: Transcript, seq: int = 1) -> UtteranceFinal:
     start = transcript.text.find(PERSON)
     found = [] if start < 0 else [wire.entity("PER", PERSON, start, status="final")]
-    return wire.final(transcript.utterance, transcript.revision, transcript.text, *found)
+    return wire.final(transcript.utterance, transcript.revision, transcript.text, *found, seq=seq)
 
 
 async def answering(connection: ServerConnection) -> None:
@@ -49,7 +49,7 @@ async def answering(connection: ServerConnection) -> None:
                 await connection.send(encode(wire.ready()), text=True)
             case Transcript(final=True) as transcript:
                 finals += 1
-                await connection.send(encode(answer_to(transcript)), text=True)
+                await connection.send(encode(answer_to(transcript, finals)), text=True)
             case SessionFinish():
                 done = SessionSummary(
                     utterances=finals,

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -15,7 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from websockets.sync.client import connect
+from typer.testing import CliRunner
+from websockets.sync.client import ClientConnection, connect
+
+from cnerta.streamer.commands.serve import app
+
+from ..certificates import write_certificate
 
 MODULE = [sys.executable, "-m", "cnerta.streamer.commands.serve"]
 
@@ -27,6 +33,20 @@ def run(*arguments: str | Path, code: str | None = None) -> subprocess.Completed
     )
 
 
+def listening_port(process: subprocess.Popen[str]) -> int:
+    """The port of a server that starts, once it listens."""
+    assert process.stderr is not None
+    log = []
+    while True:
+        line = process.stderr.readline()
+        log.append(line)
+        assert line, f"the server ended: {log}"
+        found = re.search(r"listening on \S+ port (\d+), bundle tiny on (\w+)", line)
+        if found:
+            assert found[2] == "CPUExecutionProvider"
+            return int(found[1])
+
+
 @pytest.fixture
 def server(tiny_bundle: Path) -> Iterator[tuple[subprocess.Popen[str], int, float]]:
     """A running server, its port, and the seconds it took to listen."""
@@ -36,17 +56,7 @@ def server(tiny_bundle: Path) -> Iterator[tuple[subprocess.Popen[str], int, floa
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        assert process.stderr is not None
-        port = 0
-        log = []
-        while not port:
-            line = process.stderr.readline()
-            log.append(line)
-            assert line, f"the server ended: {log}"
-            found = re.search(r"listening on \S+ port (\d+), bundle tiny on (\w+)", line)
-            if found:
-                port = int(found[1])
-                assert found[2] == "CPUExecutionProvider"
+        port = listening_port(process)
         yield process, port, time.monotonic() - began
         process.kill()
 
@@ -71,6 +81,48 @@ def test_it_serves_and_stops_in_order(server: tuple[subprocess.Popen[str], int, 
     assert "stopping" in rest
     assert "北京" not in rest
     assert "Traceback" not in rest
+
+
+_HANGING = """
+import threading
+from cnerta.models.runtime.inference import Model
+from cnerta.streamer.commands import serve
+from cnerta.streamer.serving.server import ServerOptions
+load, options = Model.load.__func__, ServerOptions
+def hang(*arguments):
+    threading.Event().wait()
+def load_hanging(*arguments, **keywords):
+    model = load(Model, *arguments, **keywords)
+    model.tag = hang
+    return model
+Model.load = load_hanging
+serve.ServerOptions = lambda **k: options(**k, drain_timeout_s=0.3, close_timeout_s=0.3)
+serve.main()
+"""
+
+
+def test_a_graph_that_hangs_for_ever_does_not_keep_the_server_from_stopping(
+    tiny_bundle: Path,
+) -> None:
+    command = [sys.executable, "-c", _HANGING, "--port", "0", "--bundle", str(tiny_bundle)]
+    with subprocess.Popen([*command, "--device", "cpu"], stderr=subprocess.PIPE, text=True) as run:
+        try:
+            assert run.stderr is not None
+            port = listening_port(run)
+            with connect(f"ws://127.0.0.1:{port}/v1/stream", proxy=None) as stream:
+                stream.send('{"type":"session.start","version":1}')
+                assert json.loads(stream.recv())["type"] == "session.ready"
+                stream.send(
+                    '{"type":"transcript","utterance":"u","revision":1,"final":true,"text":"北"}'
+                )
+                time.sleep(0.3)
+                run.send_signal(signal.SIGTERM)
+                assert run.wait(20) == 10
+            rest = run.stderr.read()
+            assert "ends by force, with code 10" in rest
+            assert "Traceback" not in rest
+        finally:
+            run.kill()
 
 
 def test_it_is_light(server: tuple[subprocess.Popen[str], int, float]) -> None:
@@ -142,6 +194,14 @@ def test_no_onnx_runtime(tiny_bundle: Path) -> None:
     assert "cnerta-stream[gpu]" in result.stderr
 
 
+@pytest.mark.parametrize(("source", "complaint"), [("lines", "got lines"), ("nobody", "'nobody'")])
+def test_a_recogniser_that_cannot_write_for_clients(source: str, complaint: str) -> None:
+    result = run("--source", source)
+    assert result.returncode == 5
+    assert complaint in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_help_names_the_options_and_exit_codes() -> None:
     result = run("--help")
     assert result.returncode == 0
@@ -162,3 +222,75 @@ def test_it_listens_beyond_this_machine_only_with_a_token(
     refused = run("--host", "0.0.0.0", "--port", "0", "--token-file", short)
     assert refused.returncode == 2
     assert "at least 16" in " ".join(refused.stderr.split())
+
+
+def test_tokens_and_certificate_are_read_anew_and_nobody_is_cut_off(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens.toml"
+    tokens.write_text('[first]\ntoken = "the-first-token-of-ours"\n')
+    certificate, key = write_certificate(tmp_path, "first")
+    command = [*MODULE, "--port", "0", "--device", "cpu", "--token-file", str(tokens)]
+    with subprocess.Popen(
+        [*command, "--tls-cert", str(certificate), "--tls-key", str(key)],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        log: list[str] = []
+
+        def wait_for(pattern: str) -> re.Match[str]:
+            assert process.stderr is not None
+            while line := process.stderr.readline():
+                log.append(line)
+                if found := re.search(pattern, line):
+                    return found
+            raise AssertionError(f"the server ended: {log}")
+
+        port = int(wait_for(r"listening on \S+ port (\d+) \(TLS\)")[1])
+
+        def dial(token: str) -> ClientConnection:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            url = f"wss://127.0.0.1:{port}/v1/stream"
+            headers = {"Authorization": f"Bearer {token}"}
+            return connect(url, ssl=context, proxy=None, additional_headers=headers)
+
+        try:
+            with dial("the-first-token-of-ours") as early:
+                early.send('{"type":"session.start","version":1}')
+                assert json.loads(early.recv())["type"] == "session.ready"
+                tokens.write_text('[second]\ntoken = "a-second-token-of-ours"\n')
+                write_certificate(tmp_path, "second")
+                process.send_signal(signal.SIGHUP)
+                wait_for("the certificate was read anew")
+                wait_for("tokens were read anew")
+                with dial("a-second-token-of-ours") as late:
+                    late.send('{"type":"session.start","version":1}')
+                    assert json.loads(late.recv())["type"] == "session.ready"
+                with dial("the-first-token-of-ours") as old:
+                    assert json.loads(old.recv())["name"] == "not_authorised"
+                tokens.write_text("[third]\nsession = 3\n")
+                process.send_signal(signal.SIGHUP)
+                wait_for("the tokens stay as they were: .*unknown field `session`")
+                early.send('{"type":"session.finish"}')
+                assert [json.loads(frame)["type"] for frame in early] == ["session.summary"]
+                assert early.close_code == 1000
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--tls-key", "key.pem"], "--tls-cert beside --tls-key"),
+        (["--tls-cert", "nowhere.pem"], "a certificate and its key"),
+        (["--metrics-address", "9100"], "--metrics-address HOST:PORT"),
+        (["--metrics-address", "127.0.0.1:99999"], "--metrics-address HOST:PORT"),
+        (["--trusted-proxy", "proxy.example"], "a network such as 10.0.0.0/8"),
+    ],
+)
+def test_options_that_cannot_be_are_named(arguments: list[str], expected: str) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert expected in " ".join(re.sub(r"[│╭╮╰╯─]", " ", result.stderr).split())

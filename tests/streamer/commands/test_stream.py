@@ -107,6 +107,7 @@ def test_help_shows_only_options_with_a_value_as_such() -> None:
         ((), "expected one of --file and --mic, got neither"),
         (("--json", "inspect", "a.cns"), "expected no options before inspect, got some"),
         (("inspekt", "a.cns"), "No such command 'inspekt'"),
+        (("--mic", "--source", "server"), "expected --connect with --source server"),
         (("--mic", "--file", "a.wav"), "expected one of --file and --mic, got both"),
         (("--mic", "--transcript", "x"), "got them with --mic"),
         (("--mic", "--transcript-file", "x"), "got them with --mic"),

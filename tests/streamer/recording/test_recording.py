@@ -111,6 +111,8 @@ steps = st.lists(
         st.tuples(st.just("revise"), st.text("他在北京上海，2", max_size=6), st.booleans()),
         st.tuples(st.just("take"), st.sampled_from(["audio", "text"])),
         st.tuples(st.just("give"), st.sampled_from(["audio", "text"])),
+        st.tuples(st.just("break"), st.sampled_from(["audio", "text"])),
+        st.tuples(st.just("release"), st.sampled_from([100, 10_000, 10**9])),
         st.tuples(st.just("wait"), st.sampled_from([0.01, 0.5, 3.0])),
         st.tuples(st.just("read"), st.integers(1, 3)),
         st.tuples(st.just("bad"), st.sampled_from(["{}", '{"type": "transcript"}'])),
@@ -138,6 +140,11 @@ def test_any_session_can_be_replayed(
             driver.take(value)
         elif what == "give":
             driver.give(value)
+        elif what == "break":
+            if (work := driver._away.pop(value, None)) is not None:
+                driver.protocol.work_done(work, ValueError("a graph that fails"), driver.now)
+        elif what == "release":
+            driver.protocol.release_memory(value, driver.now)
         elif what == "wait":
             driver.now += value
             driver.protocol.tick(driver.now)
@@ -441,3 +448,40 @@ def test_a_process_that_is_killed_leaves_what_it_had(talk: Path, tmp_path: Path)
     assert found.changes["entity.upsert"] >= 1
     done = CliRunner().invoke(app, ["replay", str(kept), "--quiet"])
     assert done.exit_code == 0, done.stderr
+
+
+async def test_all_recordings_of_a_folder_have_a_bound_together(
+    kit: SimpleNamespace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def spoken(server: Server, seconds: int) -> bool | None:
+        """One session with so much audio; whether it was told that it is recorded."""
+        url = f"ws://127.0.0.1:{server.port}/v1/stream"
+        async with connect(url, proxy=None) as stream:
+            await stream.send(encode(SessionStart()), text=True)
+            told = decode_server(await stream.recv())
+            for _ in range(seconds):
+                await stream.send(kit.silence(1_000))
+            await stream.send('{"type":"session.finish"}')
+            async for _ in stream:
+                pass
+        assert isinstance(told, SessionReady)
+        return told.recorded is True
+
+    old = tmp_path / "of-last-week.cns"
+    old.write_bytes(bytes(10**6))
+    with RecordingFolder(tmp_path, 2**30, 3 * 10**6) as folder:
+        async with Server(kit.FakeModel(), ServerOptions(), folder.open) as server:
+            await server.start()
+            assert await spoken(server, 25)
+            assert "ends here" not in caplog.text
+            assert await spoken(server, 50)
+            assert "is full and ends here" in caplog.text
+            assert not await spoken(server, 1)
+            assert "less than 3000000 of recordings" in caplog.text
+            total = sum(path.stat().st_size for path in tmp_path.iterdir())
+            assert 2_900_000 < total < 3_001_000
+            old.unlink()
+            assert not await spoken(server, 1), "too little room"
+            for path in tmp_path.glob("*.cns"):
+                path.unlink()
+            assert await spoken(server, 1), "there is room again"

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from cnerta.models.runtime.inference import AcousticState
 from cnerta.models.text.normalisation import NormalisedText
@@ -81,6 +83,51 @@ def test_short_texts_are_not_padded_to_long_ones(model: Any) -> None:
     results = Engine(model).tag([text("他" * n) for n in lengths])
     assert [r.length for r in results if isinstance(r, TaggedText)] == lengths
     assert sorted(sorted(call) for call in calls) == [[0, 0], [10, 60], [90, 100], [400, 500]]
+
+
+sizes = st.tuples(st.sampled_from([0, 1, 60, 128, 500, 512]), st.sampled_from([0, 40, 300, 1500]))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(sizes, min_size=1, max_size=24))
+@example([(500, 1450)] * 16)  # sixteen minutes at once: 725 units of memory each, 11,600 together
+def test_the_memory_of_a_batch_is_bounded(
+    kit: SimpleNamespace, items: list[tuple[int, int]]
+) -> None:
+    model = kit.FakeModel()
+    calls: list[tuple[list[str], list[Any]]] = []
+
+    def tag(texts: list[str], frames: list[Any]) -> list[None]:
+        calls.append((texts, frames))
+        return [None] * len(texts)
+
+    model.tag = tag
+    engine = Engine(model)
+    results = engine.tag([text("他" * characters, frames) for characters, frames in items])
+    assert [r.length for r in results if isinstance(r, TaggedText)] == [c for c, _ in items]
+    assert sum(len(texts) for texts, _ in calls) == len(items)
+    for texts, frames in calls:
+        padded = len(texts) * (max(map(len, texts)) + 45) * (max(map(len, frames)) + 400)
+        assert padded <= 2**20 or len(texts) == 1
+    assert engine.has_swollen or max((c + 45) * (f + 400) for c, f in items) <= 2**18
+
+
+def test_the_memory_of_whole_utterances_is_bounded(kit: SimpleNamespace) -> None:
+    model = kit.FakeModel(streaming=False)
+    calls: list[list[int]] = []
+    plain = model.encode_utterances
+
+    def encode(utterances: list[Any]) -> Any:
+        calls.append([len(u) // 640 for u in utterances])
+        return plain(utterances)
+
+    model.encode_utterances = encode
+    frames = [1500, 1500, 750, 700, 750, 750, 700, 20, 1600]
+    work = [EncodeWork(np.zeros(640 * n, np.float32), None) for n in frames]
+    results = Engine(model).encode(work)
+    assert [len(r.frames) for r in results if isinstance(r, EncodedAudio)] == frames
+    assert all(len(call) * max(call) ** 2 <= 1500**2 or len(call) == 1 for call in calls)
+    assert max(map(len, calls)) == 4, "shorter ones still go together"
 
 
 def test_what_cannot_be_prepared_harms_nothing_else(model: Any) -> None:
@@ -326,3 +373,67 @@ async def test_closing_does_not_wait_for_what_hangs(model: Any) -> None:
     async with asyncio.timeout(5):
         await batcher.close(timeout_s=0.05)
     gate.open()
+
+
+async def test_after_a_batch_that_hung_the_graphs_are_opened_again(model: Any) -> None:
+    gate = Gate(model)
+    reopened = threading.Event()
+    model.reopen = reopened.set
+    batcher = Batcher(Engine(model), timeout_s=0.05)
+    stuck = host(model, batcher)
+    say(stuck, "他", 1, final=True)
+    async with asyncio.timeout(10):
+        error = await stuck.next_message()
+    assert isinstance(error, ErrorMessage)
+    assert await asyncio.to_thread(reopened.wait, 10)
+    assert batcher.hanging == 1
+    gate.open()
+    async with asyncio.timeout(10):
+        while batcher.hanging:
+            await asyncio.sleep(0.01)
+    await batcher.close()
+
+
+async def test_too_many_threads_left_behind_are_an_overload_for_good(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cnerta.streamer.serving.batcher._RECOVERY_S", 0.0)
+    gate = Gate(model)
+    batcher = Batcher(Engine(model), timeout_s=0.05)
+    overloaded = []
+    for _ in range(4):
+        session = host(model, batcher)
+        say(session, "他", 1, final=True)
+        async with asyncio.timeout(10):
+            assert isinstance(await session.next_message(), ErrorMessage)
+        overloaded.append(batcher.is_overloaded)
+    assert overloaded == [False, False, False, True]
+    gate.open()
+    await batcher.close()
+
+
+async def test_a_failed_final_is_tried_again_across_batches(model: Any) -> None:
+    """And what failed is counted."""
+    failures: list[tuple[str, int]] = []
+    observer = SimpleNamespace(
+        on_batch=lambda *_: None, on_failures=lambda lane, items: failures.append((lane, items))
+    )
+    plain, left = model.tag, [True, True]
+
+    def tag(texts: list[str], frames: list[Any]) -> Any:
+        if "毒" in texts and left and left.pop():
+            raise ValueError("a graph that fails")
+        return plain(texts, frames)
+
+    model.tag = tag
+    batcher = Batcher(Engine(model), observer=observer)
+    session = host(model, batcher)
+    say(session, "毒", 1, final=True)
+    with pytest.raises(AssertionError, match="internal"):
+        await until_final(session)
+    assert failures == [("text", 1), ("text", 1)]
+    left.append(True)
+    session = host(model, batcher)
+    say(session, "毒", 1, final=True)
+    assert (await until_final(session)).text == "毒"
+    await batcher.close()

@@ -13,9 +13,9 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from cnerta.streamer.access.tokens import Tokens
 from cnerta.streamer.serving.parking import ParkingOptions
 from cnerta.streamer.serving.server import Server, ServerOptions
-from cnerta.streamer.serving.tokens import Tokens
 from cnerta.streamer.session.limits import ConnectionLimits
 from cnerta.streamer.wire.codec import decode_server, encode
 from cnerta.streamer.wire.messages import (

@@ -24,10 +24,10 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from cnerta.models.runtime.inference import Model
+from cnerta.streamer.access.tokens import Tokens
 from cnerta.streamer.client.connection import WebSocketConnection
 from cnerta.streamer.serving.reading_budget import ReadingBudget
 from cnerta.streamer.serving.server import AddressError, Server, ServerOptions
-from cnerta.streamer.serving.tokens import Tokens
 from cnerta.streamer.session.limits import ConnectionLimits
 from cnerta.streamer.wire.codec import decode_server, encode
 from cnerta.streamer.wire.messages import (

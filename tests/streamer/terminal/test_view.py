@@ -8,6 +8,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console, ConsoleDimensions
 
+from cnerta.streamer.client.connection_change import ConnectionChange
 from cnerta.streamer.outputs.highlighting import Highlighter, HighlightRule
 from cnerta.streamer.outputs.view_state import CAPTIONS_KEPT, Caption, ViewState
 from cnerta.streamer.sources import Revision
@@ -417,3 +418,33 @@ def test_live_view_leaves_the_last_picture_on_the_terminal() -> None:
         view.on_message(wire.summary())
     assert isinstance(console.file, io.StringIO)
     assert "1 utterance, 2 entities" in console.file.getvalue()
+
+
+def test_what_becomes_of_the_connection_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    changes = [
+        ConnectionChange("lost", "ws://a", "expected ws://a to stay, got: nothing for 5 s"),
+        ConnectionChange("waiting", "", "expected a server at ws://a, got: refused", 0.5),
+        ConnectionChange("waiting", "", "expected a server at ws://b, got: refused", 1.0),
+        ConnectionChange("restarted", "ws://b", "2 utterances and 3.0 s of audio are sent again"),
+        ConnectionChange("resumed", "ws://b", "nothing is lost"),
+    ]
+    out = io.StringIO()
+    with PlainView(Console(file=out, width=200)) as view:
+        view.on_message(wire.ready())
+        statuses = []
+        for change in changes:
+            view.on_connection(change)
+            statuses.append(view.state.status)
+    assert statuses == ["reconnecting"] * 3 + ["live"] * 2
+    assert [line.strip() for line in out.getvalue().splitlines()] == [
+        "connection lost: expected ws://a to stay, got: nothing for 5 s",
+        "no connection: expected a server at ws://a, got: refused; next attempt in 0.5 s",
+        "a new session at ws://b: 2 utterances and 3.0 s of audio are sent again",
+        "connected to ws://b again: nothing is lost",
+    ]
+    written = io.BytesIO()
+    with JsonView(written) as view_of_json:
+        view_of_json.on_connection(changes[0])
+    assert written.getvalue() == b"", "it is no message of the server"
+    assert "connection lost" in caplog.text
+    assert "reconnecting" in drawn(spoken().connection_changed(changes[0]))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from websockets.datastructures import Headers
 from websockets.http11 import Request
 
-from cnerta.models.errors import ConfigError
-from cnerta.streamer.serving.tokens import Tokens, read_tokens
+from cnerta.streamer.access.callers import ANYBODY, Caller
+from cnerta.streamer.access.tokens import KnownToken, Tokens, digest
 
 TOKEN = "0123456789abcdef"
 
@@ -46,30 +44,18 @@ def test_the_ways_to_send_a_token(sent: Request) -> None:
     ],
 )
 def test_who_knows_none_stays_outside(sent: Request | None) -> None:
-    assert not Tokens([TOKEN]).admit(sent)
-    assert Tokens().admit(sent), "nobody asks for one"
+    assert Tokens([TOKEN]).admit(sent) is None
+    assert Tokens().admit(sent) is ANYBODY, "nobody asks for one"
 
 
-def test_a_file_of_tokens(tmp_path: Path) -> None:
-    path = tmp_path / "tokens"
-    path.write_text(f"# captions\n{TOKEN}\n\n  fedcba9876543210 \n")
-    assert read_tokens(path) == (TOKEN, "fedcba9876543210")
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        (b"# nothing\n", "a token a line"),
-        (b"0123456789abcdef\nshort\n", "line 2 of"),
-        (b"0123456789 abcdef\n", "without blanks in line 1"),
-        (b"\xff\xfe", "no UTF-8 text"),
-        (None, "No such file"),
-    ],
-)
-def test_a_file_that_holds_none(tmp_path: Path, content: bytes | None, expected: str) -> None:
-    path = tmp_path / "tokens"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(ConfigError, match=expected) as caught:
-        read_tokens(path)
-    assert "short" not in str(caught.value), "tokens are not quoted"
+def test_a_token_tells_who_sent_it() -> None:
+    named = Caller("captions")
+    tokens = Tokens(["another-token-of-ours", KnownToken(digest(TOKEN), named)])
+    assert tokens.admit(request(Authorization=f"Bearer {TOKEN}")) is named
+    unnamed = tokens.admit(request(Authorization="Bearer another-token-of-ours"))
+    assert unnamed is not None
+    assert unnamed.identity.startswith("token-")
+    assert unnamed == Tokens(["another-token-of-ours"]).admit(
+        request("/v1/stream?token=another-token-of-ours")
+    ), "the same whenever it comes"
+    assert "another" not in repr(unnamed)

@@ -6,7 +6,7 @@ import pytest
 from websockets.datastructures import Headers
 from websockets.http11 import Request
 
-from cnerta.streamer.serving.origins import is_allowed
+from cnerta.streamer.access.origins import is_allowed
 
 
 def request(host: str | None, *origins: str) -> Request:

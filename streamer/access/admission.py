@@ -1,0 +1,305 @@
+"""Whether one more connection is taken, and if not, why and when to come back.
+
+Taken are those who may (origin, token, quota), as long as there are places and the server keeps its
+promise to those who are there: finals within the bound. What sessions cost is not seen before they
+stream. So only so many may be that young, and fewer the longer finals wait: when all clients come
+back at once, after a restart, they are let in as fast as they can be served. Whoever is refused is
+told when to come back, later the more there are, so that knocking costs those inside nothing.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from websockets.http11 import Request
+
+from cnerta.streamer.access.callers import Caller
+from cnerta.streamer.access.hosts import Hosts
+from cnerta.streamer.access.load import LoadWatch
+from cnerta.streamer.access.origins import is_allowed
+from cnerta.streamer.access.peers import Network, address_group, is_in, peer_address
+from cnerta.streamer.access.quotas import Quotas
+from cnerta.streamer.access.session_tokens import SessionTokens
+from cnerta.streamer.access.tokens import Tokens, sent_tokens
+from cnerta.streamer.wire.addresses import is_loopback
+from cnerta.streamer.wire.errors import ErrorName, ProtocolError
+
+__all__ = ["AccessOptions", "Admission", "NotReady", "Place", "Refusal", "Unfit"]
+
+Unfit = Literal["unfit", "memory"]
+NotReady = Literal["unfit", "memory", "stopping", "full", "overloaded", "filling"]
+_YOUNG_S: Final = 1.0
+_GROWTH: Final = 0.25
+"""By so much of those who are there their number may grow while they are young."""
+_HEADROOM: Final = 0.5
+"""From this share of the bound on nobody is taken: the rest is for those who were just taken."""
+_KNOCKS_S: Final = 3.0
+_KNOCKS_PER_S: Final = 30
+"""So many who come back are turned away again at most, in the long run."""
+_MOST_KNOCKS: Final = 10_000
+_FULL_MS: Final = 5_000
+_OVERLOADED_MS: Final = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class AccessOptions:
+    """Who may connect, and how many.
+
+    Attributes:
+        max_sessions_per_address: Most connections at once from one address (IPv6: from one /64);
+            from this machine's own any number.
+        max_waiting_per_address: Most of these that have not started a session.
+        max_final_wait_ms: Bound of the time to a final answer (95 %): beyond half of it nobody else
+            is taken; None: only places count.
+        max_young_sessions: Most connections taken within 1 s while finals wait for next to nothing;
+            or a quarter of those that are there, if that is more.
+        trusted_proxies: Whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are believed.
+        allowed_hosts: Names of the server, without a port.
+        session_token_ttl_s: How long a short-lived token may be used.
+    """
+
+    max_sessions_per_address: int = 256
+    max_waiting_per_address: int = 64
+    max_final_wait_ms: int | None = 500
+    max_young_sessions: int = 32
+    trusted_proxies: tuple[Network, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
+    session_token_ttl_s: float = 60.0
+
+
+@dataclass(eq=False, slots=True)
+class Place:
+    """What a connection that was taken holds.
+
+    Attributes:
+        caller: Whose session it is.
+        address: Where it comes from.
+        has_started: Whether its session has.
+    """
+
+    caller: Caller
+    address: str
+    has_started: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a connection is not taken.
+
+    Attributes:
+        reason: In a word, for the operator.
+        error: For the client.
+    """
+
+    reason: Literal["origin", "token", "address", "quota", NotReady]
+    error: ProtocolError
+
+
+class Admission:
+    """The door. Nothing here knows of sockets; times are in seconds.
+
+    Attributes:
+        load: How the server keeps up.
+        quotas: What callers have taken.
+        session_tokens: Those that were issued.
+        tokens: Those that are accepted; they may be exchanged.
+        hosts: Names of the server; narrow until it is known who reaches it.
+        is_stopping: Nobody is taken any more.
+    """
+
+    def __init__(
+        self,
+        options: AccessOptions,
+        *,
+        max_sessions: int,
+        origins: tuple[str, ...],
+        tokens: Tokens,
+        is_overloaded: Callable[[], bool],
+        why_unfit: Callable[[], Unfit | None] = lambda: None,
+        count_expected: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """Open.
+
+        Args:
+            options: Who may connect.
+            max_sessions: Most at once.
+            origins: Web pages that may connect, beside the server's own.
+            tokens: Those that are accepted.
+            is_overloaded: Whether the engine does not keep up or does not work.
+            why_unfit: What else keeps the server from taking more.
+            count_expected: How many sessions wait for their client to come back.
+        """
+        self.load = LoadWatch()
+        self.quotas = Quotas()
+        self.session_tokens = SessionTokens(options.session_token_ttl_s)
+        self.tokens = tokens
+        self.hosts = Hosts(options.allowed_hosts)
+        self.is_stopping = False
+        self._options = options
+        self._max_sessions = max_sessions
+        self._origins = origins
+        self._is_overloaded = is_overloaded
+        self._why_unfit = why_unfit
+        self._count_expected = count_expected
+        self._places: set[Place] = set()
+        self._addresses: Counter[str] = Counter()
+        self._waiting: Counter[str] = Counter()
+        self._knocks: deque[float] = deque(maxlen=_MOST_KNOCKS)
+        # When those were taken that are young; they leave it when they leave.
+        self._young: OrderedDict[Place, float] = OrderedDict()
+
+    # --- who it is --------------------------------------------------------------------------------
+
+    def may_come_from_there(self, request: Request | None) -> bool:
+        """Whether a request is of no web page, or of one that may; see :func:`is_allowed`."""
+        return is_allowed(request, self._origins, self.hosts.names)
+
+    def is_for_this_server(self, request: Request) -> bool:
+        """Whether a request names this server; see :class:`Hosts`."""
+        return self.hosts.is_own(request)
+
+    def peer(self, remote: str, request: Request | None) -> str:
+        """Address of the client; see :func:`peer_address`."""
+        return peer_address(remote, request, self._options.trusted_proxies)
+
+    def stands_for_many(self, address: str) -> bool:
+        """Whether many clients may come from one address: a proxy's, or this machine's own."""
+        return is_loopback(address) or is_in(address, self._options.trusted_proxies)
+
+    def caller(self, request: Request | None, now: float) -> tuple[Caller | None, str | None]:
+        """Who sent a request, and the short-lived token that says so, if it was one."""
+        known = self.tokens.admit(request)
+        if known is not None or request is None:
+            return known, None
+        found = self.session_tokens.find(sent_tokens(request), now)
+        return (None, None) if found is None else (found[1], found[0])
+
+    # --- whether there is room --------------------------------------------------------------------
+
+    def enter(self, request: Request | None, remote: str, now: float) -> Place | Refusal:
+        """Take a connection, or say why not.
+
+        Args:
+            request: Its opening handshake.
+            remote: Its other end.
+            now: In seconds.
+        """
+        if not self.may_come_from_there(request):
+            detail = "expected an origin that is allowed here, got another"
+            return Refusal("origin", ProtocolError(ErrorName.ORIGIN_REFUSED, detail))
+        caller, session_token = self.caller(request, now)
+        if caller is None:
+            detail = "expected a valid token, got none"
+            return Refusal("token", ProtocolError(ErrorName.NOT_AUTHORISED, detail))
+        address = self.peer(remote, request)
+        if (crowded := self._crowded(address_group(address))) is not None:
+            return Refusal("address", crowded)
+        if (over := self.quotas.refusal(caller) or self.quotas.excess(caller, now)) is not None:
+            return Refusal("quota", over)
+        if (why_not := self.why_not_ready(now)) is not None:
+            self._knocks.append(now)
+            return Refusal(why_not, self._explain(why_not, now))
+        if session_token is not None:
+            self.session_tokens.use(session_token)
+        return self._take(Place(caller, address), now)
+
+    def start(self, place: Place) -> None:
+        """Its session has started."""
+        if not place.has_started:
+            place.has_started = True
+            self._waiting[address_group(place.address)] -= 1
+
+    def leave(self, place: Place) -> None:
+        """The connection is gone."""
+        self._places.discard(place)
+        self._young.pop(place, None)
+        self.quotas.close(place.caller)
+        group = address_group(place.address)
+        self._addresses[group] -= 1
+        self._waiting[group] -= not place.has_started
+        for counts in (self._addresses, self._waiting):
+            if not counts[group]:
+                del counts[group]
+
+    def why_not_ready(self, now: float) -> NotReady | None:
+        """Why a new session would not be taken, whoever opens it; None: it would."""
+        if self.is_stopping:
+            return "stopping"
+        if len(self._places) >= self._max_sessions:
+            return "full"
+        if (unfit := self._why_unfit()) is not None:
+            return unfit
+        bound_ms, wait_ms = self._options.max_final_wait_ms, 1000 * self.load.wait_s(now)
+        if self._is_overloaded():
+            return "overloaded"
+        if bound_ms is None:
+            return None
+        if wait_ms > _HEADROOM * bound_ms:
+            return "overloaded"
+        while self._young and now - next(iter(self._young.values())) > _YOUNG_S:
+            self._young.popitem(last=False)
+        # Squared: the fuller a server is, the more each session lengthens the wait.
+        settled = len(self._places) - len(self._young)
+        most = max(self._options.max_young_sessions, _GROWTH * settled)
+        room = most * (1 - wait_ms / (_HEADROOM * bound_ms)) ** 2
+        # Those who come back to a session that is there cost no more than they did.
+        room += self._count_expected()
+        return "filling" if len(self._young) >= max(1.0, room) else None
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    def _take(self, place: Place, now: float) -> Place:
+        group = address_group(place.address)
+        self._places.add(place)
+        self._addresses[group] += 1
+        self._waiting[group] += 1
+        self._young[place] = now
+        self.quotas.open(place.caller, now)
+        return place
+
+    def _crowded(self, group: str) -> ProtocolError | None:
+        options = self._options
+        if is_loopback(group):
+            # A proxy of this machine that is not declared: many clients, or the operator's own.
+            return None
+        if self._addresses[group] >= options.max_sessions_per_address:
+            most, what = options.max_sessions_per_address, "connections from one address"
+        elif self._waiting[group] >= options.max_waiting_per_address:
+            most, what = options.max_waiting_per_address, "connections without session.start"
+        else:
+            return None
+        return ProtocolError(
+            ErrorName.OVER_QUOTA, f"expected at most {most} {what} at once, got one more"
+        )
+
+    def _explain(self, why_not: NotReady, now: float) -> ProtocolError:
+        match why_not:
+            case "stopping":
+                return ProtocolError(ErrorName.GOING_AWAY, "expected to go on, got a shutdown")
+            case "full":
+                detail = f"expected at most {self._max_sessions} sessions, got one more"
+                return self._later(detail, _FULL_MS, now)
+            case "unfit":
+                detail = "expected an engine that works, got a failed self-test"
+                return self._later(detail, _FULL_MS, now)
+            case "memory":
+                detail = "expected memory for one more session, got too little"
+                return self._later(detail, _FULL_MS, now)
+            case "overloaded":
+                detail = "expected an engine that keeps up, got an overload"
+                return self._later(detail, _OVERLOADED_MS, now)
+            case "filling":
+                detail = "expected sessions to come one after the other, got many at once"
+                return self._later(detail, round(1000 * _YOUNG_S), now)
+
+    def _later(self, detail: str, delay_ms: int, now: float) -> ProtocolError:
+        while self._knocks and now - self._knocks[0] > _KNOCKS_S:
+            self._knocks.popleft()
+        delay_ms = max(delay_ms, 1000 * len(self._knocks) // _KNOCKS_PER_S)
+        # Not all at the same moment.
+        spread_ms = round(delay_ms * random.uniform(1.0, 1.5))
+        return ProtocolError(ErrorName.TRY_AGAIN_LATER, detail, retry_after_ms=spread_ms)

@@ -1,0 +1,68 @@
+"""Where connections come from."""
+
+from __future__ import annotations
+
+import pytest
+from websockets.datastructures import Headers
+from websockets.http11 import Request
+
+from cnerta.models.errors import ConfigError
+from cnerta.streamer.access.doorstep import Doorstep
+from cnerta.streamer.access.peers import address_group, parse_network, peer_address
+
+PROXIES = (parse_network("10.0.0.0/8"), parse_network("192.0.2.7"))
+
+
+def forwarded(*values: str) -> Request:
+    return Request("/v1/stream", Headers([("X-Forwarded-For", value) for value in values]))
+
+
+@pytest.mark.parametrize(
+    ("remote", "values", "expected"),
+    [
+        ("198.51.100.1", ["203.0.113.9"], "198.51.100.1"),  # anybody can write it
+        ("10.0.0.1", ["203.0.113.9"], "203.0.113.9"),
+        ("192.0.2.7", ["203.0.113.9"], "203.0.113.9"),
+        ("::ffff:10.0.0.1", ["203.0.113.9"], "203.0.113.9"),
+        (
+            "10.0.0.1",
+            ["1.2.3.4, 203.0.113.9"],
+            "203.0.113.9",
+        ),
+        ("10.0.0.1", ["1.2.3.4, 203.0.113.9, 10.0.0.2"], "203.0.113.9"),
+        ("10.0.0.1", ["1.2.3.4", "203.0.113.9"], "203.0.113.9"),
+        ("10.0.0.1", ["2001:db8::1"], "2001:db8::1"),
+        ("10.0.0.1", ["unknown"], "10.0.0.1"),
+        ("10.0.0.1", [], "10.0.0.1"),
+        ("", ["203.0.113.9"], ""),
+    ],
+)
+def test_what_proxies_say_is_believed_of_trusted_ones_only(
+    remote: str, values: list[str], expected: str
+) -> None:
+    assert peer_address(remote, forwarded(*values), PROXIES) == expected
+
+
+def test_half_an_ipv6_address_is_one_client() -> None:
+    assert address_group("2001:db8:1:2:3::4") == address_group("2001:db8:1:2::9")
+    assert address_group("2001:db8:1:2::1") != address_group("2001:db8:1:3::1")
+    assert address_group("fe80::1%eth0") == address_group("fe80::2")
+    assert address_group("::ffff:192.0.2.1") == address_group("192.0.2.1") == "192.0.2.1"
+    assert address_group("192.0.2.1") != address_group("192.0.2.2")
+    assert address_group("") == ""
+
+
+def test_a_proxy_that_is_none_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"such as 10.0.0.0/8, got 'proxy.example'"):
+        parse_network("proxy.example")
+
+
+def test_silent_connections_of_one_address_are_bounded() -> None:
+    doorstep = Doorstep(2, lambda address: address == "127.0.0.1")
+    assert doorstep.enter("192.0.2.1")
+    assert doorstep.enter("192.0.2.1")
+    assert not doorstep.enter("192.0.2.1")
+    assert doorstep.enter("192.0.2.2")
+    assert all(doorstep.enter("127.0.0.1") for _ in range(10))
+    doorstep.leave("192.0.2.1")
+    assert doorstep.enter("192.0.2.1")
