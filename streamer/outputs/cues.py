@@ -442,6 +442,10 @@ class CueTrack:
         self._words = words
         self._ends_ms = 0
 
+    def not_before(self, at_ms: int) -> None:
+        """Begin no further cue before this time."""
+        self._ends_ms = max(self._ends_ms, at_ms)
+
     def cues(
         self, final: UtteranceFinal, marked: Sequence[Entity], spoken_ms: tuple[float, float]
     ) -> list[Cue]:
