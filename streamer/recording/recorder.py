@@ -36,7 +36,7 @@ from cnerta.streamer.recording.writer import (
 )
 from cnerta.streamer.session.connection import ServedModel, ServerProtocol
 from cnerta.streamer.session.limits import ConnectionLimits
-from cnerta.streamer.session.resumption import ResumeTerms
+from cnerta.streamer.session.outgoing.resumption import ResumeTerms
 from cnerta.streamer.session.work import Lane, Result, TaggedText, Work, lane_of
 from cnerta.streamer.wire.codec import encode
 from cnerta.streamer.wire.errors import ProtocolError

@@ -22,7 +22,7 @@ from cnerta.streamer.recording.file import AnsweredText, Header, Record, Recordi
 from cnerta.streamer.recording.recorder import model_answer
 from cnerta.streamer.serving.engine import Engine, describe_failure, prepare
 from cnerta.streamer.session.connection import ServedModel, ServerProtocol
-from cnerta.streamer.session.resumption import ResumeTerms
+from cnerta.streamer.session.outgoing.resumption import ResumeTerms
 from cnerta.streamer.session.work import (
     EncodedAudio,
     EncodeWork,

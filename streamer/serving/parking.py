@@ -21,7 +21,7 @@ from typing import Final, Literal, Protocol
 
 from cnerta.streamer.serving.flicker import FlickerWatch
 from cnerta.streamer.serving.hosted_session import HostedSession
-from cnerta.streamer.session.resumption import ResumeTerms
+from cnerta.streamer.session.outgoing.resumption import ResumeTerms
 
 __all__ = [
     "DropReason",

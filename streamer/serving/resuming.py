@@ -7,7 +7,7 @@ from typing import Final
 
 from cnerta.streamer.serving.client import Client
 from cnerta.streamer.serving.parking import ParkingLot, ResumeResult
-from cnerta.streamer.session.resumption import lost_history
+from cnerta.streamer.session.outgoing.resumption import lost_history
 from cnerta.streamer.wire.errors import ErrorName, ProtocolError
 
 __all__ = ["answer_resume_request"]

@@ -40,10 +40,10 @@ from msgspec import UNSET, UnsetType
 from cnerta.models.runtime.bundle import SCHEMA_VERSION, Bundle
 from cnerta.streamer.session.final_waits import TakenWaits
 from cnerta.streamer.session.held_memory import SESSION_BYTES
-from cnerta.streamer.session.history import History
 from cnerta.streamer.session.limits import ConnectionLimits
-from cnerta.streamer.session.outbox import Outbox
-from cnerta.streamer.session.resumption import ResumeTerms, lost_history
+from cnerta.streamer.session.outgoing.history import History
+from cnerta.streamer.session.outgoing.outbox import Outbox
+from cnerta.streamer.session.outgoing.resumption import ResumeTerms, lost_history
 from cnerta.streamer.session.session import Session
 from cnerta.streamer.session.work import Lane, Result, Work
 from cnerta.streamer.wire.codec import decode_client

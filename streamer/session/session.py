@@ -46,7 +46,7 @@ from cnerta.streamer.session.held_memory import (
 )
 from cnerta.streamer.session.limits import SessionLimits
 from cnerta.streamer.session.options import AnswerOptions, check_labels
-from cnerta.streamer.session.outbox import Outbox
+from cnerta.streamer.session.outgoing.outbox import Outbox
 from cnerta.streamer.session.placement import AudioPlacement
 from cnerta.streamer.session.revision import PendingRevision, TaggedRevision
 from cnerta.streamer.session.tag_planning import plan_tagging

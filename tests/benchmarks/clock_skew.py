@@ -27,7 +27,7 @@ from cnerta.models.runtime.geometry import SAMPLE_RATE as RATE
 from cnerta.models.runtime.inference import Model
 from cnerta.streamer.serving.engine import Engine
 from cnerta.streamer.session.limits import SessionLimits
-from cnerta.streamer.session.outbox import Outbox
+from cnerta.streamer.session.outgoing.outbox import Outbox
 from cnerta.streamer.session.session import Session
 from cnerta.streamer.session.work import LANES, TagWork
 from cnerta.streamer.wire.messages import SessionStart, Transcript, UtteranceFinal, WarningMessage

@@ -47,7 +47,7 @@ from cnerta.models.runtime.vocabulary import Vocabulary
 from cnerta.models.text.normalisation import normalise
 from cnerta.streamer.serving.engine import Engine
 from cnerta.streamer.session.limits import SessionLimits
-from cnerta.streamer.session.outbox import Outbox
+from cnerta.streamer.session.outgoing.outbox import Outbox
 from cnerta.streamer.session.session import Session
 from cnerta.streamer.session.stabiliser import StabiliserOptions
 from cnerta.streamer.session.work import (

@@ -19,7 +19,7 @@ from cnerta.streamer.client.sent_log import SentLog
 from cnerta.streamer.serving.engine import Engine
 from cnerta.streamer.session.connection import ServedModel, ServerProtocol
 from cnerta.streamer.session.limits import ConnectionLimits
-from cnerta.streamer.session.resumption import ResumeTerms, lost_history
+from cnerta.streamer.session.outgoing.resumption import ResumeTerms, lost_history
 from cnerta.streamer.session.work import LANES, Lane, Work
 from cnerta.streamer.wire.codec import decode_server, encode
 from cnerta.streamer.wire.errors import ErrorName

@@ -30,7 +30,7 @@ from hypothesis.stateful import (
 )
 
 from cnerta.streamer.session.limits import ConnectionLimits, SessionLimits
-from cnerta.streamer.session.resumption import ResumeTerms
+from cnerta.streamer.session.outgoing.resumption import ResumeTerms
 from cnerta.streamer.session.work import LANES, Lane, Work
 from cnerta.streamer.wire.errors import ProtocolError
 from cnerta.streamer.wire.messages import (

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from msgspec import structs
 
-from cnerta.streamer.session.history import History
+from cnerta.streamer.session.outgoing.history import History
 from cnerta.streamer.wire.codec import encode
 
 from .. import server_messages as wire

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from cnerta.streamer.session.outbox import Outbox
+from cnerta.streamer.session.outgoing.outbox import Outbox
 from cnerta.streamer.wire.messages import (
     AudioAck,
     EntityRetract,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cnerta.streamer.session.limits import ConnectionLimits
-from cnerta.streamer.session.resumption import ResumeTerms, lost_history
+from cnerta.streamer.session.outgoing.resumption import ResumeTerms, lost_history
 from cnerta.streamer.wire.errors import ErrorName, ProtocolError
 from cnerta.streamer.wire.messages import (
     AudioAck,

@@ -19,7 +19,7 @@ from typing import Final
 import msgspec
 from msgspec import UNSET
 
-from cnerta.streamer.session.history import History
+from cnerta.streamer.session.outgoing.history import History
 from cnerta.streamer.wire.messages import (
     AudioAck,
     EntityRetract,
