@@ -17,7 +17,8 @@ player := tests/streamer/outputs/player
 lock_file := .ci/requirements-serve.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test coverage test-golden test-integrations lint format docs bench overload lock audit clean
+.PHONY: help demo demo-page serve test page-tools page-test coverage test-golden test-integrations lint format docs bench overload lock audit clean
+.PHONY: asyncapi fuzz fuzz-decoder autobahn state-machine soak chaos isolation
 .DELETE_ON_ERROR:
 
 help: ## list what can be made
@@ -25,6 +26,9 @@ help: ## list what can be made
 
 demo: $(serve_ready) ## one sentence in its two readings, through a real server, with live captions
 	@$(serve_venv)/bin/python -m cnerta.streamer.commands.demo
+
+demo-page: $(serve_ready) ## the same sentence in a browser: hear it, see it, send the text alone
+	@$(serve_venv)/bin/python -m cnerta.streamer.commands.demo_page $(ARGS)
 
 serve: $(serve_ready) ## run the server (HOST=127.0.0.1 PORT=8765 ARGS="--bundle DIR …")
 	@$(serve_venv)/bin/cnerta-serve --host $(HOST) --port $(PORT) $(ARGS)
@@ -34,6 +38,12 @@ pytest = OMP_NUM_THREADS=1 $(dev_venv)/bin/pytest --numprocesses auto --dist loa
 
 test: lint ## lint, type-check and test (ARGS="-k name" for some of the tests)
 	$(pytest) $(ARGS)
+
+page-tools: ## what the tests of the page need beside Node and a browser
+	npm ci --prefix tests/streamer/page --ignore-scripts --no-audit --no-fund
+
+page-test: page-tools $(dev_ready) ## all tests of the page, in Chromium and Firefox where they are (minutes)
+	CNERTA_PAGE_TESTS=all $(dev_venv)/bin/pytest -rs tests/streamer/page $(ARGS)
 
 coverage: $(dev_ready) ## all tests, and which lines and branches they reach (with a floor)
 	$(pytest) --cov --cov-report=term-missing:skip-covered $(ARGS)
@@ -58,8 +68,35 @@ format: $(dev_ready) ## let ruff rewrite what it can
 docs: $(dev_ready) ## write the reference pages anew from the code
 	$(dev_venv)/bin/python tests/docs/reference.py
 
+asyncapi: $(dev_ready) ## have the official parser judge the AsyncAPI document (needs node and npm)
+	npm install --silent --no-audit --no-fund --prefix .venv/asyncapi @asyncapi/parser@3
+	$(dev_venv)/bin/python -c 'import json; from cnerta.streamer.wire.asyncapi import asyncapi_document as d; print(json.dumps(d()))' \
+		| NODE_PATH=.venv/asyncapi/node_modules node tests/docs/validate_asyncapi.cjs
+
 bench: $(dev_ready) ## measure a live server under load (ARGS="--sessions 1,10,25 …")
 	$(dev_venv)/bin/python tests/benchmarks/live.py $(ARGS)
+
+fuzz: $(dev_ready) ## a million messages, most of them wrong, against a server (ARGS="--messages …")
+	$(dev_venv)/bin/python -m tests.suites.fuzz $(ARGS)
+
+fuzz-decoder: $(dev_ready) ## the decoder of messages, led by coverage (ARGS="-runs=…")
+	$(dev_venv)/bin/python -m pip install --quiet --disable-pip-version-check 'atheris>=3'
+	$(dev_venv)/bin/python -m tests.suites.fuzz_decoder -runs=1000000 $(ARGS)
+
+autobahn: $(dev_ready) ## the Autobahn test cases, against an echo in the server's settings
+	$(dev_venv)/bin/python -m tests.suites.autobahn $(ARGS)
+
+state-machine: $(dev_ready) ## 100,000 random steps of connections against the protocol's rules
+	$(dev_venv)/bin/python -m tests.suites.state_machine $(ARGS)
+
+soak: $(dev_ready) ## a day of audio through one server (ARGS="--hours …")
+	$(dev_venv)/bin/python -m tests.suites.soak $(ARGS)
+
+chaos: $(dev_ready) ## 500 streams through a proxy that drops, delays and cuts, and two restarts
+	$(dev_venv)/bin/python -m tests.suites.chaos $(ARGS)
+
+isolation: $(dev_ready) ## what one offender costs all others (ARGS="--seconds … --offences …")
+	$(dev_venv)/bin/python tests/benchmarks/isolation.py $(ARGS)
 
 overload: $(dev_ready) ## offer a server more than it can serve (ARGS="--capacity 200 --times 1,3 …")
 	$(dev_venv)/bin/python tests/benchmarks/overload.py $(ARGS)

@@ -123,9 +123,9 @@ class StreamArguments:
         list[Path] | None,
         typer.Option(
             metavar="FILE",
-            help="Write captions while the session runs: FILE.vtt, .srt, .ttml, .metadata.vtt (JSON"
-            " for each cue), .rttm (list of entities) or .jsonl (events). May be given several "
-            "times; files that are there are replaced.",
+            help="Write captions while the session runs: FILE.vtt, .styled.vtt (with "
+            "colours), .srt, .ttml, .metadata.vtt (JSON for each cue), .rttm (list of entities) or "
+            ".jsonl (events). May be given several times; files that are there are replaced.",
             rich_help_panel=_OUTPUTS_PANEL,
         ),
     ] = None

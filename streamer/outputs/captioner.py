@@ -5,6 +5,7 @@ from __future__ import annotations
 from cnerta.streamer.outputs.caption_formats import CaptionedUtterance
 from cnerta.streamer.outputs.cues import DEFAULT_LAYOUT, CaptionLayout, CueTrack
 from cnerta.streamer.outputs.highlighting import Highlighter
+from cnerta.streamer.outputs.words import bundled_words
 from cnerta.streamer.sources import Revision
 from cnerta.streamer.wire.messages import UtteranceFinal
 
@@ -21,7 +22,7 @@ class Captioner:
 
     def __init__(self, highlighter: Highlighter, layout: CaptionLayout = DEFAULT_LAYOUT) -> None:
         self._highlighter = highlighter
-        self._track = CueTrack(layout)
+        self._track = CueTrack(layout, bundled_words())
         self._spoken = _SpokenTimes()
 
     @property

@@ -35,6 +35,7 @@ from cnerta.streamer.outputs.highlighting import Highlighter
 from cnerta.streamer.outputs.plain_marks import DEFAULT_MARKS, PlainMarks
 from cnerta.streamer.outputs.presenter import FoldingView
 from cnerta.streamer.outputs.view_state import Caption, fitting
+from cnerta.streamer.outputs.words import bundled_words
 from cnerta.streamer.sources import Revision
 from cnerta.streamer.wire.addresses import is_loopback, parse_address, redact
 from cnerta.streamer.wire.messages import ServerMessage, SessionSummary
@@ -128,7 +129,7 @@ class _LiveText(FoldingView):
         spans = [(entity.start, entity.end) for entity in entities]
         return [
             self._marks.write(mark_line(text, start, end, entities))
-            for start, end in roll_up(text, spans, self._layout.line_columns)
+            for start, end in roll_up(text, spans, self._layout.line_columns, bundled_words())
         ]
 
     def _set(self, text: str) -> None:

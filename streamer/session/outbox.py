@@ -30,6 +30,7 @@ from cnerta.streamer.wire.messages import (
     SessionSummary,
     UtteranceFinal,
     WarningMessage,
+    WarningName,
 )
 
 __all__ = ["Outbox"]
@@ -133,6 +134,10 @@ class Outbox:
         self._bytes += _weight(message)
         while self.is_over and self._drop_oldest_change():
             pass
+
+    def warn(self, name: WarningName, detail: str) -> None:
+        """Add a warning."""
+        self.put(WarningMessage(name=name, detail=detail))
 
     def pop(self) -> ServerMessage | None:
         """The next message to send, if any."""

@@ -73,8 +73,6 @@ from cnerta.streamer.wire.messages import (
     SessionSummary,
     SessionUpdate,
     Transcript,
-    WarningMessage,
-    WarningName,
 )
 from cnerta.streamer.wire.parts import GlossaryEntry
 
@@ -113,6 +111,9 @@ class Session:
         self._glossary: Glossary | None = None
         self._new_glossary: tuple[GlossaryEntry, ...] | None = None
         self._expect_names(start.glossary)
+        # Not a method of this session, or it would hold itself, and its audio, until the garbage
+        # collector finds the cycle.
+        self._warn = outbox.warn
         self._audio = AudioTrack(start.audio, bundle.geometry, limits, self._warn)
         self._placement = AudioPlacement(bundle, self._audio, limits, self._warn)
         self._utterances = Utterances(limits)
@@ -612,9 +613,6 @@ class Session:
     def _send(self, messages: Iterable[ServerMessage]) -> None:
         for message in messages:
             self.outbox.put(message)
-
-    def _warn(self, name: WarningName, detail: str) -> None:
-        self.outbox.put(WarningMessage(name=name, detail=detail))
 
     def _forget_old(self) -> None:
         """Forget audio that is too old, and warn of the utterances that began before."""

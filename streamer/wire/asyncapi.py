@@ -1,4 +1,4 @@
-"""The protocol's public description, AsyncAPI 3, made from the message types themselves."""
+"""The protocol's public description, AsyncAPI 3.1, made from the message types themselves."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from cnerta.streamer.wire.errors import ErrorName
+from cnerta.streamer.wire.examples import EXAMPLES
 from cnerta.streamer.wire.messages import (
     CLIENT_MESSAGES,
     PROTOCOL_VERSION,
@@ -34,7 +35,7 @@ def asyncapi_document() -> dict[str, Any]:
         "payload": {"type": "string", "format": "binary"},
     }
     return {
-        "asyncapi": "3.0.0",
+        "asyncapi": "3.1.0",
         "info": {
             "title": "cnerta-stream",
             "version": f"{PROTOCOL_VERSION}.0.0",
@@ -42,6 +43,19 @@ def asyncapi_document() -> dict[str, Any]:
             "Text frames are JSON, one message each; binary frames are audio. An error message "
             "precedes every close whose code is not 1000: " + _error_table(),
             "license": {"name": "Apache-2.0"},
+        },
+        "servers": {
+            "loopback": {
+                "host": "127.0.0.1:8765",
+                "protocol": "ws",
+                "description": "Where cnerta-serve listens unless it is told otherwise.",
+            },
+            "network": {
+                "host": "{host}",
+                "protocol": "wss",
+                "description": "A server that other machines reach, over TLS.",
+                "variables": {"host": {"description": "Its name, with a port where it needs one."}},
+            },
         },
         "defaultContentType": "application/json",
         "channels": {
@@ -70,6 +84,7 @@ def _message(message: type[msgspec.Struct]) -> dict[str, Any]:
         "summary": (message.__doc__ or "").partition("\n")[0],
         "contentType": "application/json",
         "payload": {"$ref": _SCHEMAS.format(name=message.__name__)},
+        "examples": [{"payload": msgspec.to_builtins(EXAMPLES[_tag(message)])}],
     }
 
 

@@ -150,7 +150,14 @@ class Transcript(_ClientMessage, frozen=True, kw_only=True, tag="transcript"):
     utterance: _UtteranceId
     revision: Annotated[Counter, Meta(description="Rises with every revision.")]
     final: bool
-    text: Annotated[str, Meta(description=f"At most {MAX_TEXT_CHARACTERS} code points.")]
+    # Said and not checked here: a longer text has an error of its own.
+    text: Annotated[
+        str,
+        Meta(
+            description=f"At most {MAX_TEXT_CHARACTERS} code points.",
+            extra_json_schema={"maxLength": MAX_TEXT_CHARACTERS},
+        ),
+    ]
     start_ms: Milliseconds | None = None
     end_ms: Milliseconds | None = None
 

@@ -2,10 +2,11 @@
 
     python tests/benchmarks/isolation.py --seconds 20 --offences long-interims,glossary
 
-A server process, well-behaved sessions in this process and the offender in a third. The sessions
-send audio at the pace of speech and a final transcript twice a second. They run alone and beside
-each offender in turn, so the machine is as busy before as after. One line for each: p50 and p95 of
-a final (ms), their ratio to the runs alone just before and after, and what became of the offender.
+A server process, well-behaved sessions in this process and the offender in a third, which comes
+from another address (127.0.0.2). The sessions send audio at the pace of speech and a final
+transcript twice a second. They run alone and beside each offender in turn, so the machine is as
+busy before as after. One line for each, and a table at the end: p50 and p95 of a final (ms), their
+ratio to the runs alone just before and after, and what became of the offender.
 """
 
 from __future__ import annotations
@@ -25,13 +26,15 @@ import numpy as np
 import typer
 from live import start_server
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, WebSocketException
 
 RATE = 16_000
 FRAME_MS = 40
 EVERY_MS = 480
 TEXT = "他昨天在北京大学见到了江大桥"
 LONG = "南京市长江大桥北大学的一是在不了" * 256
+FROM = ("127.0.0.2", 0)
+"""Where offenders connect from: another address of this machine, as limits may be by address."""
 START = {"type": "session.start", "audio": {"encoding": "pcm_s16le", "sample_rate": RATE}}
 
 
@@ -151,6 +154,31 @@ async def pings(socket: ClientConnection) -> None:
             await asyncio.sleep(0.001)
 
 
+async def hang_ups(url: str) -> None:
+    """Connections that are opened and dropped at once, as fast as they go."""
+    while True:
+        with contextlib.suppress(OSError, InvalidHandshake, TimeoutError):
+            socket = await connect(url, proxy=None, compression=None, local_addr=FROM)
+            socket.transport.abort()
+
+
+async def silent_connections(url: str) -> None:
+    """600 connections without a word, each replaced when it is closed."""
+
+    async def hold() -> None:
+        while True:
+            with contextlib.suppress(OSError, WebSocketException, TimeoutError):
+                async with connect(url, proxy=None, compression=None, local_addr=FROM) as socket:
+                    await _read_all(socket)
+            await asyncio.sleep(0.1)
+
+    await asyncio.gather(*(hold() for _ in range(600)))
+
+
+FLOODS: dict[str, Callable[[str], Coroutine[Any, Any, None]]] = {
+    "hang-ups": hang_ups,
+    "silent-connections": silent_connections,
+}
 OFFENCES: dict[str, Callable[[ClientConnection], Coroutine[Any, Any, None]]] = {
     "long-interims": long_interims,
     "long-finals": long_finals,
@@ -166,8 +194,12 @@ def offend(url: str, name: str, told: Any) -> None:
     """One offender, in a process of its own, until it is closed or killed."""
 
     async def run() -> None:
+        if name in FLOODS:
+            await FLOODS[name](url)
         try:
-            async with connect(url, proxy=None, compression=None, max_queue=4) as socket:
+            async with connect(
+                url, proxy=None, compression=None, max_queue=4, local_addr=FROM
+            ) as socket:
                 await socket.send(json.dumps({**START, "interim": True}))
                 if name == "long-finals":
                     await long_finals(socket)
@@ -225,10 +257,16 @@ def percentile(values: list[float], q: int) -> float:
 def main(
     seconds: Annotated[float, typer.Option(help="Of each run.")] = 20.0,
     sessions: Annotated[int, typer.Option(help="Well-behaved sessions.")] = 4,
-    offences: Annotated[str, typer.Option(help="Which, parted by commas.")] = ",".join(OFFENCES),
+    offences: Annotated[str, typer.Option(help="Which, parted by commas.")] = ",".join(
+        [*OFFENCES, *FLOODS]
+    ),
     server: Annotated[str, typer.Option(help="Options for the server.")] = "",
 ) -> None:
     """Measure."""
+    rows = [
+        "| offender | p50 | p95 | p95 without it | ratio | answered | errors | what became of it |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     process, port, _ = start_server(server.split())
     url = f"ws://127.0.0.1:{port}/v1/stream"
     try:
@@ -246,6 +284,11 @@ def main(
                 f"errors {sorted(set(beside.errors))}  offender: {fate}",
                 flush=True,
             )
+            rows.append(
+                f"| {name} | {p50:.1f} | {p95:.1f} | {quiet95:.1f} | {p95 / quiet95:.2f} | "
+                f"{len(beside.final_ms)} of {beside.sent} | "
+                f"{', '.join(sorted(set(beside.errors))) or 'none'} | {fate} |"
+            )
             alone = after
     finally:
         os.kill(process.pid, signal.SIGTERM)
@@ -253,6 +296,7 @@ def main(
             process.wait(20)
         except Exception:
             process.kill()
+    print("\n".join(rows))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ import pytest
 from .pages import ROOT, Block, Page, all_pages
 
 LANGUAGES: Final = {
-    "sh", "python", "toml", "json", "jsonl", "text", "mermaid", "bibtex", "yaml", "html", "tsv",
+    "sh", "python", "javascript", "toml", "json", "jsonl", "text", "mermaid", "bibtex", "yaml",
+    "html", "tsv",
 }  # fmt: skip
 LONGEST_LINE: Final = 240
 FOLDERS: Final = ("models", "train", "export", "streamer", "tests", "docs")

@@ -13,6 +13,7 @@ import pytest
 from cnerta.streamer.serving.metrics import ServerMetrics
 from cnerta.streamer.wire.codec import decode_client, decode_server, encode
 from cnerta.streamer.wire.errors import ErrorName
+from cnerta.streamer.wire.examples import EXAMPLES
 from cnerta.streamer.wire.messages import (
     CLIENT_MESSAGES,
     SERVER_MESSAGES,
@@ -20,7 +21,7 @@ from cnerta.streamer.wire.messages import (
     WarningName,
 )
 
-from .message_examples import EXAMPLES, MEANINGS
+from .meanings import MEANINGS
 from .pages import ROOT, Block, Page, all_pages
 from .reference import REFERENCE, REFERENCE_PAGES, options_of_commands
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -644,3 +646,18 @@ def test_a_transcript_needs_no_confident_order_of_utterances(drive: Drive) -> No
             )
     driver.run()
     assert set(driver.finals) == {"a", "b", "c"}
+
+
+def test_a_session_that_nobody_knows_is_gone_at_once(kit: SimpleNamespace, model: Any) -> None:
+    """Its audio does not wait for the garbage collector to find a cycle."""
+    driver = kit.Driver(model, SessionStart())
+    driver.audio(kit.speak("他在北京"))
+    driver.transcript("他在北京", 1, final=True).run()
+    session = weakref.ref(driver.protocol.session)
+    gc.collect()
+    gc.disable()
+    try:
+        del driver
+        assert session() is None
+    finally:
+        gc.enable()

@@ -3,14 +3,17 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import jsonschema
 import msgspec
 import pytest
 
 from cnerta.streamer.wire.asyncapi import STREAM_PATH, asyncapi_document
 from cnerta.streamer.wire.codec import decode_client, decode_server, encode
 from cnerta.streamer.wire.errors import ErrorName, NewerMessageError, ProtocolError
+from cnerta.streamer.wire.examples import EXAMPLES
 from cnerta.streamer.wire.messages import (
     CLIENT_MESSAGES,
+    MAX_TEXT_CHARACTERS,
     SERVER_MESSAGES,
     AudioAck,
     ServerMessage,
@@ -204,7 +207,7 @@ def references(value: Any) -> list[str]:
 
 def test_the_asyncapi_document_describes_every_message_and_resolves() -> None:
     document = json.loads(msgspec.json.encode(asyncapi_document()))
-    assert document["asyncapi"].startswith("3.")
+    assert document["asyncapi"] == "3.1.0"
     tags = {str(t.__struct_config__.tag) for t in (*CLIENT_MESSAGES, *SERVER_MESSAGES)}
     assert set(document["components"]["messages"]) == tags | {"audio"}
     assert document["channels"]["stream"]["address"] == STREAM_PATH
@@ -228,4 +231,17 @@ def test_the_asyncapi_document_describes_every_message_and_resolves() -> None:
         "final",
         "text",
     }
+    assert schemas["Transcript"]["properties"]["text"]["maxLength"] == MAX_TEXT_CHARACTERS
+    assert {server["protocol"] for server in document["servers"].values()} == {"ws", "wss"}
     assert "idle" in schemas["ErrorMessage"]["properties"]["name"]["enum"]
+
+
+@pytest.mark.parametrize("tag", EXAMPLES)
+def test_the_example_of_a_message_matches_its_schema(tag: str) -> None:
+    document = json.loads(msgspec.json.encode(asyncapi_document()))
+    message = document["components"]["messages"][tag]
+    (example,) = message["examples"]
+    assert example["payload"] == json.loads(encode(EXAMPLES[tag]))
+    schema = {**message["payload"], "components": document["components"]}
+    jsonschema.Draft202012Validator(schema).validate(example["payload"])
+    jsonschema.Draft202012Validator.check_schema(schema)

@@ -1,0 +1,62 @@
+"""What fields of messages mean that do not say it themselves; the reference takes it from here."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["MEANINGS"]
+
+MEANINGS: Final = {
+    "audio": "Format of the audio that follows.",
+    "audio_ms": "Audio received.",
+    "audio_used": "False: answered from the text alone.",
+    "behind_live_ms": "Age of the newest text and audio that this answer has heard.",
+    "channels": "Channels, interleaved; mixed down to one.",
+    "code": "The code with which the connection closes.",
+    "confidence": "Calibrated probability, 0 to 1.",
+    "detail": "For a person: what was expected and what came.",
+    "dropped_interims": "Interim revisions that stayed unanswered under load.",
+    "encoding": "How samples are written.",
+    "end": "First code point after it.",
+    "end_ms": "Its end on the stream's audio clock; null: unknown.",
+    "end_utf16": "The same in UTF-16 units.",
+    "EntityRetract.reason": "One of the [reasons](protocol.md#why-an-entity-is-retracted).",
+    "ErrorMessage.name": "One of the [errors](protocol.md#errors).",
+    "ModelInfo.name": "What the model calls itself.",
+    "SessionSummary.entities": "Entities of all final answers.",
+    "Transcript.final": "Whether the text will not change any more.",
+    "WarningMessage.name": "One of the [warnings](protocol.md#warnings).",
+    "entities": "The complete set of entities.",
+    "entity": "The entity as it is now.",
+    "id": "The entity's id.",
+    "idle_timeout_ms": "Silence after which the connection is closed; null: never.",
+    "interim": "False: only `utterance.final`.",
+    "label": "Entity type.",
+    "labels": "Entity types to send; null: all.",
+    "limits": "What the server takes from this session.",
+    "max_delay_ms": "An unchanged reading is stable after this time.",
+    "max_frame_bytes": "Longest frame.",
+    "max_open_utterances": "Utterances that may be without a final transcript.",
+    "max_text_characters": "Longest text of a transcript, in code points.",
+    "min_status": "`stable`: an entity is told of only when it will hardly change.",
+    "model": "The model that answers.",
+    "nested": "False: only outermost entities.",
+    "readings": "True: `utterance.final` tells how characters were pronounced.",
+    "reason": "Why.",
+    "received_ms": "Audio received so far.",
+    "resume": "Lets the client go on elsewhere; null: it cannot.",
+    "retryable": "Whether trying again can help.",
+    "revision": "Of the transcript that this answers.",
+    "schema_version": "Of the model's bundle.",
+    "seq": "Rises by one with every event, without gaps.",
+    "session": "Id of the session, as in the server's log.",
+    "start": "Its first code point in the text.",
+    "start_ms": "Its start on the stream's audio clock; null: unknown.",
+    "start_utf16": "The same in UTF-16 units.",
+    "status": "How settled it is.",
+    "text": "The text, as the client sent it.",
+    "time_source": "Where the times come from.",
+    "utterance": "The caller's id of the utterance.",
+    "utterances": "Utterances answered.",
+}
+"""Of fields whose type has no description of its own."""
