@@ -11,18 +11,24 @@ serve_venv := .venv/serve
 dev_venv := .venv/dev
 serve_ready := $(serve_venv)/.ready-$(EXTRA)
 dev_ready := $(dev_venv)/.ready
+integrations_venv := .venv/integrations
+integrations_ready := $(integrations_venv)/.ready
+player := tests/streamer/outputs/player
 lock_file := .ci/requirements-serve.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test coverage test-golden lint format docs bench overload lock audit clean
+.PHONY: help demo demo-page serve test page-tools page-test coverage test-golden test-integrations lint format docs bench overload lock audit clean
 .PHONY: asyncapi fuzz fuzz-decoder autobahn state-machine soak chaos isolation
 .DELETE_ON_ERROR:
 
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(serve_ready) ## one sentence in its two readings, through a real server, with live captions
 	@$(serve_venv)/bin/python -m cnerta.streamer.commands.demo
+
+demo-page: $(serve_ready) ## the same sentence in a browser: hear it, see it, send the text alone
+	@$(serve_venv)/bin/python -m cnerta.streamer.commands.demo_page $(ARGS)
 
 serve: $(serve_ready) ## run the server (HOST=127.0.0.1 PORT=8765 ARGS="--bundle DIR …")
 	@$(serve_venv)/bin/cnerta-serve --host $(HOST) --port $(PORT) $(ARGS)
@@ -33,11 +39,21 @@ pytest = OMP_NUM_THREADS=1 $(dev_venv)/bin/pytest --numprocesses auto --dist loa
 test: lint ## lint, type-check and test (ARGS="-k name" for some of the tests)
 	$(pytest) $(ARGS)
 
+page-tools: ## what the tests of the page need beside Node and a browser
+	npm ci --prefix tests/streamer/page --ignore-scripts --no-audit --no-fund
+
+page-test: page-tools $(dev_ready) ## all tests of the page, in Chromium and Firefox where they are (minutes)
+	CNERTA_PAGE_TESTS=all $(dev_venv)/bin/pytest -rs tests/streamer/page $(ARGS)
+
 coverage: $(dev_ready) ## all tests, and which lines and branches they reach (with a floor)
 	$(pytest) --cov --cov-report=term-missing:skip-covered $(ARGS)
 
 test-golden: $(dev_ready) ## only the answers that must not change (seconds)
 	$(dev_venv)/bin/pytest -q tests/golden
+
+test-integrations: $(integrations_ready) ## plugins in their frameworks, captions in a player (downloads 600 MB)
+	@command -v npm >/dev/null && npm ci --prefix $(player) --ignore-scripts --no-audit --no-fund || echo "no npm: no player for HLS"
+	OMP_NUM_THREADS=1 $(integrations_venv)/bin/pytest -q -rs tests/streamer/integrations tests/streamer/outputs/test_hls_player.py $(ARGS)
 
 lint: $(dev_ready) ## ruff, mypy, and which room may call into which
 	$(dev_venv)/bin/ruff check .
@@ -117,6 +133,14 @@ $(dev_ready): pyproject.toml
 	@echo "Installing everything for development into $(dev_venv) (with torch; several GB) …"
 	$(PYTHON) -m venv --clear $(dev_venv)
 	$(dev_venv)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[cpu,train,dev]'
+	@touch $@
+
+$(integrations_ready): pyproject.toml
+	$(check_python)
+	@echo "Installing LiveKit Agents and Pipecat into $(integrations_venv) (about 600 MB) …"
+	$(PYTHON) -m venv --clear $(integrations_venv)
+	$(integrations_venv)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[cpu,livekit,pipecat]' \
+		hypothesis pytest pytest-asyncio pytest-timeout
 	@touch $@
 
 # Both bundles that come along, from the published originals: `make model DATA=data`.

@@ -10,13 +10,21 @@ __all__ = [
     "LEXICON_ENCODERS",
     "AcousticConfig",
     "AcousticKind",
+    "Activation",
     "AudioUse",
+    "CrfKind",
     "CtcConfig",
+    "CtcScale",
+    "Encoding",
     "FusionConfig",
     "FusionKind",
     "GazetteerConfig",
     "LabelKind",
     "ModelConfig",
+    "NormPlace",
+    "Positions",
+    "Residual",
+    "TaggerInput",
     "TextConfig",
     "TextKind",
     "UnitKind",
@@ -27,6 +35,16 @@ AcousticKind = Literal["transformer", "pretrained"]
 TextKind = Literal["bilstm", "lattice", "softlexicon", "pretrained", "zen"]
 UnitKind = Literal["characters", "pronunciations"]
 LabelKind = Literal["flat", "nested"]
+Encoding = Literal["bilou", "bio"]
+"""How the characters of an entity are told apart: also its last one and one alone, or the first
+only."""
+CrfKind = Literal["well-formed", "plain"]
+Positions = Literal["rotary", "sinusoids"]
+NormPlace = Literal["pre", "post"]
+Residual = Literal["query", "text"]
+TaggerInput = Literal["both", "fused"]
+Activation = Literal["relu", "gelu"]
+CtcScale = Literal["character", "sentence"]
 AudioUse = Literal["aligned", "unaligned", "none"]
 """What a model does with audio: it uses it and aligns it with the text; it uses it, but does not
 align it (no CTC task); it does not use it."""
@@ -35,7 +53,7 @@ LEXICON_ENCODERS: frozenset[TextKind] = frozenset({"lattice", "softlexicon", "ze
 
 
 class AcousticConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The acoustic encoder of section 4.3. The defaults are the sizes of the authors' release.
+    """The acoustic encoder of section 4.3. Its defaults are ours, see docs/fidelity.md.
 
     Attributes:
         mel_bins: Filters of the filter bank.
@@ -45,6 +63,13 @@ class AcousticConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         heads: Attention heads.
         feed_forward: Inner size of the feed-forward layers.
         dropout: Dropout probability.
+        inner_dropout: The same of attention weights, inside the feed-forward layers and of what
+            the convolutions give; none: ``dropout``.
+        positions: ``rotary`` (ours: they turn queries and keys, so that only distances count) or
+            ``sinusoids`` (the paper: added to what the convolutions give, which the release scales
+            by the square root of ``width`` first). Sinusoids cannot stream.
+        norm: Layer normalisation before each part of a transformer layer with one more at the end
+            (``pre``, ours), or after each (``post``: Vaswani et al. 2017 and the release).
         chunk_frames: Frames a streaming call usually brings.
         left_frames: Frames of left context a chunk may attend to.
         min_chunk: Smallest chunk drawn in training.
@@ -69,6 +94,9 @@ class AcousticConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     heads: int = 4
     feed_forward: int = 2048
     dropout: float = 0.1
+    inner_dropout: float | None = None
+    positions: Positions = "rotary"
+    norm: NormPlace = "pre"
     chunk_frames: int = 8
     left_frames: int = 56
     min_chunk: int = 4
@@ -76,6 +104,21 @@ class AcousticConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     streaming: bool = True
     encoder: AcousticKind = "transformer"
     checkpoint: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what would be silently ignored or cannot be built."""
+        if self.positions == "sinusoids" and (self.streaming or self.encoder != "transformer"):
+            raise ValueError(
+                "expected sinusoids with encoder transformer and streaming false: a stream has no "
+                f"end that they could reach to; got {self.encoder} and streaming {self.streaming}"
+            )
+        if self.norm == "post" and self.encoder != "transformer":
+            raise ValueError(f"expected norm post with encoder transformer, got {self.encoder}")
+
+    @property
+    def dropout_inside(self) -> float:
+        """Dropout probability inside the layers' parts."""
+        return self.dropout if self.inner_dropout is None else self.inner_dropout
 
     @property
     def usual_chunk(self) -> int | None:
@@ -153,7 +196,19 @@ class FusionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         kind: ``none`` (text only), ``cma`` (cross-modal attention, equation 1), ``mmi``
             (multimodal interaction, Yu et al. 2020) or ``aligned`` (ours: pools each character's
             own frames and the pauses beside it, which the CTC task has to find).
-        width: Size of the fused representation; of each of its two halves with ``mmi``.
+        width: Size of the fused representation; of each of its two halves with ``mmi``. 0: that of
+            the text representation.
+        residual: What attention is added to before its first normalisation, for ``cma`` and
+            ``mmi``: ``query`` (ours: the text brought to ``width``) or ``text`` (the paper: the
+            text representation itself, which needs a ``width`` of 0).
+        null_key: Ours: attention may look at a learned null key and value, which are all there is
+            without audio. Without it, attention adds nothing where there is no audio. Always for
+            ``aligned``.
+        match_frames: As the release, for ``cma``: bring the frames to ``width`` by a linear layer
+            and tanh before keys and values are made of them.
+        tagger_input: What the CRF's scores are made of: ``both`` (ours: text and fused
+            representation) or ``fused`` (the paper's F alone).
+        activation: Of the feed-forward layer: ``relu`` (the paper) or ``gelu`` (the release).
         heads: Attention heads; ``aligned`` has none.
         feed_forward: Inner size of the feed-forward layer.
         dropout: Dropout probability.
@@ -182,6 +237,11 @@ class FusionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     kind: FusionKind = "cma"
     width: int = 256
+    residual: Residual = "query"
+    null_key: bool = True
+    match_frames: bool = False
+    tagger_input: TaggerInput = "both"
+    activation: Activation = "relu"
     heads: int = 4
     feed_forward: int = 1024
     dropout: float = 0.1
@@ -197,6 +257,20 @@ class FusionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Refuse what would be silently ignored or cannot be built."""
         if self.kind in ("cma", "mmi") and self.width % self.heads:
             raise ValueError(f"expected a width of {self.heads} equal heads, got {self.width}")
+        if self.residual == "text" and (self.width or self.kind not in ("cma", "mmi")):
+            raise ValueError(
+                "expected residual text with kind cma or mmi and width 0, the text's own, got "
+                f"{self.kind} and {self.width}"
+            )
+        if not self.null_key and self.kind not in ("cma", "mmi"):
+            raise ValueError(f"expected null_key false with kind cma or mmi, got {self.kind}")
+        if self.match_frames and self.kind != "cma":
+            raise ValueError(f"expected match_frames with kind cma, got {self.kind}")
+        if self.tagger_input == "fused" and (self.kind == "none" or self.gated):
+            raise ValueError(
+                "expected tagger_input fused with a fusion that uses audio and without gated, got "
+                f"kind {self.kind}"
+            )
         if self.gated and (self.kind == "none" or self.posterior_features):
             raise ValueError(
                 "expected gated with a fusion that hears, without posterior_features, got kind "
@@ -216,16 +290,35 @@ class CtcConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         weight: λ of equation 3: weight of the CTC loss beside the CRF's. 0 turns the task off (the
             -CMA-CRF rows).
+        scale: What the loss is the mean of, over sentences: of the loss a ``character`` (as the
+            release: a long sentence weighs like a short one) or of that of the whole ``sentence``
+            (as the CRF's).
         units: ``characters`` (the paper) or ``pronunciations`` (ours: tonal syllables, composed
             of initial, final and tone).
     """
 
     weight: float = 0.1
+    scale: CtcScale = "character"
     units: UnitKind = "characters"
 
 
 class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One model: text encoder (x gazetteer) x fusion x CTC, and its labels."""
+    """One model: text encoder (x gazetteer) x fusion x CTC, and its labels.
+
+    Attributes:
+        acoustic: The acoustic encoder.
+        text: The text encoder.
+        gazetteer: What word lists know.
+        fusion: How speech reaches the tagger.
+        ctc: The CTC task.
+        labels: ``nested`` (all entities) or ``flat`` (the outermost).
+        tags: ``bilou`` (ours) or ``bio`` (the paper).
+        crf: ``well-formed`` (ours: a tag sequence that is no annotation has no probability) or
+            ``plain`` (the paper: every sequence has; where one is ill-formed, an inside tag that
+            continues nothing begins an entity, as CoNLL's evaluation has it).
+        tagger_dropout: Dropout probability of what the CRF's scores are made of; none: the text
+            encoder's.
+    """
 
     acoustic: AcousticConfig = AcousticConfig()
     text: TextConfig = TextConfig()
@@ -233,6 +326,9 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fusion: FusionConfig = FusionConfig()
     ctc: CtcConfig = CtcConfig()
     labels: LabelKind = "nested"
+    tags: Encoding = "bilou"
+    crf: CrfKind = "well-formed"
+    tagger_dropout: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""

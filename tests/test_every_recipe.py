@@ -82,11 +82,20 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / file).write_text("".join(lines), encoding="utf-8")
     words = "南京\n南京市\n市长\n长江\n大桥\n长江大桥\n江大桥\n"
     (folder / "words.txt").write_text(words, encoding="utf-8")
+    write_vectors(folder / "vectors.txt", list(READINGS), 6)
+    write_vectors(folder / "word_vectors.txt", words.split(), 4)
     write_bert(folder / "bert")
     zen_checkpoint.write(folder / "zen", zen_checkpoint.published())
     for kind in ("whisper", "hubert"):
         acoustic_checkpoint.write(folder / kind, kind)
     return folder
+
+
+def write_vectors(path: Path, words: list[str], size: int) -> None:
+    """Vectors as word2vec writes them."""
+    lines = (f"{word} {' '.join(['0.1'] * i + ['-0.1'] * (size - i))}" for i, word in
+             enumerate(words, 1) if i <= size)  # fmt: skip
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def write_bert(folder: Path) -> None:
@@ -119,12 +128,14 @@ def shrunken(name: str) -> Recipe:
         checkpoint=("zen" if text.encoder == "zen" else "bert") if text.checkpoint else "",
         lexicon="words.txt" if text.lexicon else "",
         embedding=6,
+        embeddings="vectors.txt" if text.embeddings else "",
+        word_embeddings="word_vectors.txt" if text.word_embeddings else "",
         word_embedding=4,
         hidden=8,
     )
     fusion = replace(
         fusion,
-        width=8,
+        width=8 if fusion.width else 0,
         heads=2,
         feed_forward=8,
         context=4 if fusion.context else 0,
@@ -165,7 +176,8 @@ def exporter(tmp_path_factory: pytest.TempPathFactory) -> pytest.MonkeyPatch:
         if not shared or not isinstance(graph.encoder, AcousticEncoder):
             write_graph(graph, example, path)
             return
-        kept = folder / type(graph).__name__
+        settings = graph.encoder.config
+        kept = folder / f"{type(graph).__name__}-{settings.positions}-{settings.norm}"
         if not kept.exists():
             write_graph(graph, example, kept)
         shutil.copy(kept, path)
@@ -177,7 +189,8 @@ def exporter(tmp_path_factory: pytest.TempPathFactory) -> pytest.MonkeyPatch:
 
 
 @pytest.fixture(scope="module")
-def acoustic_weights() -> dict[str, torch.Tensor]:
+def acoustic_weights() -> dict[str, dict[str, torch.Tensor]]:
+    """Of each kind of encoder."""
     return {}
 
 
@@ -187,7 +200,7 @@ def test_a_recipe_trains_exports_and_answers(
     data: Path,
     tmp_path: Path,
     exporter: pytest.MonkeyPatch,
-    acoustic_weights: dict[str, torch.Tensor],
+    acoustic_weights: dict[str, dict[str, torch.Tensor]],
 ) -> None:
     recipe = shrunken(name)
     trainer = Trainer(recipe, data, tmp_path / "run", cpu=True)
@@ -218,8 +231,9 @@ def test_a_recipe_trains_exports_and_answers(
         return
     model = checkpoint.model
     if isinstance(model.acoustic, AcousticEncoder):
-        acoustic_weights.update(acoustic_weights or model.acoustic.state_dict())
-        model.acoustic.load_state_dict(acoustic_weights)
+        kind = model.config.acoustic.norm
+        shared = acoustic_weights.setdefault(kind, model.acoustic.state_dict())
+        model.acoustic.load_state_dict(shared)
     written = write.export_bundle(checkpoint, tmp_path / "bundle")
     assert max(written.acoustic_difference, written.tagger_difference) <= 1e-4
     served = Model.load(tmp_path / "bundle", device="cpu")

@@ -9,6 +9,7 @@ import sys
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import accelerate
 import msgspec
@@ -118,8 +119,17 @@ def record_start(folder: Path, recipe: Recipe, start: Start) -> None:
         logger.warning("data has changed since the run was started last: %s", ", ".join(changed))
 
     write_atomically(path, msgspec.json.format(msgspec.json.encode([*starts, start])))
-    toml = tomli_w.dumps(msgspec.to_builtins(recipe))
+    toml = tomli_w.dumps(_without_none(msgspec.to_builtins(recipe)))
     write_atomically(folder / RECIPE, toml.encode())
+
+
+def _without_none(value: Any) -> Any:
+    """The tables of a recipe without what is not set, which TOML has no word for."""
+    if isinstance(value, dict):
+        return {k: _without_none(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list):
+        return [_without_none(v) for v in value]
+    return value
 
 
 def _git_revision(file: Path) -> str:

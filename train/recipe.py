@@ -21,9 +21,13 @@ import msgspec
 from cnerta.models.config import ModelConfig
 from cnerta.models.errors import ConfigError
 
-__all__ = ["Recipe", "Source", "Stage", "Task", "load_recipe", "recipe_names"]
+__all__ = ["Recipe", "Source", "Stage", "Task", "load_recipe", "recipe_files", "recipe_names"]
+
+_PAPER = "paper/"
 
 Task = Literal["acoustic", "entities"]
+OptimiserKind = Literal["adam", "adamw"]
+RateSchedule = Literal["linear", "epochs"]
 
 
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -83,13 +87,24 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             kept, so that scores on held-out data stay unbiased.
         epochs: Passes over the training sources.
         batch_size: Utterances of a batch, at most.
-        batch_seconds: Audio of a batch, at most.
-        learning_rate: Peak rate of Adam.
+        batch_seconds: Audio of a batch, at most; 0: as much as there is.
+        by_length: Make batches of utterances of similar length (ours); if not, they are drawn at
+            random, as the release does.
+        optimizer: ``adam`` (ours, betas 0.9 and 0.98) or ``adamw`` (the release, betas 0.9 and
+            0.999).
+        weight_decay: Of ``adamw``; biases and normalisation have none.
+        learning_rate: Peak rate of the optimiser.
         text_learning_rate: Peak rate of a pretrained text encoder; 0: ``learning_rate``.
         acoustic_learning_rate: Peak rate of the acoustic encoder, which a pretrained one needs
             lower; 0: ``learning_rate``.
-        warmup_steps: Steps to the peak.
+        crf_learning_rate: Peak rate of the CRF's transitions; 0: ``learning_rate``.
+        warmup_steps: Steps to the peak, at most.
+        warmup_share: The same as a share of the stage's steps, so that a short stage gets to its
+            peak too.
+        schedule: ``linear`` (ours: down to ``decay`` of the peak over the stage) or ``epochs`` (the
+            release: each epoch loses ``epoch_decay`` of the one before).
         decay: Linear decay to this share of the peak over the stage.
+        epoch_decay: See ``schedule``.
         freeze_acoustic: Do not train the acoustic encoder and the CTC head.
         freeze_pretrained: Of a pretrained acoustic encoder train only what brings it to the
             model's width, and the CTC head: until these know what to do, what they ask of the
@@ -118,12 +133,19 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     dev: list[str]
     epochs: int
     batch_size: int = 16
-    batch_seconds: float = 120.0
+    batch_seconds: Annotated[float, msgspec.Meta(ge=0)] = 120.0
+    by_length: bool = True
+    optimizer: OptimiserKind = "adam"
+    weight_decay: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     learning_rate: float = 1e-3
     text_learning_rate: float = 0.0
     acoustic_learning_rate: float = 0.0
+    crf_learning_rate: float = 0.0
     warmup_steps: int = 100
+    warmup_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.2
+    schedule: RateSchedule = "linear"
     decay: float = 0.05
+    epoch_decay: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
     freeze_acoustic: bool = False
     freeze_pretrained: bool = False
     only_audio_head: bool = False
@@ -138,6 +160,13 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     clip_norm: float = 5.0
     skip_nonfinite: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse what would be silently ignored."""
+        if self.weight_decay and self.optimizer != "adamw":
+            raise ValueError(f"expected weight_decay with adamw, got {self.optimizer}")
+        if self.epoch_decay and self.schedule != "epochs":
+            raise ValueError(f"expected epoch_decay with schedule epochs, got {self.schedule}")
+
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
@@ -149,6 +178,7 @@ class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         speeds: Speed perturbation factors (Ko et al. 2015), drawn evenly.
         time_masks: SpecAugment (Park et al. 2019) masks in time.
         time_mask_windows: Longest of them, in 10 ms windows.
+        time_mask_share: The same as a share of the batch's longest utterance.
         frequency_masks: Masks in frequency.
         frequency_mask_bins: Widest of them, in mel bins.
         vocal_tract: Frequencies are scaled by up to this share, either way (VTLP, Jaitly and
@@ -166,6 +196,7 @@ class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     speeds: tuple[float, ...] = (0.9, 1.0, 1.1)
     time_masks: int = 2
     time_mask_windows: int = 20
+    time_mask_share: Share = 0.25
     frequency_masks: int = 2
     frequency_mask_bins: int = 10
     vocal_tract: Annotated[float, msgspec.Meta(ge=0, le=0.4)] = 0.0
@@ -208,12 +239,24 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     stages: list[Stage]
 
 
+def recipe_files() -> dict[str, str]:
+    """The recipes that come with the package, by name: file below the package's recipes.
+
+    The rows of the paper's Table 3 have a folder of their own and plain names: ``bilstm-m3t`` is
+    ``paper/bilstm-m3t.toml``.
+    """
+    folder = resources.files("cnerta.train") / "recipes"
+    found = {}
+    for below in ("", _PAPER):
+        for file in (folder / below).iterdir():
+            if file.name.endswith(".toml"):
+                found[file.name.removesuffix(".toml")] = below + file.name
+    return dict(sorted(found.items()))
+
+
 def recipe_names() -> list[str]:
     """Names of the recipes that come with the package."""
-    folder = resources.files("cnerta.train") / "recipes"
-    return sorted(
-        f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")
-    )
+    return list(recipe_files())
 
 
 def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
@@ -259,9 +302,9 @@ def _read_table(name_or_path: str, beside: Path, below: tuple[str, ...]) -> dict
             raise ConfigError(f"expected a recipe file, got {path}, which is not a file")
         key, content = str(path.resolve()), path.read_text(encoding="utf-8")
         beside = path.parent
-    elif name_or_path in recipe_names():
-        bundled = resources.files("cnerta.train") / "recipes" / f"{name_or_path}.toml"
-        key, content = name_or_path, bundled.read_text(encoding="utf-8")
+    elif (file := recipe_files().get(name_or_path.removeprefix(_PAPER))) is not None:
+        bundled = resources.files("cnerta.train") / "recipes" / file
+        key, content = file, bundled.read_text(encoding="utf-8")
     else:
         known = ", ".join(recipe_names())
         extends = f", which {below[-1]} extends" if below else ""

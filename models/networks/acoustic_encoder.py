@@ -5,7 +5,8 @@ weights. :meth:`AcousticEncoder.forward` computes a whole utterance, with a mask
 wanted; :meth:`AcousticEncoder.forward_chunk` computes one chunk from explicit state, and gives the
 same frames (U2, Zhang et al. 2020). Positions are rotary (Su et al. 2021): attention then depends
 on distances only, so the millionth frame of a stream is computed like the hundredth, which the
-sinusoids of section 4.3 would not allow.
+sinusoids of section 4.3 would not allow. Those are there for models that need not stream, and so
+are layers that normalise after each part (``positions`` and ``norm`` of the settings).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from cnerta.models.config import AcousticConfig
 from cnerta.models.networks.filterbank import FilterBank
 from cnerta.models.runtime.geometry import CARRY_SAMPLES, HOP_SAMPLES, FrameGeometry
 
-__all__ = ["AcousticEncoder", "chunk_mask"]
+__all__ = ["AcousticEncoder", "chunk_mask", "sinusoids"]
 
 
 def chunk_mask(frames: int, chunk: int, left: int, device: torch.device) -> Tensor:
@@ -76,14 +77,31 @@ class _Rotation(nn.Module):
         return both.unsqueeze(3)
 
 
-class _RotaryAttention(nn.Module):
-    """Self-attention over earlier and new frames, with rotary positions."""
+def sinusoids(position: Tensor, width: int) -> Tensor:
+    """Sines (even channels) and cosines of positions (Vaswani et al. 2017).
+
+    Args:
+        position: shape: (time,)
+        width: Channels; even.
+
+    Returns:
+        shape: (time, width)
+    """
+    channel = torch.arange(0, width, 2, device=position.device)
+    rates = torch.exp(-math.log(10_000.0) / width * channel)
+    angles = position[:, None] * rates
+    return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)
+
+
+class _SelfAttention(nn.Module):
+    """Self-attention over earlier and new frames, with rotary positions or none of its own."""
 
     def __init__(self, config: AcousticConfig) -> None:
         super().__init__()
         self.heads = config.heads
         self.size = config.width // config.heads
-        self.dropout = config.dropout
+        self.dropout = config.dropout_inside
+        self.is_rotary = config.positions == "rotary"
         self.query: nn.Linear | None = nn.Linear(config.width, config.width)
         self.key_value: nn.Linear | None = nn.Linear(config.width, 2 * config.width)
         self.output = nn.Linear(config.width, config.width)
@@ -133,7 +151,9 @@ class _RotaryAttention(nn.Module):
         projected = nn.functional.linear(x, *self._projection())
         projected = projected.view(batch, time, 3 * self.heads, self.size)
         query_key, value = torch.split(projected, [2 * self.heads, self.heads], dim=2)
-        query, key = torch.chunk(_rotate(query_key, rotation).transpose(1, 2), 2, dim=1)
+        if self.is_rotary:
+            query_key = _rotate(query_key, rotation)
+        query, key = torch.chunk(query_key.transpose(1, 2), 2, dim=1)
         value = value.transpose(1, 2)
         keys, values = key, value
         if past is not None:
@@ -152,25 +172,30 @@ class _RotaryAttention(nn.Module):
 
 
 class _Layer(nn.Module):
-    """One pre-norm transformer layer."""
+    """One transformer layer, normalising before each part or after it."""
 
     def __init__(self, config: AcousticConfig) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(config.width)
-        self.attention = _RotaryAttention(config)
+        self.attention = _SelfAttention(config)
         self.feed_forward_norm = nn.LayerNorm(config.width)
         self.feed_forward = nn.Sequential(
             nn.Linear(config.width, config.feed_forward),
             nn.ReLU(),
-            nn.Dropout(config.dropout),
+            nn.Dropout(config.dropout_inside),
             nn.Linear(config.feed_forward, config.width),
         )
         self.dropout = nn.Dropout(config.dropout)
+        self.norm_first = config.norm == "pre"
 
     def forward(
         self, x: Tensor, past: tuple[Tensor, Tensor] | None, mask: Tensor, rotation: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """See :meth:`_RotaryAttention.forward`."""
+        """See :meth:`_SelfAttention.forward`."""
+        if not self.norm_first:
+            attended, key, value = self.attention(x, past, mask, rotation)
+            x = self.attention_norm(x + self.dropout(attended))
+            return self.feed_forward_norm(x + self.dropout(self.feed_forward(x))), key, value
         attended, key, value = self.attention(self.attention_norm(x), past, mask, rotation)
         x = x + self.dropout(attended)
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x))), key, value
@@ -197,10 +222,10 @@ class AcousticEncoder(nn.Module):
         )
         bands = ((config.mel_bins - 1) // 2 - 1) // 2
         self.projection = nn.Linear(config.conv_channels * bands, config.width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(config.dropout_inside)
         self.rotation = _Rotation(config.width // config.heads)
         self.layers = nn.ModuleList(_Layer(config) for _ in range(config.layers))
-        self.norm = nn.LayerNorm(config.width)
+        self.norm = nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
 
     @property
     def geometry(self) -> FrameGeometry:
@@ -226,8 +251,13 @@ class AcousticEncoder(nn.Module):
     def _embed(self, features: Tensor) -> Tensor:
         """Convolve. shape: (batch, 4 * frames + 3, mel_bins) -> (batch, frames, width)."""
         maps = self.convolutions(features.unsqueeze(1))
-        embedded: Tensor = self.dropout(self.projection(maps.transpose(1, 2).flatten(2)))
-        return embedded
+        embedded: Tensor = self.projection(maps.transpose(1, 2).flatten(2))
+        if self.config.positions == "sinusoids":
+            width = self.config.width
+            index = torch.arange(embedded.shape[1], device=embedded.device)
+            embedded = embedded * width**0.5 + sinusoids(index, width)
+        dropped: Tensor = self.dropout(embedded)
+        return dropped
 
     def encode(self, features: Tensor, counts: Tensor, chunk: int | None) -> Tensor:
         """Encode the features of whole utterances.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cnerta.models.config import FusionConfig
-from cnerta.models.networks.layers import NEVER, feed_forward
+from cnerta.models.networks.layers import NEVER, feed_forward, fused_width
 
 __all__ = ["AlignedPooling", "SoftAlignment", "soft_alignment"]
 
@@ -119,15 +119,15 @@ class AlignedPooling(nn.Module):
 
     def __init__(self, config: FusionConfig, text_width: int, frame_width: int) -> None:
         super().__init__()
-        self.query = nn.Linear(text_width, config.width)
-        self.value = nn.Linear(frame_width, 2 * config.width)
-        self.null_value = nn.Parameter(torch.randn(2 * config.width) / config.width**0.5)
-        self.output = nn.Linear(3 * config.width + 4, config.width)
-        self.heard_norm = nn.LayerNorm(config.width)
-        self.feed_forward = feed_forward(config)
-        self.feed_forward_norm = nn.LayerNorm(config.width)
+        self.width = width = fused_width(config, text_width)
+        self.query = nn.Linear(text_width, width)
+        self.value = nn.Linear(frame_width, 2 * width)
+        self.null_value = nn.Parameter(torch.randn(2 * width) / width**0.5)
+        self.output = nn.Linear(3 * width + 4, width)
+        self.heard_norm = nn.LayerNorm(width)
+        self.feed_forward = feed_forward(config, width)
+        self.feed_forward_norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(config.dropout)
-        self.width = config.width
 
     def forward(
         self,

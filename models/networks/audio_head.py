@@ -103,6 +103,7 @@ class AudioHead(nn.Module):
         if fusion.context:
             self.context = BiLstm(width, fusion.context)
             width = fusion.context + fusion.readings
-        self.dropout = nn.Dropout(config.text.dropout)
+        dropout = config.tagger_dropout
+        self.dropout = nn.Dropout(config.text.dropout if dropout is None else dropout)
         self.emissions = nn.Linear(width, tags)
         self.gate = FitGate()

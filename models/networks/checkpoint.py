@@ -120,7 +120,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
         vocabulary = Vocabulary(
             tuple(description.characters), description.units, description.readings
         )
-        scheme = LabelScheme(description.label_kind, description.tags)
+        config = description.config
+        scheme = LabelScheme(
+            description.label_kind, description.tags, config.tags, config.crf == "well-formed"
+        )
         lexicon = None
         if description.config.text.encoder in LEXICON_ENCODERS:
             lexicon = load_words(path / LEXICON_FILE)

@@ -16,8 +16,9 @@ _FORBIDDEN = -1e4
 
 
 class ConstrainedCrf(CRF):  # type: ignore[misc]
-    """A linear-chain CRF in which ill-formed tag sequences have no probability.
+    """A linear-chain CRF in which sequences that the scheme does not allow have no probability.
 
+    Of a scheme that allows all it is pytorch-crf as it is, the paper's plain CRF.
     Forbidden scores are constants, put back after every optimiser step by :meth:`constrain`.
     """
 

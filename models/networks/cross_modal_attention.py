@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from cnerta.models.config import FusionConfig
 from cnerta.models.networks.aligned_fusion import AlignedPooling
-from cnerta.models.networks.layers import attend, feed_forward
+from cnerta.models.networks.layers import attend, feed_forward, fused_width
 from cnerta.models.networks.multimodal_interaction import MultimodalInteraction
 
 __all__ = ["CrossModalAttention", "Fusion", "build_fusion", "posterior_features"]
@@ -17,29 +17,38 @@ class CrossModalAttention(nn.Module):
     """Cross-modal attention (CMA, equation 1): characters are the queries, frames keys and values.
 
     Multi-head attention with the text representation as queries and the frames as keys and values,
-    then the usual residual, normalisation and feed-forward layer.
+    then residual, normalisation and feed-forward layer: F̂ = LN(X + MH-CA(X, S)) and
+    F = LN(F̂ + FFN(F̂)), where ``residual`` is ``text``.
 
-    Ours: a learned null key and value. A sentence without audio attends to them alone, and so may a
-    character that no frame belongs to.
+    Ours: the residual is the text brought to the fused width, which need not be its own; and there
+    is a learned null key and value. A sentence without audio attends to them alone, and so may a
+    character that no frame belongs to. Where there is none, attention adds nothing without audio.
     """
 
     def __init__(self, config: FusionConfig, text_width: int, frame_width: int) -> None:
         super().__init__()
         self.heads = config.heads
+        self.width = width = fused_width(config, text_width)
+        self.residual = config.residual
 
-        self.query = nn.Linear(text_width, config.width)
+        self.matching: nn.Linear | None = None
+        if config.match_frames:
+            self.matching = nn.Linear(frame_width, width)
+            frame_width = width
+        self.query = nn.Linear(text_width, width)
         self.pause_context = config.pause_context
         if config.pause_context:
             frame_width += 2 * config.pause_context + 1
-        self.key_value = nn.Linear(frame_width, 2 * config.width)
-        self.null_key_value = nn.Parameter(torch.randn(2 * config.width) / config.width**0.5)
-        self.output = nn.Linear(config.width, config.width)
-        self.attention_norm = nn.LayerNorm(config.width)
-        self.feed_forward = feed_forward(config)
-        self.feed_forward_norm = nn.LayerNorm(config.width)
+        self.key_value = nn.Linear(frame_width, 2 * width)
+        self.null_key_value: nn.Parameter | None = None
+        if config.null_key:
+            self.null_key_value = nn.Parameter(torch.randn(2 * width) / width**0.5)
+        self.output = nn.Linear(width, width)
+        self.attention_norm = nn.LayerNorm(width)
+        self.feed_forward = feed_forward(config, width)
+        self.feed_forward_norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(config.dropout)
         self.guidance = nn.Parameter(torch.full((config.heads,), 1.0)) if config.guided else None
-        self.width = config.width
 
     def _pauses(self, log_probabilities: Tensor, frame_counts: Tensor) -> Tensor:
         """The blank's probability around each frame; beyond the audio it is silent.
@@ -77,20 +86,26 @@ class CrossModalAttention(nn.Module):
             shape: (batch, length, width)
         """
         query = self.query(text)
+        if self.matching is not None:
+            frames = self.matching(frames).tanh()
         if self.pause_context:
             pauses = self._pauses(log_probabilities, frame_counts)
             frames = torch.cat([frames, pauses], dim=2)
-        null = self.null_key_value.expand(text.shape[0], 1, -1)
-        key_value = torch.cat([null, self.key_value(frames)], dim=1)
+        key_value = self.key_value(frames)
+        nulls = 0
+        if self.null_key_value is not None:
+            nulls = 1
+            null = self.null_key_value.expand(text.shape[0], 1, -1)
+            key_value = torch.cat([null, key_value], dim=1)
         key, value = key_value.chunk(2, dim=2)
         guidance: Tensor | None = None
         if self.guidance is not None:
             # shape: (batch, length, 1 + time); the null key gets a constant.
             of_characters = log_probabilities[:, :, 1:].transpose(1, 2).clamp(min=-10.0)
-            guide = nn.functional.pad(of_characters, (1, 0), value=-5.0)
+            guide = nn.functional.pad(of_characters, (nulls, 0), value=-5.0)
             guidance = self.guidance[:, None, None] * guide[:, None]
         index = torch.arange(key.shape[1], device=text.device)
-        valid = index <= frame_counts[:, None]  # index 0, the null key, is always valid
+        valid = index < nulls + frame_counts[:, None]  # the null key, the first, is always valid
         merged = attend(
             query,
             key,
@@ -100,7 +115,10 @@ class CrossModalAttention(nn.Module):
             dropout=self.dropout,
             guidance=guidance,
         )
-        fused = self.attention_norm(query + self.dropout(self.output(merged)))
+        attended = self.dropout(self.output(merged))
+        if self.null_key_value is None:
+            attended = attended.masked_fill((frame_counts == 0)[:, None, None], 0.0)
+        fused = self.attention_norm((text if self.residual == "text" else query) + attended)
         normed: Tensor = self.feed_forward_norm(fused + self.dropout(self.feed_forward(fused)))
         return normed
 

@@ -7,8 +7,9 @@ from typing import Final
 from torch import Tensor, nn
 
 from cnerta.models.config import FusionConfig
+from cnerta.models.errors import ConfigError
 
-__all__ = ["NEVER", "attend", "feed_forward"]
+__all__ = ["NEVER", "attend", "feed_forward", "fused_width"]
 
 NEVER: Final = -1e4
 """Among scores before a soft-max: no weight at all, and within half precision."""
@@ -47,17 +48,29 @@ def attend(
     return attended.transpose(1, 2).flatten(2)
 
 
+def fused_width(config: FusionConfig, text_width: int) -> int:
+    """Size of the fused representation, where 0 stands for that of the text's.
+
+    Raises:
+        ConfigError: The heads cannot share it.
+    """
+    width = config.width or text_width
+    if config.kind in ("cma", "mmi") and width % config.heads:
+        raise ConfigError(f"expected a width of {config.heads} equal heads, got {width}")
+    return width
+
+
 def _split(x: Tensor, heads: int) -> Tensor:
     """shape: (batch, heads, rows, size of a head)."""
     batch, rows, width = x.shape
     return x.view(batch, rows, heads, width // heads).transpose(1, 2)
 
 
-def feed_forward(config: FusionConfig) -> nn.Sequential:
+def feed_forward(config: FusionConfig, width: int) -> nn.Sequential:
     """The feed-forward layer of a transformer layer, of the fused width in and out."""
     return nn.Sequential(
-        nn.Linear(config.width, config.feed_forward),
-        nn.ReLU(),
+        nn.Linear(width, config.feed_forward),
+        nn.ReLU() if config.activation == "relu" else nn.GELU(),
         nn.Dropout(config.dropout),
-        nn.Linear(config.feed_forward, config.width),
+        nn.Linear(config.feed_forward, width),
     )

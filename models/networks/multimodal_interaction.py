@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cnerta.models.config import FusionConfig
-from cnerta.models.networks.layers import attend, feed_forward
+from cnerta.models.networks.layers import attend, feed_forward, fused_width
 
 __all__ = ["MultimodalInteraction"]
 
@@ -24,12 +24,14 @@ class MultimodalInteraction(nn.Module):
       g = σ(W_a A + W_q Q), B = g · Q;
     - A and B together are the fused representation.
 
-    As in the release of Sui et al. (2021), R is the text encoder's output itself (Yu et al. put one
-    more self-attention layer in between), frames are projected for either direction apart, and the
-    tagger sees the text beside A and B. Yu's auxiliary task, detecting entity spans from text
-    alone, is not part of it: Sui et al. use the interaction module only.
+    As in the release of Sui et al. (2021), R is the text encoder's output itself where ``residual``
+    is ``text`` (Yu et al. put one more self-attention layer in between), frames are projected for
+    either direction apart, and the tagger sees the text beside A and B. Yu's auxiliary task,
+    detecting entity spans from text alone, is not part of it: Sui et al. use the interaction module
+    only.
 
-    Ours: a learned null frame, the only one of a sentence without audio.
+    Ours: R is brought to a width of its own; and a learned null frame, the only one of a sentence
+    without audio. Where there is none, attention to frames adds nothing without audio.
 
     Attributes:
         width: Size of the fused representation, A and B together.
@@ -37,15 +39,19 @@ class MultimodalInteraction(nn.Module):
 
     def __init__(self, config: FusionConfig, text_width: int, frame_width: int) -> None:
         super().__init__()
-        self.text = nn.Linear(text_width, config.width)
-        self.asking_frames = nn.Linear(frame_width, config.width)
-        self.answering_frames = nn.Linear(frame_width, config.width)
-        self.null_frame = nn.Parameter(torch.randn(frame_width) / frame_width**0.5)
-        self.frames_ask_text = _CrossModalTransformer(config)
-        self.text_asks_aware_frames = _CrossModalTransformer(config)
-        self.text_asks_frames = _CrossModalTransformer(config)
-        self.gate = nn.Linear(2 * config.width, config.width)
-        self.width = 2 * config.width
+        width = fused_width(config, text_width)
+        own = config.residual == "text"
+        self.text = nn.Identity() if own else nn.Linear(text_width, width)
+        self.asking_frames = nn.Linear(frame_width, width)
+        self.answering_frames = nn.Linear(frame_width, width)
+        self.null_frame: nn.Parameter | None = None
+        if config.null_key:
+            self.null_frame = nn.Parameter(torch.randn(frame_width) / frame_width**0.5)
+        self.frames_ask_text = _CrossModalTransformer(config, width)
+        self.text_asks_aware_frames = _CrossModalTransformer(config, width)
+        self.text_asks_frames = _CrossModalTransformer(config, width)
+        self.gate = nn.Linear(2 * width, width)
+        self.width = 2 * width
 
     def forward(
         self,
@@ -68,9 +74,12 @@ class MultimodalInteraction(nn.Module):
             shape: (batch, length, width)
         """
         characters = self.text(text)
-        frames = torch.cat([self.null_frame.expand(text.shape[0], 1, -1), frames], dim=1)
+        nulls = 0
+        if self.null_frame is not None:
+            nulls = 1
+            frames = torch.cat([self.null_frame.expand(text.shape[0], 1, -1), frames], dim=1)
         place = torch.arange(frames.shape[1], device=text.device)
-        is_frame = place <= frame_counts[:, None]  # place 0 is the null frame, always there
+        is_frame = place < nulls + frame_counts[:, None]  # the null frame is always there
         is_text = torch.arange(text.shape[1], device=text.device) < counts[:, None]
 
         text_aware = self.frames_ask_text(self.asking_frames(frames), characters, is_text)
@@ -83,16 +92,16 @@ class MultimodalInteraction(nn.Module):
 class _CrossModalTransformer(nn.Module):
     """A transformer layer: queries of one modality, keys and values of the other."""
 
-    def __init__(self, config: FusionConfig) -> None:
+    def __init__(self, config: FusionConfig, width: int) -> None:
         super().__init__()
         self.heads = config.heads
 
-        self.query = nn.Linear(config.width, config.width)
-        self.key_value = nn.Linear(config.width, 2 * config.width)
-        self.output = nn.Linear(config.width, config.width)
-        self.attention_norm = nn.LayerNorm(config.width)
-        self.feed_forward = feed_forward(config)
-        self.feed_forward_norm = nn.LayerNorm(config.width)
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.output = nn.Linear(width, width)
+        self.attention_norm = nn.LayerNorm(width)
+        self.feed_forward = feed_forward(config, width)
+        self.feed_forward_norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, asking: Tensor, answering: Tensor, valid: Tensor) -> Tensor:
@@ -109,6 +118,9 @@ class _CrossModalTransformer(nn.Module):
         key, value = self.key_value(answering).chunk(2, dim=2)
         query = self.query(asking)
         merged = attend(query, key, value, valid, heads=self.heads, dropout=self.dropout)
-        aware = self.attention_norm(asking + self.dropout(self.output(merged)))
+        attended = self.dropout(self.output(merged))
+        # Where all is padding there is nothing to add.
+        attended = attended.masked_fill(~valid.any(dim=1)[:, None, None], 0.0)
+        aware = self.attention_norm(asking + attended)
         normed: Tensor = self.feed_forward_norm(aware + self.dropout(self.feed_forward(aware)))
         return normed

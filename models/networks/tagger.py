@@ -107,7 +107,8 @@ class SpeechTagger(nn.Module):
         width = self.text.width
         self.fusion = build_fusion(config.fusion, width, config.acoustic.width)
         if self.fusion is not None:
-            width += self.fusion.width
+            alone = config.fusion.tagger_input == "fused"
+            width = self.fusion.width + (0 if alone else width)
         self.breaks: nn.Linear | None = None
         if self.fusion is not None and config.fusion.prosody:
             self.breaks = nn.Linear(self.fusion.width, BREAK_LEVELS)
@@ -121,7 +122,8 @@ class SpeechTagger(nn.Module):
         if config.fusion.context:
             self.context = BiLstm(width, config.fusion.context)
             width = config.fusion.context + config.fusion.readings
-        self.dropout = nn.Dropout(config.text.dropout)
+        dropout = config.tagger_dropout
+        self.dropout = nn.Dropout(config.text.dropout if dropout is None else dropout)
         self.emissions = nn.Linear(width, len(scheme))
         self.crf = ConstrainedCrf(scheme)
         self.audio_head: AudioHead | None = None
@@ -187,7 +189,8 @@ class SpeechTagger(nn.Module):
         if head.fusion is not None:
             # Only the CTC task trains what guides attention, not the entity loss.
             fused = head.fusion(encoded, counts, frames, frame_counts, log_probabilities.detach())
-            encoded = torch.cat([encoded, fused], dim=2)
+            alone = self.config.fusion.tagger_input == "fused"
+            encoded = fused if alone else torch.cat([encoded, fused], dim=2)
             breaks = self.breaks(fused) if self.breaks is not None else None
         if self.config.fusion.posterior_features:
             features = posterior_features(
@@ -224,13 +227,18 @@ class SpeechTagger(nn.Module):
     def masked_ctc_loss(
         self, output: TaggerOutput, characters: Tensor, counts: Tensor, frame_counts: Tensor
     ) -> Tensor:
-        """Masked CTC loss a character, mean over sentences with audio (L_ctc of equation 3)."""
+        """Masked CTC loss, mean over sentences with audio (L_ctc of equation 3).
+
+        Of each sentence the loss a character, or the whole: ``model.ctc.scale``.
+        """
         heard = frame_counts > 0
         # Equal characters share a column, the first of them: a blank must part equal neighbours.
         same = characters[:, :, None] == characters[:, None, :]
         targets = 1 + same.int().argmax(dim=2)
         losses = ctc_loss(output.log_probabilities.float(), targets, frame_counts, counts)
-        return (losses / counts.clamp(min=1) * heard).sum() / heard.sum().clamp(min=1)
+        if self.config.ctc.scale == "character":
+            losses = losses / counts.clamp(min=1)
+        return (losses * heard).sum() / heard.sum().clamp(min=1)
 
 
 def _word_kinds(config: ModelConfig, lexicon: Words | None) -> WordKinds | None:

@@ -22,7 +22,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from cnerta.models.config import AudioUse, LabelKind
+from cnerta.models.config import AudioUse, Encoding, LabelKind
 from cnerta.models.errors import BundleError, ConfigError
 from cnerta.models.files import write_atomically
 from cnerta.models.runtime.calibration import Calibration
@@ -116,9 +116,11 @@ class Bundle:
         return self.scheme.kind == "nested"
 
 
-class _Labels(msgspec.Struct, forbid_unknown_fields=True):
+class _Labels(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     kind: LabelKind
     tags: tuple[str, ...]
+    encoding: Encoding = "bilou"
+    well_formed: bool = True
 
 
 class _Vocabulary(msgspec.Struct, forbid_unknown_fields=True):
@@ -192,7 +194,12 @@ def write_bundle(bundle: Bundle) -> None:
     manifest = _Manifest(
         schema_version=SCHEMA_VERSION,
         name=bundle.name,
-        labels=_Labels(bundle.scheme.kind, bundle.scheme.tags),
+        labels=_Labels(
+            bundle.scheme.kind,
+            bundle.scheme.tags,
+            bundle.scheme.encoding,
+            bundle.scheme.well_formed,
+        ),
         vocabulary=_Vocabulary(
             "".join(bundle.vocabulary.characters),
             bundle.vocabulary.units,
@@ -243,7 +250,8 @@ def load_bundle(path: Path) -> Bundle:
             manifest.vocabulary.units,
             manifest.vocabulary.readings,
         )
-        scheme = LabelScheme(manifest.labels.kind, manifest.labels.tags)
+        labels = manifest.labels
+        scheme = LabelScheme(labels.kind, labels.tags, labels.encoding, labels.well_formed)
     except (msgspec.MsgspecError, ConfigError) as error:
         raise BundleError(f"expected a readable {_MANIFEST} in {path}, got: {error}") from error
     if vocabulary.sha256 != manifest.vocabulary.sha256:

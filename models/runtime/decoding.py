@@ -2,7 +2,8 @@
 
 The linear-chain CRF is that of pytorch-crf, which trains it; here only its three parameter arrays
 are needed, so serving does without torch. Decoding is restricted to the transitions the label
-scheme allows: every decoded sequence is a well-formed annotation.
+scheme allows. Where it allows all, as the paper's plain CRF does, :meth:`LabelScheme.decode` says
+what an ill-formed sequence means.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from cnerta.models.runtime.crf_search import (
     allowed_scores,
 )
 from cnerta.models.runtime.labels import LabelScheme, Span
+from cnerta.models.runtime.span_probability import SpanProbability
 from cnerta.models.text.normalisation import NormalisedText
 from cnerta.models.text.person_names import ends_of_full_names
 
@@ -114,6 +116,10 @@ class CrfDecoder:
             for after in "IL"
             for label in scheme.types
         }
+        # Where a span is more than its labels.
+        self._probability: SpanProbability | None = None
+        if scheme.encoding != "bilou" or not scheme.well_formed:
+            self._probability = SpanProbability(scheme, scores)
 
     def decode(
         self, emissions: npt.NDArray[np.float32], lengths: Sequence[int]
@@ -143,7 +149,9 @@ class CrfDecoder:
 
         A hint raises all tags that begin its entity where it begins, and all that end it where it
         ends, by half its strength each. Whatever holds the entity gains all of it, whatever shares
-        one boundary half; decoding weighs that against the rest, and the confidences follow.
+        one boundary half; decoding weighs that against the rest, and the confidences follow. In BIO
+        no tag says that an entity ends: its last character's is raised, the next one's lowered if
+        it goes on.
 
         Args:
             emissions: shape: (length, tags)
@@ -152,6 +160,12 @@ class CrfDecoder:
         raised = emissions.copy()
         for hint in hints:
             last = hint.end - 1
+            if self.scheme.encoding == "bio":
+                begins, inside = self._tags["B", hint.label], self._tags["I", hint.label]
+                raised[hint.start, begins] += hint.strength / 2
+                raised[last, np.union1d(begins, inside)] += hint.strength / 2
+                raised[hint.end : hint.end + 1, inside] -= hint.strength / 2
+                continue
             if hint.start == last:
                 raised[last, self._tags["U", hint.label]] += hint.strength
                 continue
@@ -163,6 +177,8 @@ class CrfDecoder:
         self, emissions: npt.NDArray[np.float32], text: str
     ) -> npt.NDArray[np.float32]:
         """Emissions of one sentence in which the end of a full name is hardly a person alone.
+
+        Not in BIO, which has no tag for that.
 
         Args:
             emissions: shape: (length, tags)
@@ -178,7 +194,9 @@ class CrfDecoder:
         return lowered
 
     def _confidence(self, lattice: Lattice, span: Span) -> float:
-        """Probability of all tag sequences that hold this span's labels, calibrated."""
+        """Probability of all tag sequences that hold this span, calibrated."""
+        if self._probability is not None:
+            return self._calibration(float(np.clip(self._probability(lattice, span), 0.0, 1.0)))
         last = span.end - 1
         part = "U" if span.start == last else "B"
         tags = self._tags[part, span.label]

@@ -1,20 +1,24 @@
 """Entity spans and their two tag encodings, flat and nested.
 
-Flat: one BILOU tag a character, outermost entities only.
+Flat: one tag a character, outermost entities only.
 
 Nested: the linearisation of Straková et al. (2019), which section 4.2 of M3T (Sui et al., 2021)
-adopts. A character's tag joins the BILOU labels of every entity that covers it, from the highest
+adopts. A character's tag joins the labels of every entity that covers it, from the highest
 priority to the lowest. Priority rules of section 4.2: an entity that starts earlier comes before
 one that starts later; of two with the same start, the longer comes first.
 
-With the priority rules, the labels that continue an entity (``I``, ``L``) always precede those
-that begin one (``B``, ``U``), and they appear in the order in which their entities were opened.
+Labels are BILOU (ours) or BIO (the paper). With the priority rules, the labels that continue an
+entity (``I``, ``L``) always precede those that begin one (``B``, ``U``), and they appear in the
+order in which their entities were opened.
 So decoding matches the k-th continuing label with the k-th open entity, and a tag may follow
 another exactly if the types still open agree: see :meth:`LabelScheme.allowed_transitions`.
+In BIO an entity ends where the next tag does not continue it; of two crossing entities of one type
+it cannot tell which ends first, and takes the later one to.
 """
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -23,13 +27,14 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from cnerta.models.config import LabelKind
+from cnerta.models.config import Encoding, LabelKind
 from cnerta.models.errors import ConfigError, DataError
 
 __all__ = ["OUTSIDE", "LabelScheme", "Span", "outermost", "parents"]
 
 OUTSIDE = "O"
 _JOIN = "|"
+_PREFIXES: dict[Encoding, str] = {"bilou": "BILU", "bio": "BI"}
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -95,17 +100,21 @@ class LabelScheme:
     Attributes:
         kind: ``flat`` or ``nested``.
         tags: The tags in the order of their ids. The first is ``O``.
+        encoding: Of their labels.
+        well_formed: Whether only sequences that are an annotation are allowed; if not, all are.
     """
 
     kind: LabelKind
     tags: tuple[str, ...]
+    encoding: Encoding = "bilou"
+    well_formed: bool = True
     _ids: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check the inventory.
 
         Raises:
-            ConfigError: The first tag is not ``O``, a tag repeats, or one is not BILOU.
+            ConfigError: The first tag is not ``O``, a tag repeats, or one is of another encoding.
         """
         if self.kind not in ("flat", "nested"):
             raise ConfigError(f"expected label kind 'flat' or 'nested', got {self.kind!r}")
@@ -115,39 +124,55 @@ class LabelScheme:
             raise ConfigError("expected every tag once, got a repeated tag")
         for tag in self.tags[1:]:
             parts = _split(tag)
-            if any(len(p) < 3 or p[0] not in "BILU" or p[1] != "-" for p in parts):
-                raise ConfigError(f"expected BILOU labels joined by {_JOIN!r}, got {tag!r}")
+            if any(len(p) < 3 or p[0] not in self.prefixes or p[1] != "-" for p in parts):
+                name = self.encoding.upper()
+                raise ConfigError(f"expected {name} labels joined by {_JOIN!r}, got {tag!r}")
             if self.kind == "flat" and len(parts) > 1:
                 raise ConfigError(f"expected one label a tag in a flat scheme, got {tag!r}")
         object.__setattr__(self, "_ids", {tag: i for i, tag in enumerate(self.tags)})
 
     @classmethod
-    def flat(cls, types: Iterable[str]) -> LabelScheme:
-        """The full BILOU inventory for the given entity types."""
-        return cls("flat", (OUTSIDE, *(f"{p}-{t}" for t in sorted(set(types)) for p in "BILU")))
+    def flat(
+        cls, types: Iterable[str], encoding: Encoding = "bilou", *, well_formed: bool = True
+    ) -> LabelScheme:
+        """The full inventory for the given entity types."""
+        plain = [f"{p}-{t}" for t in sorted(set(types)) for p in _PREFIXES[encoding]]
+        return cls("flat", (OUTSIDE, *plain), encoding, well_formed)
 
     @classmethod
     def nested(
-        cls, annotations: Iterable[tuple[Sequence[Span], int]], min_count: int = 1
+        cls,
+        annotations: Iterable[tuple[Sequence[Span], int]],
+        min_count: int = 1,
+        encoding: Encoding = "bilou",
+        *,
+        well_formed: bool = True,
     ) -> LabelScheme:
         """The joint tags that occur in the given annotations (spans, length in characters).
 
         The full product of stacked labels has no bound, so the inventory is what training data
-        uses, together with all plain BILOU tags of its types.
+        uses, together with all plain tags of its types.
 
         Args:
             annotations: Spans and length of each text.
             min_count: Leave out joint tags seen less often: a CRF costs the square of its tags.
+            encoding: Of the labels.
+            well_formed: See the class.
         """
         seen: Counter[str] = Counter()
         types: set[str] = set()
         for spans, length in annotations:
             types.update(s.label for s in spans)
-            seen.update(_joint_tags(spans, length))
-        plain = {f"{p}-{t}" for t in types for p in "BILU"}
+            seen.update(_joint_tags(spans, length, encoding))
+        plain = {f"{p}-{t}" for t in types for p in _PREFIXES[encoding]}
         often = {tag for tag, count in seen.items() if count >= min_count}
         joint = sorted((often | plain) - {OUTSIDE}, key=lambda t: (t.count(_JOIN), t))
-        return cls("nested", (OUTSIDE, *joint))
+        return cls("nested", (OUTSIDE, *joint), encoding, well_formed)
+
+    @property
+    def prefixes(self) -> str:
+        """What labels may begin with."""
+        return _PREFIXES[self.encoding]
 
     @cached_property
     def types(self) -> tuple[str, ...]:
@@ -175,7 +200,7 @@ class LabelScheme:
         if self.kind == "flat":
             kept = outermost(kept)
         while True:
-            tags = _joint_tags(kept, length)
+            tags = _joint_tags(kept, length, self.encoding)
             missing = next((i for i, tag in enumerate(tags) if tag not in self._ids), None)
             if missing is None:
                 return [self._ids[tag] for tag in tags]
@@ -185,7 +210,8 @@ class LabelScheme:
         """The spans that a tag sequence encodes, in priority order.
 
         Defined for every sequence: an entity that the next tag does not continue ends there, a
-        continuing label without an open entity of its type begins one.
+        continuing label without an open entity of its type begins one, as in CoNLL's evaluation
+        (Tjong Kim Sang and De Meulder 2003). The authors' release drops such labels.
         """
         spans: list[Span] = []
         open_spans: list[tuple[int, str]] = []
@@ -219,16 +245,24 @@ class LabelScheme:
 
     def allowed_transitions(self) -> npt.NDArray[np.bool_]:
         """Which tag may follow which. shape: (tags, tags), [from, to]."""
+        if not self.well_formed:
+            return np.ones((len(self), len(self)), bool)
         left_open = [self._leaves_open(tag) for tag in self.tags]
         continued = [self._continues(tag) for tag in self.tags]
-        return np.array([[a == b for b in continued] for a in left_open])
+        # In BIO what is left open may end unsaid.
+        fits = operator.eq if self.encoding == "bilou" else _in_order
+        return np.array([[fits(a, b) for b in continued] for a in left_open])
 
     def allowed_starts(self) -> npt.NDArray[np.bool_]:
         """Which tag may begin a sentence. shape: (tags,)."""
+        if not self.well_formed:
+            return np.ones(len(self), bool)
         return np.array([not self._continues(tag) for tag in self.tags])
 
     def allowed_ends(self) -> npt.NDArray[np.bool_]:
         """Which tag may end a sentence. shape: (tags,)."""
+        if not self.well_formed or self.encoding == "bio":
+            return np.ones(len(self), bool)
         return np.array([not self._leaves_open(tag) for tag in self.tags])
 
     def labels_of(self, prefix: str, label: str) -> npt.NDArray[np.bool_]:
@@ -236,14 +270,21 @@ class LabelScheme:
         return np.array([f"{prefix}-{label}" in _split(tag) for tag in self.tags])
 
 
-def _joint_tags(spans: Sequence[Span], length: int) -> list[str]:
+def _in_order(whole: Sequence[str], part: Sequence[str]) -> bool:
+    """Whether ``part`` is what is left of ``whole`` when some of it is taken out."""
+    rest = iter(whole)
+    return all(label in rest for label in part)
+
+
+def _joint_tags(spans: Sequence[Span], length: int, encoding: Encoding) -> list[str]:
+    alone, last = ("U", "L") if encoding == "bilou" else ("B", "I")
     stacks: list[list[str]] = [[] for _ in range(length)]
     for span in sorted(spans, key=_priority):
         if span.end - span.start == 1:
-            stacks[span.start].append(f"U-{span.label}")
+            stacks[span.start].append(f"{alone}-{span.label}")
             continue
         stacks[span.start].append(f"B-{span.label}")
         for position in range(span.start + 1, span.end - 1):
             stacks[position].append(f"I-{span.label}")
-        stacks[span.end - 1].append(f"L-{span.label}")
+        stacks[span.end - 1].append(f"{last}-{span.label}")
     return [_JOIN.join(stack) or OUTSIDE for stack in stacks]

@@ -125,6 +125,7 @@ class ReconnectingConnection:
         self._is_ready = False  # the connection has its session
         self._was_ready = False  # the application has its session
         self._update: SessionUpdate | None = None  # all of them, as one
+        self._has_answered = False  # the connection, beyond beginning a session
         self._is_over = False
         self._refusal: ErrorMessage | None = None
         self._failure: Exception | None = None
@@ -303,6 +304,7 @@ class ReconnectingConnection:
             case SessionGoingAway():
                 self._urls.rotate(-1)
             case _:
+                self._has_answered = True
                 if isinstance(message, UtteranceFinal):
                     self._note_answer(message)
                 self._is_over = self._is_over or isinstance(message, SessionSummary)
@@ -358,7 +360,7 @@ class ReconnectingConnection:
             self._is_well()
         if self._unwell_since is None:
             self._unwell_since = now
-        else:
+        elif not self._has_answered:
             # It was given its chance to go on with the session.
             self._urls.rotate(-1)
         await self._drop_connection()
@@ -399,7 +401,7 @@ class ReconnectingConnection:
                 return
             self._tell("waiting", str(error), retry_in_s=error.retry_after_s)
             return
-        self._connection = connection
+        self._connection, self._has_answered = connection, False
         if self._start is not None:
             resume = None
             if self._offer is not None:
@@ -409,8 +411,8 @@ class ReconnectingConnection:
 
     def _wanted_pause_s(self) -> float:
         """How long the server asks to wait."""
-        wanted = getattr(self._refusal, "retry_after_ms", UNSET)
-        return wanted / 1_000 if isinstance(wanted, int) else 0.0
+        wanted_ms = UNSET if self._refusal is None else self._refusal.retry_after_ms
+        return 0.0 if wanted_ms is UNSET else wanted_ms / 1_000
 
     def _give_up(self, last: str) -> None:
         refusal, left = self._refusal, self.unanswered

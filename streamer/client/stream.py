@@ -38,7 +38,7 @@ from cnerta.streamer.wire.messages import (
     Transcript,
     UtteranceFinal,
 )
-from cnerta.streamer.wire.parts import GlossaryEntry, Limits
+from cnerta.streamer.wire.parts import GlossaryEntry, Limits, MinStatus
 
 __all__ = [
     "StreamOptions",
@@ -59,6 +59,7 @@ class StreamOptions:
     labels: tuple[str, ...] | None = None
     nested: bool = True
     interim: bool = True
+    min_status: MinStatus = "tentative"
     max_delay_ms: int = 700
     readings: bool = False
     glossary: tuple[GlossaryEntry, ...] = ()
@@ -114,6 +115,7 @@ async def stream(
         labels=labels,
         nested=options.nested,
         interim=options.interim,
+        min_status=options.min_status,
         max_delay_ms=options.max_delay_ms,
         readings=options.readings,
         glossary=list(options.glossary),

@@ -308,6 +308,7 @@ async def run_demo(
         for number, recording in enumerate(recordings, 1)
     ]
     _compare(outcomes, console)
+    console.print("\nHear both in a browser: make demo-page", highlight=False)
     if picture is not None:
         moment = render(view.before_final, PICTURE_WIDTH, PICTURE_HEIGHT)
         picture.write_text(draw_svg(moment, PICTURE_WIDTH, "cnerta-stream"), encoding="utf-8")

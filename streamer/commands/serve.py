@@ -52,7 +52,6 @@ __all__ = ["FORCED_EXIT", "TURN_S", "app", "main"]
 
 logger = logging.getLogger(__name__)
 
-logger = logging.getLogger(__name__)
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 _LEVELS: Final[dict[LogLevel, int]] = {

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from cnerta.streamer.outputs.obs import DEFAULT_MARKS
+from cnerta.streamer.outputs.plain_marks import DEFAULT_MARKS
 
 __all__ = ["SERVER_SOURCE", "StreamArguments"]
 
@@ -123,9 +123,9 @@ class StreamArguments:
         list[Path] | None,
         typer.Option(
             metavar="FILE",
-            help="Write captions while the session runs: FILE.vtt, .srt, .ttml, .metadata.vtt (JSON"
-            " for each cue), .rttm (list of entities) or .jsonl (events). May be given several "
-            "times; files that are there are replaced.",
+            help="Write captions while the session runs: FILE.vtt, .styled.vtt (with "
+            "colours), .srt, .ttml, .metadata.vtt (JSON for each cue), .rttm (list of entities) or "
+            ".jsonl (events). May be given several times; files that are there are replaced.",
             rich_help_panel=_OUTPUTS_PANEL,
         ),
     ] = None
@@ -155,14 +155,53 @@ class StreamArguments:
             rich_help_panel=_OUTPUTS_PANEL,
         ),
     ] = None
-    obs_marks: Annotated[
+    marks: Annotated[
         str,
         typer.Option(
+            "--marks",
+            "--obs-marks",
             metavar="PAIR",
-            help="What stands around names in OBS, two characters; '' for nothing.",
+            help="What stands around names in OBS, Zoom and YouTube, two characters; '' for "
+            "nothing.",
             rich_help_panel=_OUTPUTS_PANEL,
         ),
     ] = DEFAULT_MARKS
+    zoom: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Send captions to a Zoom meeting: the API token that its host copies for a "
+            "captioning service.",
+            rich_help_panel=_OUTPUTS_PANEL,
+        ),
+    ] = None
+    youtube: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Send captions to a YouTube live stream: the address under its closed captions, "
+            "with https://.",
+            rich_help_panel=_OUTPUTS_PANEL,
+        ),
+    ] = None
+    hls: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write captions as HLS subtitles: captions.m3u8 and WebVTT segments.",
+            rich_help_panel=_OUTPUTS_PANEL,
+        ),
+    ] = None
+    hls_mpeg_time: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=2**33 - 1,
+            metavar="TICKS",
+            help="With --hls: time stamp of the video where the audio begins, in 1/90000 s.",
+            rich_help_panel=_OUTPUTS_PANEL,
+        ),
+    ] = 0
     webhook: Annotated[
         str | None,
         typer.Option(
@@ -243,6 +282,8 @@ class StreamArguments:
             )
         if self.device is not None and not self.mic:
             raise typer.BadParameter("expected --device with --mic, got it without")
+        if self.hls_mpeg_time and self.hls is None:
+            raise typer.BadParameter("expected --hls-mpeg-time with --hls, got it without")
         if self.record is not None and self.connect is not None:
             raise typer.BadParameter(
                 "expected --record without --connect, got both: the server records, as "

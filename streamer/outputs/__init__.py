@@ -1,1 +1,1 @@
-"""What a session is written and sent to: caption files, OBS, a webhook."""
+"""What a session is written and sent to: caption files, HLS, OBS, Zoom, YouTube, a webhook."""

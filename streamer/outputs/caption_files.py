@@ -15,8 +15,9 @@ from typing import IO, Final, Self
 
 from cnerta.models.files import write_atomically
 from cnerta.streamer.errors import OutputError
-from cnerta.streamer.outputs.caption_formats import FORMATS, CaptionedUtterance
-from cnerta.streamer.outputs.cues import DEFAULT_LAYOUT, CaptionLayout, CueTrack
+from cnerta.streamer.outputs.caption_formats import FORMATS
+from cnerta.streamer.outputs.captioner import Captioner
+from cnerta.streamer.outputs.cues import DEFAULT_LAYOUT, CaptionLayout
 from cnerta.streamer.outputs.highlighting import Highlighter
 from cnerta.streamer.outputs.presenter import PresenterBase
 from cnerta.streamer.sources import Revision
@@ -102,19 +103,17 @@ class CaptionFile(PresenterBase):
     ) -> None:
         self._format = FORMATS[suffix](recording)
         self._file = _File(path)
-        self._highlighter = highlighter
-        self._track = CueTrack(layout)
-        self._spoken = _SpokenTimes()
+        self._captioner = Captioner(highlighter, layout)
         self._body: list[str] = []
         """All that stands before the tail, where there is one."""
 
     def on_audio(self, block: bytes, audio_ms: float) -> None:
         """Note the time."""
-        self._spoken.now_ms = audio_ms
+        self._captioner.heard(audio_ms)
 
     def on_revision(self, revision: Revision) -> None:
         """Note when the utterance was spoken."""
-        self._spoken.sent(revision)
+        self._captioner.sent(revision)
 
     def on_message(self, message: ServerMessage) -> None:
         """Write what is final.
@@ -131,7 +130,7 @@ class CaptionFile(PresenterBase):
                 else:
                     self._file.add(head.removeprefix(self._format.head(())).encode())
             case UtteranceFinal():
-                block = self._format.block(self._captioned(message))
+                block = self._format.block(self._captioner.captioned(message))
                 if not self._format.tail():
                     self._file.add(block.encode())
                 elif block:
@@ -139,12 +138,6 @@ class CaptionFile(PresenterBase):
                     self._replace()
             case _:
                 pass
-
-    def _captioned(self, final: UtteranceFinal) -> CaptionedUtterance:
-        chosen = self._highlighter.choose(final.utterance, final.text, final.entities, final=True)
-        marked = [entity for entity in final.entities if entity.id in chosen]
-        cues = self._track.cues(final, marked, self._spoken.of(final.utterance))
-        return CaptionedUtterance.of(final, chosen, cues)
 
     def _replace(self) -> None:
         with _explained(self._file.path):
@@ -168,32 +161,6 @@ class CaptionFile(PresenterBase):
         trace: TracebackType | None,
     ) -> None:
         self._file.close()
-
-
-class _SpokenTimes:
-    """From when to when each utterance was spoken, as far as can be told without an alignment."""
-
-    def __init__(self) -> None:
-        self.now_ms = 0.0
-        self._last_final_ms = 0.0
-        self._of: dict[str, tuple[float, float]] = {}
-
-    def sent(self, revision: Revision) -> None:
-        """Note a revision: it was spoken until now, unless it says otherwise."""
-        start_ms, _ = self._of.get(revision.utterance, (None, 0.0))
-        if revision.start_ms is not None:
-            start_ms = float(revision.start_ms)
-        elif start_ms is None:
-            # A line that comes whole stands for the audio since the line before it.
-            start_ms = self._last_final_ms if revision.final else self.now_ms
-        end_ms = self.now_ms if revision.end_ms is None else float(revision.end_ms)
-        self._of[revision.utterance] = (start_ms, max(start_ms, end_ms))
-        if revision.final:
-            self._last_final_ms = self.now_ms
-
-    def of(self, utterance: str) -> tuple[float, float]:
-        """Return start and end of an utterance in milliseconds, and forget it."""
-        return self._of.pop(utterance, (self.now_ms, self.now_ms))
 
 
 class EventFile(PresenterBase):

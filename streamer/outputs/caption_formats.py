@@ -156,14 +156,22 @@ def marked_up(
 
 
 class WebVtt:
-    """WebVTT: a class for each entity type, as in ``<c.PER>…</c>``, and a style block.
+    """WebVTT: a class for each entity type, as in ``<c.PER>…</c>``, and cues that are numbered.
 
     An entity inside another has the class ``inner`` too. https://www.w3.org/TR/webvtt1/
+
+    Args:
+        styled: Whether a style block says the colour of each type. Browsers take it; FFmpeg up to 5
+            and several libraries find no cue behind it.
     """
 
+    def __init__(self, *, styled: bool = False) -> None:
+        self._styled = styled
+        self._number = 0
+
     def head(self, labels: Sequence[str]) -> str:
-        """A style block: the colour of each type; what is inside another entity is underlined."""
-        if not labels:
+        """Its first line, and the style block, in which inner entities are underlined."""
+        if not labels or not self._styled:
             return _VTT_FIRST_LINE
         rules = [f"::cue(.{class_name(label)}) {{ color: {colour(label)} }}\n" for label in labels]
         inner = "::cue(.inner) { text-decoration: underline }\n"
@@ -171,12 +179,12 @@ class WebVtt:
 
     def block(self, told: CaptionedUtterance) -> str:
         """The utterance's cues."""
-        return "".join(
-            _vtt_cue(
-                cue, "\n".join(marked_up(line, _escaped, _vtt_tag, "</c>") for line in cue.lines)
-            )
-            for cue in told.cues
-        )
+        return "".join(map(self._cue, told.cues))
+
+    def _cue(self, cue: Cue) -> str:
+        self._number += 1
+        lines = [marked_up(line, _escaped, _vtt_tag, "</c>") for line in cue.lines]
+        return _vtt_cue(self._number, cue, "\n".join(lines))
 
     def tail(self) -> str:
         """Nothing."""
@@ -192,10 +200,9 @@ def _escaped(text: str) -> str:
     return html.escape(text, quote=False)
 
 
-def _vtt_cue(cue: Cue, payload: str) -> str:
+def _vtt_cue(number: int, cue: Cue, payload: str) -> str:
     times = f"{clock_time(cue.start_ms, '.')} --> {clock_time(cue.end_ms, '.')}"
-    identifier = cue.id.replace("-->", "--\N{REPLACEMENT CHARACTER}")
-    return f"{identifier}\n{times}\n{payload}\n\n"
+    return f"{number}\n{times}\n{payload}\n\n"
 
 
 class _ToldEntity(msgspec.Struct, frozen=True):
@@ -228,8 +235,11 @@ class MetadataTrack:
     """A WebVTT metadata track: the cues of the captions, each with a line of JSON.
 
     It names the characters of the utterance that the cue shows (``start``, ``end``, ``text``) and
-    the entities that are in them wholly or in part.
+    the entities that are in them wholly or in part. Cues have the numbers of the captions'.
     """
+
+    def __init__(self) -> None:
+        self._number = 0
 
     def head(self, labels: Sequence[str]) -> str:
         """The line that makes it WebVTT; no styles, as nothing of it is shown."""
@@ -237,7 +247,12 @@ class MetadataTrack:
 
     def block(self, told: CaptionedUtterance) -> str:
         """The utterance's cues."""
-        return "".join(_vtt_cue(cue, _metadata(told, cue)) for cue in told.cues)
+        first = self._number + 1
+        self._number += len(told.cues)
+        return "".join(
+            _vtt_cue(number, cue, _metadata(told, cue))
+            for number, cue in enumerate(told.cues, first)
+        )
 
     def tail(self) -> str:
         """Nothing."""
@@ -397,6 +412,7 @@ def _column(text: str) -> str:
 
 FORMATS: Final[Mapping[str, Callable[[str], CaptionFormat]]] = {
     ".vtt": lambda recording: WebVtt(),
+    ".styled.vtt": lambda recording: WebVtt(styled=True),
     ".metadata.vtt": lambda recording: MetadataTrack(),
     ".srt": lambda recording: SubRip(),
     ".ttml": lambda recording: TimedText(),

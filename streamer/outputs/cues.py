@@ -3,10 +3,10 @@
 No input or output and no clock: `CueTrack` takes the server's `utterance.final` messages and gives
 cues that come in order and do not overlap; `cnerta.streamer.outputs.caption_formats` writes them.
 
-A text is broken where breaking hurts least: after punctuation and at pauses, never inside an
-entity, a number or a Latin word if it can be avoided, and into lines of about the same length. That
-is a shortest path over the places where a line may end, as in Knuth and Plass (Breaking paragraphs
-into lines, 1981), with a cost for each place.
+A text is broken where breaking hurts least: after punctuation and at pauses, between words, never
+inside an entity, a number or a word if it can be avoided, and into lines of about the same length.
+That is a shortest path over the places where a line may end, as in Knuth and Plass (Breaking
+paragraphs into lines, 1981), with a cost for each place.
 
 Lengths are counted in columns, of which a Chinese character takes two.
 """
@@ -23,6 +23,7 @@ from typing import Final
 
 from rich.cells import cell_len
 
+from cnerta.streamer.outputs.words import Words, no_words
 from cnerta.streamer.wire.messages import UtteranceFinal
 from cnerta.streamer.wire.parts import Entity
 
@@ -55,6 +56,7 @@ _ZWJ: Final = "\N{ZERO WIDTH JOINER}"
 _NEVER: Final = 1_000.0
 _IN_WORD: Final = 60.0
 _IN_ENTITY: Final = 40.0
+_IN_CHINESE_WORD: Final = 12.0
 _BEFORE_PARTICLE: Final = 4.0
 _IN_CLAUSE: Final = 1.5
 _AT_WORD: Final = 0.7
@@ -175,6 +177,7 @@ def break_text(
     entities: Sequence[tuple[int, int]] = (),
     times: Sequence[tuple[int, int]] = (),
     layout: CaptionLayout = DEFAULT_LAYOUT,
+    words: Words = no_words,
 ) -> list[list[tuple[int, int]]]:
     """Divide a text into cues and these into lines.
 
@@ -183,6 +186,7 @@ def break_text(
         entities: Half-open offsets that should stay in one piece.
         times: Start and end of every character in milliseconds, or nothing if unknown.
         layout: How much fits.
+        words: Finds what should stay in one piece rather than not.
 
     Returns:
         For every cue its lines, as half-open offsets into the text without the white space around
@@ -197,7 +201,7 @@ def break_text(
         return []
     columns = list(itertools.accumulate(map(cell_len, text), initial=0))
     pauses_ms = [_pause_ms(times, at[i - 1], at[i]) if i else 0 for i in range(count)]
-    costs = _break_costs(text, at, entities, pauses_ms)
+    costs = _break_costs(text, at, entities, pauses_ms, words(text))
     # For every count of characters and every number of a line in its cue, the cheapest division of
     # so many characters of which the last line has this number.
     best = [[_NO_WAY] * most_lines for _ in range(count + 1)]
@@ -278,18 +282,20 @@ def _break_costs(
     at: Sequence[int],
     entities: Sequence[tuple[int, int]],
     pauses_ms: Sequence[int],
+    words: Sequence[tuple[int, int]],
 ) -> list[float]:
     """What it costs to break before each character, and nothing at the end."""
-    inside = [0] * (len(text) + 1)
-    for start, end in entities:
-        for index in range(max(start, 0) + 1, min(end, len(text))):
-            inside[index] += 1
+    inside = [0.0] * (len(text) + 1)
+    for spans, cost in ((entities, _IN_ENTITY), (words, _IN_CHINESE_WORD)):
+        for start, end in spans:
+            for index in range(max(start, 0) + 1, min(end, len(text))):
+                inside[index] += cost
     costs = [0.0]
     for number in range(1, len(at)):
         left, right = at[number - 1], at[number]
         pause_ms = min(max(0, pauses_ms[number] - _SHORTEST_PAUSE_MS), _LONGEST_PAUSE_COUNTED_MS)
         cost = _place_cost(text[left], text[right], apart=right - left > 1)
-        costs.append(cost + _IN_ENTITY * inside[right] + _PER_PAUSE_SECOND * pause_ms / 1_000)
+        costs.append(cost + inside[right] + _PER_PAUSE_SECOND * pause_ms / 1_000)
     return [*costs, 0.0]
 
 
@@ -322,7 +328,9 @@ def _is_of_word(character: str) -> bool:
     return character in _JOINERS or (character.isalnum() and cell_len(character) == 1)
 
 
-def roll_up(text: str, entities: Sequence[tuple[int, int]], columns: int) -> list[tuple[int, int]]:
+def roll_up(
+    text: str, entities: Sequence[tuple[int, int]], columns: int, words: Words = no_words
+) -> list[tuple[int, int]]:
     """Divide a text that is still growing into lines, each of which stays as it is once it is full.
 
     Only an entity that is found later moves a break.
@@ -331,6 +339,7 @@ def roll_up(text: str, entities: Sequence[tuple[int, int]], columns: int) -> lis
         text: What is said so far; see `clean`.
         entities: Half-open offsets that should stay in one piece.
         columns: Longest line.
+        words: Finds what should stay in one piece rather than not.
 
     Returns:
         Half-open offsets of the lines, without the white space around them.
@@ -338,7 +347,7 @@ def roll_up(text: str, entities: Sequence[tuple[int, int]], columns: int) -> lis
     limit = max(columns, NARROWEST_LINE)
     at = [index for index, character in enumerate(text) if not character.isspace()]
     widths = list(itertools.accumulate(map(cell_len, text), initial=0))
-    costs = _break_costs(text, at, entities, [0] * len(at))
+    costs = _break_costs(text, at, entities, [0] * len(at), ())
     lines: list[tuple[int, int]] = []
     start = 0
     while start < len(at):
@@ -348,10 +357,25 @@ def roll_up(text: str, entities: Sequence[tuple[int, int]], columns: int) -> lis
         if end < len(at):
             # In the second half of the line, the cheapest place; the latest of several.
             earliest = start + max(1, (end - start) // 2)
-            end = min(range(end, earliest - 1, -1), key=lambda place: costs[place])
+            inside = _inside_words(words, text[at[start] : at[end] + 1])
+            end = min(
+                range(end, earliest - 1, -1),
+                key=lambda place: costs[place] + inside.get(at[place] - at[start], 0.0),
+            )
         lines.append((at[start], at[end - 1] + 1))
         start = end
     return lines
+
+
+def _inside_words(words: Words, text: str) -> dict[int, float]:
+    """What it costs beside all else to break inside the words of a text.
+
+    Of a growing text only the line and the character after it are looked at, so that what comes
+    later changes nothing.
+    """
+    return {
+        place: _IN_CHINESE_WORD for start, end in words(text) for place in range(start + 1, end)
+    }
 
 
 def mark_line(text: str, start: int, end: int, entities: Sequence[Entity]) -> CaptionLine:
@@ -410,11 +434,17 @@ class CueTrack:
 
     Args:
         layout: How much stands on the screen at once.
+        words: Finds what should stay on one line.
     """
 
-    def __init__(self, layout: CaptionLayout = DEFAULT_LAYOUT) -> None:
+    def __init__(self, layout: CaptionLayout = DEFAULT_LAYOUT, words: Words = no_words) -> None:
         self._layout = layout
+        self._words = words
         self._ends_ms = 0
+
+    def not_before(self, at_ms: int) -> None:
+        """Begin no further cue before this time."""
+        self._ends_ms = max(self._ends_ms, at_ms)
 
     def cues(
         self, final: UtteranceFinal, marked: Sequence[Entity], spoken_ms: tuple[float, float]
@@ -430,7 +460,7 @@ class CueTrack:
         text = clean(final.text)
         times = _character_times(len(text), final.characters, spoken_ms)
         spans = [(entity.start, entity.end) for entity in final.entities]
-        divided = break_text(text, spans, times, self._layout)
+        divided = break_text(text, spans, times, self._layout, self._words)
         cues: list[Cue] = []
         for number, lines in enumerate(divided):
             start, end = lines[0][0], lines[-1][1]

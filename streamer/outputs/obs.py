@@ -30,20 +30,20 @@ from websockets.typing import Subprotocol
 
 from cnerta.models.files import write_atomically
 from cnerta.streamer.errors import OutputError
-from cnerta.streamer.outputs.caption_formats import marked_up
 from cnerta.streamer.outputs.cues import DEFAULT_LAYOUT, CaptionLayout, clean, mark_line, roll_up
 from cnerta.streamer.outputs.highlighting import Highlighter
+from cnerta.streamer.outputs.plain_marks import DEFAULT_MARKS, PlainMarks
 from cnerta.streamer.outputs.presenter import FoldingView
 from cnerta.streamer.outputs.view_state import Caption, fitting
+from cnerta.streamer.outputs.words import bundled_words
 from cnerta.streamer.sources import Revision
 from cnerta.streamer.wire.addresses import is_loopback, parse_address, redact
 from cnerta.streamer.wire.messages import ServerMessage, SessionSummary
 
-__all__ = ["DEFAULT_MARKS", "ObsAddress", "ObsTextFile", "ObsWebSocket"]
+__all__ = ["ObsAddress", "ObsTextFile", "ObsWebSocket"]
 
 log = logging.getLogger(__name__)
 
-DEFAULT_MARKS: Final = "【】"
 CLEARED_AFTER_MS: Final = 6_000
 """Text to which nothing was added for so much audio is taken off the screen."""
 ANSWER_TIMEOUT_S: Final = 5.0
@@ -79,9 +79,7 @@ class _LiveText(FoldingView):
         layout: CaptionLayout = DEFAULT_LAYOUT,
     ) -> None:
         super().__init__(highlighter=highlighter)
-        if len(marks) not in (0, 2):
-            raise OutputError(f"expected two characters around a name, or none, got {marks!r}")
-        self._opening, self._closing = marks[:1], marks[1:]
+        self._marks = PlainMarks.parse(marks)
         self._layout = layout
         self._newest = ""
         self._changed_ms = 0.0
@@ -130,10 +128,8 @@ class _LiveText(FoldingView):
         ]
         spans = [(entity.start, entity.end) for entity in entities]
         return [
-            marked_up(
-                mark_line(text, start, end, entities), str, lambda _: self._opening, self._closing
-            )
-            for start, end in roll_up(text, spans, self._layout.line_columns)
+            self._marks.write(mark_line(text, start, end, entities))
+            for start, end in roll_up(text, spans, self._layout.line_columns, bundled_words())
         ]
 
     def _set(self, text: str) -> None:

@@ -15,9 +15,13 @@ from cnerta.streamer.client.connection_change import ConnectionChange
 from cnerta.streamer.errors import OutputError
 from cnerta.streamer.outputs.caption_files import open_caption_file
 from cnerta.streamer.outputs.highlighting import Highlighter
-from cnerta.streamer.outputs.obs import DEFAULT_MARKS, ObsAddress, ObsTextFile, ObsWebSocket
+from cnerta.streamer.outputs.hls import HlsCaptions, HlsOptions
+from cnerta.streamer.outputs.obs import ObsAddress, ObsTextFile, ObsWebSocket
+from cnerta.streamer.outputs.plain_marks import DEFAULT_MARKS
 from cnerta.streamer.outputs.presenter import Presenter
 from cnerta.streamer.outputs.webhook import TOKEN_VARIABLE, Webhook
+from cnerta.streamer.outputs.youtube import YouTubeCaptions
+from cnerta.streamer.outputs.zoom import ZoomCaptions
 from cnerta.streamer.sources import Revision
 from cnerta.streamer.wire.messages import ServerMessage
 
@@ -35,7 +39,12 @@ class OutputOptions:
         obs_text: A text file for OBS.
         obs: Address of obs-websocket.
         obs_source: The text source of OBS that shows the text; None for captions of the stream.
-        obs_marks: What opens and what closes a name in OBS.
+        marks: What opens and what closes a name in OBS, Zoom and YouTube.
+        zoom: Caption address of a Zoom meeting.
+        youtube: Caption address of a YouTube live stream.
+        hls: A folder for HLS subtitles.
+        hls_mpeg_time: Of the video, at which the audio begins; in 1/90,000 s.
+        is_paced: Whether the audio comes at the pace of speech.
         webhook: URL that gets the events.
     """
 
@@ -43,7 +52,12 @@ class OutputOptions:
     obs_text: Path | None = None
     obs: str | None = None
     obs_source: str | None = None
-    obs_marks: str = DEFAULT_MARKS
+    marks: str = DEFAULT_MARKS
+    zoom: str | None = None
+    youtube: str | None = None
+    hls: Path | None = None
+    hls_mpeg_time: int = 0
+    is_paced: bool = True
     webhook: str | None = None
 
 
@@ -67,13 +81,20 @@ def make_outputs(
     made: list[Presenter] = [
         open_caption_file(path, recording, highlighter) for path in options.captions
     ]
-    marks = options.obs_marks
+    marks = options.marks
     if options.obs_text is not None:
         made.append(ObsTextFile(options.obs_text, marks=marks, highlighter=highlighter))
     if options.obs is not None:
         address = ObsAddress.parse(options.obs, environment)
         source = options.obs_source
         made.append(ObsWebSocket(address, source, marks=marks, highlighter=highlighter))
+    if options.zoom is not None:
+        made.append(ZoomCaptions(options.zoom, highlighter, marks=marks))
+    if options.youtube is not None:
+        made.append(YouTubeCaptions(options.youtube, highlighter, marks=marks))
+    if options.hls is not None:
+        segments = HlsOptions(mpeg_time=options.hls_mpeg_time, is_paced=options.is_paced)
+        made.append(HlsCaptions(options.hls, highlighter, segments))
     if options.webhook is not None:
         made.append(Webhook(options.webhook, token=environment.get(TOKEN_VARIABLE, "")))
     return made

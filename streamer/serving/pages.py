@@ -13,6 +13,7 @@ from websockets.http11 import Request
 
 from cnerta.streamer.access.admission import Admission
 from cnerta.streamer.access.callers import Caller
+from cnerta.streamer.page.static_files import page_files
 from cnerta.streamer.serving.http_answers import JSON, Answer, Route, refused
 from cnerta.streamer.serving.metrics import CONTENT_TYPE, ServerMetrics
 from cnerta.streamer.wire.asyncapi import STREAM_PATH, asyncapi_document
@@ -49,6 +50,7 @@ class Pages:
             "/asyncapi.json": {"GET": lambda _: Answer(body=document, content_type=JSON)},
             SESSIONS_PATH: {"POST": self._new_session},
         }
+        routes |= {path: {"GET": _page} for path in page_files().paths}
         if with_metrics:
             routes["/metrics"] = {"GET": self._metrics_for_callers}
         return routes
@@ -120,3 +122,10 @@ class Pages:
         # Whoever lies about it only misleads itself.
         sent = request.headers.get_all("X-Forwarded-Proto")
         return self.is_encrypted or sent == ["https"]
+
+
+def _page(request: Request) -> Answer:
+    """A file of the page."""
+    known = ", ".join(request.headers.get_all("If-None-Match")) or None
+    file = page_files().answer(request.path, known)
+    return Answer(file.status, file.body, file.content_type, file.headers)

@@ -232,7 +232,7 @@ class AudioTrack:
         return self._buffer.held_bytes
 
     def release(self, wanted_bytes: int) -> int:
-        """Forget the oldest audio: what was encoded, then what waits, by halves.
+        """Forget the oldest audio: what was encoded, then what waits.
 
         Returns:
             Bytes that were given up.
@@ -242,9 +242,9 @@ class AudioTrack:
         oldest = min(self._buffer.first + frames, self._buffer.end)
         self.unassigned = max(self.unassigned, oldest)
         self._buffer.drop_before(oldest)
-        while before - self._buffer.held_bytes < wanted_bytes and self._buffer.skip(
-            even_if_away=True
-        ):
+        missing = wanted_bytes - (before - self._buffer.held_bytes)
+        if missing > 0:
+            self._buffer.skip(math.ceil(missing / (4 * self._geometry.hop_samples)))
             self._buffer.drop_before(self._buffer.end)
             self.unassigned = max(self.unassigned, self._buffer.end)
         return before - self._buffer.held_bytes

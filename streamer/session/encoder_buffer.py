@@ -109,11 +109,12 @@ class EncoderBuffer(Protocol):
         """Have the frames before ``end`` ready as soon as can be."""
         ...
 
-    def skip(self, *, even_if_away: bool = False) -> int:
-        """Give up the older half of the samples that wait.
+    def skip(self, most: int | None = None) -> int:
+        """Give up the oldest of the samples that wait.
 
         Args:
-            even_if_away: Also while others are being encoded; else nothing is given up then.
+            most: So many frames at most, also while others are being encoded; None: half of what
+                waits, but nothing while others are being encoded.
 
         Returns:
             How many frames those were.
@@ -224,11 +225,12 @@ class ChunkBuffer:
         """See :class:`EncoderBuffer`: as a short chunk if need be."""
         self._committed = max(self._committed, end)
 
-    def skip(self, *, even_if_away: bool = False) -> int:
+    def skip(self, most: int | None = None) -> int:
         """See :class:`EncoderBuffer`: better a gap than an endless delay."""
-        if self._away and not even_if_away:
+        if self._away and most is None:
             return 0
-        count = self._backlog_samples // (2 * self._geometry.hop_samples)
+        waiting = self._backlog_samples // self._geometry.hop_samples
+        count = waiting // 2 if most is None else min(most, waiting)
         skipped = self._take_samples(count * self._geometry.hop_samples)
         self._gap.append(sound_levels(skipped))
         self._leave_gap()
@@ -385,7 +387,7 @@ class UtteranceBuffer:
     def commit(self, end: int) -> None:
         """See :class:`EncoderBuffer`: nothing to do before the answer asks for its window."""
 
-    def skip(self, *, even_if_away: bool = False) -> int:
+    def skip(self, most: int | None = None) -> int:
         """See :class:`EncoderBuffer`: nothing waits."""
         return 0
 

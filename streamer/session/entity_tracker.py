@@ -47,15 +47,19 @@ class _Tracked:
 
     Attributes:
         span: In normalised characters.
-        entity: As last sent.
+        entity: As last sent, or as it would be.
         agreements: Revisions in a row that gave this reading.
         since: When this reading was first given, in seconds.
+        is_told: Whether the client knows of it.
+        told_parent: The entity around it, as the client knows it.
     """
 
     span: Span
     entity: Entity
     agreements: int
     since: float
+    is_told: bool = False
+    told_parent: str | None = None
 
 
 class EntityTracker:
@@ -99,19 +103,20 @@ class EntityTracker:
                 self._tracked[o], _reason(old_spans[o], change, answer.found, spans), now
             )
             for o in gone
+            if self._tracked[o].is_told
         ]
         before = [self._tracked[pairs[n]] if n in pairs else None for n in range(len(spans))]
         ids = [b.entity.id if b else self._new_id() for b in before]
         # What was shown is followed to the end, with all that belongs to it.
-        is_told = options.interim or bool(self._tracked)
+        tells = options.interim or any(t.is_told for t in self._tracked)
         tracked: list[_Tracked] = []
         for n, (span, parent) in enumerate(zip(kept, parents(spans), strict=True)):
             parent_id = None if parent is None else ids[parent]
             fresh = _Tracked(spans[n], _entity(revision, answer, span, ids[n], parent_id), 1, now)
             is_news = self._carry_on(fresh, before[n], change, options, now)
             tracked.append(fresh)
-            if is_news and is_told:
-                events.append(self._upsert(fresh, now))
+            if tells:
+                events += self._tell(fresh, tracked, options, now, is_news=is_news)
         self._tracked = tuple(tracked)
         if revision.message.final:
             events.append(self._final(revision, answer, now))
@@ -120,17 +125,21 @@ class EntityTracker:
     def tick(self, options: AnswerOptions, now: float) -> list[Event]:
         """Let time pass: entities that have held long enough become stable."""
         events: list[Event] = []
+        tells = options.interim or any(t.is_told for t in self._tracked)
         for tracked in self._tracked:
+            is_news = False
             if tracked.entity.status == "tentative" and self._is_stable(tracked, options, now):
                 tracked.entity = structs.replace(
-                    tracked.entity, status="stable", version=tracked.entity.version + 1
+                    tracked.entity, status="stable", version=_next_version(tracked)
                 )
-                events.append(self._upsert(tracked, now))
+                is_news = True
+            if tells:
+                events += self._tell(tracked, self._tracked, options, now, is_news=is_news)
         return events
 
     def retract_all(self, reason: RetractReason, now: float) -> list[Event]:
         """Take everything back: the utterance is forgotten."""
-        events: list[Event] = [self._retraction(t, reason, now) for t in self._tracked]
+        events: list[Event] = [self._retraction(t, reason, now) for t in self._tracked if t.is_told]
         self._tracked = ()
         return events
 
@@ -153,6 +162,7 @@ class EntityTracker:
             if _is_same_reading(before.span, fresh.span, change):
                 fresh.agreements, fresh.since = before.agreements + 1, before.since
             status = before.entity.status
+            fresh.is_told, fresh.told_parent = before.is_told, before.told_parent
         if self.answered.message.final:
             status = "final"
         elif status == "tentative" and self._is_stable(fresh, options, now):
@@ -161,8 +171,7 @@ class EntityTracker:
         if before is None:
             return True
         if _is_news(before.entity, fresh.entity):
-            version = before.entity.version + 1
-            fresh.entity = structs.replace(fresh.entity, version=version)
+            fresh.entity = structs.replace(fresh.entity, version=_next_version(before))
             return True
         fresh.entity = before.entity
         return False
@@ -177,13 +186,45 @@ class EntityTracker:
         )
         return is_stable(evidence, options.stabiliser)
 
+    def _tell(
+        self,
+        tracked: _Tracked,
+        all_tracked: Sequence[_Tracked],
+        options: AnswerOptions,
+        now: float,
+        *,
+        is_news: bool,
+    ) -> list[Event]:
+        """Tell of an entity, if it is settled enough for the client and there is anything to tell.
+
+        What is around it is named only when the client knows of that.
+        """
+        is_early = options.min_status == "stable" and tracked.entity.status == "tentative"
+        if is_early and not tracked.is_told:
+            return []
+        parent = next(
+            (
+                t.entity.id
+                for t in all_tracked
+                if t.is_told and t.entity.id == tracked.entity.parent
+            ),
+            None,
+        )
+        if tracked.is_told and not is_news:
+            if parent == tracked.told_parent:
+                return []
+            version = _next_version(tracked)
+            tracked.entity = structs.replace(tracked.entity, version=version)
+        tracked.is_told, tracked.told_parent = True, parent
+        return [self._upsert(tracked, now)]
+
     def _upsert(self, tracked: _Tracked, now: float) -> EntityUpsert:
         assert self.answered is not None
         return EntityUpsert(
             seq=_UNSEQUENCED,
             utterance=self._utterance,
             revision=self.answered.message.revision,
-            entity=tracked.entity,
+            entity=structs.replace(tracked.entity, parent=tracked.told_parent),
             behind_live_ms=self.answered.behind_live_ms(self._encoded_ms, now),
         )
 
@@ -211,6 +252,11 @@ class EntityTracker:
             behind_live_ms=revision.behind_live_ms(answer.encoded_ms, now),
             readings=_readings(revision.normalised, answer.readings),
         )
+
+
+def _next_version(tracked: _Tracked) -> int:
+    """Version after a change; what the client does not know of has no versions yet."""
+    return tracked.entity.version + (1 if tracked.is_told else 0)
 
 
 def _filter(found: Sequence[ScoredSpan], options: AnswerOptions) -> list[ScoredSpan]:

@@ -12,6 +12,7 @@ from cnerta.models.runtime.bundle import Bundle
 from cnerta.streamer.session.stabiliser import StabiliserOptions
 from cnerta.streamer.wire.errors import ErrorName, ProtocolError
 from cnerta.streamer.wire.messages import SessionStart, SessionUpdate
+from cnerta.streamer.wire.parts import MinStatus
 
 __all__ = ["AnswerOptions", "check_labels"]
 
@@ -26,6 +27,7 @@ class AnswerOptions:
         interim: Whether entities of unfinished text are sent.
         stabiliser: When an entity is stable.
         readings: Whether a final tells how characters were pronounced.
+        min_status: From which status on an entity is told of.
     """
 
     labels: frozenset[str] | None
@@ -33,6 +35,7 @@ class AnswerOptions:
     interim: bool
     stabiliser: StabiliserOptions
     readings: bool = False
+    min_status: MinStatus = "tentative"
 
     @classmethod
     def starting(cls, start: SessionStart, bundle: Bundle) -> Self:
@@ -47,6 +50,7 @@ class AnswerOptions:
             interim=start.interim,
             stabiliser=StabiliserOptions(max_delay_ms=start.max_delay_ms),
             readings=_checked_readings(start.readings, bundle),
+            min_status=start.min_status,
         )
 
     def updated(self, update: SessionUpdate, bundle: Bundle) -> Self:
@@ -62,6 +66,8 @@ class AnswerOptions:
             options = replace(options, nested=update.nested)
         if update.interim is not UNSET:
             options = replace(options, interim=update.interim)
+        if update.min_status is not UNSET:
+            options = replace(options, min_status=update.min_status)
         if update.max_delay_ms is not UNSET:
             stabiliser = replace(options.stabiliser, max_delay_ms=update.max_delay_ms)
             options = replace(options, stabiliser=stabiliser)

@@ -27,6 +27,7 @@ from cnerta.streamer.wire.parts import (
     Limits,
     LostHistory,
     Milliseconds,
+    MinStatus,
     ModelInfo,
     ResumeOffer,
     ResumeRequest,
@@ -111,6 +112,10 @@ class SessionStart(_ClientMessage, frozen=True, kw_only=True, tag="session.start
     ] = None
     nested: Annotated[bool, Meta(description="False: only outermost entities.")] = True
     interim: Annotated[bool, Meta(description="False: only utterance.final.")] = True
+    min_status: Annotated[
+        MinStatus,
+        Meta(description="stable: an entity is told of only when it will hardly change."),
+    ] = "tentative"
     max_delay_ms: Annotated[
         int,
         Meta(ge=0, le=60_000, description="An unchanged reading is stable after this time."),
@@ -164,6 +169,7 @@ class SessionUpdate(_ClientMessage, frozen=True, kw_only=True, tag="session.upda
     labels: Annotated[list[str], Meta(max_length=_MAX_LABELS)] | UnsetType | None = UNSET
     nested: bool | UnsetType = UNSET
     interim: bool | UnsetType = UNSET
+    min_status: MinStatus | UnsetType = UNSET
     max_delay_ms: Annotated[int, Meta(ge=0, le=60_000)] | UnsetType = UNSET
     readings: bool | UnsetType = UNSET
     glossary: Annotated[

@@ -22,6 +22,7 @@ __all__ = [
     "LossReason",
     "LostHistory",
     "Milliseconds",
+    "MinStatus",
     "ModelInfo",
     "PossibleReading",
     "ResumeOffer",
@@ -45,6 +46,7 @@ _SAMPLE_BYTES: Final[dict[Encoding, int]] = {
     "alaw": 1,
 }
 EntityStatus = Literal["tentative", "stable", "final"]
+MinStatus = Literal["tentative", "stable"]
 TimeSource = Literal["alignment", "transcript", "none"]
 LossReason = Literal["unknown_token", "history_too_short"]
 

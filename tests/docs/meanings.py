@@ -38,6 +38,7 @@ MEANINGS: Final = {
     "max_frame_bytes": "Longest frame.",
     "max_open_utterances": "Utterances that may be without a final transcript.",
     "max_text_characters": "Longest text of a transcript, in code points.",
+    "min_status": "`stable`: an entity is told of only when it will hardly change.",
     "model": "The model that answers.",
     "nested": "False: only outermost entities.",
     "readings": "True: `utterance.final` tells how characters were pronounced.",

@@ -10,6 +10,7 @@ import inspect
 import re
 import sys
 import tomllib
+import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
@@ -235,8 +236,8 @@ def _own_table(name: str) -> str:
 
 def _shipped_recipes() -> str:
     rows = []
-    for name in recipe.recipe_names():
-        path = ROOT / "train" / "recipes" / f"{name}.toml"
+    for name, file in recipe.recipe_files().items():
+        path = ROOT / "train" / "recipes" / file
         table = tomllib.loads(path.read_text(encoding="utf-8"))
         extends = f"`{table['extends']}`" if "extends" in table else ""
         rows.append((f"`{name}`", extends, _cell(table.get("source", ""))))
@@ -250,7 +251,7 @@ def _field_default(field: Any) -> str:
         default = field.default_factory()
     else:
         return "required"
-    if isinstance(default, msgspec.Struct) or default in ("", {}, []):
+    if isinstance(default, msgspec.Struct) or default in ("", {}, [], None):
         return ""
     return f"`{_toml(default)}`"
 
@@ -486,6 +487,9 @@ def _type_name(hint: Any) -> str:
     if hasattr(hint, "__metadata__"):
         return _type_name(typing.get_args(hint)[0]) + _bounds(hint)
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType:
+        # What may be left out: a key has no other way to be none.
+        return " or ".join(_type_name(each) for each in inner if each is not types.NoneType)
     if origin is typing.Literal:
         return " \\| ".join(f'`"{value}"`' for value in inner)
     if origin in (list, tuple):

@@ -106,6 +106,11 @@ def write_corpora(folder: Path) -> None:
             lines.append(json.dumps(row, ensure_ascii=False))
         (folder / "data" / f"{name}.json").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
+    # The release's vectors: fifty numbers for each of a few characters.
+    rows = (f"{c} {' '.join(['0.1'] * 50)}" for c in "南京市长江大桥北上海")
+    vectors = folder / "data" / "gigaword_chn.char50d.vec"
+    vectors.write_text("\n".join(rows) + "\n", encoding="utf-8")
+
 
 def free_port() -> str:
     with socket.socket() as probe:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import re
+from importlib import resources
 from pathlib import Path
 
 import pytest
 
 from cnerta.models.errors import ConfigError
-from cnerta.train.recipe import Recipe, load_recipe, recipe_names
+from cnerta.train.recipe import Recipe, load_recipe, recipe_files, recipe_names
 
 # Table 3, row by row: encoder, checkpoint, fusion, whether the CTC task is on.
 ENCODERS = {
@@ -42,14 +44,54 @@ def test_every_row_of_table_3_is_a_recipe(encoder: str, fusion: str) -> None:
     assert heard == {fusion != "crf"}
     assert not recipe.model.acoustic.streaming
     (stage,) = recipe.stages
-    assert stage.batch_size == 16
+    assert (stage.batch_size, stage.batch_seconds, stage.patience) == (16, 0, 0)
     pretrained = ENCODERS[encoder][0] in ("pretrained", "zen")
     assert stage.epochs == (10 if pretrained else 100)
-    assert stage.learning_rate == 1e-3
-    assert stage.text_learning_rate == (1e-5 if pretrained else 0.0)
+    assert (stage.learning_rate, stage.text_learning_rate) == (1e-5 if pretrained else 1e-3, 0.0)
     if not pretrained:
         assert (recipe.model.text.embedding, recipe.model.text.hidden) == (50, 300)
-    assert bool(recipe.model.text.lexicon) == (encoder in ("lattice", "softlexicon"))
+        assert recipe.model.text.embeddings == "gigaword_chn.char50d.vec"
+    assert bool(recipe.model.text.word_embeddings) == (encoder in ("lattice", "softlexicon"))
+    check_the_papers_model(recipe)
+
+
+def check_the_papers_model(recipe: Recipe) -> None:
+    """What docs/fidelity.md says of every row."""
+    model, (stage,) = recipe.model, recipe.stages
+    assert (model.tags, model.crf, model.tagger_dropout) == ("bio", "plain", 0.0)
+    acoustic = model.acoustic
+    assert (acoustic.positions, acoustic.norm) == ("sinusoids", "post")
+    assert (acoustic.mel_bins, acoustic.conv_channels, acoustic.width) == (40, 256, 256)
+    if model.fusion.kind != "none":
+        fusion = model.fusion
+        assert (fusion.width, fusion.residual, fusion.null_key) == (0, "text", False)
+        assert (fusion.heads, fusion.feed_forward) == (12, 3072)
+        assert (fusion.tagger_input == "fused") == (fusion.kind == "cma")
+    if model.ctc.weight:
+        assert (model.ctc.weight, model.ctc.scale) == (1.0, "character")
+    assert (stage.optimizer, stage.schedule, stage.epoch_decay) == ("adamw", "epochs", 0.01)
+    assert (stage.warmup_steps, stage.by_length, stage.crf_learning_rate) == (0, False, 0.1)
+    augmentation = recipe.augmentation
+    assert (augmentation.speeds, augmentation.gain_db) == ((1.0,), 0.0)
+
+
+def test_the_papers_rows_have_plain_names_and_a_folder() -> None:
+    assert load_recipe("paper/bilstm-m3t") == load_recipe("bilstm-m3t")
+    paper = [n for n, file in recipe_files().items() if file.startswith("paper/")]
+    assert len(paper) == 17
+    assert all(load_recipe(n).source.startswith("Sui et al.") for n in paper)
+
+
+def test_every_key_of_the_papers_rows_says_where_it_is_from() -> None:
+    folder = resources.files("cnerta.train") / "recipes" / "paper"
+    silent = {"name", "extends", "source", "seed", "kind", "weight", "task", "train", "dev"}
+    silent |= {"format", "path", "audio_root"}
+    for file in folder.iterdir():
+        for line in file.read_text(encoding="utf-8").splitlines():
+            key, separator, rest = line.partition(" = ")
+            if separator and not line.startswith("#") and key not in silent:
+                said = rest.partition("#")[2].strip()
+                assert re.match(r"([4-7]|release|ours|equation|λ|Zhang)", said), (file, line)
 
 
 def test_rows_are_told_apart_by_their_sources() -> None:

@@ -92,7 +92,8 @@ def spec_augment(features: Tensor, augmentation: Augmentation) -> Tensor:
     """
     batch, windows, bins = features.shape
     a = augmentation
-    time = _masks(batch, windows, a.time_masks, min(a.time_mask_windows, windows // 4))
+    longest = min(a.time_mask_windows, int(windows * a.time_mask_share))
+    time = _masks(batch, windows, a.time_masks, longest)
     band = _masks(batch, bins, a.frequency_masks, a.frequency_mask_bins)
     mask = time[:, :, None] | band[:, None, :]
     return features.masked_fill(mask.to(features.device), 0.0)

@@ -81,7 +81,7 @@ def plan_epoch(
     generator: np.random.Generator,
     mentions: Mentions | None = None,
 ) -> list[list[Clip]]:
-    """Divide an epoch into batches of similar length, in random order.
+    """Divide an epoch into batches of similar length (or of any), in random order.
 
     Text-only and spoken utterances never share a batch, so that a text-only batch costs no
     acoustic encoding.
@@ -109,20 +109,25 @@ def plan_epoch(
     batches: list[list[Clip]] = []
     # A little noise in the sort keys, so that batches differ from epoch to epoch.
     order = sorted(((seconds(c) * generator.uniform(0.9, 1.1), i) for i, c in enumerate(spoken)))
+    if not stage.by_length:
+        generator.shuffle(order)
     batch: list[Clip] = []
+    longest = 0.0
     for _, i in order:
-        longest = seconds(spoken[i])
-        if batch and (
-            len(batch) == stage.batch_size or longest * (len(batch) + 1) > stage.batch_seconds
-        ):
+        # In order of length the last is the longest, but for the noise.
+        longest = seconds(spoken[i]) if stage.by_length else max(longest, seconds(spoken[i]))
+        too_long = stage.batch_seconds and longest * (len(batch) + 1) > stage.batch_seconds
+        if batch and (len(batch) == stage.batch_size or too_long):
             batches.append(batch)
-            batch = []
+            batch, longest = [], seconds(spoken[i])
         batch.append(spoken[i])
     if batch:
         batches.append(batch)
     by_length = sorted(
         ((len(c[0].text) + generator.uniform(0, 2), i) for i, c in enumerate(written))
     )
+    if not stage.by_length:
+        generator.shuffle(by_length)
     batches += [
         [written[i] for _, i in by_length[first : first + stage.batch_size]]
         for first in range(0, len(by_length), stage.batch_size)

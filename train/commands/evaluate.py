@@ -162,6 +162,12 @@ def evaluate(
                 draw_alignments(report / "alignments", alignments, answers, examples, theirs)
     except (CnertaError, OSError) as error:
         fail(error)
+    silent = sum(bool(e.name) and e.audio is None for e in examples)
+    if silent and answers.uses_audio:
+        errors.print(
+            f"warning: {silent} of {len(examples)} rows name a recording, and were answered from "
+            "text alone: --audio-root says where recordings are, --text-only that none are wanted"
+        )
     if missing:
         errors.print(f"{missing} of {len(examples)} rows have no entities: not scored")
         return
@@ -169,7 +175,8 @@ def evaluate(
     scores = score_entities(gold, answers.found)
     homographs = score_homographs([e.text for e in examples], gold, answers.found)
     if as_json:
-        typer.echo(msgspec.json.encode(_as_json(answers, scores, homographs)).decode())
+        values = _as_json(answers, scores, homographs, _spoken(answers, examples))
+        typer.echo(msgspec.json.encode(values).decode())
     else:
         _print_table(answers, scores, _spoken(answers, examples))
         if homographs.texts:
@@ -219,12 +226,24 @@ def _spoken(answers: Answers, examples: Sequence[Example]) -> int:
     return sum(e.audio is not None for e in examples) if answers.uses_audio else 0
 
 
-def _as_json(answers: Answers, scores: EntityScores, homographs: HomographScores) -> dict[str, Any]:
+def _as_json(
+    answers: Answers, scores: EntityScores, homographs: HomographScores, spoken: int
+) -> dict[str, Any]:
     def figures(s: Scores) -> dict[str, float]:
-        return {"precision": s.precision, "recall": s.recall, "f1": s.f1}
+        return {
+            "precision": s.precision,
+            "recall": s.recall,
+            "f1": s.f1,
+            "gold": s.gold,
+            "predicted": s.predicted,
+            "correct": s.correct,
+            "boundary_errors": s.boundary_errors,
+            "type_errors": s.type_errors,
+        }
 
     return {
         "sentences": scores.sentences,
+        "spoken": spoken,
         "flat": figures(scores.flat),
         "nested": figures(scores.nested) if answers.nested else None,
         "homographs": asdict(homographs),

@@ -56,8 +56,10 @@ def statistics(
 ) -> None:
     """Print what data holds, like the paper's Table 1.
 
-    Sentences, durations, lengths, nested entities, entities by type. A recording that is missing
-    is an error, and so is a sentence that AISHELL-1's transcripts do not know.
+    Sentences, durations, lengths, nested entities, entities by type. What is nested is counted
+    twice: as sentences and as entities. An entity that is annotated twice counts once, and is
+    named. A recording that is missing is an error, and so is a sentence that AISHELL-1's
+    transcripts do not know.
     """
 
     def seconds(example: Example) -> float:
@@ -186,8 +188,13 @@ def _print_statistics(found: dict[str, Statistics]) -> None:
     table.add_row("entities", *(f"{sum(s.entities.values()):,}" for s in columns))
     for label in sorted({label for s in columns for label in s.entities}):
         table.add_row(f"  {label}", *(f"{s.entities.get(label, 0):,}" for s in columns))
-    inside = (f"{sum(s.nested_entities.values()):,}" for s in columns)
-    table.add_row("  inside another", *inside)
+    rows = (f"{sum(s.entities.values()) + s.duplicates:,}" for s in columns)
+    table.add_row("  as the annotation has them (the paper's)", *rows)
+    table.add_row("  of these annotated twice", *(f"{s.duplicates:,}" for s in columns))
+    inside = (
+        f"{sum(s.nested_entities.values()):,} ({s.nested_entity_share:.1f} %)" for s in columns
+    )
+    table.add_row("  inside another (of all)", *inside)
     table.add_row(
         "  characters (least / mean / most)", *(spread(s.entity_lengths, 1) for s in columns)
     )
@@ -196,6 +203,11 @@ def _print_statistics(found: dict[str, Statistics]) -> None:
     needed = 46 + 24 * len(found)
     console = Console()
     Console(width=max(console.width, needed)).print(table)
+    for name, own in found.items():
+        if own.repeated_in:
+            some = ", ".join(own.repeated_in[:_NAMED])
+            some += " …" if len(own.repeated_in) > _NAMED else ""
+            console.print(f"{name}, annotated twice: {some}", markup=False)
 
 
 def _print_overlaps(found: Sequence[tuple[str, str, Overlap]]) -> None:

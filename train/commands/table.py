@@ -15,7 +15,10 @@ from cnerta.models.command_line import log_to_console
 from cnerta.models.errors import CnertaError, ConfigError
 from cnerta.train.commands.failure import fail
 from cnerta.train.evaluation.differences import differences_document, find_differences
+from cnerta.train.recipe import load_recipe
 from cnerta.train.table.grid import Grid
+from cnerta.train.table.latex import latex_table
+from cnerta.train.table.paper import PAPER_ROWS, PAPER_TEST, merge_flat, plan_paper_runs
 from cnerta.train.table.plots import draw_sections
 from cnerta.train.table.results import Section, build_sections
 from cnerta.train.table.runs import (
@@ -95,11 +98,28 @@ def table(
     jobs: Annotated[
         int, typer.Option(min=1, help="Runs at a time; small models share a GPU well.")
     ] = 1,
+    paper: Annotated[
+        bool,
+        typer.Option(
+            "--paper",
+            help="The paper's Table 3: its neural rows (or those of --recipes), each trained on "
+            "flat and on nested labels, scored on test.json; CNERTA and AISHELL-1 are below "
+            "--data-root as published.",
+        ),
+    ] = False,
+    patience: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Train every row until its development score has not risen for so many epochs. "
+            "\\[default: as each recipe says]",
+        ),
+    ] = 0,
     report_only: Annotated[
         bool, typer.Option("--report-only", help="Train nothing: report what is there.")
     ] = False,
 ) -> None:
-    """Run a grid, recipes x seeds, and write table.md, table.csv and a plot for each source.
+    """Run a grid, recipes x seeds, and write table.md, .csv and .tex and a plot for each source.
 
     What is finished is not run again, what was cut off goes on, what fails is said and does not
     stop the others.
@@ -113,7 +133,14 @@ def table(
             named = [e.partition("=")[0] for e in evaluate or ()]
             sources = named or _scored_sources(runs)
         else:
-            runs = plan_runs(names, _numbers(seeds), out, assignments or ())
+            changes = list(assignments or ())
+            if paper:
+                names = names or list(PAPER_ROWS)
+                evaluate, audio_root = evaluate or [PAPER_TEST[0]], audio_root or PAPER_TEST[1]
+            if patience:
+                changes.append(f"stages.{_last_stage(names, changes)}.patience={patience}")
+            plan = plan_paper_runs if paper else plan_runs
+            runs = plan(names, _numbers(seeds), out, changes)
             chosen = evaluation_sources(evaluate or (), [r.record.recipe for r in runs], audio_root)
             arguments = ["--precision", precision, "--threads", str(threads)]
             arguments += ["--workers", str(workers), *(["--cpu"] if cpu else [])]
@@ -125,15 +152,50 @@ def table(
             runs = grid.run(runs)
             sources = list(chosen)
         sections = build_sections(runs, sources, baseline or ())
-        plots = draw_sections(out, sections)
-        report = markdown_table(sections, plots, _write_differences(out, runs, sections))
+        links = _write_differences(out, runs, sections)
+        sections = [merge_flat(section) for section in sections]
+        report = markdown_table(sections, draw_sections(out, sections), links)
+        report = f"{report}\n{_training_rule(runs)}\n"
         (out / "table.md").write_text(report, encoding="utf-8")
         (out / "table.csv").write_text(csv_table(sections), encoding="utf-8")
+        (out / "table.tex").write_text(latex_table(sections), encoding="utf-8")
     except (CnertaError, OSError) as error:
         fail(error)
     typer.echo(report)
     if any(run.record.status == "failed" or run.record.message for run in runs):
         raise typer.Exit(1)
+
+
+def _last_stage(names: Sequence[str], changes: Sequence[str]) -> int:
+    """Number of the last stage of all recipes.
+
+    Raises:
+        ConfigError: They do not have as many.
+    """
+    numbers = {len(load_recipe(n, changes).stages) - 1 for n in names}
+    if len(numbers) != 1:
+        raise ConfigError(
+            f"expected recipes of as many stages each with --patience, got {len(numbers)} numbers"
+        )
+    return numbers.pop()
+
+
+def _training_rule(runs: Sequence[Run]) -> str:
+    """How long rows were trained, so that a reader sees whether all had the same chance."""
+    rules: dict[str, list[str]] = {}
+    for run in runs:
+        if run.record.recipe.stages:
+            stage = run.record.recipe.stages[-1]
+            rule = f"at most {stage.epochs} epochs"
+            if stage.patience and stage.dev:
+                rule += f", until the development score has not risen for {stage.patience}"
+            elif not stage.dev:
+                rule += ", the last of which counts"
+            else:
+                rule += ", the best of which counts"
+            rules.setdefault(rule, []).append(run.name)
+    said = [f"{', '.join(dict.fromkeys(names))}: {rule}." for rule, names in rules.items()]
+    return "Trained: " + " ".join(said) if said else ""
 
 
 def _write_differences(

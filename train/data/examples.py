@@ -58,6 +58,7 @@ class Example:
         speaker: Who speaks; empty where unknown.
         corpus: A character before the text that tells by whose conventions it is annotated; empty
             for those that the model is to have.
+        duplicates: Entities that the annotation has more than once, counted beyond the first.
     """
 
     text: str
@@ -70,6 +71,7 @@ class Example:
     name: str = ""
     speaker: str = ""
     corpus: str = ""
+    duplicates: int = 0
 
 
 def read_source(source: Source, data_root: Path, *, cache: Path | None = None) -> list[Example]:
@@ -163,6 +165,13 @@ def read_examples(
         if audio is not _MISSING:
             examples.append(replace(example, audio=audio))
     finder.complain(len(rows), allow_missing=allow_missing)
+    twice = [e.name or e.text for e in examples if e.duplicates]
+    if twice:
+        more = f" and {len(twice) - _NAMED} more" if len(twice) > _NAMED else ""
+        logger.warning(
+            "%s: %d entities are annotated twice and count once: %s%s",
+            path, sum(e.duplicates for e in examples), ", ".join(twice[:_NAMED]), more,
+        )  # fmt: skip
     return examples
 
 
@@ -255,6 +264,7 @@ def _example(row: dict[str, Any], entity_field: str) -> Example:
     return Example(
         text=text,
         spans=spans,
+        duplicates=len(annotated or ()) - len(spans or ()),
         times_ms=None if times is None else tuple((float(s), float(e)) for s, e in times),
         readings=None if readings is None else tuple(map(str, readings)),
         breaks=None if prosody is None else break_levels(text, str(prosody)),

@@ -44,7 +44,9 @@ class Statistics(msgspec.Struct, frozen=True):
         hours: Of recordings.
         seconds: Of a recording.
         speakers: Different ones, where they are known.
-        entities: Of each type.
+        entities: Of each type, each once.
+        duplicates: Rows of the annotation that repeat an entity; the paper counts them.
+        repeated_in: The sentences that have them, by the name of their recording or their text.
         nested_entities: Entities inside another one, of each type.
         entity_lengths: Characters an entity.
         depth: Entities inside one another, at most; 1 where none is nested.
@@ -61,6 +63,8 @@ class Statistics(msgspec.Struct, frozen=True):
     seconds: Spread
     speakers: int
     entities: dict[str, int]
+    duplicates: int
+    repeated_in: list[str]
     nested_entities: dict[str, int]
     entity_lengths: Spread
     depth: int
@@ -69,6 +73,12 @@ class Statistics(msgspec.Struct, frozen=True):
     def nested_share(self) -> float:
         """Sentences with nested entities among those with any, in percent."""
         return 100.0 * self.nested_sentences / self.with_entities if self.with_entities else 0.0
+
+    @property
+    def nested_entity_share(self) -> float:
+        """Entities inside another among all, in percent."""
+        total = sum(self.entities.values())
+        return 100.0 * sum(self.nested_entities.values()) / total if total else 0.0
 
 
 def corpus_statistics(
@@ -96,6 +106,8 @@ def corpus_statistics(
         seconds=Spread.of(durations),
         speakers=len({e.speaker for e in examples} - {""}),
         entities=_by_type(entities),
+        duplicates=sum(e.duplicates for e in examples),
+        repeated_in=[e.name or e.text for e in examples if e.duplicates],
         nested_entities=_by_type([s for found in inner for s in found]),
         entity_lengths=Spread.of([s.end - s.start for s in entities]),
         depth=max((_depth(found) for found in spans), default=0),

@@ -3,13 +3,13 @@
 An entity counts as right if start, end and type are. ``nested`` scores all entities, ``flat`` the
 outermost of gold and of prediction alike.
 
-Every entity that is found but not right is one of three errors, the first that fits:
+Every entity that is found but not right is one of the two errors of the paper's Table 5:
 
-* type error: the boundaries of a gold entity, but another type (Table 5 of the paper),
-* boundary error: overlaps a gold entity of its type without being it (Table 5 of the paper),
-* spurious: neither.
+* type error: the boundaries of a gold entity, but another type,
+* boundary error: every other.
 
-A gold entity that was not found and that neither a type nor a boundary error is about is missed.
+Ours: a boundary error that overlaps no gold entity of its type is spurious. A gold entity that was
+not found is missed, unless an error is about it: one of its type that overlaps it, or a type error.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Scores:
         correct: Entities that were found.
         predicted: All that the model says.
         gold: All that there are.
-        boundary_errors: See the module.
+        boundary_errors: See the module. With the type errors, all that is predicted wrongly.
         type_errors: See the module.
-        spurious: See the module. With the errors of both kinds, all that is predicted wrongly.
+        spurious: Those of the boundary errors that overlap no gold entity of their type.
         missed: See the module.
     """
 
@@ -177,9 +177,9 @@ def score_spans(
         for span in chosen - gold:
             if any(_same_stretch(span, g) for g in gold):
                 counts["type_errors"] += 1
-            elif any(_same_type_overlaps(span, g) for g in gold):
-                counts["boundary_errors"] += 1
-            else:
+                continue
+            counts["boundary_errors"] += 1
+            if not any(_same_type_overlaps(span, g) for g in gold):
                 counts["spurious"] += 1
         wrong = predicted - gold
         for span in chosen_gold - predicted:

@@ -146,10 +146,10 @@ def report_markdown(report: Report, other: str = "") -> str:
         "",
         f"{report.sentences} sentences, {report.spoken} answered with speech. An entity is right "
         "if start, end and type are; percentages, with 95 % intervals from a bootstrap over "
-        "sentences. A *type error* has the boundaries of a gold entity and another type, a "
-        "*boundary error* overlaps a gold entity of its type (as in Table 5 of Sui et al. 2021); "
-        "*spurious* is what is neither, *missed* a gold entity that no error of either kind is "
-        "about.",
+        "sentences. Of what is predicted wrongly, a *type error* has the boundaries of a gold "
+        "entity and another type, a *boundary error* is every other (as in Table 5 of Sui et al. "
+        "2021); *spurious* are those of them that overlap no gold entity of their type, *missed* "
+        "are gold entities that no error is about.",
         "",
         "![scores](scores.png)",
     ]

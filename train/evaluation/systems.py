@@ -86,8 +86,9 @@ def answers_of_bundle(
         transient=True,
     )
     found = [list(spans) for spans in answers]
-    align = partial(bundle_times, model) if use_audio else None
-    return Answers(model.bundle.name, found, model.bundle.nested, use_audio, align)
+    hears = use_audio and model.bundle.audio_use != "none"
+    align = partial(bundle_times, model) if hears else None
+    return Answers(model.bundle.name, found, model.bundle.nested, hears, align)
 
 
 def answers_of_external(name: str, examples: Sequence[Example], *, console: Console) -> Answers:
@@ -152,5 +153,6 @@ def answers_of_checkpoints(
             votes[i].append([Span(*r) for r in ranges])
     found = [majority(v) for v in votes]
     assert first is not None, "at least one checkpoint"
-    align = partial(torch_times, first.cpu()) if use_audio and first.config.uses_audio else None
-    return Answers(" + ".join(names), found, nested, use_audio, align)
+    hears = use_audio and first.config.uses_audio
+    align = partial(torch_times, first.cpu()) if hears else None
+    return Answers(" + ".join(names), found, nested, hears, align)

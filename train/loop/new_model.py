@@ -98,10 +98,12 @@ def new_model(
     if not annotated:
         raise DataError("expected entities in some training source, got none")
     pairs = [(e.spans or (), len(e.text)) for e in annotated]
+    tags, well_formed = recipe.model.tags, recipe.model.crf == "well-formed"
     if recipe.model.labels == "flat":
-        scheme = LabelScheme.flat(s.label for spans, _ in pairs for s in spans)
+        types = {s.label for spans, _ in pairs for s in spans}
+        scheme = LabelScheme.flat(types, tags, well_formed=well_formed)
     else:
-        scheme = LabelScheme.nested(pairs, recipe.min_tag_count)
+        scheme = LabelScheme.nested(pairs, recipe.min_tag_count, tags, well_formed=well_formed)
     lexicon: Words | None = None
     if text.encoder in LEXICON_ENCODERS:
         if text.encoder == "zen":

@@ -13,7 +13,10 @@ from cnerta.train.batches.batch import UNKNOWN_BREAK, UNKNOWN_FRAME, Batch
 from cnerta.train.batches.encoding import encode_batch
 from cnerta.train.recipe import Augmentation, Stage
 
-__all__ = ["LossCounts", "LossWeights", "Objective"]
+__all__ = ["LOSSES", "LossCounts", "LossWeights", "Objective"]
+
+LOSSES = ("entities", "masked ctc", "breaks", "units", "frames")
+"""What a loss may be made of: the CRF's, masked CTC, prosody, and the acoustic task's two."""
 
 # Most frames of slow speech are pauses: at full weight they would dominate the loss.
 _PAUSE_WEIGHT = 0.5
@@ -75,13 +78,23 @@ _WHOLE = LossWeights()
 
 
 class Objective(nn.Module):
-    """The loss of a stage. Wraps the model, so its parameters are the model's."""
+    """The loss of a stage. Wraps the model, so its parameters are the model's.
+
+    Attributes:
+        parts: What the last loss was made of, each as part of the step but before its weight in the
+            sum: in the order of :data:`LOSSES`, 0 for what the stage does not have.
+    """
 
     def __init__(self, model: SpeechTagger, stage: Stage, augmentation: Augmentation) -> None:
         super().__init__()
         self.model = model
         self.stage = stage
         self.augmentation = augmentation
+        self.parts = [0.0] * len(LOSSES)
+
+    def _note(self, name: str, loss: Tensor) -> Tensor:
+        self.parts[LOSSES.index(name)] = float(loss.detach())
+        return loss
 
     def forward(self, batch: Batch, chunk: int | None, weights: LossWeights = _WHOLE) -> Tensor:
         """The loss of a batch, a scalar.
@@ -92,6 +105,7 @@ class Objective(nn.Module):
             weights: What part of a step it is. The losses of all its batches add up to the loss of
                 the step as one batch.
         """
+        self.parts = [0.0] * len(LOSSES)
         augmentation = self.augmentation if self.training else None
         frozen = self.stage.task == "entities" and self.stage.freeze_acoustic
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
@@ -107,16 +121,17 @@ class Objective(nn.Module):
             alone = output.text_emissions.detach()
             least = self.model.entity_losses(alone, batch.tags, batch.counts)
             losses = losses + self.stage.forbid_worse * (losses - least.detach()).clamp(min=0)
-        loss = weights.sentences * losses.mean()
+        loss = self._note("entities", weights.sentences * losses.mean())
         weight = self.model.config.ctc.weight
         heard = bool(frame_counts.any())
         if weight and heard and not frozen:
             ctc = self.model.masked_ctc_loss(output, batch.characters, batch.counts, frame_counts)
-            loss = loss + weight * weights.spoken * ctc
+            loss = loss + weight * self._note("masked ctc", weights.spoken * ctc)
         marked = batch.breaks != UNKNOWN_BREAK
         if output.breaks is not None and bool(marked.any()):
             own = nn.functional.cross_entropy(output.breaks[marked], batch.breaks[marked])
-            loss = loss + self.model.config.fusion.prosody * weights.marked * own
+            own = self._note("breaks", weights.marked * own)
+            loss = loss + self.model.config.fusion.prosody * own
         if self.stage.acoustic_weight and heard:
             own = self._acoustic_loss(frames, frame_counts, batch, weights)
             loss = loss + self.stage.acoustic_weight * own
@@ -128,13 +143,15 @@ class Objective(nn.Module):
         """Unmasked CTC a unit, plus cross-entropy a frame where times are known."""
         log_probabilities = self.model.ctc.all_units(frames)
         losses = ctc_loss(log_probabilities, batch.units, frame_counts, batch.unit_counts)
-        loss = weights.units * losses.sum() / batch.unit_counts.sum().clamp(min=1)
+        units = weights.units * losses.sum() / batch.unit_counts.sum().clamp(min=1)
+        loss = self._note("units", units)
         timed = batch.frame_units != UNKNOWN_FRAME
         if bool(timed.any()):
             chosen = log_probabilities[timed]
             own = nn.functional.nll_loss(chosen, batch.frame_units[timed], reduction="none")
             weight = torch.where(batch.frame_units[timed] == BLANK, _PAUSE_WEIGHT, 1.0)
-            loss = loss + weights.timed * (own * weight).sum() / weight.sum()
+            frames_loss = weights.timed * (own * weight).sum() / weight.sum()
+            loss = loss + self._note("frames", frames_loss)
         return loss
 
 

@@ -27,7 +27,7 @@ from cnerta.models.networks.checkpoint import parameter_name
 from cnerta.models.networks.tagger import SpeechTagger
 from cnerta.models.runtime.geometry import SAMPLE_RATE
 from cnerta.train.batches.batch import Clip
-from cnerta.train.loop.objective import LossCounts, Objective
+from cnerta.train.loop.objective import LOSSES, LossCounts, Objective
 from cnerta.train.loop.schedule import Part
 from cnerta.train.recipe import Augmentation, Stage
 
@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 _TEXT = "text."
 _ACOUSTIC = "acoustic."
+_CRF = "crf."
 # What brings a pretrained acoustic encoder to our width.
 _ABOVE = ("acoustic.projection.", "acoustic.norm.")
 _NAMED = 5
@@ -54,6 +55,10 @@ class OutOfMemoryError(CnertaError):
 
 class Optimisation:
     """The optimiser of a stage.
+
+    Attributes:
+        parts: What the last step's loss was made of, by the names of
+            :data:`cnerta.train.loop.objective.LOSSES`; the same in all processes.
 
     Args:
         accelerator: Device, precision and processes.
@@ -95,7 +100,8 @@ class Optimisation:
         groups = _parameter_groups(stage, self.trained, _ABOVE if is_pretrained else ())
         # What was prepared for an earlier stage would be unscaled a second time.
         accelerator.free_memory()
-        self._optimizer = accelerator.prepare(torch.optim.Adam(groups, betas=(0.9, 0.98)))
+        self._optimizer = accelerator.prepare(_optimizer(stage, groups))
+        self.parts: dict[str, float] = {}
 
     def train(self) -> None:
         """Turn dropout on, but in what is not trained while the rest only listens."""
@@ -125,12 +131,17 @@ class Optimisation:
         counts = [LossCounts.of(p.batch) for p in parts]
         total = self._total(counts)
         loss, bad = 0.0, []
+        made_of = torch.zeros(len(LOSSES))
         for part, own in zip(parts, counts, strict=True):
             value = self._backward(part, own, total)
             loss += value
+            made_of += torch.tensor(self.objective.parts)
             if not math.isfinite(value):
                 bad.append(part)
         loss = self._add_up(loss)
+        if self.accelerator.num_processes > 1:
+            made_of = self.accelerator.reduce(made_of.to(self.accelerator.device), "sum")
+        self.parts = {n: v for n, v in zip(LOSSES, made_of.tolist(), strict=True) if v}
         if not math.isfinite(loss):
             raise self._not_finite(f"loss, got {loss}", bad)
         norm = self.accelerator.clip_grad_norm_(self.trained.values(), self.stage.clip_norm)
@@ -235,18 +246,28 @@ class Optimisation:
             self._optimizer.state[parameter][key] = placed
 
 
-def learning_rate(stage: Stage, step: int, total: int) -> float:
-    """Linear warm-up, then linear decay to ``stage.decay`` of the peak.
+def learning_rate(stage: Stage, step: int, total: int, epoch: int = 0) -> float:
+    """Linear warm-up, then what ``stage.schedule`` says.
 
     Args:
         stage: The stage.
         step: Steps taken.
         total: Steps it will take in all.
+        epoch: Epochs that are done.
     """
-    if step < stage.warmup_steps:
-        return stage.learning_rate * (step + 1) / stage.warmup_steps
-    done = (step - stage.warmup_steps) / max(1, total - stage.warmup_steps)
+    warmup = min(stage.warmup_steps, int(stage.warmup_share * total))
+    if step < warmup:
+        return stage.learning_rate * (step + 1) / warmup
+    if stage.schedule == "epochs":
+        return float(stage.learning_rate * (1 - stage.epoch_decay) ** epoch)
+    done = (step - warmup) / max(1, total - warmup)
     return stage.learning_rate * max(stage.decay, 1 - (1 - stage.decay) * done)
+
+
+def _optimizer(stage: Stage, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    if stage.optimizer == "adam":
+        return torch.optim.Adam(groups, betas=(0.9, 0.98))
+    return torch.optim.AdamW(groups, betas=(0.9, 0.999), weight_decay=stage.weight_decay)
 
 
 def _parameter_groups(
@@ -259,15 +280,26 @@ def _parameter_groups(
         trained: Parameters by name.
         new: Prefixes of names in the acoustic encoder that are not pretrained.
     """
-    rates = {_TEXT: stage.text_learning_rate, _ACOUSTIC: stage.acoustic_learning_rate, "": 0.0}
-    members: dict[str, list[torch.nn.Parameter]] = {prefix: [] for prefix in rates}
+    rates = {
+        _TEXT: stage.text_learning_rate,
+        _ACOUSTIC: stage.acoustic_learning_rate,
+        _CRF: stage.crf_learning_rate,
+        "": 0.0,
+    }
+    members: dict[tuple[str, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in trained.items():
         prefix = "" if name.startswith(new) else next(p for p in rates if name.startswith(p))
-        members[prefix].append(parameter)
+        # Biases and what normalises are vectors, and never decay.
+        still = bool(stage.weight_decay) and parameter.dim() == 1
+        members.setdefault((prefix, still), []).append(parameter)
+    order = list(rates)
     return [
-        {"params": members[prefix], "share": rate / stage.learning_rate if rate else 1.0}
-        for prefix, rate in rates.items()
-        if members[prefix]
+        {
+            "params": members[prefix, still],
+            "share": rates[prefix] / stage.learning_rate if rates[prefix] else 1.0,
+            **({"weight_decay": 0.0} if still else {}),
+        }
+        for prefix, still in sorted(members, key=lambda m: (order.index(m[0]), m[1]))
     ]
 
 

@@ -43,6 +43,8 @@ class Progress(msgspec.Struct, forbid_unknown_fields=True):
         loss_sum: Sum of the losses of the running epoch's steps.
         skipped: Steps of the stage that were left out because of a loss that is not finite.
         best_score: Best development score of the stage so far.
+        best_epoch: Epochs that were done then: 0 for the model that the stage started from; -1
+            where there is none yet.
         since_best: Epochs since.
         best_scores: Figures of the best model.
         scaler: State of the gradient scaler (fp16 only).
@@ -57,6 +59,7 @@ class Progress(msgspec.Struct, forbid_unknown_fields=True):
     loss_sum: float = 0.0
     skipped: int = 0
     best_score: float | None = None
+    best_epoch: int = -1
     since_best: int = 0
     best_scores: dict[str, float] = {}
     scaler: dict[str, float] = {}
@@ -67,6 +70,7 @@ class Progress(msgspec.Struct, forbid_unknown_fields=True):
         self.stage, self.recipe_sha256 = stage, recipe_sha256
         self.epoch = self.step = self.steps = self.skipped = self.since_best = 0
         self.loss_sum, self.best_score, self.best_scores = 0.0, None, {}
+        self.best_epoch = -1
 
 
 class SavedRun(msgspec.Struct, frozen=True):

@@ -100,6 +100,7 @@ class Trainer:
         self.data_root = data_root
         self.workers = workers
         self.folder = RunFolder(out)
+        self._continues = init is not None
         self.save_seconds = 60 * save_minutes
         self.accelerator = accelerate.Accelerator(cpu=cpu, mixed_precision=mixed_precision)
         self.cache = AudioCache(cache)
@@ -109,6 +110,12 @@ class Trainer:
             spoken = sum(e.audio is not None for e in examples)
             logger.info("%s: %d examples, %d with audio", name, len(examples), spoken)
             self.cache.expect(e.audio for e in examples if e.audio is not None)
+        everything = [e for examples in self.examples.values() for e in examples]
+        if recipe.model.uses_audio and all(e.audio is None for e in everything):
+            logger.warning(
+                "no source has recordings, so a model that uses audio is taught by text alone: "
+                "audio_root says where those of a source are"
+            )
         self._log_cache()
         digests = {n: examples_digest(es) for n, es in self.examples.items()}
         self._agree(digests)
@@ -211,6 +218,8 @@ class Trainer:
         first_plan = plan_epoch(sources, stage, self.cache, self._generator(0), mentions)
         steps = len(self._schedule(stage, first_plan, 0))
         logger.info("stage %s: about %d steps", stage.name, stage.epochs * steps)
+        if stage.dev and progress.best_score is None and self._is_trained_before(stage):
+            self._finish_epoch(stage, None)
         while progress.epoch < stage.epochs:
             if stage.patience and progress.since_best >= stage.patience:
                 logger.info("no better score in %d epochs: stage ends", stage.patience)
@@ -226,6 +235,11 @@ class Trainer:
             progress.step, progress.loss_sum = 0, 0.0
             self._finish_epoch(stage, loss)
             self._save_last(optimisation)
+        if stage.dev and progress.best_epoch == 0:
+            logger.warning(
+                "stage %s: no epoch was better than the model that it started from, which is kept",
+                stage.name,
+            )
 
     def _stage_sources(self, stage: Stage) -> list[tuple[Source, list[Example]]]:
         """What a stage trains on."""
@@ -313,7 +327,7 @@ class Trainer:
         )
         for parts in bar:
             began = time.monotonic()
-            rate = learning_rate(stage, progress.steps, total_steps)
+            rate = learning_rate(stage, progress.steps, total_steps, progress.epoch)
             try:
                 loss = optimisation.step(parts, rate)
             except NotFiniteError as error:
@@ -325,6 +339,8 @@ class Trainer:
             progress.seconds += time.monotonic() - began
             if self.writer is not None:
                 self.writer.add_scalar(f"{stage.name}/loss", loss, progress.steps)
+                for name, part in optimisation.parts.items():
+                    self.writer.add_scalar(f"{stage.name}/loss of {name}", part, progress.steps)
                 self.writer.add_scalar(f"{stage.name}/learning rate", rate, progress.steps)
             bar.set_postfix(loss=f"{progress.loss_sum / progress.step:.3f}", refresh=False)
             if time.monotonic() - saved > self.save_seconds:
@@ -343,14 +359,24 @@ class Trainer:
         progress.skipped += 1
         logger.warning("%s left out: %s", where, error)
 
-    def _finish_epoch(self, stage: Stage, loss: float) -> None:
-        """Evaluate, log, and keep the model if it is the best of its stage."""
+    def _is_trained_before(self, stage: Stage) -> bool:
+        """Whether a stage that is at its start has a model that has learned its task already."""
         progress = self.progress
-        scores = {"score": float(progress.epoch)}
-        if stage.dev:
-            scores = self.development.scores(stage)
-        scores["train.loss"] = loss
-        score = scores["score"]
+        earlier = self.recipe.stages[: progress.stage]
+        is_start = progress.epoch == 0 and progress.step == 0
+        return is_start and (self._continues or any(s.task == stage.task for s in earlier))
+
+    def _finish_epoch(self, stage: Stage, loss: float | None) -> None:
+        """Evaluate, log, and keep the model if it is the best of its stage.
+
+        Args:
+            stage: The stage.
+            loss: Mean of the epoch; None before the first, which counts as epoch 0.
+        """
+        progress = self.progress
+        scores = self.development.scores(stage) if stage.dev else {}
+        if loss is not None:
+            scores["train.loss"] = loss
         logger.info(
             "%s epoch %d: %s",
             stage.name,
@@ -361,11 +387,14 @@ class Trainer:
             for name, value in scores.items():
                 self.writer.add_scalar(f"{stage.name}/{name}", value, progress.epoch)
             self.writer.flush()
-        if progress.best_score is None or score > progress.best_score:
+        # Without development data the last epoch is kept.
+        score = scores.get("score")
+        if score is None or progress.best_score is None or score > progress.best_score:
             progress.best_score, progress.since_best = score, 0
-            progress.best_scores = scores
+            progress.best_scores, progress.best_epoch = scores, progress.epoch
             self._save_best(scores)
-        else:
+        elif progress.epoch > 1:
+            # The first epoch may lose to the start without using up patience.
             progress.since_best += 1
 
     def _checkpoint(self, scores: dict[str, float]) -> Checkpoint:

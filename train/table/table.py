@@ -36,8 +36,8 @@ def markdown_table(
         "the 95 % interval of a paired bootstrap over sentences; it says what other sentences "
         "might have given, not what other seeds might. Errors are told apart as in the paper's "
         "Table 5: of what is predicted wrongly, a type error has the boundaries of a gold entity, "
-        "a boundary error overlaps one of its type, the rest is spurious; missed are gold "
-        "entities that no error of the first two kinds is about. Means over seeds.",
+        "a boundary error is every other; spurious are those of them that overlap no gold entity "
+        "of their type, missed gold entities that no error is about. Means over seeds.",
     ]
     for section in sections:
         lines += ["", f"## {section.title}", ""]

@@ -105,3 +105,77 @@ def test_parameters_of_another_scheme_are_refused() -> None:
     crf = parameters(np.random.default_rng(0))
     with pytest.raises(ConfigError, match="expected CRF parameters"):
         CrfDecoder(LabelScheme.flat("A"), crf)
+
+
+OTHER_SCHEMES = {
+    "plain bio": LabelScheme.flat("AB", "bio", well_formed=False),
+    "well-formed bio": LabelScheme.flat("AB", "bio"),
+    "plain bilou": LabelScheme.flat("A", well_formed=False),
+    "nested bio": LabelScheme.nested(
+        [([Span(0, 3, "A"), Span(0, 2, "B")], 3)], 1, "bio", well_formed=False
+    ),
+}
+
+
+def drawn(scheme: LabelScheme, length: int, seed: int) -> tuple[CrfParameters, np.ndarray]:
+    generator, k = np.random.default_rng(seed), len(scheme)
+    crf = CrfParameters(
+        generator.normal(size=k).astype(np.float32),
+        generator.normal(size=(k, k)).astype(np.float32),
+        generator.normal(size=k).astype(np.float32),
+    )
+    return crf, generator.normal(scale=2.0, size=(length, k)).astype(np.float32)
+
+
+def enumerated(
+    scheme: LabelScheme, crf: CrfParameters, emissions: np.ndarray
+) -> dict[tuple[int, ...], float]:
+    """Score of every tag sequence that the scheme allows."""
+    starts, ends = scheme.allowed_starts(), scheme.allowed_ends()
+    allowed = scheme.allowed_transitions()
+    scores = {}
+    for path in product(range(len(scheme)), repeat=len(emissions)):
+        if starts[path[0]] and ends[path[-1]] and all(allowed[a, b] for a, b in pairwise(path)):
+            score = crf.start[path[0]] + crf.end[path[-1]]
+            score += sum(emissions[i, t] for i, t in enumerate(path))
+            score += sum(crf.transitions[a, b] for a, b in pairwise(path))
+            scores[path] = float(score)
+    return scores
+
+
+@pytest.mark.parametrize("name", OTHER_SCHEMES)
+@pytest.mark.parametrize("length", [1, 2, 4])
+def test_spans_of_other_encodings_are_as_probable_as_their_sequences(
+    name: str, length: int
+) -> None:
+    scheme = OTHER_SCHEMES[name]
+    found_any = False
+    for seed in range(6):
+        crf, emissions = drawn(scheme, length, seed)
+        paths = enumerated(scheme, crf, emissions)
+        total = np.logaddexp.reduce(list(paths.values()))
+        (found,) = CrfDecoder(scheme, crf).decode(emissions[None], [length])
+        assert [s.span for s in found] == scheme.decode(max(paths, key=lambda p: paths[p]))
+        for scored in found:
+            found_any = True
+            holding = [v for p, v in paths.items() if scored.span in scheme.decode(p)]
+            expected = np.exp(np.logaddexp.reduce(holding) - total)
+            assert scored.confidence == pytest.approx(expected, abs=1e-6)
+    assert found_any
+
+
+@pytest.mark.parametrize(
+    "span", [Span(0, 3, "A"), Span(1, 3, "B"), Span(1, 2, "A"), Span(3, 4, "B")]
+)
+def test_a_hint_in_bio_raises_what_holds_its_entity(span: Span) -> None:
+    scheme = OTHER_SCHEMES["well-formed bio"]
+    crf, emissions = drawn(scheme, 4, 0)
+    decoder = CrfDecoder(scheme, crf)
+    hint = SpanHint(span.start, span.end, span.label, 6.0)
+    before = enumerated(scheme, crf, emissions)
+    after = enumerated(scheme, crf, decoder.with_hints(emissions, [hint]))
+    for path, score in before.items():
+        spans = scheme.decode(path)
+        shared = sum((s.start, s.label) == (span.start, span.label) for s in spans)
+        shared += sum((s.end, s.label) == (span.end, span.label) for s in spans)
+        assert after[path] == pytest.approx(score + 3.0 * shared, abs=1e-4)

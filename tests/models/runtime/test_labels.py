@@ -111,3 +111,77 @@ def test_parents_against_comparing_all_with_all(annotated: list[Span]) -> None:
         else:
             assert in_order[parent].contains(span)
             assert in_order[parent].end - in_order[parent].start == min(around)
+
+
+def properly_nested(annotated: list[Span]) -> list[Span]:
+    """What is left when crossing spans are taken out."""
+    kept: list[Span] = []
+    for span in annotated:
+        if all(
+            span.end <= k.start or k.end <= span.start or span.contains(k) or k.contains(span)
+            for k in kept
+        ):
+            kept.append(span)
+    return kept
+
+
+@given(spans())
+def test_bio_round_trip_of_any_annotation_that_does_not_cross(annotated: list[Span]) -> None:
+    nested = properly_nested(annotated)
+    scheme = LabelScheme.nested(
+        [(nested, LENGTH), ([Span(0, 1, "A"), Span(0, 1, "B")], 1)], 1, "bio"
+    )
+    tags = scheme.encode(nested, LENGTH)
+    assert set(scheme.decode(tags)) == set(nested)
+    assert scheme.allowed_starts()[tags[0]]
+    assert scheme.allowed_ends()[tags[-1]]
+    assert scheme.allowed_transitions()[tags[:-1], tags[1:]].all()
+    flat = LabelScheme.flat("AB", "bio")
+    assert flat.decode(flat.encode(annotated, LENGTH)) == outermost(annotated)
+
+
+def test_the_papers_example_in_bio() -> None:
+    annotated = [Span(0, 2, "LOC"), Span(0, 7, "ORG"), Span(3, 7, "LOC")]
+    scheme = LabelScheme.nested([(annotated, 7)], 1, "bio")
+    assert [scheme.tags[i] for i in scheme.encode(annotated, 7)] == [
+        "B-ORG|B-LOC", "I-ORG|I-LOC", "I-ORG", "I-ORG|B-LOC", "I-ORG|I-LOC", "I-ORG|I-LOC",
+        "I-ORG|I-LOC",
+    ]  # fmt: skip
+
+
+def conll_chunks(tags: list[str]) -> set[Span]:
+    """Chunks as conlleval counts them: written down anew from its two rules."""
+    found, start = set(), None
+    before = "O"
+    for place, tag in enumerate([*tags, "O"]):
+        kind, old = tag[2:], before[2:]
+        starts = tag[0] == "B" or (tag[0] == "I" and (before == "O" or kind != old))
+        ends = before != "O" and (tag[0] in "BO" or kind != old)
+        if ends and start is not None:
+            found.add(Span(start, place, old))
+        if starts:
+            start = place
+        before = tag
+    return found
+
+
+@given(st.data())
+def test_an_ill_formed_bio_sequence_means_what_conlleval_counts(data: st.DataObject) -> None:
+    scheme = LabelScheme.flat("AB", "bio", well_formed=False)
+    tags = data.draw(st.lists(st.integers(0, len(scheme) - 1), max_size=LENGTH))
+    assert set(scheme.decode(tags)) == conll_chunks([scheme.tags[i] for i in tags])
+
+
+def test_a_plain_scheme_forbids_nothing() -> None:
+    for encoding in ("bilou", "bio"):
+        plain = LabelScheme.flat("AB", encoding, well_formed=False)
+        assert plain.allowed_starts().all()
+        assert plain.allowed_ends().all()
+        assert plain.allowed_transitions().all()
+    strict = LabelScheme.flat("A", "bio")
+    allowed = strict.allowed_transitions()
+    pairs = {(a, b): bool(allowed[i, j]) for i, a in enumerate(strict.tags)
+             for j, b in enumerate(strict.tags)}  # fmt: skip
+    assert [p for p, ok in pairs.items() if not ok] == [("O", "I-A")]
+    with pytest.raises(ConfigError, match="expected BIO labels"):
+        LabelScheme("flat", ("O", "U-A"), "bio")

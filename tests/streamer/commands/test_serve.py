@@ -96,7 +96,8 @@ def load_hanging(*arguments, **keywords):
     model.tag = hang
     return model
 Model.load = load_hanging
-serve.ServerOptions = lambda **k: options(**k, drain_timeout_s=0.3, close_timeout_s=0.3)
+short = {"drain_timeout_s": 0.3, "close_timeout_s": 0.3}
+serve.ServerOptions = lambda **k: options(**{**k, **short})
 serve.main()
 """
 

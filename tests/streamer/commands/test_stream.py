@@ -25,6 +25,7 @@ from cnerta.streamer.wire.messages import ErrorMessage, SessionSummary, Utteranc
 
 from ..fake_server import answering, server
 from ..fake_sounddevice import FakeSounddevice
+from ..outputs.caption_receivers import YouTube, Zoom
 from ..server_messages import ready
 from ..sources.tone_recogniser import tones, write_tone_model
 
@@ -113,6 +114,7 @@ def test_help_shows_only_options_with_a_value_as_such() -> None:
         (("--file", "a", "--transcript", "x", "--source", "y"), "got several"),
         (("--mic", "--connect", "ws://x", "--bundle", "y"), "a server has its own model"),
         (("--file", "a", "--device", "x"), "expected --device with --mic"),
+        (("--file", "a", "--hls-mpeg-time", "5"), "expected --hls-mpeg-time with --hls"),
         (("--unheard-of",), "No such option"),
     ],
 )
@@ -364,6 +366,25 @@ async def test_captions_beside_the_plain_lines(talk: Path, tmp_path: Path) -> No
     assert names[1].read_text(encoding="utf-8").splitlines()[1].split()[1:3] == ["talk", "1"]
 
 
+async def test_captions_for_zoom_youtube_and_hls(talk: Path, tmp_path: Path) -> None:
+    zoom, youtube = Zoom(), YouTube()
+    async with server(answering) as url:
+        status, _, complaints = await spawn(
+            "--file", talk, "--transcript", SENTENCE, "--connect", url, "--marks", "<>",
+            "--zoom", zoom.url, "--youtube", youtube.url,
+            "--hls", tmp_path / "hls", "--hls-mpeg-time", "126000",
+        )  # fmt: skip
+    zoom.close()
+    youtube.close()
+    assert (status, complaints) == (0, "")
+    assert zoom.shown == ["南京市长<江大桥>\n"]
+    assert [body.splitlines()[1] for body in youtube.shown] == ["南京市长<江大桥>"]
+    assert not zoom.refusals + youtube.refusals
+    segment = (tmp_path / "hls" / "captions-00000.vtt").read_text("utf-8")
+    assert "MPEGTS:126000\n" in segment
+    assert "南京市长<c.PER>江大桥</c>" in segment
+
+
 async def test_text_for_obs_while_it_is_said(talk: Path, tmp_path: Path) -> None:
     path = tmp_path / "live.txt"
     seen = set()
@@ -388,6 +409,8 @@ async def test_text_for_obs_while_it_is_said(talk: Path, tmp_path: Path) -> None
         (("--obs", "127.0.0.1"), "expected the address of OBS such as ws://127.0.0.1:4455"),
         (("--webhook", "ws://x"), "expected a webhook such as https://host/path"),
         (("--obs-text", "x", "--obs-marks", "a"), "expected two characters around a name"),
+        (("--zoom", "https://u:p@x"), "expected a caption address of Zoom without a password"),
+        (("--youtube", "http://x/?cid=1"), "expected https:// for a caption address of YouTube"),
     ],
 )
 def test_outputs_that_are_described_wrongly(

@@ -3,7 +3,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -26,7 +28,7 @@ from .. import server_messages as wire
 SENTENCE = "他在北京大学见到了江大桥"
 ORG = wire.entity("ORG", "北京大学", 2)
 PER = wire.entity("PER", "江大桥", 9)
-FORMS = ["vtt", "metadata.vtt", "srt", "ttml", "rttm"]
+FORMS = ["vtt", "metadata.vtt", "srt", "ttml", "rttm", "styled.vtt"]
 
 
 def open_file(path: Path, highlighter: Highlighter | None = None) -> CaptionFile | EventFile:
@@ -37,6 +39,23 @@ def answered(utterance: str = "u1", start_ms: int = 0) -> UtteranceFinal:
     times = [(start_ms + 200 * i, start_ms + 200 * i + 200) for i in range(len(SENTENCE))]
     message = wire.final(utterance, 1, SENTENCE, ORG, PER)
     return msgspec.structs.replace(message, characters=times)
+
+
+@pytest.mark.parametrize("form", ["vtt", "srt"])
+def test_ffmpeg_finds_every_cue(tmp_path: Path, form: str) -> None:
+    ffmpeg = shutil.which("ffmpeg")
+    if ffmpeg is None:
+        pytest.skip("needs FFmpeg")
+    path = tmp_path / f"talk.{form}"
+    with open_file(path) as file:
+        file.on_message(wire.ready())
+        for number in (1, 2):
+            file.on_message(answered(f"u{number}", 5_000 * number))
+    command = [ffmpeg, "-v", "error", "-i", str(path), "-f", "srt", "-"]
+    read = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert read.stderr == ""
+    assert read.stdout.count(" --> ") == 2
+    assert read.stdout.count("北京大学") == 2
 
 
 def test_every_utterance_is_in_the_file_at_once(tmp_path: Path) -> None:
@@ -56,6 +75,7 @@ def test_every_utterance_is_in_the_file_at_once(tmp_path: Path) -> None:
     assert [event.start for event in pysubs2.load(str(paths[2]))] == [5_000, 10_000]
     assert len(pysubs2.load(str(paths[3]))) == 2
     assert len(paths[4].read_text().splitlines()) == 1 + 4
+    assert len(webvtt.read(str(paths[5]))) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(p.name for p in paths)
 
 
@@ -228,7 +248,7 @@ async def test_killed_at_any_moment_the_files_are_whole(tmp_path: Path, lifetime
     whole = [text[: text.rindex("\n\n") + 2] for text in (vtt, metadata) if "\n\n" in text]
     for text in whole:
         for number, caption in enumerate(webvtt.from_string(text), 1):
-            assert caption.identifier == f"u{number}-1"
+            assert caption.identifier == str(number)
             assert SENTENCE in caption.text or "北京大学" in caption.text
     for event in pysubs2.SSAFile.from_string(srt[: srt.rfind("\n\n") + 2], format_="srt"):
         assert event.plaintext == SENTENCE

@@ -34,6 +34,7 @@ from cnerta.streamer.outputs.cues import (
     mark_line,
     roll_up,
 )
+from cnerta.streamer.outputs.words import Words, bundled_words, no_words
 from cnerta.streamer.wire.messages import UtteranceFinal
 from cnerta.streamer.wire.parts import Entity
 
@@ -110,6 +111,38 @@ def test_an_entity_stays_in_one_piece() -> None:
     assert any(name in text[first:last] for first, last in lines)
 
 
+@pytest.mark.parametrize("columns", [16, 18, 20])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "她每天早上坐公共汽车去图书馆看报纸然后再去办公室工作",
+        "这座城市的历史可以追溯到一千多年以前的一个小渔村",
+    ],
+)
+def test_a_word_stays_on_its_line(text: str, columns: int) -> None:
+    known = bundled_words()
+    found = [text[start:end] for start, end in known(text)]
+
+    def broken(words: Words) -> list[str]:
+        layout = CaptionLayout(line_columns=columns)
+        divided = [line for cue in break_text(text, (), (), layout, words) for line in cue]
+        lines = [text[a:b] for a, b in divided]
+        return [word for word in found if not any(word in line for line in lines)]
+
+    assert broken(no_words), "without the list of words one is broken"
+    assert not broken(known)
+
+
+def test_a_growing_line_ends_between_words_that_are_there_already() -> None:
+    text = "昨天下午我们几个人又去看了看新开张的一家珠宝店"
+    rolled = {
+        words: [text[a:b] for a, b in roll_up(text, (), 18, words)]
+        for words in (no_words, bundled_words())
+    }
+    assert rolled[no_words][1:3] == ["几个人又去看了看新", "开张的一家珠宝店"]
+    assert rolled[bundled_words()][1:3] == ["几个人又去看了看", "新开张的一家珠宝店"]
+
+
 def test_an_entity_that_fits_no_line_is_broken_all_the_same() -> None:
     text = "中" * 50
     lines = [line for cue in break_text(text, [(0, 50)]) for line in cue]
@@ -178,11 +211,12 @@ def test_no_other_division_is_cheaper(text: str, lengths: list[tuple[int, int]])
     assert _cost(text, found, spans) == pytest.approx(cheapest)
 
 
-def test_a_growing_text_keeps_its_full_lines() -> None:
+@pytest.mark.parametrize("words", [no_words, bundled_words()])
+def test_a_growing_text_keeps_its_full_lines(words: Words) -> None:
     text = "他在会上说明年的计划已经定好了，大家都同意这样做，没有人再有别的意见。"
     before: list[str] = []
     for size in range(1, len(text) + 1):
-        lines = [text[a:b] for a, b in roll_up(text[:size], (), 20)]
+        lines = [text[a:b] for a, b in roll_up(text[:size], (), 20, words)]
         assert lines[: len(before) - 1] == before[:-1]
         assert "".join(lines) == text[:size]
         assert all(cell_len(line) <= 20 for line in lines)
@@ -416,12 +450,13 @@ def sentence_cue() -> tuple[CaptionedUtterance, Cue]:
 
 def test_webvtt_as_text() -> None:
     vtt = WebVtt()
-    assert vtt.head(["PER", "my type"]) == (
+    assert vtt.head(["PER"]) == "WEBVTT\n\n"
+    assert WebVtt(styled=True).head(["PER", "my type"]) == (
         "WEBVTT\n\nSTYLE\n::cue(.PER) { color: #ff9cff }\n::cue(.my_type) { color: #ffff8c }\n"
         "::cue(.inner) { text-decoration: underline }\n\n"
     )
     block = vtt.block(sentence_cue()[0])
-    assert block.startswith("u1-1\n00:59:59.000 --> 01:00:0")
+    assert block.startswith("1\n00:59:59.000 --> 01:00:0")
     assert "<c.ORG><c.LOC.inner>北京</c>大学</c>召开" in block
     assert "<c.PER>江大桥</c>说" in block
 

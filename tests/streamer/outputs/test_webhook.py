@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import email.utils
 import json
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -12,9 +14,10 @@ import msgspec
 import pytest
 
 from cnerta.streamer.errors import OutputError
+from cnerta.streamer.outputs.http_receiver import RetryPolicy, retry_after_s
 from cnerta.streamer.outputs.presenter import FoldingView
 from cnerta.streamer.outputs.session_outputs import Outputs
-from cnerta.streamer.outputs.webhook import RetryPolicy, Webhook
+from cnerta.streamer.outputs.webhook import Webhook
 from cnerta.streamer.sources import Revision
 from cnerta.streamer.wire.codec import encode
 from cnerta.streamer.wire.messages import WarningMessage
@@ -191,3 +194,33 @@ def test_a_token_is_not_sent_in_clear_text(url: str, token: str) -> None:
         Webhook(url, token=token)
     assert "secret" not in str(refused.value)
     Webhook(url.replace("http:", "https:"), token=token)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("7", 7.0),
+        (" 0 ", 0.0),
+        ("Sun, 06 Nov 1994 08:49:47 GMT", 10.0),
+        ("Sun, 06 Nov 1994 08:49:27 GMT", 0.0),
+        ("Sunday, 06-Nov-94 08:49:47 GMT", 10.0),
+        ("", 0.0),
+        ("soon", 0.0),
+        ("-3", 0.0),
+        ("\N{SUPERSCRIPT TWO}", 0.0),
+        ("Sun, 06 Nov 99999999 08:49:47 GMT", 0.0),
+    ],
+)
+def test_how_long_a_receiver_asks_to_wait(header: str, seconds: float) -> None:
+    now_s = 784_111_777.0  # The moment of the examples in RFC 9110, section 5.6.7.
+    assert retry_after_s(header, now_s) == seconds
+
+
+async def test_a_receiver_may_ask_to_wait_until_a_date(receiver: Receiver) -> None:
+    # A day from now, which the longest pause cuts short.
+    tomorrow = email.utils.formatdate(time.time() + 86_400, usegmt=True)
+    receiver.answers = [(503, {"Retry-After": tomorrow})]
+    policy = RetryPolicy(first_pause_s=0.01, longest_pause_s=60.0, drain_s=0.5)
+    with pytest.raises(OutputError, match="got 5 left over"):
+        await send(Webhook(receiver.url, policy=policy))
+    assert len(receiver.requests) == 1, "waits, and tries nothing before"

@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from cnerta.models.networks.filterbank import FilterBank  # noqa: E402
-from cnerta.train.batches.augment import other_voices  # noqa: E402
+from cnerta.train.batches.augment import other_voices, spec_augment  # noqa: E402
 from cnerta.train.recipe import Augmentation  # noqa: E402
 
 BINS = 80
@@ -76,3 +76,18 @@ def test_timbre_is_one_smooth_curve_for_all_of_an_utterance_and_its_own(bank: Fi
 def test_nothing_happens_unless_asked_for(bank: FilterBank) -> None:
     features = torch.randn(2, 7, BINS)
     assert other_voices(features, Augmentation(), bank) is features
+
+
+def test_masks_of_the_release_are_a_share_of_the_recording() -> None:
+    torch.manual_seed(0)
+    release = Augmentation(
+        speeds=(1.0,), gain_db=0.0, time_mask_windows=100, time_mask_share=0.05,
+        frequency_mask_bins=12,
+    )  # fmt: skip
+    for windows, most in ((400, 20), (3000, 100)):
+        masked = spec_augment(torch.ones(200, windows, 40), release) == 0
+        times = masked.all(dim=2).sum(dim=1)
+        bands = masked.all(dim=1).sum(dim=1)
+        # Two masks each, which may touch.
+        assert most < int(times.max()) <= 2 * most
+        assert 12 < int(bands.max()) <= 24

@@ -61,9 +61,32 @@ def test_predictions_are_a_manifest_that_scores_full_marks(data: Path, tiny_bund
     assert code == 0
     scores = json.loads(out)
     assert scores["sentences"] == 3
-    assert scores["nested"] == {"precision": 100.0, "recall": 100.0, "f1": 100.0}
+    assert scores["spoken"] == 3
+    entities = sum(len(r["entities"]) for r in rows)
+    assert scores["nested"] == {
+        "precision": 100.0, "recall": 100.0, "f1": 100.0, "gold": entities, "predicted": entities,
+        "correct": entities, "boundary_errors": 0, "type_errors": 0,
+    }  # fmt: skip
+    code, out, _ = run("--data", found, "--bundle", tiny_bundle, "--json", "--text-only")
+    assert json.loads(out)["spoken"] == 0
     code, out, _ = run("--data", found, "--bundle", tiny_bundle)
     assert "3 sentences, 3 with speech" in out.replace("\n", " ")
+
+
+def test_a_forgotten_audio_root_is_a_warning(tmp_path: Path, tiny_bundle: Path) -> None:
+    row = {"sentence": "南京市", "audio": "BAC009S0002W0001", "entity": [[0, 2, "南京", "LOC"]]}
+    path = tmp_path / "test.json"
+    path.write_text(json.dumps(row) + "\n")
+    asked = ("--data", path, "--bundle", tiny_bundle, "--json")
+    code, out, messages = run(*asked)
+    assert code == 0
+    assert json.loads(out)["spoken"] == 0
+    assert "warning: 1 of 1 rows name a recording" in messages.replace("\n", " ")
+    assert "warning" not in run(*asked, "--text-only")[2]
+    (tmp_path / "wav").mkdir()
+    soundfile.write(tmp_path / "wav" / "BAC009S0002W0001.wav", np.zeros(16_000), 16_000)
+    code, out, messages = run(*asked, "--audio-root", tmp_path / "wav")
+    assert (json.loads(out)["spoken"], "warning" in messages) == (1, False)
 
 
 def test_what_cannot_be_scored_is_said(data: Path, tiny_bundle: Path, tmp_path: Path) -> None:

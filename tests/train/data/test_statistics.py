@@ -48,7 +48,35 @@ def test_a_corpus_is_counted() -> None:
     assert found.entities == {"LOC": 5, "ORG": 1, "PER": 1}
     assert found.nested_entities == {"LOC": 3}
     assert found.entity_lengths == Spread(1, pytest.approx(17 / 7), 4)  # type: ignore[arg-type]
+    assert found.nested_entity_share == pytest.approx(100 * 3 / 7)
+    assert (found.duplicates, found.repeated_in) == (0, [])
     assert found.depth == 3
+
+
+def test_an_entity_that_is_annotated_twice_is_named_and_counts_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    entity = [0, 2, "北京", "LOC"]
+    rows = [
+        {"sentence": "北京大学", "audio": "BAC009S0002W0001", "entity": [entity, entity, entity]},
+        {"sentence": "他在北京", "audio": "BAC009S0002W0002", "entity": [[2, 4, "北京", "LOC"]]},
+    ]
+    path = tmp_path / "test.json"
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    result = CliRunner().invoke(app, ["statistics", str(path), "--json"])
+    (found,) = json.loads(result.stdout).values()
+    assert (found["entities"], found["duplicates"]) == ({"LOC": 2}, 2)
+    assert found["repeated_in"] == ["BAC009S0002W0001"]
+    assert "2 entities are annotated twice and count once: BAC009S0002W0001" in caplog.text
+    shown = CliRunner().invoke(app, ["statistics", str(path)]).stdout
+    cells = [line.split("│") for line in shown.splitlines()]
+    counts = {c[1].strip(): c[2].strip() for c in cells if len(c) > 2}
+    assert counts["entities"] == "2"
+    assert counts["as the annotation has them (the paper's)"] == "4"
+    assert counts["of these annotated twice"] == "2"
+    assert counts["inside another (of all)"] == "0 (0.0 %)"
+    assert counts["with nested entities (of those with any)"] == "0 (0.0 %)"
+    assert "test, annotated twice: BAC009S0002W0001" in shown
 
 
 def test_nothing_is_counted_too() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import accelerate
+import msgspec
 import numpy as np
 import pytest
 
@@ -14,12 +15,13 @@ torch = pytest.importorskip("torch")
 from cnerta.models.errors import ConfigError  # noqa: E402
 from cnerta.models.networks.checkpoint import load_checkpoint  # noqa: E402
 from cnerta.models.runtime.labels import Span  # noqa: E402
-from cnerta.train.batches.batch import BatchBuilder, Clip  # noqa: E402
+from cnerta.train.batches.batch import BatchBuilder, Clip, plan_epoch  # noqa: E402
+from cnerta.train.batches.encoding import encode_batch  # noqa: E402
 from cnerta.train.data.audio import AudioCache  # noqa: E402
 from cnerta.train.data.examples import Example, read_source  # noqa: E402
 from cnerta.train.loop import development  # noqa: E402
 from cnerta.train.loop import trainer as loop  # noqa: E402
-from cnerta.train.loop.objective import Objective  # noqa: E402
+from cnerta.train.loop.objective import LOSSES, Objective  # noqa: E402
 from cnerta.train.loop.optimisation import (  # noqa: E402
     NotFiniteError,
     Optimisation,
@@ -242,13 +244,86 @@ def test_the_best_model_is_chosen_by_the_figure_that_is_asked_for(
 def test_the_learning_rate_warms_up_and_decays() -> None:
     stage = Stage(
         name="s", task="entities", train=[], dev=[], epochs=1, learning_rate=1.0, warmup_steps=4,
-        decay=0.1,
+        decay=0.1, warmup_share=0.3,
     )  # fmt: skip
     rates = [learning_rate(stage, s, 14) for s in range(20)]
     assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert rates[9] == pytest.approx(1 - 0.9 / 2)
     assert rates[13] == pytest.approx(0.1 + 0.09)
     assert rates[14:] == [0.1] * 6, "more steps than were counted on"
+    short = [learning_rate(stage, s, 10) for s in range(4)]
+    assert short == pytest.approx([1 / 3, 2 / 3, 1.0, 1.0]), "no more than a share of them"
+    by_epoch = msgspec.structs.replace(stage, schedule="epochs", epoch_decay=0.01, warmup_steps=0)
+    rates = [
+        learning_rate(by_epoch, s, 14, epoch) for s, epoch in ((0, 0), (6, 0), (7, 1), (13, 2))
+    ]
+    assert rates == pytest.approx([1.0, 1.0, 0.99, 0.99**2])
+
+
+def test_adamw_has_the_groups_of_the_release(data: Path, tmp_path: Path) -> None:
+    one = OneStep(
+        data, tmp_path / "run", 1, "stages.1.optimizer=adamw", "stages.1.weight_decay=0.5",
+        "stages.1.learning_rate=0.001", "stages.1.crf_learning_rate=0.1",
+    )  # fmt: skip
+    optimizer = one.optimisation._optimizer.optimizer
+    assert isinstance(optimizer, torch.optim.AdamW)
+    names = {p: n for n, p in one.model.named_parameters()}
+    decays = {names[p]: g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
+    assert decays.keys() == one.optimisation.trained.keys()
+    assert {n for n, decay in decays.items() if not decay} == {
+        n for n, p in one.model.named_parameters() if p.dim() == 1
+    }
+    assert optimizer.defaults["betas"] == (0.9, 0.999)
+    examples = read_source(Source(format="manifest", path="tones.jsonl"), data)
+    before = {n: p.detach().clone() for n, p in one.model.named_parameters()}
+    one.optimisation.step([one.part([(e,) for e in examples[:6]])], 0.001)
+    after = {n: p.detach() for n, p in one.model.named_parameters()}
+    moved = {n: float((p - before[n]).abs().max()) for n, p in after.items()}
+    assert moved["crf.start_transitions"] == pytest.approx(0.1, rel=0.2)
+    assert moved["emissions.bias"] == pytest.approx(0.001, rel=0.2)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.05, 1.0])
+def test_equation_3(data: Path, tmp_path: Path, weight: float) -> None:
+    one = OneStep(data, tmp_path / "run", 1, f"model.ctc.weight={weight}")
+    examples = read_source(Source(format="manifest", path="tones.jsonl"), data)
+    part = one.part([(e,) for e in examples[:6]])
+    one.optimisation.objective.eval()
+    loss = float(one.optimisation.objective(part.batch, 8).detach())
+    frames, counts = encode_batch(one.model, part.batch, 8)
+    batch = part.batch
+    with torch.no_grad():
+        output = one.model(batch.characters, batch.counts, frames, counts, batch.matches)
+        crf = float(one.model.entity_loss(output, batch.tags, batch.counts))
+        ctc = float(one.model.masked_ctc_loss(output, batch.characters, batch.counts, counts))
+    assert loss == pytest.approx(crf + weight * ctc, rel=1e-5)
+    parts = dict(zip(LOSSES, one.optimisation.objective.parts, strict=True))
+    assert parts["entities"] == pytest.approx(crf, rel=1e-5)
+    assert parts["masked ctc"] == pytest.approx(ctc if weight else 0.0, rel=1e-5)
+
+
+def test_batches_of_16_are_not_cut_by_seconds(data: Path) -> None:
+    source = Source(format="manifest", path="tones.jsonl")
+    examples = read_source(source, data)
+    stage = Stage(name="s", task="entities", train=[], dev=[], epochs=1, batch_seconds=1.0)
+
+    def sizes(chosen: Stage) -> list[int]:
+        plan = plan_epoch([(source, examples)], chosen, AudioCache(), np.random.default_rng(0))
+        return [len(b) for b in plan]
+
+    assert max(sizes(stage)) < 16
+    whole = msgspec.structs.replace(stage, batch_seconds=0)
+    assert sizes(whole) == [16]
+    few = msgspec.structs.replace(whole, batch_size=4)
+    seconds = [
+        [
+            {round(AudioCache().seconds(c[0].audio), 2) for c in batch if c[0].audio}
+            for batch in plan_epoch([(source, examples)], s, AudioCache(), np.random.default_rng(1))
+        ]
+        for s in (few, msgspec.structs.replace(few, by_length=False))
+    ]
+    spreads = [sum(max(s) - min(s) for s in batches) for batches in seconds]
+    assert spreads[0] < spreads[1], "drawn at random, lengths are mixed"
 
 
 def test_a_run_records_what_it_was_made_with(data: Path, tmp_path: Path) -> None:

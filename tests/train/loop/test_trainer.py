@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -115,10 +116,46 @@ def test_another_recipe_does_not_go_on_here(data: Path, tmp_path: Path) -> None:
 def test_without_development_data_the_last_epoch_is_kept(data: Path, tmp_path: Path) -> None:
     blind = recipe(data, "stages.0.epochs=1", "stages.1.epochs=3", "stages.1.dev=[]")
     kept = load_checkpoint(Trainer(blind, data, tmp_path / "blind", cpu=True).run())
-    assert kept.scores["score"] == 3.0
+    assert list(kept.scores) == ["train.loss"], "nothing was measured"
     last = load_checkpoint(tmp_path / "blind" / "last").model.state_dict()
     for name, value in kept.model.state_dict().items():
         assert torch.equal(value, last[name]), name
+
+
+def test_the_start_counts_as_epoch_0(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tagged = Trainer(recipe(data), data, tmp_path / "a", cpu=True).run()
+    start = load_checkpoint(tagged)
+    caplog.clear()
+    caplog.set_level("INFO")
+    # Of one stage, at a rate that only spoils what is there.
+    rows = recipe(data, "stages.1.learning_rate=1.0", "stages.1.warmup_steps=0")
+    ruin = msgspec.structs.replace(rows, stages=[msgspec.structs.replace(rows.stages[1], epochs=2)])
+    best = Trainer(ruin, data, tmp_path / "b", cpu=True, init=tagged).run()
+    assert "tag epoch 0: " in caplog.text
+    assert "tag epoch 2: " in caplog.text
+    assert "no epoch was better than the model that it started from" in caplog.text
+    kept = load_checkpoint(best)
+    assert kept.scores["score"] == start.scores["score"]
+    assert "train.loss" not in kept.scores
+    for name, value in start.model.state_dict().items():
+        assert torch.equal(value, kept.model.state_dict()[name]), name
+
+
+def test_every_loss_is_on_the_board(data: Path, tmp_path: Path) -> None:
+    short = ["stages.0.epochs=1", "stages.1.epochs=1", "stages.1.acoustic_weight=0.5"]
+    Trainer(recipe(data, *short), data, tmp_path / "run", cpu=True).run()
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = accumulator.EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    tags = set(events.Reload().Tags()["scalars"])
+    assert {"acoustic/loss of units", "acoustic/loss of frames"} <= tags
+    parts = ("entities", "masked ctc", "units", "frames")
+    assert {f"tag/loss of {n}" for n in parts} <= tags
+    whole, *values = ([e.value for e in events.Scalars(f"tag/{n}")]
+                      for n in ("loss", *(f"loss of {n}" for n in parts)))  # fmt: skip
+    for total, entities, ctc, units, frames in zip(whole, *values, strict=True):
+        assert total == pytest.approx(entities + 0.1 * ctc + 0.5 * (units + frames), rel=1e-4)
 
 
 def test_training_starts_from_other_checkpoints(data: Path, tmp_path: Path) -> None:

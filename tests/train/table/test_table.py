@@ -21,12 +21,17 @@ from cnerta.models.config import FusionConfig, ModelConfig, TextConfig
 from cnerta.models.errors import ConfigError, DataError
 from cnerta.models.runtime.labels import Span
 from cnerta.train.commands.table import table
+from cnerta.train.commands.train import app as train_app
 from cnerta.train.evaluation.predictions import Prediction, read_predictions, write_predictions
 from cnerta.train.recipe import Recipe, Source, Stage
 from cnerta.train.table.grid import Grid
+from cnerta.train.table.latex import latex_table
+from cnerta.train.table.paper import PAPER_ROWS, merge_flat, plan_paper_runs
 from cnerta.train.table.results import build_sections, choose_baselines
 from cnerta.train.table.runs import Run, RunRecord, evaluation_sources, find_runs, plan_runs
 from cnerta.train.table.table import csv_table, markdown_table
+
+from ...docs.test_commands import write_corpora
 
 app = typer.Typer()
 app.command()(table)
@@ -298,3 +303,95 @@ def test_grids_that_cannot_be_run_are_said_before_anything_runs(tmp_path: Path) 
     runs = plan_runs(["fast", "a/b.toml"][:1], [0, 3], tmp_path, ["stages.0.epochs=1"])
     assert [(r.record.recipe.seed, r.folder.name) for r in runs] == [(0, "seed-0"), (3, "seed-3")]
     assert runs[1].arguments == ("fast", "--set", "stages.0.epochs=1", "--set", "seed=3")
+
+
+def test_flat_figures_are_of_the_flat_model_and_nested_of_the_nested(tmp_path: Path) -> None:
+    right, outer, nothing = list(GOLD), [GOLD[0]], []
+    flat = ModelConfig(labels="flat")
+    flat_text = ModelConfig(labels="flat", fusion=FusionConfig(kind="none"))
+    a_run(tmp_path, "t_1", 0, TEXT_ONLY, {"text": [right, nothing, nothing, nothing]})
+    a_run(tmp_path, "t_1-flat", 0, flat_text, {"text": [outer, outer, nothing, nothing]})
+    a_run(tmp_path, "m", 0, ModelConfig(), {"speech": [right] * 4, "text": [right] * 4})
+    answers = {"speech": [outer, outer, outer, nothing], "text": [nothing] * 4}
+    a_run(tmp_path, "m-flat", 0, flat, answers)
+    a_run(tmp_path, "m-flat", 1, flat, {}, status="failed", message="no")
+    apart = build_sections(find_runs(tmp_path), ["d"])[0]
+    whole = merge_flat(apart)
+    assert [row.name for row in whole.rows] == ["t_1", "m"]
+    text, ours = whole.rows
+    assert text.flat is not None
+    assert text.flat.recall.mean == 50.0
+    assert text.nested is not None
+    assert text.nested.recall.mean == 25.0
+    assert ours.flat is not None
+    assert ours.nested is not None
+    assert (ours.flat.recall.mean, ours.nested.recall.mean) == (75.0, 100.0)
+    assert ours.flat.delta is not None
+    assert ours.flat.delta.value == pytest.approx(600 / 7 - 200 / 3), "above the flat text row"
+    assert ours.unscored == ((1, "flat: failed: no"),)
+    # A flat row that has no nested one beside it stays.
+    alone = merge_flat(build_sections(find_runs(tmp_path)[1:2], ["d"])[0])
+    assert [row.name for row in alone.rows] == ["t_1-flat"]
+
+    written = latex_table([whole]).splitlines()
+    (row,) = (line for line in written if line.startswith("m &"))
+    cells = row.removesuffix(r" \\").split(" & ")
+    assert cells[1:5] == ["Text+Speech", "100.00", "75.00", "85.71"]
+    assert cells[5].startswith("$+19.05$ $[")
+    assert cells[6:9] == ["100.00", "100.00", "100.00"]
+    assert any(line.startswith(r"t\_1 & Text & ") for line in written)
+    assert {
+        line.count("&") for line in written if line.endswith(r"\\") and "multi" not in line
+    } == {9}
+
+
+def test_the_papers_grid_has_each_row_twice(tmp_path: Path) -> None:
+    runs = plan_paper_runs(PAPER_ROWS, [0, 1], tmp_path)
+    assert len(runs) == 17 * 2 * 2
+    assert [r.name for r in runs[:4]] == ["bilstm-crf", "bilstm-crf", *["bilstm-crf-flat"] * 2]
+    assert runs[2].folder == tmp_path / "bilstm-crf-flat" / "seed-0"
+    for run in runs:
+        labels = "flat" if run.name.endswith("-flat") else "nested"
+        assert run.record.recipe.model.labels == labels
+        assert f"model.labels={labels}" in run.arguments
+
+
+def trained_here(_: Grid, command: list[str], log: Any) -> int:
+    """Runs a training in this process: starting one for each takes longer than all of them."""
+    result = CliRunner().invoke(train_app, command[3:])
+    log.write(result.output.encode())
+    return result.exit_code
+
+
+def test_the_papers_table_from_its_own_file_layout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_corpora(tmp_path)
+    monkeypatch.setattr(Grid, "_call", trained_here)
+    small = (
+        "model.acoustic.conv_channels=4", "model.acoustic.width=8", "model.acoustic.layers=1",
+        "model.acoustic.feed_forward=8", "model.text.hidden=24", "model.fusion.feed_forward=8",
+        "stages.0.epochs=2",
+    )  # fmt: skip
+    changes = [part for change in small for part in ("--set", change)]
+    code, out, errors = run_table(
+        "--paper", "--data-root", tmp_path / "data", "--out", tmp_path / "out", "--cpu",
+        "--recipes", "bilstm-crf,bilstm-m3t", "--threads", 1, "--patience", 1,
+        *changes,
+    )  # fmt: skip
+    assert code == 0, out + errors
+    assert "## test, with speech" in out
+    assert "2 sentences, 2 with a recording." in out
+    assert "| bilstm-crf | bilstm | – | – | 1 |" in out
+    assert "| bilstm-m3t | bilstm | cma | characters | 1 |" in out
+    assert "-flat |" not in out
+    assert (
+        "bilstm-m3t-flat: at most 2 epochs, until the development score has not risen for 1." in out
+    )
+    rows = list(csv.DictReader((tmp_path / "out" / "table.csv").read_text().splitlines()))
+    (row,) = (
+        r for r in rows if (r["model"], r["mode"], r["scores"]) == ("bilstm-m3t", "speech", "flat")
+    )
+    assert (row["baseline"], row["seeds"]) == ("bilstm-crf", "1")
+    assert row["delta"]
+    assert r"bilstm-m3t & Text+Speech & " in (tmp_path / "out" / "table.tex").read_text()

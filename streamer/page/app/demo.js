@@ -1,0 +1,137 @@
+// The homograph demo: two recordings, one text, two answers.
+
+import { decode } from "../sources/recorded.js";
+import { markedText } from "./captions.js";
+import { t } from "./text.js";
+
+const FOLDER = "/page/demo/";
+
+/**
+ * @typedef {object} Example
+ * @property {string} name
+ * @property {string} reading
+ * @property {import("../transcripts/timed.js").TimedLine} line
+ * @property {Float32Array} samples
+ */
+
+/** @returns {Promise<Omit<Example, "samples">[]>} What there is to play. */
+export async function listExamples() {
+  const answer = await fetch(`${FOLDER}demo.json`);
+  if (!answer.ok) throw new Error(`expected the examples, got ${answer.status}`);
+  const { recordings } = await answer.json();
+  return recordings.map(({ audio, text, reading, characters }) => ({
+    name: audio.replace(/\.\w+$/, ""),
+    reading,
+    file: audio,
+    line: { text, characters, start_ms: characters[0][0], end_ms: characters.at(-1)[1] },
+  }));
+}
+
+/** @param {any} example @returns {Promise<Float32Array>} Its samples, fetched once. */
+export function samplesOf(example) {
+  example.samples ??= fetch(FOLDER + example.file)
+    .then((answer) => answer.arrayBuffer())
+    .then((data) => decode(data, example.file));
+  return example.samples;
+}
+
+/** A card for each recording, and the verdict on what came back. */
+export class DemoCards {
+  #cards = new Map();
+  #verdict;
+  #answers = new Map();
+
+  /**
+   * @param {HTMLElement} element
+   * @param {HTMLElement} verdict
+   * @param {any[]} examples
+   * @param {(example: any) => void} play
+   */
+  constructor(element, verdict, examples, play) {
+    this.#verdict = verdict;
+    element.replaceChildren(
+      ...examples.map((example) => {
+        const card = document.createElement("article");
+        card.className = "card";
+        card.dataset.example = example.name;
+        const heading = document.createElement("h3");
+        heading.lang = "zh";
+        heading.textContent = example.reading;
+        const meaning = document.createElement("p");
+        meaning.className = "note";
+        meaning.dataset.text = example.name;
+        meaning.textContent = t(example.name);
+        const button = document.createElement("button");
+        button.type = "button";
+        const label = document.createElement("span");
+        label.dataset.text = "play";
+        label.textContent = t("play");
+        const name = document.createElement("span");
+        name.className = "unseen";
+        name.lang = "zh";
+        name.textContent = ` ${example.reading}`;
+        button.append("▶ ", label, name);
+        button.onclick = () => play(example);
+        const answer = document.createElement("p");
+        answer.className = "answer utterance final";
+        card.append(heading, meaning, button, answer);
+        this.#cards.set(example.name, { card, answer });
+        return card;
+      }),
+    );
+    this.draw();
+  }
+
+  /** @param {string | null} name Which one is heard now. */
+  playing(name) {
+    for (const [each, { card }] of this.#cards) card.classList.toggle("playing", each === name);
+  }
+
+  /** @param {string} name @param {import("./store.js").Utterance} utterance */
+  answered(name, utterance) {
+    this.#answers.set(name, utterance);
+    this.draw();
+  }
+
+  draw() {
+    for (const [name, { answer }] of this.#cards) {
+      const utterance = this.#answers.get(name);
+      answer.classList.toggle("text-only", utterance?.audioUsed === false);
+      if (!utterance) {
+        const none = document.createElement("span");
+        none.className = "note";
+        none.textContent = t("notHeard");
+        answer.replaceChildren(none);
+        continue;
+      }
+      // The end of the sentence is what differs; the rest is the same in both.
+      answer.replaceChildren(tail(utterance));
+      if (utterance.audioUsed === false) {
+        const chip = document.createElement("span");
+        chip.className = "chip";
+        chip.textContent = t("textOnlyChip");
+        answer.append(chip);
+      }
+    }
+    this.#verdict.textContent = this.#judge();
+  }
+
+  #judge() {
+    const answers = [...this.#answers.values()];
+    if (answers.length < this.#cards.size) return "";
+    if (new Set(answers.map(({ audioUsed }) => audioUsed)).size > 1) return t("heardMixed");
+    const found = answers.map(({ entities }) => entities.map(({ start, end, label }) => `${start}-${end}${label}`).sort().join());
+    const isSame = new Set(found).size === 1;
+    if (!isSame) return t("heardDiffer");
+    return t(answers[0].audioUsed ? "heardSameVoice" : "heardSame");
+  }
+}
+
+function tail(utterance) {
+  const first = Math.min(...utterance.entities.map(({ start_utf16 }) => start_utf16), utterance.text.length);
+  const entities = utterance.entities.map((entity) => ({
+    ...entity, start_utf16: entity.start_utf16 - first, end_utf16: entity.end_utf16 - first,
+  }));
+  const shown = { ...utterance, text: utterance.text.slice(entities.length ? first : 0), entities };
+  return markedText(shown, new Set(entities.map(({ id }) => id)));
+}
