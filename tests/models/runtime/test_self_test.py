@@ -80,7 +80,7 @@ def test_the_bundles_that_ship_answer_as_they_did(
     with caplog.at_level(logging.WARNING):
         model = Model.load(find_bundle(Path(name)), device="cpu")
     assert model.encoded_samples == 0
-    assert not caplog.records
+    assert all(record.levelno < logging.WARNING for record in caplog.records)
 
 
 @pytest.mark.parametrize("graph", [ACOUSTIC, TAGGER])
@@ -125,7 +125,7 @@ def test_a_bundle_without_is_used_with_a_warning(
     assert record_self_test(model).from_text.entities
     caplog.clear()
     Model.load(bundle, device="cpu")
-    assert not caplog.records
+    assert all(record.levelno < logging.WARNING for record in caplog.records)
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"text": 1}'])
