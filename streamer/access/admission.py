@@ -25,14 +25,16 @@ from cnerta.streamer.access.peers import Network, address_group, is_in, peer_add
 from cnerta.streamer.access.quotas import Quotas
 from cnerta.streamer.access.session_tokens import SessionTokens
 from cnerta.streamer.access.tokens import Tokens, sent_tokens
-from cnerta.streamer.wire.addresses import is_loopback
 from cnerta.streamer.wire.errors import ErrorName, ProtocolError
 
 __all__ = ["AccessOptions", "Admission", "NotReady", "Place", "Refusal", "Unfit"]
 
 Unfit = Literal["unfit", "memory"]
 NotReady = Literal["unfit", "memory", "stopping", "full", "overloaded", "filling"]
+_OWN: Final = frozenset({"127.0.0.1", address_group("::1")})
+"""Where an undeclared proxy of this machine comes from, or the operator."""
 _YOUNG_S: Final = 1.0
+_MOST_SILENT: Final = 4
 _GROWTH: Final = 0.25
 """By so much of those who are there their number may grow while they are young."""
 _HEADROOM: Final = 0.5
@@ -168,7 +170,7 @@ class Admission:
 
     def stands_for_many(self, address: str) -> bool:
         """Whether many clients may come from one address: a proxy's, or this machine's own."""
-        return is_loopback(address) or is_in(address, self._options.trusted_proxies)
+        return address in _OWN or is_in(address, self._options.trusted_proxies)
 
     def caller(self, request: Request | None, now: float) -> tuple[Caller | None, str | None]:
         """Who sent a request, and the short-lived token that says so, if it was one."""
@@ -243,12 +245,28 @@ class Admission:
         while self._young and now - next(iter(self._young.values())) > _YOUNG_S:
             self._young.popitem(last=False)
         # Squared: the fuller a server is, the more each session lengthens the wait.
+        young = self._count_young()
         settled = len(self._places) - len(self._young)
         most = max(self._options.max_young_sessions, _GROWTH * settled)
         room = most * (1 - wait_ms / (_HEADROOM * bound_ms)) ** 2
         # Those who come back to a session that is there cost no more than they did.
         room += self._count_expected()
-        return "filling" if len(self._young) >= max(1.0, room) else None
+        return "filling" if young >= max(1.0, room) else None
+
+    def _count_young(self) -> int:
+        """How many have just come, or may be about to start.
+
+        Of one address few count that have not started: whoever connects and says nothing must not
+        keep others out.
+        """
+        silent: Counter[str] = Counter()
+        started = 0
+        for place in self._young:
+            if place.has_started or self.stands_for_many(place.address):
+                started += 1
+            else:
+                silent[address_group(place.address)] += 1
+        return started + sum(min(_MOST_SILENT, count) for count in silent.values())
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -263,7 +281,7 @@ class Admission:
 
     def _crowded(self, group: str) -> ProtocolError | None:
         options = self._options
-        if is_loopback(group):
+        if group in _OWN:
             # A proxy of this machine that is not declared: many clients, or the operator's own.
             return None
         if self._addresses[group] >= options.max_sessions_per_address:

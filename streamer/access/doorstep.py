@@ -1,34 +1,54 @@
-"""Connections that have not said yet what they want: a bounded number from each address."""
+"""Connections that have not said yet what they want: how many of one address, and how often."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Final
 
 from cnerta.streamer.access.peers import address_group
 
 __all__ = ["Doorstep"]
 
+_PER_S: Final = 32.0
+_BURST: Final = 128.0
+"""So many connections may come at once, before they may come at a steady rate only: each costs the
+event loop about a millisecond, whatever becomes of it."""
+_MOST_KNOWN: Final = 4_096
+
 
 class Doorstep:
-    """Counts those whose opening handshake has not come yet."""
+    """Counts those whose opening handshake has not come yet, and how often they come."""
 
     def __init__(self, most: int, is_exempt: Callable[[str], bool]) -> None:
         """Begin with none.
 
         Args:
-            most: From one address.
+            most: From one address at once.
             is_exempt: Whether an address stands for many clients.
         """
         self._most = most
         self._is_exempt = is_exempt
         self._counts: Counter[str] = Counter()
+        # A leaky bucket for each address: how full it was, and when.
+        self._buckets: dict[str, tuple[float, float]] = {}
 
-    def enter(self, address: str) -> bool:
-        """Another has come. Returns whether it may stay; if so, :meth:`leave` has to follow."""
+    def enter(self, address: str, now: float) -> bool:
+        """Another has come.
+
+        Args:
+            address: From where.
+            now: In seconds.
+
+        Returns:
+            Whether it may stay; if so, :meth:`leave` has to follow.
+        """
         group = address_group(address)
-        if self._counts[group] >= self._most and not self._is_exempt(address):
-            return False
+        if not self._is_exempt(address):
+            level = self._level(group, now)
+            if self._counts[group] >= self._most or level >= _BURST:
+                return False
+            self._fill(group, level + 1, now)
         self._counts[group] += 1
         return True
 
@@ -38,3 +58,12 @@ class Doorstep:
         self._counts[group] -= 1
         if not self._counts[group]:
             del self._counts[group]
+
+    def _level(self, group: str, now: float) -> float:
+        level, at = self._buckets.get(group, (0.0, now))
+        return max(0.0, level - _PER_S * (now - at))
+
+    def _fill(self, group: str, level: float, now: float) -> None:
+        self._buckets[group] = (level, now)
+        if len(self._buckets) > _MOST_KNOWN:
+            self._buckets = {g: b for g, b in self._buckets.items() if self._level(g, now) > 0}

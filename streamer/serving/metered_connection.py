@@ -15,7 +15,7 @@ import http
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 import websockets.asyncio.server as ws
 from websockets.exceptions import InvalidMessage
@@ -53,7 +53,7 @@ class MeteredConnection(ws.ServerConnection):
         """
         super().__init__(*arguments, **options)
         self._doorstep = doorstep
-        self._is_on_doorstep = False
+        self._is_on_doorstep = self._is_turned_away = False
         self.remote_host = ""
         self._budget = ReadingBudget()
         self._unread = bytearray()
@@ -85,12 +85,15 @@ class MeteredConnection(ws.ServerConnection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See :class:`asyncio.Protocol`."""
-        super().connection_made(transport)
         address = transport.get_extra_info("peername")
         self.remote_host = str(address[0]) if address else ""
-        self._is_on_doorstep = self._doorstep.enter(self.remote_host)
+        self._is_on_doorstep = self._doorstep.enter(self.remote_host, self.loop.time())
         if not self._is_on_doorstep:
-            self.transport.abort()
+            # The library, to which each connection is a task, never hears of it.
+            self._is_turned_away = True
+            cast(asyncio.Transport, transport).abort()
+            return
+        super().connection_made(transport)
         # The library pauses the transport itself while frames wait; two must not undo each other.
         self.recv_messages.pause = partial(self._hold, "queue")
         self.recv_messages.resume = partial(self._release, "queue")
@@ -113,6 +116,8 @@ class MeteredConnection(ws.ServerConnection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See :class:`asyncio.Protocol`: what came before the end is not lost."""
+        if self._is_turned_away:
+            return
         if self.state is not State.OPEN:
             self._unread.clear()  # nobody waits for it
         self._leave_doorstep()

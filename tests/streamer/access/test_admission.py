@@ -100,8 +100,24 @@ def test_connections_of_this_machine_are_as_many_as_like() -> None:
     admission = door(max_sessions_per_address=3, max_waiting_per_address=2)
     assert all(isinstance(enter(admission, "127.0.0.1"), Place) for _ in range(10))
     assert admission.stands_for_many("127.0.0.1")
+    assert not admission.stands_for_many("127.0.0.2")
     assert admission.stands_for_many(PROXY)
     assert not admission.stands_for_many("192.0.2.1")
+
+
+def test_those_who_say_nothing_do_not_keep_others_out() -> None:
+    admission = door(max_final_wait_ms=500, max_young_sessions=8, max_waiting_per_address=64)
+    silent = [enter(admission, "192.0.2.1") for _ in range(64)]
+    assert all(isinstance(place, Place) for place in silent)
+    assert admission.why_not_ready(0.0) is None
+    assert isinstance(enter(admission, "192.0.2.2"), Place)
+    # Those who do start count, and so do those of a proxy, who are not one.
+    for place in silent[:4]:
+        admission.start(place)
+    assert admission.why_not_ready(0.0) == "filling"
+    many = door(max_final_wait_ms=500, max_young_sessions=8)
+    taken = [enter(many, "127.0.0.1") for _ in range(9)]
+    assert [isinstance(place, Place) for place in taken] == [True] * 8 + [False]
 
 
 @pytest.mark.parametrize(

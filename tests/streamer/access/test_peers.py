@@ -59,10 +59,29 @@ def test_a_proxy_that_is_none_is_named() -> None:
 
 def test_silent_connections_of_one_address_are_bounded() -> None:
     doorstep = Doorstep(2, lambda address: address == "127.0.0.1")
-    assert doorstep.enter("192.0.2.1")
-    assert doorstep.enter("192.0.2.1")
-    assert not doorstep.enter("192.0.2.1")
-    assert doorstep.enter("192.0.2.2")
-    assert all(doorstep.enter("127.0.0.1") for _ in range(10))
+    assert doorstep.enter("192.0.2.1", 0.0)
+    assert doorstep.enter("192.0.2.1", 0.0)
+    assert not doorstep.enter("192.0.2.1", 0.0)
+    assert doorstep.enter("192.0.2.2", 0.0)
+    assert all(doorstep.enter("127.0.0.1", 0.0) for _ in range(10))
     doorstep.leave("192.0.2.1")
-    assert doorstep.enter("192.0.2.1")
+    assert doorstep.enter("192.0.2.1", 0.0)
+
+
+def test_connections_of_one_address_come_at_a_bounded_rate() -> None:
+    doorstep = Doorstep(2, lambda address: address == "127.0.0.1")
+
+    def hang_up(address: str, now: float) -> bool:
+        may_stay = doorstep.enter(address, now)
+        if may_stay:
+            doorstep.leave(address)
+        return may_stay
+
+    assert sum(hang_up("192.0.2.1", 0.0) for _ in range(1_000)) == 128
+    assert sum(hang_up("192.0.2.1", 1.0) for _ in range(1_000)) == 32
+    assert hang_up("192.0.2.2", 1.0)
+    assert all(hang_up("127.0.0.1", 1.0) for _ in range(1_000))
+    # What is remembered of addresses is bounded, too.
+    for n in range(10_000):
+        hang_up(f"198.18.{n // 250}.{n % 250}", 2.0 + n)
+    assert len(doorstep._buckets) <= 4_097
