@@ -67,6 +67,8 @@ NewConnection = Callable[[ServedModel, ConnectionLimits, str], Awaitable[ServerP
 """Makes the protocol of a connection from the model, its limits and its name."""
 
 _TICK_S: Final = 0.1
+_SMALL_BYTES: Final = 8_192
+"""A frame of audio as live clients send it is smaller."""
 _DRAIN_TICK_S: Final = 0.02
 _HARD_FRAME_FACTOR: Final = 4
 """How much longer than allowed a frame may be before the transport itself refuses it (1009)."""
@@ -407,9 +409,15 @@ class Server:
         sender = asyncio.create_task(self._send(client))
         try:
             async for frame in connection:
+                weight = connection.weight(
+                    is_small=isinstance(frame, bytes) and len(frame) <= _SMALL_BYTES
+                )
+                if not weight:
+                    self._receive(client, frame)
+                    continue
                 began = time.thread_time()
                 self._receive(client, frame)
-                pause_s = connection.spend(time.thread_time() - began)
+                pause_s = connection.spend(weight * (time.thread_time() - began))
                 if pause_s is not None:
                     # Frames that are here already do not make the loop turn by themselves.
                     await asyncio.sleep(pause_s)
