@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
 
 from cnerta.streamer.client.reconnecting import ReconnectingConnection, ReconnectOptions
 from cnerta.streamer.errors import RecogniserError
@@ -26,7 +24,6 @@ from cnerta.streamer.serving.engine import Engine
 from cnerta.streamer.serving.recognition import Recogniser
 from cnerta.streamer.serving.server import Server, ServerOptions
 from cnerta.streamer.sources.base import LiveAudio, Revision
-from cnerta.streamer.wire.codec import decode_server, encode
 from cnerta.streamer.wire.messages import (
     ErrorMessage,
     RecognisedTranscript,
@@ -41,6 +38,8 @@ from cnerta.streamer.wire.messages import (
     UtteranceFinal,
 )
 from cnerta.streamer.wire.parts import AudioFormat, ResumeRequest
+
+from ..speaking_client import client
 
 AUDIO_ONLY = SessionStart(transcript="server")
 CHARACTER_BYTES = 2 * 16 * 160
@@ -102,46 +101,13 @@ async def serving(model: Any, source: Any, most: int = 4, **options: Any) -> Asy
             yield server
 
 
-class Client:
-    """A client that speaks messages."""
-
-    def __init__(self, socket: Any) -> None:
-        self.socket = socket
-
-    async def send(self, *messages: Any) -> None:
-        for message in messages:
-            raw = isinstance(message, bytes)
-            await self.socket.send(message if raw else encode(message), text=not raw)
-
-    async def rest(self) -> list[ServerMessage]:
-        messages: list[ServerMessage] = []
-        async with asyncio.timeout(20):
-            with contextlib.suppress(ConnectionClosed):
-                while True:
-                    messages.append(decode_server(await self.socket.recv()))
-        return messages
-
-    async def until(self, kind: type) -> Any:
-        async with asyncio.timeout(20):
-            while not isinstance(message := decode_server(await self.socket.recv()), kind):
-                pass
-        return message
-
-
-@contextlib.asynccontextmanager
-async def client(server: Server) -> AsyncIterator[Client]:
-    url = f"ws://127.0.0.1:{server.port}/v1/stream"
-    async with connect(url, proxy=None, compression=None) as socket:
-        yield Client(socket)
-
-
 def of(kind: type, messages: list[ServerMessage]) -> list[Any]:
     return [m for m in messages if isinstance(m, kind)]
 
 
 async def test_audio_alone_is_enough(model: Any, kit: SimpleNamespace) -> None:
     source = Listener()
-    async with serving(model, source) as server, client(server) as stream:
+    async with serving(model, source) as server, client(server.port) as stream:
         await stream.send(AUDIO_ONLY)
         said = kit.speak("他在北京") + kit.silence(160) + kit.speak("在上海")
         for start in range(0, len(said), 1000):
@@ -169,7 +135,7 @@ async def test_audio_alone_is_enough(model: Any, kit: SimpleNamespace) -> None:
 async def test_those_who_bring_their_text_are_served_beside(
     model: Any, kit: SimpleNamespace
 ) -> None:
-    async with serving(model, Listener()) as server, client(server) as stream:
+    async with serving(model, Listener()) as server, client(server.port) as stream:
         text = Transcript(utterance="u1", revision=1, final=True, text="他在北京")
         await stream.send(SessionStart(), kit.speak("他在北京"), text, SessionFinish())
         messages = await stream.rest()
@@ -181,7 +147,7 @@ async def test_there_is_room_for_so_many_and_it_is_given_back(
     model: Any, kit: SimpleNamespace
 ) -> None:
     async with serving(model, Listener(), most=1) as server:
-        async with client(server) as first, client(server) as second:
+        async with client(server.port) as first, client(server.port) as second:
             await first.send(AUDIO_ONLY)
             await first.until(SessionReady)
             await second.send(AUDIO_ONLY)
@@ -191,7 +157,7 @@ async def test_there_is_room_for_so_many_and_it_is_given_back(
             assert "at most 1 sessions" in error.detail
             await first.send(SessionFinish())
             await first.rest()
-        async with client(server) as third:
+        async with client(server.port) as third:
             await third.send(AUDIO_ONLY, kit.speak("北京"), SessionFinish())
             assert len(of(UtteranceFinal, await third.rest())) == 1
 
@@ -206,7 +172,7 @@ async def test_there_is_room_for_so_many_and_it_is_given_back(
 async def test_what_does_not_go_with_a_recogniser_is_named(
     model: Any, sent: Any, name: str
 ) -> None:
-    async with serving(model, Listener()) as server, client(server) as stream:
+    async with serving(model, Listener()) as server, client(server.port) as stream:
         await stream.send(AUDIO_ONLY, SessionUpdate(audio=AudioFormat(), nested=False), sent)
         error = (await stream.rest())[-1]
     assert isinstance(error, ErrorMessage)
@@ -216,7 +182,7 @@ async def test_what_does_not_go_with_a_recogniser_is_named(
 async def test_a_server_without_a_recogniser_says_so(model: Any) -> None:
     async with Server(model) as server:
         await server.start()
-        async with client(server) as stream:
+        async with client(server.port) as stream:
             await stream.send(AUDIO_ONLY)
             (error,) = await stream.rest()
     assert isinstance(error, ErrorMessage)
@@ -228,7 +194,7 @@ async def test_a_recogniser_that_fails_ends_its_session_by_name_and_no_other(
 ) -> None:
     caplog.set_level(logging.ERROR)
     failing = serving(model, Listener(fails_at="上"))
-    async with failing as server, client(server) as unlucky, client(server) as lucky:
+    async with failing as server, client(server.port) as unlucky, client(server.port) as lucky:
         await lucky.send(AUDIO_ONLY, kit.speak("他在北京"))
         await unlucky.send(AUDIO_ONLY, kit.speak("在上海"))
         error = (await unlucky.rest())[-1]
@@ -243,7 +209,7 @@ async def test_one_that_does_not_come_to_its_end_is_given_up(
     model: Any, kit: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cnerta.streamer.serving.recognition._FLUSH_S", 0.1)
-    async with serving(model, Listener(dawdles=True)) as server, client(server) as stream:
+    async with serving(model, Listener(dawdles=True)) as server, client(server.port) as stream:
         await stream.send(AUDIO_ONLY, kit.speak("他在北京"), SessionFinish())
         error = (await stream.rest())[-1]
     assert isinstance(error, ErrorMessage)
@@ -262,7 +228,7 @@ async def test_one_that_does_not_keep_up_is_an_overload(
 
     monkeypatch.setattr("cnerta.streamer.serving.recognition._MOST_WAITING_MS", 1_000)
     monkeypatch.setattr("cnerta.streamer.sources.base.BLOCKS_WAITING", 1)
-    async with serving(model, Deaf()) as server, client(server) as stream:
+    async with serving(model, Deaf()) as server, client(server.port) as stream:
         await stream.send(AUDIO_ONLY, *[kit.silence(500)] * 8)
         error = (await stream.rest())[-1]
     assert isinstance(error, ErrorMessage)
@@ -273,7 +239,7 @@ async def test_a_client_that_comes_back_goes_on_with_the_same_recogniser(
     model: Any, kit: SimpleNamespace
 ) -> None:
     async with serving(model, Listener()) as server:
-        async with client(server) as before:
+        async with client(server.port) as before:
             await before.send(AUDIO_ONLY)
             ready = await before.until(SessionReady)
             assert ready.resume is not None
@@ -281,7 +247,7 @@ async def test_a_client_that_comes_back_goes_on_with_the_same_recogniser(
             await before.send(kit.speak("他在"), kit.silence(10) + b"\0")
             await before.until(RecognisedTranscript)
             before.socket.transport.abort()
-        async with client(server) as after:
+        async with client(server.port) as after:
             resume = ResumeRequest(token=ready.resume.token, last_seq=0)
             await after.send(SessionStart(transcript="server", resume=resume))
             again = await after.until(SessionReady)
@@ -340,7 +306,7 @@ async def test_a_recording_has_what_the_recogniser_wrote(
     with recogniser(Listener()) as made, RecordingFolder(tmp_path, 2**24) as folder:
         async with Server(model, ServerOptions(), folder.open, made) as server:
             await server.start()
-            async with client(server) as stream:
+            async with client(server.port) as stream:
                 said = kit.speak("他在北京") + kit.silence(160)
                 await stream.send(AUDIO_ONLY, said, SessionFinish())
                 seen = await stream.rest()
@@ -356,7 +322,7 @@ async def test_a_recording_has_what_the_recogniser_wrote(
 async def test_a_server_that_stops_has_what_is_being_said_written_first(
     model: Any, kit: SimpleNamespace
 ) -> None:
-    async with serving(model, Listener(), grace_s=0.0) as server, client(server) as stream:
+    async with serving(model, Listener(), grace_s=0.0) as server, client(server.port) as stream:
         await stream.send(AUDIO_ONLY, kit.speak("在上海"))
         while (await stream.until(RecognisedTranscript)).text != "在上海":
             pass

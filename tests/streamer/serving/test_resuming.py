@@ -10,18 +10,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
 
 from cnerta.streamer.access.tokens import Tokens
 from cnerta.streamer.serving.parking import ParkingOptions
 from cnerta.streamer.serving.server import Server, ServerOptions
 from cnerta.streamer.session.limits import ConnectionLimits
-from cnerta.streamer.wire.codec import decode_server, encode
+from cnerta.streamer.wire.codec import encode
 from cnerta.streamer.wire.messages import (
-    ClientMessage,
     ErrorMessage,
-    ServerMessage,
     SessionFinish,
     SessionGoingAway,
     SessionReady,
@@ -33,6 +29,7 @@ from cnerta.streamer.wire.messages import (
 from cnerta.streamer.wire.parts import ResumeRequest
 
 from ..fault_proxy import FaultProxy
+from ..speaking_client import client
 
 
 @contextlib.asynccontextmanager
@@ -40,52 +37,6 @@ async def serving(model: Any, **options: Any) -> AsyncIterator[Server]:
     async with Server(model, ServerOptions(**options)) as server:
         await server.start()
         yield server
-
-
-class Client:
-    """A client that speaks messages, and follows the numbers of the events."""
-
-    def __init__(self, socket: ClientConnection, ready: SessionReady | None = None) -> None:
-        self.socket = socket
-        self.seen: list[ServerMessage] = []
-
-    async def send(self, *messages: ClientMessage | bytes) -> None:
-        for message in messages:
-            raw = isinstance(message, bytes)
-            await self.socket.send(message if raw else encode(message), text=None if raw else True)
-
-    async def receive(self) -> ServerMessage:
-        async with asyncio.timeout(20):
-            message = decode_server(await self.socket.recv())
-        self.seen.append(message)
-        return message
-
-    async def until(self, kind: type) -> Any:
-        while not isinstance(message := await self.receive(), kind):
-            pass
-        return message
-
-    async def rest(self) -> list[ServerMessage]:
-        messages: list[ServerMessage] = []
-        with contextlib.suppress(ConnectionClosed):
-            while True:
-                messages.append(await self.receive())
-        return messages
-
-    @property
-    def last_seq(self) -> int:
-        return max((m.seq for m in self.seen if hasattr(m, "seq")), default=0)
-
-    def vanish(self) -> None:
-        self.socket.transport.abort()
-
-
-@contextlib.asynccontextmanager
-async def client(port: int, token: str | None = None) -> AsyncIterator[Client]:
-    headers = {"Authorization": f"Bearer {token}"} if token else None
-    url = f"ws://127.0.0.1:{port}/v1/stream"
-    async with connect(url, proxy=None, compression=None, additional_headers=headers) as socket:
-        yield Client(socket)
 
 
 def final(text: str, utterance: str = "u1") -> Transcript:

@@ -19,7 +19,6 @@ from typing import Any
 
 import pytest
 import websockets.asyncio.server as ws
-from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
@@ -29,12 +28,10 @@ from cnerta.streamer.client.connection import WebSocketConnection
 from cnerta.streamer.serving.reading_budget import ReadingBudget
 from cnerta.streamer.serving.server import AddressError, Server, ServerOptions
 from cnerta.streamer.session.limits import ConnectionLimits
-from cnerta.streamer.wire.codec import decode_server, encode
+from cnerta.streamer.wire.codec import encode
 from cnerta.streamer.wire.messages import (
-    ClientMessage,
     EntityUpsert,
     ErrorMessage,
-    ServerMessage,
     SessionFinish,
     SessionGoingAway,
     SessionReady,
@@ -46,48 +43,14 @@ from cnerta.streamer.wire.messages import (
 )
 from cnerta.streamer.wire.parts import AudioFormat
 
+from ..speaking_client import client
+
 
 @contextlib.asynccontextmanager
 async def serving(model: Any, **options: Any) -> AsyncIterator[Server]:
     async with Server(model, ServerOptions(**options)) as server:
         await server.start()
         yield server
-
-
-class Client:
-    """A client that speaks messages."""
-
-    def __init__(self, socket: ClientConnection) -> None:
-        self.socket = socket
-
-    async def send(self, *messages: ClientMessage | bytes | str) -> Client:
-        for message in messages:
-            raw = isinstance(message, bytes | str)
-            await self.socket.send(message if raw else encode(message), text=None if raw else True)
-        return self
-
-    async def rest(self) -> list[ServerMessage]:
-        """Everything until the connection closes."""
-        messages: list[ServerMessage] = []
-        async with asyncio.timeout(20):
-            with contextlib.suppress(ConnectionClosed):
-                while True:
-                    messages.append(decode_server(await self.socket.recv()))
-        return messages
-
-    async def until(self, kind: type) -> Any:
-        async with asyncio.timeout(20):
-            while True:
-                message = decode_server(await self.socket.recv())
-                if isinstance(message, kind):
-                    return message
-
-
-@contextlib.asynccontextmanager
-async def client(server: Server, **options: Any) -> AsyncIterator[Client]:
-    url = f"ws://127.0.0.1:{server.port}/v1/stream"
-    async with connect(url, proxy=None, compression=None, **options) as socket:
-        yield Client(socket)
 
 
 def final(text: str, utterance: str = "u1", revision: int = 1, **times: int) -> Transcript:
@@ -109,7 +72,7 @@ async def get(server: Server, path: str, method: str = "GET") -> tuple[int, str,
 
 async def still_serves(server: Server, kit: SimpleNamespace) -> bool:
     """A fresh client gets its answer."""
-    async with client(server) as good:
+    async with client(server.port) as good:
         await good.send(SessionStart(), kit.speak("他在北京"), final("他在北京"), SessionFinish())
         messages = await good.rest()
         answers = [m for m in messages if isinstance(m, UtteranceFinal)]
@@ -126,7 +89,7 @@ async def still_serves(server: Server, kit: SimpleNamespace) -> bool:
 
 
 async def test_a_stream_from_start_to_summary(model: Any, kit: SimpleNamespace) -> None:
-    async with serving(model) as server, client(server) as stream:
+    async with serving(model) as server, client(server.port) as stream:
         await stream.send(SessionStart())
         assert isinstance(await stream.until(SessionReady), SessionReady)
         await stream.send(kit.speak("他在北京") + kit.silence(320))
@@ -147,7 +110,7 @@ async def test_many_streams_at_once_keep_apart(model: Any, kit: SimpleNamespace)
     texts = ["他在北京", "她去上海", "张三李四", "在南京市"] * 6
 
     async def one(server: Server, text: str) -> list[str]:
-        async with client(server) as stream:
+        async with client(server.port) as stream:
             await stream.send(SessionStart(nested=False))
             for number in range(1, 4):
                 spoken = "去" * number + text
@@ -174,7 +137,7 @@ async def test_many_streams_at_once_keep_apart(model: Any, kit: SimpleNamespace)
 
 async def test_the_real_graphs_answer(tiny_bundle: Path, kit: SimpleNamespace) -> None:
     real = Model.load(tiny_bundle, device="cpu")
-    async with serving(real) as server, client(server) as stream:
+    async with serving(real) as server, client(server.port) as stream:
         await stream.send(SessionStart(audio=AudioFormat(sample_rate=48_000)))
         ready = await stream.until(SessionReady)
         assert ready.model.device == "CPUExecutionProvider"
@@ -234,9 +197,9 @@ async def test_bad_input_ends_its_own_session_only(
     model: Any, kit: SimpleNamespace, case: str
 ) -> None:
     frames, code, name = BAD_FRAMES[case]
-    async with serving(model) as server, client(server) as neighbour:
+    async with serving(model) as server, client(server.port) as neighbour:
         await neighbour.send(SessionStart(), kit.speak("她去上海"))
-        async with client(server) as bad:
+        async with client(server.port) as bad:
             await bad.send(*frames)
             error = (await bad.rest())[-1]
             assert isinstance(error, ErrorMessage)
@@ -263,12 +226,12 @@ async def test_what_is_no_websocket_is_answered_or_refused(
                 await reader.read()
             writer.close()
         # A WebSocket frame whose opcode does not exist.
-        async with client(server) as bad:
+        async with client(server.port) as bad:
             bad.socket.transport.write(b"\x87\x80\0\0\0\0")
             await bad.rest()
             assert bad.socket.close_code == 1002
         # Text that is not UTF-8.
-        async with client(server) as bad:
+        async with client(server.port) as bad:
             bad.socket.transport.write(b"\x81\x82\0\0\0\0\xff\xfe")
             await bad.rest()
             assert bad.socket.close_code == 1007
@@ -282,14 +245,14 @@ async def test_frames_far_too_large_are_refused_by_the_transport(
 ) -> None:
     limits = ConnectionLimits(max_frame_bytes=1000)
     async with serving(model, limits=limits) as server:
-        async with client(server) as bad:
+        async with client(server.port) as bad:
             await bad.send(SessionStart())
             await bad.until(SessionReady)
             with contextlib.suppress(ConnectionClosed):
                 await bad.send(bytes(100_000))
             await bad.rest()
             assert bad.socket.close_code == 1009
-        async with client(server) as good:
+        async with client(server.port) as good:
             await good.send(SessionStart(), final("他在北京"))
             assert await good.until(UtteranceFinal)
 
@@ -297,7 +260,7 @@ async def test_frames_far_too_large_are_refused_by_the_transport(
 async def test_a_client_that_vanishes_harms_nobody(model: Any, kit: SimpleNamespace) -> None:
     async with serving(model) as server:
         for _ in range(10):
-            async with client(server) as stream:
+            async with client(server.port) as stream:
                 await stream.send(SessionStart(), kit.speak("他在北京"), final("他在北京"))
                 stream.socket.transport.abort()
         assert await still_serves(server, kit)
@@ -312,7 +275,7 @@ async def test_a_client_that_never_reads_costs_bounded_memory_and_is_cut_off(
     limits = ConnectionLimits(waiting_bytes=300_000)
     async with (
         serving(model, limits=limits, write_buffer_bytes=4096, close_timeout_s=0.3) as server,
-        client(server, max_queue=1) as deaf,
+        client(server.port, max_queue=1) as deaf,
     ):
         await deaf.send(SessionStart())
         deaf.socket.transport.pause_reading()
@@ -340,7 +303,7 @@ async def test_pongs_flow_while_a_reader_is_slow_and_the_engine_busy(
         return plain(*arguments)
 
     model.tag = slow
-    async with serving(model) as server, client(server) as stream:
+    async with serving(model) as server, client(server.port) as stream:
         await stream.send(SessionStart(), final("他在北京"))
         await asyncio.sleep(0.05)
         async with asyncio.timeout(0.3):
@@ -378,7 +341,7 @@ async def test_a_flood_of_tiny_frames_holds_nobody_up(
     clock = SimpleNamespace(thread_time=lambda: next(times))
     monkeypatch.setattr("cnerta.streamer.serving.metered_connection.time", clock)
     turning = asyncio.create_task(turn())
-    async with serving(model) as server, client(server) as flood, client(server) as other:
+    async with serving(model) as server, client(server.port) as flood, client(server.port) as other:
         await flood.send(SessionStart())
         await other.send(SessionStart())
         await other.until(SessionReady)
@@ -397,7 +360,7 @@ async def test_what_came_before_the_end_of_a_connection_is_taken(
     model: Any, kit: SimpleNamespace
 ) -> None:
     async with serving(model) as server:
-        async with client(server) as hasty:
+        async with client(server.port) as hasty:
             await hasty.send(SessionStart(), *[kit.silence(200)] * 50)
             hasty.socket.transport.write_eof()
             await hasty.socket.wait_closed()
@@ -411,7 +374,7 @@ async def test_an_internal_failure_is_1011_and_not_logged_with_its_text(
     caplog.set_level(logging.DEBUG)
     model.poison = "毒"
     async with serving(model) as server:
-        async with client(server) as unlucky:
+        async with client(server.port) as unlucky:
             await unlucky.send(SessionStart(), kit.speak("毒"), final("毒药在北京"))
             error = (await unlucky.rest())[-1]
             assert isinstance(error, ErrorMessage)
@@ -421,7 +384,7 @@ async def test_an_internal_failure_is_1011_and_not_logged_with_its_text(
         bug = Server._receive
         Server._receive = lambda self, client, frame: bug(self, client, None)  # type: ignore[assignment, arg-type, method-assign]
         try:
-            async with client(server) as unlucky:
+            async with client(server.port) as unlucky:
                 await unlucky.send(SessionStart())
                 await unlucky.rest()
                 assert unlucky.socket.close_code == 1011
@@ -441,12 +404,12 @@ async def test_more_sessions_than_allowed_are_told_to_try_again(
     model: Any, kit: SimpleNamespace
 ) -> None:
     async with serving(model, max_sessions=2) as server:
-        async with client(server) as one, client(server) as two:
+        async with client(server.port) as one, client(server.port) as two:
             await one.send(SessionStart())
             await two.send(SessionStart())
             await one.until(SessionReady)
             await two.until(SessionReady)
-            async with client(server) as three:
+            async with client(server.port) as three:
                 (error,) = await three.rest()
                 assert isinstance(error, ErrorMessage)
                 assert (error.code, error.retryable) == (1013, True)
@@ -459,21 +422,21 @@ async def test_more_sessions_than_allowed_are_told_to_try_again(
 
 async def test_browsers_from_elsewhere_are_refused(model: Any, kit: SimpleNamespace) -> None:
     async with serving(model, origins=("https://captions.example",)) as server:
-        async with client(server, origin="https://evil.example") as bad:
+        async with client(server.port, origin="https://evil.example") as bad:
             (error,) = await bad.rest()
             assert isinstance(error, ErrorMessage)
             assert (error.code, error.name) == (4403, "origin_refused")
             assert bad.socket.close_code == 4403
-        async with client(server, origin="https://captions.example") as good:
+        async with client(server.port, origin="https://captions.example") as good:
             await good.send(SessionStart())
             assert await good.until(SessionReady)
         assert await still_serves(server, kit), "what is no browser sends no origin"
     async with serving(model) as server:
-        async with client(server, origin="https://evil.example") as bad:
+        async with client(server.port, origin="https://evil.example") as bad:
             (error,) = await bad.rest()
             assert isinstance(error, ErrorMessage)
             assert error.name == "origin_refused", "pages of other servers, unless they are listed"
-        async with client(server, origin=f"http://127.0.0.1:{server.port}") as own:
+        async with client(server.port, origin=f"http://127.0.0.1:{server.port}") as own:
             await own.send(SessionStart())
             assert await own.until(SessionReady)
 
@@ -484,13 +447,13 @@ async def test_a_session_needs_a_token_where_one_is_asked_for(
     caplog.set_level(logging.DEBUG)
     token = "0123456789abcdef"
     async with serving(model, tokens=Tokens([token])) as server:
-        async with client(server) as stranger:
+        async with client(server.port) as stranger:
             (error,) = await stranger.rest()
             assert isinstance(error, ErrorMessage)
             assert (error.code, error.name) == (4401, "not_authorised")
             assert stranger.socket.close_code == 4401
         offered = [Subprotocol("cnerta.v1"), Subprotocol(f"bearer.{token}")]
-        async with client(server, subprotocols=offered) as browser:
+        async with client(server.port, subprotocols=offered) as browser:
             await browser.send(SessionStart())
             assert await browser.until(SessionReady)
             assert browser.socket.subprotocol == "cnerta.v1", "the token is not sent back"
@@ -504,7 +467,7 @@ async def test_a_session_needs_a_token_where_one_is_asked_for(
 
 async def test_idle_connections_are_closed(model: Any) -> None:
     limits = ConnectionLimits(idle_timeout_s=0.2)
-    async with serving(model, limits=limits) as server, client(server) as quiet:
+    async with serving(model, limits=limits) as server, client(server.port) as quiet:
         (error,) = await quiet.rest()
         assert isinstance(error, ErrorMessage)
         assert (error.code, quiet.socket.close_code) == (4408, 4408)
@@ -523,7 +486,7 @@ async def test_a_shutdown_gives_the_answers_owed_and_says_so(
 
     model.tag = slow
     async with serving(model) as server:
-        async with client(server) as stream, client(server) as quiet:
+        async with client(server.port) as stream, client(server.port) as quiet:
             await stream.send(SessionStart(), kit.speak("他在北京"), final("他在北京"))
             await quiet.send(SessionStart())
             await stream.until(SessionReady)
@@ -550,7 +513,7 @@ async def test_a_taken_port_is_named(model: Any) -> None:
 
 async def test_a_full_server_is_not_ready(model: Any) -> None:
     async with serving(model, max_sessions=1) as server:
-        async with client(server) as only:
+        async with client(server.port) as only:
             await only.send(SessionStart())
             await only.until(SessionReady)
             assert (await get(server, "/readyz"))[::2] == (503, b"full\n")
@@ -569,7 +532,7 @@ async def test_http_beside_the_stream(model: Any, kit: SimpleNamespace) -> None:
         assert (status, kind) == (200, "application/json")
         assert json.loads(body)["asyncapi"].startswith("3.")
         assert await still_serves(server, kit)
-        async with client(server) as bad:
+        async with client(server.port) as bad:
             await bad.send("{")
             await bad.rest()
         status, kind, body = await get(server, "/metrics")
@@ -586,7 +549,7 @@ async def test_http_beside_the_stream(model: Any, kit: SimpleNamespace) -> None:
 
 
 async def test_warnings_reach_the_client(model: Any, kit: SimpleNamespace) -> None:
-    async with serving(model) as server, client(server) as stream:
+    async with serving(model) as server, client(server.port) as stream:
         await stream.send(SessionStart(), *[kit.silence(1000)] * 7)
         warning = await stream.until(WarningMessage)
         assert warning.name == "audio_ahead_of_realtime"
