@@ -417,7 +417,8 @@ class Server:
                     continue
                 began = time.thread_time()
                 self._receive(client, frame)
-                pause_s = connection.spend(weight * (time.thread_time() - began))
+                spent_s = weight * (time.thread_time() - began)
+                pause_s = connection.spend(spent_s + client.session.protocol.take_owed_s())
                 if pause_s is not None:
                     # Frames that are here already do not make the loop turn by themselves.
                     await asyncio.sleep(pause_s)

@@ -68,6 +68,8 @@ from cnerta.streamer.wire.parts import AudioFormat, LostHistory, ModelInfo, Resu
 __all__ = ["NORMAL_CLOSE", "Close", "ServedModel", "ServerProtocol"]
 
 NORMAL_CLOSE: Final = 1000
+_GLOSSARY_S: Final = 0.05
+"""What a new glossary counts for: with a connection's twentieth of the loop, one a second."""
 _MOST_OWED_BYTES: Final = 2**20
 """Messages that wait, or finals, of a session that must give memory up and can give no other."""
 
@@ -161,6 +163,7 @@ class ServerProtocol:
         self._was_resumed = False
         self._summary: SessionSummary | None = None
         self._can_recognise = False
+        self._owed_s = 0.0
         self._recognising = False
         self._audio_format = AudioFormat()
 
@@ -474,6 +477,15 @@ class ServerProtocol:
         """Memory that the connection holds, about."""
         return SESSION_BYTES if self.session is None else self.session.held_bytes
 
+    def take_owed_s(self) -> float:
+        """What the client's messages cost beyond taking them, since this was last asked.
+
+        Returns:
+            Seconds of the event loop's time, for whoever counts that.
+        """
+        owed_s, self._owed_s = self._owed_s, 0.0
+        return owed_s
+
     # --- what to send -----------------------------------------------------------------------------
 
     def next_message(self) -> ServerMessage | None:
@@ -588,6 +600,8 @@ class ServerProtocol:
                     'expected audio in one format after "transcript": "server", got another',
                 )
             session.update(message)
+            if message.glossary is not UNSET:
+                self._owed_s += _GLOSSARY_S
         elif isinstance(message, SessionFinish) and self._state is _State.OPEN:
             session.finish_input()
             self._state = _State.FINISHING

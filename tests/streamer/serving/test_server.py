@@ -37,11 +37,12 @@ from cnerta.streamer.wire.messages import (
     SessionReady,
     SessionStart,
     SessionSummary,
+    SessionUpdate,
     Transcript,
     UtteranceFinal,
     WarningMessage,
 )
-from cnerta.streamer.wire.parts import AudioFormat
+from cnerta.streamer.wire.parts import AudioFormat, GlossaryEntry
 
 from ..speaking_client import client
 
@@ -354,6 +355,22 @@ async def test_a_flood_of_tiny_frames_holds_nobody_up(
     turning.cancel()
     # Three clients at most had a slice in one turn of the loop.
     assert max(read.values()) <= 3 * 2_048
+
+
+async def test_new_glossaries_are_taken_once_a_second(model: Any) -> None:
+    names = [GlossaryEntry(text=f"北京{n}", label="LOC") for n in range(3)]
+    async with serving(model) as server, client(server.port) as eager:
+        await eager.send(SessionStart())
+        await eager.until(SessionReady)
+        await eager.send(*[SessionUpdate(glossary=names)] * 20, SessionUpdate(nested=False))
+        (entry,) = server._lot._known.values()
+        await asyncio.sleep(0.2)
+        # Those beyond the first few wait unread, and so does all that comes after.
+        session = entry.session.protocol.session
+        assert session is not None
+        assert session._options.nested
+        (connection,) = server._clients
+        assert connection.connection._budget.debt_s > 0.3
 
 
 async def test_what_came_before_the_end_of_a_connection_is_taken(
