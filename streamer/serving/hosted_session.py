@@ -94,6 +94,8 @@ class HostedSession:
         self.protocol.disconnect()
         self._batcher.forget(self)
         self._changed()
+        # The reader has the session: in a circle, all that it held would wait for the collector.
+        self._reader = None
 
     def park(self) -> None:
         """The other side is gone, and may come back."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import json
 import logging
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+import weakref
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -355,6 +357,28 @@ async def test_a_flood_of_tiny_frames_holds_nobody_up(
     turning.cancel()
     # Three clients at most had a slice in one turn of the loop.
     assert max(read.values()) <= 3 * 2_048
+
+
+async def test_what_a_session_held_is_given_back_at_its_end(
+    model: Any, kit: SimpleNamespace
+) -> None:
+    async with serving(model) as server:
+        gc.collect()
+        gc.disable()  # Only what is in no circle goes by itself.
+        try:
+            async with client(server.port) as stream:
+                await stream.send(SessionStart(), kit.speak("他在北京"), final("他在北京"))
+                await stream.until(UtteranceFinal)
+                (entry,) = server._lot._known.values()
+                held = weakref.ref(entry.session.protocol)
+                del entry
+                await stream.send(SessionFinish())
+                await stream.rest()
+            async with asyncio.timeout(10):
+                while held() is not None:
+                    await asyncio.sleep(0.01)
+        finally:
+            gc.enable()
 
 
 async def test_new_glossaries_are_taken_once_a_second(model: Any) -> None:
