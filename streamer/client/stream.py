@@ -35,7 +35,6 @@ from cnerta.streamer.wire.messages import (
     SessionReady,
     SessionStart,
     SessionSummary,
-    Transcript,
     UtteranceFinal,
 )
 from cnerta.streamer.wire.parts import GlossaryEntry, Limits, MinStatus
@@ -271,16 +270,7 @@ class _Sender:
                 if revision.final:
                     await self._room_for_finals.acquire()
                     self._finals[revision.utterance] = None
-                await self._connection.send(
-                    Transcript(
-                        utterance=revision.utterance,
-                        revision=revision.revision,
-                        final=revision.final,
-                        text=revision.text,
-                        start_ms=revision.start_ms,
-                        end_ms=revision.end_ms,
-                    )
-                )
+                await self._connection.send(revision.message())
                 if self._watcher is not None:
                     self._watcher.on_revision(revision)
         self._live.detach()

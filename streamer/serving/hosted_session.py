@@ -14,7 +14,7 @@ from cnerta.streamer.session.connection import ServerProtocol
 from cnerta.streamer.session.work import Lane, Result, Work
 from cnerta.streamer.sources.base import Revision
 from cnerta.streamer.wire.errors import ErrorName, ProtocolError
-from cnerta.streamer.wire.messages import ClientMessage, ServerMessage, Transcript
+from cnerta.streamer.wire.messages import ClientMessage, ServerMessage
 from cnerta.streamer.wire.parts import LostHistory
 
 __all__ = ["HostedSession"]
@@ -172,15 +172,7 @@ class HostedSession:
 
     def on_revision(self, revision: Revision) -> None:
         """See :class:`cnerta.streamer.serving.recognition.RecognitionListener`."""
-        message = Transcript(
-            utterance=revision.utterance,
-            revision=revision.revision,
-            final=revision.final,
-            text=revision.text,
-            start_ms=revision.start_ms,
-            end_ms=revision.end_ms,
-        )
-        self.protocol.recognised(message, _now())
+        self.protocol.recognised(revision.message(), _now())
         self._changed()
 
     def on_recognition_over(self, is_complete: bool) -> None:

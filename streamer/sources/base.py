@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from cnerta.streamer.wire.messages import Transcript
 from cnerta.streamer.wire.parts import AudioFormat
 
 __all__ = ["BLOCKS_WAITING", "LiveAudio", "Revision", "TranscriptSource"]
@@ -38,6 +39,17 @@ class Revision:
     final: bool
     start_ms: int | None = None
     end_ms: int | None = None
+
+    def message(self) -> Transcript:
+        """What a session is told of it."""
+        return Transcript(
+            utterance=self.utterance,
+            revision=self.revision,
+            final=self.final,
+            text=self.text,
+            start_ms=self.start_ms,
+            end_ms=self.end_ms,
+        )
 
 
 class TranscriptSource(Protocol):
