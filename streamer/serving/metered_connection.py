@@ -1,10 +1,11 @@
 """A WebSocket connection that takes no more than its share of the event loop.
 
-The library reads up to 256 kB at once and takes all the frames in it before anybody else has a
-turn: 40,000 pings, or audio frames of one sample, are half a second. Here what was read is handed
-to it in slices, the time of each is counted, and a connection that has had its share is not read
-from for a while. That holds for everything a client can send, control frames too, and for what is
-still unread when it hangs up: the end waits until all of that is read.
+An event loop reads up to 256 kB at once, and the library takes all the frames in it before anybody
+else has a turn: 40,000 pings, or audio frames of one sample, are half a second. Here little is read
+at once, so that little is left to do for one who has hung up. What was read is handed on in slices,
+the time of each is counted, and a connection that has had its share is not read from for a while.
+That holds for everything a client can send, control frames too, and for what is still unread when
+it hangs up: the end waits until all of that is read.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from cnerta.streamer.serving.reading_budget import ReadingBudget
 
 __all__ = ["MeteredConnection"]
 
+_READ_BYTES: Final = 8_192
 _SLICE_BYTES: Final = 2_048
 _SAMPLE_BITS: Final = 3
 _BAD_REQUEST: Final = (
@@ -38,7 +40,7 @@ _BAD_REQUEST: Final = (
 _Reason = Literal["queue", "budget"]
 
 
-class MeteredConnection(ws.ServerConnection):
+class MeteredConnection(ws.ServerConnection, asyncio.BufferedProtocol):
     """See the module. What a connection costs elsewhere is told to :meth:`spend`.
 
     Attributes:
@@ -58,6 +60,7 @@ class MeteredConnection(ws.ServerConnection):
         self._is_on_doorstep = self._is_turned_away = False
         self.remote_host = ""
         self._budget = ReadingBudget()
+        self._buffer = bytearray(_READ_BYTES)
         self._unread = bytearray()
         self._held: set[_Reason] = set()
         self._explained = False
@@ -99,6 +102,14 @@ class MeteredConnection(ws.ServerConnection):
         # The library pauses the transport itself while frames wait; two must not undo each other.
         self.recv_messages.pause = partial(self._hold, "queue")
         self.recv_messages.resume = partial(self._release, "queue")
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        """See :class:`asyncio.BufferedProtocol`."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """See :class:`asyncio.BufferedProtocol`."""
+        self.data_received(bytes(memoryview(self._buffer)[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         """See :class:`asyncio.Protocol`."""

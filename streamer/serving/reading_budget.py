@@ -25,7 +25,7 @@ class ReadingBudget:
 
     share: float = 0.05
     burst_s: float = 0.3
-    turn_s: float = 0.002
+    turn_s: float = 0.001
     spent_s: float = 0.0
     debt_s: float = 0.0
     at: float = 0.0

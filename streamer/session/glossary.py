@@ -142,6 +142,7 @@ class Glossary:
 
     Attributes:
         names: All of them.
+        characters: How many they have together.
     """
 
     def __init__(
@@ -154,6 +155,7 @@ class Glossary:
         self._classes = pronunciation_classes(vocabulary)
         self._strengths = strengths
         patterns = [self._pattern(name) for name in self.names]
+        self.characters = sum(len(pattern.characters) for pattern in patterns)
         shared = Counter(pair for p in patterns for pair in pairwise(p.characters))
         seeds: dict[str, list[tuple[_Pattern, int]]] = {}
         for pattern in patterns:

@@ -41,7 +41,7 @@ def glossary_bytes(glossary: Glossary | None) -> int:
     """Names that are ready to be looked for."""
     if glossary is None:
         return 0
-    return sum(_NAME_BYTES + _NAME_CHARACTER_BYTES * len(n.characters) for n in glossary.names)
+    return _NAME_BYTES * len(glossary.names) + _NAME_CHARACTER_BYTES * glossary.characters
 
 
 def revisions_bytes(revisions: Iterable[PendingRevision]) -> int:

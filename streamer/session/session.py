@@ -82,6 +82,9 @@ _SHORT_TEXT: Final = 256
 """Texts up to this length are normalised where they come in, which takes a third of a millisecond;
 longer ones beside the event loop."""
 _LONG_INTERIM: Final = 4
+_NORMALISED_PER_TAGGED: Final = 8
+"""So many characters that are normalised beside the loop cost the others as much as one that is
+tagged, about."""
 _NAMES_PER_TEXT: Final = 8
 """So many characters of names cost as much as one of a text that is tagged, about."""
 
@@ -277,6 +280,7 @@ class Session:
             return None
         self._take(revision)
         self._preparing = revision
+        self._charge(revision, len(revision.message.text) // _NORMALISED_PER_TAGGED, now)
         return NormaliseWork(revision.message.text)
 
     def _next_text(self, now: float) -> TagWork | None:
@@ -297,7 +301,7 @@ class Session:
             self._budget.charge(characters, now)
             return
         # Interim answers that nobody can read in time count more.
-        is_too_long = len(revision.normalised.text) > self._bundle.max_characters
+        is_too_long = len(revision.message.text) > self._bundle.max_characters
         self._interim_budget.charge(characters * (_LONG_INTERIM if is_too_long else 1), now)
 
     def _take(self, revision: PendingRevision) -> None:

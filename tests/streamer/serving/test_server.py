@@ -27,6 +27,7 @@ from websockets.typing import Subprotocol
 from cnerta.models.runtime.inference import Model
 from cnerta.streamer.access.tokens import Tokens
 from cnerta.streamer.client.connection import WebSocketConnection
+from cnerta.streamer.serving.metered_connection import MeteredConnection
 from cnerta.streamer.serving.reading_budget import ReadingBudget
 from cnerta.streamer.serving.server import AddressError, Server, ServerOptions
 from cnerta.streamer.session.limits import ConnectionLimits
@@ -357,6 +358,25 @@ async def test_a_flood_of_tiny_frames_holds_nobody_up(
     turning.cancel()
     # Three clients at most had a slice in one turn of the loop.
     assert max(read.values()) <= 3 * 2_048
+
+
+async def test_little_is_read_at_once(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So little is left to be read of a client that hangs up."""
+    sizes = []
+    receive = MeteredConnection.data_received
+
+    def noted(self: MeteredConnection, data: bytes) -> None:
+        sizes.append(len(data))
+        receive(self, data)
+
+    monkeypatch.setattr(MeteredConnection, "data_received", noted)
+    async with serving(model) as server, client(server.port) as stream:
+        await stream.send(SessionStart())
+        await stream.until(SessionReady)
+        stream.socket.transport.write(b"\x89\x80\0\0\0\0" * 20_000)
+        await (await stream.socket.ping())
+    assert max(sizes) <= 8_192
+    assert sum(sizes) > 120_000, "all of it"
 
 
 async def test_what_a_session_held_is_given_back_at_its_end(

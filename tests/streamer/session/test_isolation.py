@@ -12,6 +12,7 @@ from cnerta.models.runtime.vocabulary import Vocabulary
 from cnerta.streamer.session import glossary as glossary_module
 from cnerta.streamer.session import session as session_module
 from cnerta.streamer.session.glossary import Glossary, GlossaryName
+from cnerta.streamer.session.held_memory import glossary_bytes
 from cnerta.streamer.session.limits import ConnectionLimits, SessionLimits
 from cnerta.streamer.session.text_budget import TextBudget
 from cnerta.streamer.session.work import CompileWork, NormaliseWork, TagWork
@@ -152,6 +153,36 @@ def test_interims_never_keep_a_final_waiting(kit: SimpleNamespace) -> None:
     assert driver.protocol.session.dropped_interims > 0
     driver.transcript("在北京", 1, utterance="u2", final=True).run()
     assert "u2" in driver.finals
+
+
+def test_a_long_interim_that_is_written_anew_is_not_normalised_each_time(
+    kit: SimpleNamespace,
+) -> None:
+    limits = SessionLimits(characters_per_s=100.0, character_burst=1_000)
+    driver = kit.Driver(
+        kit.FakeModel(max_characters=100),
+        kit.start(),
+        ConnectionLimits(session=limits, idle_timeout_s=None),
+    )
+    normalised = 0
+    for revision in range(40):
+        driver.transcript("他" * 4_000, revision)
+        if driver.take("preparation"):
+            normalised += 1
+            driver.give("preparation")
+    assert normalised == 1, "4,000 characters take all of a budget of 500"
+
+
+def test_what_a_glossary_holds_is_not_worked_out_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    glossary = Glossary([GlossaryName("一二三", "PER")] * 2, Vocabulary.build(READINGS, READINGS))
+    held = glossary_bytes(glossary)
+
+    def refuse(text: str) -> Any:
+        raise AssertionError("expected no normalisation on the loop")
+
+    monkeypatch.setattr(glossary_module, "normalise", refuse)
+    assert glossary_bytes(glossary) == held > 0
+    assert glossary.characters == 6
 
 
 def test_who_sends_more_text_than_anyone_speaks_is_answered_later_and_completely(
