@@ -4,8 +4,9 @@
 
 PYTHON ?= python3
 EXTRA ?= cpu
-HOST ?= 127.0.0.1
-PORT ?= 8765
+# The server's own, unless said otherwise: it takes CNERTA_HOST and CNERTA_PORT, too.
+HOST ?=
+PORT ?=
 
 serve_venv := .venv/serve
 dev_venv := .venv/dev
@@ -31,7 +32,7 @@ demo-page: $(serve_ready) ## the same sentence in a browser: hear it, see it, se
 	@$(serve_venv)/bin/python -m cnerta.streamer.commands.demo_page $(ARGS)
 
 serve: $(serve_ready) ## run the server (HOST=127.0.0.1 PORT=8765 ARGS="--bundle DIR …")
-	@$(serve_venv)/bin/cnerta-serve --host $(HOST) --port $(PORT) $(ARGS)
+	@$(serve_venv)/bin/cnerta-serve $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(ARGS)
 
 # As many processes as cores, and each its one thread: two cores then take half as long.
 pytest = OMP_NUM_THREADS=1 $(dev_venv)/bin/pytest --numprocesses auto --dist loadscope

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import importlib.metadata
 import inspect
 import logging
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Annotated, Any, Final, NoReturn, TypeVar, get_type_hints
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
@@ -23,6 +25,7 @@ __all__ = [
     "TRAINING_EXTRAS",
     "Command",
     "CommandGroup",
+    "JsonLines",
     "VersionOption",
     "drop_output",
     "fail",
@@ -203,13 +206,41 @@ def log_to_console(
     )
 
 
-def log_lines(level: int) -> None:
+def log_lines(level: int, *, as_json: bool = False) -> None:
     """Write the log of a service: a line a message, with its time and who says it.
 
     Args:
         level: From which on messages are written.
+        as_json: Whether a line is an object; `JsonLines` says which.
     """
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    if as_json:
+        handler.setFormatter(JsonLines())
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
+
+
+class JsonLines(logging.Formatter):
+    """A log record as one line of JSON.
+
+    It has ``time`` (UTC), ``level``, ``logger`` and ``message``. What is logged with ``extra``,
+    ``fields`` as a mapping, has these, too, and ``event`` among them says what happened.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Make the line."""
+        time = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
+        line: dict[str, Any] = {
+            "time": time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            **getattr(record, "fields", {}),
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(line, enc_hook=str).decode()
 
 
 def fail(who: str, error: Exception, status: int = 1) -> NoReturn:

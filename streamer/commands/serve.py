@@ -17,8 +17,14 @@ import typer
 
 from cnerta.models.command_line import VersionOption, fail, log_lines, make_app
 from cnerta.models.errors import BundleError, CnertaError, ConfigError, InferenceError
-from cnerta.models.runtime.bundle import find_bundle
+from cnerta.models.runtime.bundle import find_bundle, load_bundle
 from cnerta.models.runtime.inference import Model
+from cnerta.streamer.client.connection import TOKEN_VARIABLE
+from cnerta.streamer.commands.configuration import (
+    CheckConfigOption,
+    ConfigOption,
+    Configuration,
+)
 from cnerta.streamer.commands.serve_options import (
     AllowedHostOption,
     InsecureOption,
@@ -54,6 +60,7 @@ logger = logging.getLogger(__name__)
 
 
 LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["text", "json"]
 _LEVELS: Final[dict[LogLevel, int]] = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
@@ -73,6 +80,7 @@ _EXIT_CODES: Final[dict[type[CnertaError], int]] = {
 }
 
 _PARKING: Final = ParkingOptions()
+_EXIT_OPTIONS: Final = 2
 _EXIT_LOST_FINALS: Final = 12
 """Final answers were left behind by a stop."""
 FORCED_EXIT: Final = 10
@@ -88,6 +96,7 @@ app = make_app()
     "stopped by a signal, and final answers were left behind."
 )
 def serve(
+    context: typer.Context,
     host: Annotated[str, typer.Option(help="Interface to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any free one.")] = 8765,
     bundle: Annotated[
@@ -173,6 +182,14 @@ def serve(
         ),
     ] = None,
     log_level: Annotated[LogLevel, typer.Option(help="How much to log.")] = "info",
+    log_format: Annotated[
+        LogFormat,
+        typer.Option(
+            help="Lines for a person, or an object each for a program. Never text or tokens."
+        ),
+    ] = "text",
+    config: ConfigOption = None,
+    check_config: CheckConfigOption = False,
     version: VersionOption = False,
 ) -> None:
     """Serve named-entity events over WebSocket at /v1/stream.
@@ -183,32 +200,41 @@ def serve(
     are owed are given for --drain-s at most, and clients are told to go on elsewhere. SIGHUP reads
     tokens and certificate anew.
     """
-    log_lines(_LEVELS[log_level])
-    jwt = JwtKey.of(jwt_secret_file, jwt_public_key, jwt_audience)
-    secrets = Secrets.of(host, token_file, jwt, tls_cert, tls_key, insecure=insecure)
-    options = ServerOptions(
-        limits=ConnectionLimits(
-            idle_timeout_s=idle_timeout_s, max_audio_ahead_ms=round(1000 * max_ahead_s)
-        ),
-        max_sessions=max_sessions,
-        memory_mb=memory_mb,
-        origins=tuple(origin or ()),
-        drain_timeout_s=drain_s,
-        parking=ParkingOptions(ttl_s=resume_s, most=resume_sessions),
-        tokens=secrets.tokens(),
-        access=access_options(
-            allowed_hosts=allowed_host,
-            trusted_proxies=trusted_proxy,
-            max_sessions_per_address=max_sessions_per_address,
-            max_waiting_per_address=max_waiting_per_address,
-            max_final_wait_ms=max_final_wait_ms,
-            max_young_sessions=max_young_sessions,
-        ),
-        tls=None if secrets.certificate is None else secrets.certificate.context,
-        metrics_address=parse_metrics_address(metrics_address),
-    )
-    if record is not None and not (record.is_dir() and os.access(record, os.W_OK)):
-        raise typer.BadParameter(f"expected --record DIR to be a folder to write in, got {record}")
+    configuration = Configuration.of(context)
+    log_lines(_LEVELS[log_level], as_json=log_format == "json")
+    for unknown in configuration.unknown:
+        logger.warning("%s", unknown)
+    with configuration.naming_origins():
+        jwt = JwtKey.of(jwt_secret_file, jwt_public_key, jwt_audience)
+        secrets = Secrets.of(host, token_file, jwt, tls_cert, tls_key, insecure=insecure)
+        options = ServerOptions(
+            limits=ConnectionLimits(
+                idle_timeout_s=idle_timeout_s, max_audio_ahead_ms=round(1000 * max_ahead_s)
+            ),
+            max_sessions=max_sessions,
+            memory_mb=memory_mb,
+            origins=tuple(origin or ()),
+            drain_timeout_s=drain_s,
+            parking=ParkingOptions(ttl_s=resume_s, most=resume_sessions),
+            tokens=secrets.tokens(),
+            access=access_options(
+                allowed_hosts=allowed_host,
+                trusted_proxies=trusted_proxy,
+                max_sessions_per_address=max_sessions_per_address,
+                max_waiting_per_address=max_waiting_per_address,
+                max_final_wait_ms=max_final_wait_ms,
+                max_young_sessions=max_young_sessions,
+            ),
+            tls=None if secrets.certificate is None else secrets.certificate.context,
+            metrics_address=parse_metrics_address(metrics_address),
+        )
+        if record is not None and not (record.is_dir() and os.access(record, os.W_OK)):
+            raise typer.BadParameter(
+                f"expected --record DIR to be a folder to write in, got {record}"
+            )
+    if check_config:
+        _print_configuration(configuration, bundle)
+        return
     _share_gil()
     try:
         recogniser = None if source is None else _recogniser(source)
@@ -235,6 +261,24 @@ def serve(
         fail("cnerta-serve", error, _EXIT_CODES.get(type(error), 1))
     if server.lost_finals:
         raise typer.Exit(_EXIT_LOST_FINALS)
+
+
+def _print_configuration(configuration: Configuration, bundle: Path | None) -> None:
+    """What ``--check-config`` prints.
+
+    Raises:
+        typer.Exit: Something of it cannot be used.
+    """
+    for line in configuration.lines():
+        typer.echo(line)
+    if os.environ.get(TOKEN_VARIABLE):
+        typer.echo(f"# {TOKEN_VARIABLE} is a token (not shown)")
+    try:
+        load_bundle(find_bundle(bundle))
+    except CnertaError as error:
+        fail("cnerta-serve", error, _EXIT_CODES[BundleError])
+    if configuration.unknown:
+        raise typer.Exit(_EXIT_OPTIONS)
 
 
 def _recogniser(source: str) -> TranscriptSource:

@@ -68,7 +68,8 @@ TokenFileOption = Annotated[
     ),
 ]
 InsecureOption = Annotated[
-    bool, typer.Option("--insecure", help="Listen beyond this machine without a token.")
+    bool,
+    typer.Option("--insecure/--no-insecure", help="Listen beyond this machine without a token."),
 ]
 JwtSecretFileOption = Annotated[
     Path | None,

@@ -203,6 +203,14 @@ class ParkingLot:
             protocol.session_id,
             reason,
             lost,
+            extra={
+                "fields": {
+                    "event": "session.given_up",
+                    "session": protocol.session_id,
+                    "reason": reason,
+                    "lost_finals": lost,
+                }
+            },
         )
         return lost
 

@@ -256,6 +256,16 @@ class Server:
             " (TLS)" if options.tls else "",
             self._served.bundle.name,
             self._served.device,
+            extra={
+                "fields": {
+                    "event": "server.listening",
+                    "host": host,
+                    "port": self.port,
+                    "tls": options.tls is not None,
+                    "bundle": self._served.bundle.name,
+                    "device": self._served.device,
+                }
+            },
         )
 
     async def _listen(
@@ -306,7 +316,12 @@ class Server:
         if self._listener is None or self._batcher is None or self._is_stopping:
             return
         self._is_stopping = self.admission.is_stopping = True
-        logger.info("stopping with %d open connections: %s", len(self._clients), reason)
+        logger.info(
+            "stopping with %d open connections: %s",
+            len(self._clients),
+            reason,
+            extra={"fields": {"event": "server.stopping", "connections": len(self._clients)}},
+        )
         self._listener.close(close_connections=False)
         try:
             async with asyncio.timeout(self._options.drain_timeout_s):
@@ -329,7 +344,7 @@ class Server:
             self._metrics_listener.close()
             await self._metrics_listener.wait_closed()
         await self._batcher.close(self._options.close_timeout_s)
-        logger.info("stopped")
+        logger.info("stopped", extra={"fields": {"event": "server.stopped"}})
 
     @property
     def stop_timeout_s(self) -> float:

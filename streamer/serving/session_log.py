@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import websockets.asyncio.server as ws
 
@@ -76,12 +76,14 @@ def how_it_ended(client: EndingConnection) -> Ending:
 
 def log_opened(protocol: ServerProtocol, place: Place, *, is_resumed: bool) -> None:
     """A session has started, or goes on."""
+    what = "resumed" if is_resumed else "opened"
     logger.info(
         "session %s %s: peer=%s caller=%s",
         protocol.session_id,
-        "resumed" if is_resumed else "opened",
+        what,
         place.address,
         place.caller.identity,
+        extra=_fields(what, protocol, place),
     )
 
 
@@ -98,11 +100,12 @@ def log_ended(
         logger.debug("connection %s closed: code=%d %s", protocol.session_id, ending.code, reason)
         return
     summary = stream.summary()
+    what = "closed" if protocol.is_closed else "disconnected"
     logger.info(
         "session %s %s: code=%d %s peer=%s caller=%s seconds=%.1f audio_seconds=%.1f "
         "finals=%d entities=%d dropped_interims=%d",
         protocol.session_id,
-        "closed" if protocol.is_closed else "disconnected",
+        what,
         ending.code,
         ending.reason,
         place.address,
@@ -112,4 +115,23 @@ def log_ended(
         summary.utterances,
         summary.entities,
         summary.dropped_interims,
+        extra=_fields(
+            what,
+            protocol,
+            place,
+            code=ending.code,
+            reason=ending.reason,
+            duration_s=round(seconds, 3),
+            audio_s=summary.audio_ms / 1000,
+            utterances=summary.utterances,
+            entities=summary.entities,
+            dropped_interims=summary.dropped_interims,
+        ),
     )
+
+
+def _fields(what: str, protocol: ServerProtocol, place: Place, **others: object) -> dict[str, Any]:
+    """What `cnerta.models.command_line.JsonLines` writes of it."""
+    who = {"peer": place.address, "caller": place.caller.identity}
+    about = {"event": f"session.{what}", "session": protocol.session_id, **who, **others}
+    return {"fields": about}

@@ -26,6 +26,9 @@ from typer.models import ArgumentInfo, ParameterInfo
 from cnerta.models import config
 from cnerta.streamer.access.admission import AccessOptions
 from cnerta.streamer.access.callers import Quota
+from cnerta.streamer.commands.configuration import CONFIG_VARIABLE
+from cnerta.streamer.commands.serve import serve
+from cnerta.streamer.commands.settings import OTHER_VARIABLES, settings_of, toml_value
 from cnerta.streamer.serving.parking import ParkingOptions
 from cnerta.streamer.serving.server import ServerOptions
 from cnerta.streamer.session.limits import ConnectionLimits, SessionLimits
@@ -191,6 +194,30 @@ def _default(info: Any, default: Any, names: Sequence[str], opposite: Sequence[s
     if isinstance(default, tuple):
         return f"`{' '.join(map(str, default))}`"
     return f"`{getattr(default, 'value', default)}`"
+
+
+# --- configuration --------------------------------------------------------------------------------
+
+
+def configuration_page() -> str:
+    """Every option of the server as a key of its file and as a variable."""
+    rows = []
+    for key, setting in settings_of(serve).items():
+        default = "" if setting.default is None else f"`{toml_value(setting.default)}`"
+        rows.append((f"`{key}`", f"`{setting.variable}`", setting.expected, default))
+    others = ", ".join(f"`{name}`" for name in sorted(OTHER_VARIABLES))
+    return _page(
+        [
+            "# Configuration",
+            MADE,
+            "Every option of [`cnerta-serve`](commands.md#cnerta-serve), which says what it means, "
+            "as a key of the TOML file that `--config` names and as a variable of the environment. "
+            "[How to operate a server](../how-to/operations.md#configuration) shows both.",
+            _table(("key", "variable", "value", "default"), rows),
+            f"The file itself may be named by `{CONFIG_VARIABLE}`. Other variables of this project "
+            f"are no options: {others}.",
+        ]
+    )
 
 
 # --- recipes --------------------------------------------------------------------------------------
@@ -565,6 +592,7 @@ def _wrap_all(part: str) -> str:
 
 REFERENCE_PAGES: Final[dict[str, Callable[[], str]]] = {
     "commands.md": commands_page,
+    "configuration.md": configuration_page,
     "recipes.md": recipes_page,
     "messages.md": messages_page,
     "limits.md": limits_page,

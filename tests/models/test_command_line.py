@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
+import logging
 import os
 import re
 import subprocess
@@ -16,7 +18,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from cnerta.models.command_line import make_app, printable, with_options
+from cnerta.models.command_line import JsonLines, make_app, printable, with_options
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][
@@ -145,3 +147,25 @@ def test_options_reach_a_command_as_one_value() -> None:
 
 def test_a_terminal_obeys_no_text() -> None:
     assert printable("南京\x1b[31m\n x") == "南京\ufffd[31m\ufffd x"
+
+
+def test_a_record_as_a_line_of_json() -> None:
+    record = logging.LogRecord("cnerta.x", logging.WARNING, "x.py", 1, "a %s\nb", ("人",), None)
+    record.created = 1_700_000_000.1234
+    record.fields = {"event": "x.done", "path": Path("/a"), "count": 3}
+    line = JsonLines().format(record)
+    assert "\n" not in line
+    assert json.loads(line) == {
+        "time": "2023-11-14T22:13:20.123Z",
+        "level": "warning",
+        "logger": "cnerta.x",
+        "event": "x.done",
+        "path": "/a",
+        "count": 3,
+        "message": "a 人\nb",
+    }
+    try:
+        raise ValueError("wrong")
+    except ValueError:
+        record.exc_info = sys.exc_info()
+    assert json.loads(JsonLines().format(record))["exception"].endswith("ValueError: wrong")
