@@ -11,12 +11,11 @@ const SHAPES = {
 };
 const OTHER_SHAPE = "M8 0l8 8-8 8-8-8z";
 
-/** @param {string} label */
 export function classOf(label) {
   return KNOWN_LABELS.includes(label) ? label : "OTHER";
 }
 
-/** The shape of a type: a circle, a triangle, a square. @param {string} label */
+/** The shape of a type: a circle, a triangle, a square. */
 export function shapeOf(label) {
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("viewBox", "0 0 16 16");
@@ -115,11 +114,6 @@ export class Captions {
     this.#element.replaceChildren();
   }
 
-  /**
-   * @param {import("./store.js").Store} store
-   * @param {import("./highlighter.js").Highlighter} highlighter
-   * @param {boolean} showsTentative
-   */
   draw(store, highlighter, showsTentative) {
     const newest = store.newest(this.#most);
     if (!newest.length) {
@@ -176,7 +170,7 @@ export class Captions {
   }
 }
 
-/** What a screen reader is told of a final utterance. @param {any} utterance */
+/** What a screen reader is told of a final utterance. */
 export function spokenLine(utterance) {
   const outer = utterance.entities.filter(({ parent }) => parent === null);
   const names = outer.map(({ text, label }) => `${text} ${t(label)}`).join("，");

@@ -17,10 +17,6 @@ export class Controls {
   #tell;
   #player;
 
-  /**
-   * @param {(key: string, values?: any, isBad?: boolean) => void} tell
-   * @param {import("./player.js").Player} player
-   */
   constructor(tell, player) {
     this.#tell = tell;
     this.#player = player;
@@ -30,7 +26,6 @@ export class Controls {
     element("media").onchange = ({ target }) => this.take(target.files);
     element("caption-file").onchange = ({ target }) => this.take(target.files);
     element("browser-recogniser").hidden = !hasBrowserRecogniser();
-    offersTranscripts().then((offers) => (element("server-recogniser").hidden = !offers));
     this.#acceptDrops();
     this.#draw();
   }
@@ -43,7 +38,7 @@ export class Controls {
     return document.querySelector("[name=transcript]:checked").value;
   }
 
-  /** Files that were chosen or dropped. @param {Iterable<File>} files */
+  /** Files that were chosen or dropped. */
   async take(files) {
     for (const file of files) {
       if (CAPTION_NAME.test(file.name) || file.type === "text/vtt") {
@@ -143,16 +138,6 @@ export class Controls {
   }
 }
 
-/** Whether the server's protocol has transcripts of its own. */
-async function offersTranscripts() {
-  try {
-    return (await (await fetch("/asyncapi.json")).text()).includes('"transcript.update"');
-  } catch {
-    return false;
-  }
-}
-
-/** @param {string} name @param {string} value */
 function choose(name, value) {
   document.querySelector(`[name=${name}][value=${value}]`).checked = true;
 }

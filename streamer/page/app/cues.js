@@ -111,8 +111,14 @@ function trimmed(text, start, end) {
 export function cues(utterances) {
   const found = [];
   let endsMs = 0;
+  let startsMs = 0;
+  let recording = utterances[0]?.recording;
   for (const utterance of utterances) {
-    const times = characterTimes(utterance);
+    // Each recording has a clock of its own: the next one goes on where the one before has ended.
+    if (utterance.recording !== recording) startsMs = endsMs;
+    recording = utterance.recording;
+    const ofUtterance = characterTimes(utterance);
+    const times = (offset) => ofUtterance(offset).map((ms) => ms + startsMs);
     const divided = lines(utterance.text, utterance.entities);
     for (let at = 0; at < divided.length; at += LINES) {
       const of = divided.slice(at, at + LINES);

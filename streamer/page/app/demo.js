@@ -27,7 +27,7 @@ export async function listExamples() {
   }));
 }
 
-/** @param {any} example @returns {Promise<Float32Array>} Its samples, fetched once. */
+/** @returns {Promise<Float32Array>} Its samples, fetched once. */
 export function samplesOf(example) {
   example.samples ??= fetch(FOLDER + example.file)
     .then((answer) => answer.arrayBuffer())
@@ -41,12 +41,6 @@ export class DemoCards {
   #verdict;
   #answers = new Map();
 
-  /**
-   * @param {HTMLElement} element
-   * @param {HTMLElement} verdict
-   * @param {any[]} examples
-   * @param {(example: any) => void} play
-   */
   constructor(element, verdict, examples, play) {
     this.#verdict = verdict;
     element.replaceChildren(
@@ -87,7 +81,6 @@ export class DemoCards {
     for (const [each, { card }] of this.#cards) card.classList.toggle("playing", each === name);
   }
 
-  /** @param {string} name @param {import("./store.js").Utterance} utterance */
   answered(name, utterance) {
     this.#answers.set(name, utterance);
     this.draw();

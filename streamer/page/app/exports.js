@@ -16,7 +16,6 @@ export const FORMATS = {
 
 /** @typedef {import("./store.js").Utterance} Utterance */
 
-/** @param {number} ms @param {string} decimal */
 export function clock(ms, decimal) {
   const whole = Math.floor(ms / 1000);
   const two = (number) => String(number).padStart(2, "0");
@@ -66,7 +65,6 @@ function className(label) {
   return /^\p{L}/u.test(name) ? name : `_${name}`;
 }
 
-/** @param {Utterance[]} utterances */
 function webVtt(utterances) {
   const blocks = cues(utterances).map((cue, index) => {
     const rows = cue.lines.map((line) =>
@@ -77,7 +75,6 @@ function webVtt(utterances) {
   return ["WEBVTT\n", ...blocks].join("\n");
 }
 
-/** @param {Utterance[]} utterances */
 function subRip(utterances) {
   // SRT has no escapes: what a player would take for markup becomes its full-width twin.
   const safe = (text) => text.replace(/-->/g, "--＞").replace(/[<{\\]/g, (c) => ({ "<": "＜", "{": "｛", "\\": "＼" })[c]);
@@ -90,7 +87,6 @@ function subRip(utterances) {
   return blocks.join("\n");
 }
 
-/** @param {Utterance[]} utterances */
 function timedText(utterances) {
   const labels = [...new Set(utterances.flatMap(({ entities }) => entities.map(({ label }) => label)))];
   const styles = labels.map((label) => `<style xml:id="of-${className(label)}" tts:color="${COLOURS[label] ?? OTHER}"/>`);
@@ -109,7 +105,6 @@ function timedText(utterances) {
   ].join("\n");
 }
 
-/** @param {Utterance[]} utterances */
 function json(utterances) {
   const told = utterances.map(({ text, entities, characters, audioUsed }) => ({
     text, audio_used: audioUsed, characters,

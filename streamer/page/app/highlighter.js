@@ -13,7 +13,7 @@ export class Highlighter {
   #shown = new Map();
   #finals = new Map();
 
-  /** @param {number} share Of all characters, 1 for no limit. @param {boolean} firstOnly */
+  /** @param {number} share Of all characters, 1 for no limit. */
   constructor(share, firstOnly) {
     this.#share = share;
     this.#firstOnly = firstOnly;
@@ -35,7 +35,6 @@ export class Highlighter {
     return chosen;
   }
 
-  /** @param {import("./store.js").Utterance} utterance */
   #choose({ key, text, entities, final }) {
     if (this.#share >= 1 && !this.#firstOnly) return new Set(entities.map(({ id }) => id));
     const fresh = this.#newNames(entities);
@@ -84,7 +83,6 @@ function nameOf({ label, text }) {
   return `${label}/${text}`;
 }
 
-/** @param {number[]} a @param {number[]} b */
 function compare(a, b) {
   const at = a.findIndex((value, index) => value !== b[index]);
   return at < 0 ? 0 : a[at] - b[at];

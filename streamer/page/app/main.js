@@ -8,7 +8,7 @@ import { Controls } from "./controls.js";
 import { DemoCards, listExamples, samplesOf } from "./demo.js";
 import { FORMATS } from "./exports.js";
 import { Highlighter } from "./highlighter.js";
-import { drawNames } from "./names.js";
+import { NameList } from "./names.js";
 import { Notices } from "./notices.js";
 import { broadcaster, follow } from "./overlay.js";
 import { Player } from "./player.js";
@@ -23,9 +23,11 @@ import { speak, spoken, t, translate } from "./text.js";
 const SHOWN = 40;
 const SHOWN_IN_OVERLAY = 2;
 const SPOKEN_KEPT = 5;
-/** How often the strip moves: captions must not wait for it. */
-const STRIP_MS = 100;
+/** How often the strip and the level move: captions must not wait for them. */
+const SOUND_MS = 100;
 const CALM_MS = 1_000;
+/** What is no caption waits for a moment in which nothing else is to be done. */
+const whenIdle = window.requestIdleCallback ?? ((work) => setTimeout(work, 50));
 
 const query = new URLSearchParams(location.search);
 const element = (id) => document.getElementById(id);
@@ -40,6 +42,7 @@ const notices = new Notices(element("notices"));
 const tell = (key, values, isBad) => notices.tell(key, values, isBad);
 const captions = new Captions(element("captions"), isOverlay ? SHOWN_IN_OVERLAY : SHOWN, hear);
 const strip = new Strip({ canvas: element("wave"), bars: element("bars"), position: element("position") }, hear);
+const nameList = new NameList(element("names").tBodies[0], hear, canHear);
 const controls = new Controls(tell, player);
 const histories = new Map(); // of the newest sessions, by their name
 const broadcast = isOverlay ? () => {} : broadcaster(store);
@@ -52,7 +55,8 @@ let sessions = 0;
 let cards = /** @type {DemoCards | null} */ (null);
 let isDrawing = false;
 let finalsDrawn = -1;
-let stripTimer = 0;
+let soundTimer = 0;
+let loudest = 0; // since the level was drawn
 
 function newHighlighter() {
   return new Highlighter(Number(settings.density), settings.first);
@@ -60,7 +64,7 @@ function newHighlighter() {
 
 // --- drawing ---
 
-/** Draw once, with the next picture; where the page is hidden there are none. */
+/** Draw once, with the next picture; a hidden page has none, and its timers are late. */
 function draw() {
   if (isDrawing) return;
   isDrawing = true;
@@ -69,33 +73,38 @@ function draw() {
     drawNow();
   };
   if (document.visibilityState === "visible") requestAnimationFrame(now);
-  else setTimeout(now, 250);
+  else queueMicrotask(now);
 }
 
 function drawNow() {
   captions.draw(store, highlighter, settings.tentative);
   drawStatusLine();
-  drawStrip(0);
-  if (finalsDrawn !== store.finals.length) {
-    finalsDrawn = store.finals.length;
-    const names = store.names();
-    drawNames(element("names").tBodies[0], names, hear, canHear);
-    element("names").hidden = !names.length;
-    element("no-names").hidden = names.length > 0;
-    for (const button of element("exports").querySelectorAll("button")) button.disabled = !finalsDrawn;
+  drawSound();
+  if (finalsDrawn !== store.count) {
+    finalsDrawn = store.count;
+    whenIdle(drawNames, { timeout: 300 });
   }
   element("start").disabled = running !== null;
   element("stop").disabled = running === null;
   broadcast();
 }
 
-/** @param {number} [inMs] */
-function drawStrip(inMs = isCalm() ? CALM_MS : STRIP_MS) {
-  stripTimer ||= setTimeout(() => {
-    stripTimer = 0;
-    const ofSession = shown ? store.finals.filter(({ recording }) => recording === shown.name) : [];
-    strip.show(shown?.history ?? null, ofSession);
-  }, inMs);
+function drawNames() {
+  const names = store.names();
+  nameList.draw(names);
+  element("names").hidden = !names.length;
+  element("no-names").hidden = names.length > 0;
+  for (const button of element("exports").querySelectorAll("button")) button.disabled = !store.count;
+}
+
+/** The level and the strip, together: each picture costs, whatever little of it is new. */
+function drawSound() {
+  soundTimer ||= setTimeout(() => {
+    soundTimer = 0;
+    element("level").value = loudest;
+    loudest = 0;
+    strip.show(shown?.history ?? null, store.finals.filter(({ recording }) => recording === shown?.name));
+  }, isCalm() ? CALM_MS : SOUND_MS);
 }
 
 function isCalm() {
@@ -108,6 +117,7 @@ function drawStatusLine() {
 
 function redraw() {
   captions.clear();
+  nameList.clear();
   finalsDrawn = -1;
   draw();
 }
@@ -128,15 +138,6 @@ function hear(utterance, entity) {
 
 // --- sessions ---
 
-/**
- * @param {object} what
- * @param {(listeners: any) => Promise<() => {stop: () => void}>} what.open
- * @param {(send: (transcript: any) => void, fail: () => void) => any} what.write
- * @param {boolean} what.hasAudio
- * @param {boolean} [what.serverWrites]
- * @param {(utterance: any) => void} [what.onFinal]
- * @param {() => void} [what.onEnd]
- */
 async function run({ open, write, hasAudio, serverWrites = false, onFinal = () => {}, onEnd = () => {} }) {
   await running?.stop();
   notices.clear();
@@ -161,7 +162,7 @@ async function run({ open, write, hasAudio, serverWrites = false, onFinal = () =
       if (!session || stopping) return;
       session.audio(block);
       transcript.advance?.(session.audioMs);
-      element("level").value = level(block);
+      loudest = Math.max(loudest, level(block));
     },
     onEnd(key) {
       if (key) tell(key, {}, true);
@@ -179,7 +180,7 @@ async function run({ open, write, hasAudio, serverWrites = false, onFinal = () =
     store,
     hooks: {
       tell,
-      onAudio: drawStrip,
+      onAudio: drawSound,
       onChange: draw,
       onFinal(utterance) {
         onFinal(utterance);
@@ -200,7 +201,7 @@ async function run({ open, write, hasAudio, serverWrites = false, onFinal = () =
   return transcript;
 }
 
-/** Audio of the last three sessions can be heard again. @param {Session} session */
+/** Audio of the last three sessions can be heard again. */
 function keepHistory(session) {
   histories.set(session.name, session.history);
   for (const name of [...histories.keys()].slice(0, -3)) histories.delete(name);
@@ -212,7 +213,7 @@ function level(block) {
   return Math.sqrt(peak / 32768);
 }
 
-/** Tell a screen reader: final lines only, and never many. @param {any} utterance */
+/** Tell a screen reader: final lines only, and never many. */
 function say(utterance) {
   const line = document.createElement("p");
   line.textContent = spokenLine(utterance);
@@ -220,7 +221,7 @@ function say(utterance) {
   while (element("spoken").children.length > SPOKEN_KEPT) element("spoken").firstChild.remove();
 }
 
-/** What went wrong with the audio or the transcript, for a person. @param {unknown} error */
+/** What went wrong with the audio or the transcript, for a person. */
 function explain(error) {
   if (!(error instanceof SourceError)) throw error;
   tell(error.key, error.values, true);
@@ -254,7 +255,7 @@ async function startOwn() {
   draw();
 }
 
-/** A caption file alone goes at its own pace. @param {any} transcript */
+/** A caption file alone goes at its own pace. */
 function keepTime(transcript) {
   const started = performance.now();
   const { session } = running;
@@ -319,9 +320,9 @@ function wireSettings() {
   }
 }
 
-function save(format) {
+async function save(format) {
   const { type, write } = FORMATS[format];
-  const url = URL.createObjectURL(new Blob([write(store.finals)], { type }));
+  const url = URL.createObjectURL(new Blob([write(await store.all())], { type }));
   const link = Object.assign(document.createElement("a"), { href: url, download: `captions.${format}` });
   link.click();
   setTimeout(() => URL.revokeObjectURL(url), 10_000);

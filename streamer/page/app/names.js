@@ -5,49 +5,68 @@ import { seconds } from "./strip.js";
 import { t } from "./text.js";
 
 const MOST_NAMES = 200;
-const MOST_MENTIONS = 8;
 
-/**
- * @param {HTMLTableSectionElement} body
- * @param {ReturnType<import("./store.js").Store["names"]>} names
- * @param {(utterance: any, entity: any) => void} hear
- * @param {(utterance: any, entity: any) => boolean} canHear
- */
-export function drawNames(body, names, hear, canHear) {
-  body.replaceChildren(...names.slice(0, MOST_NAMES).map((name) => row(name, hear, canHear)));
-}
+export class NameList {
+  #body;
+  #hear;
+  #canHear;
+  #rows = new Map();
 
-function row({ label, text, mentions }, hear, canHear) {
-  const type = document.createElement("td");
-  type.append(shapeOf(label), t(label));
-  const name = document.createElement("th");
-  name.scope = "row";
-  name.lang = "zh";
-  name.textContent = text;
-  const count = document.createElement("td");
-  count.textContent = String(mentions.length);
-  const heard = document.createElement("div");
-  heard.className = "mentions";
-  const timed = mentions.filter(({ entity }) => entity.start_ms !== null);
-  if (!timed.length) heard.append(t("withoutAudio"));
-  for (const { utterance, entity } of timed.slice(-MOST_MENTIONS)) {
-    const at = seconds(entity.start_ms);
-    if (!canHear(utterance, entity)) {
-      const time = document.createElement("span");
-      time.textContent = at;
-      heard.append(time);
-      continue;
-    }
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = at;
-    button.setAttribute("aria-label", t("hear", { name: text, at }));
-    button.onclick = () => hear(utterance, entity);
-    heard.append(button);
+  constructor(body, hear, canHear) {
+    this.#body = body;
+    this.#hear = hear;
+    this.#canHear = canHear;
   }
-  const line = document.createElement("tr");
-  const last = document.createElement("td");
-  last.append(heard);
-  line.append(type, name, count, last);
-  return line;
+
+  clear() {
+    this.#rows.clear();
+  }
+
+  /** Only what has changed is made anew. */
+  draw(names) {
+    const before = this.#rows;
+    this.#rows = new Map();
+    const rows = names.slice(0, MOST_NAMES).map((name) => {
+      const key = `${name.label}/${name.text}`;
+      const audible = name.mentions.map(({ utterance, entity }) => this.#canHear(utterance, entity));
+      const stamp = [name.count, ...audible].join();
+      const known = before.get(key);
+      const row = known?.stamp === stamp ? known.row : this.#row(name, audible);
+      this.#rows.set(key, { row, stamp });
+      return row;
+    });
+    rows.forEach((row, at) => this.#body.rows[at] !== row && this.#body.insertBefore(row, this.#body.rows[at] ?? null));
+    while (this.#body.rows.length > rows.length) this.#body.lastChild.remove();
+  }
+
+  #row({ label, text, count, mentions }, audible) {
+    const type = document.createElement("td");
+    type.append(shapeOf(label), t(label));
+    const name = document.createElement("th");
+    name.scope = "row";
+    name.lang = "zh";
+    name.textContent = text;
+    const times = document.createElement("td");
+    times.textContent = String(count);
+    const heard = document.createElement("div");
+    heard.className = "mentions";
+    mentions.forEach(({ utterance, entity }, index) => {
+      if (entity.start_ms === null) return;
+      const at = seconds(entity.start_ms);
+      const time = document.createElement(audible[index] ? "button" : "span");
+      time.textContent = at;
+      if (audible[index]) {
+        time.type = "button";
+        time.setAttribute("aria-label", t("hear", { name: text, at }));
+        time.onclick = () => this.#hear(utterance, entity);
+      }
+      heard.append(time);
+    });
+    if (!heard.hasChildNodes()) heard.append(t("withoutAudio"));
+    const line = document.createElement("tr");
+    const last = document.createElement("td");
+    last.append(heard);
+    line.append(type, name, times, last);
+    return line;
+  }
 }

@@ -7,12 +7,10 @@ const MOST = 4;
 export class Notices {
   #element;
 
-  /** @param {HTMLElement} element */
   constructor(element) {
     this.#element = element;
   }
 
-  /** @param {string} key @param {Record<string, string | number>} [values] @param {boolean} [isBad] */
   tell(key, values = {}, isBad = false) {
     const text = t(key, values);
     for (const old of this.#element.children) if (old.dataset.key === key) old.remove();

@@ -3,7 +3,7 @@
 const CHANNEL = "cnerta-captions";
 const SHOWN = 2;
 
-/** Tells overlays what is shown. @param {import("./store.js").Store} store */
+/** Tells overlays what is shown. */
 export function broadcaster(store) {
   const channel = new BroadcastChannel(CHANNEL);
   channel.onmessage = ({ data }) => data === "hello" && tell();
@@ -11,7 +11,7 @@ export function broadcaster(store) {
   return tell;
 }
 
-/** Shows what another window tells. @param {(store: {newest: (count: number) => any[]}) => void} draw */
+/** Shows what another window tells. */
 export function follow(draw) {
   const channel = new BroadcastChannel(CHANNEL);
   channel.onmessage = ({ data }) => Array.isArray(data) && draw({ newest: (count) => data.slice(-count) });

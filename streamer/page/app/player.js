@@ -4,7 +4,9 @@ import { RATE } from "../sources/samples.js";
 
 /** Heard before and after a name. */
 const AROUND_MS = 60;
-const KEPT_MS = 600_000;
+const BLOCK_MS = 10_000;
+const BLOCK = (BLOCK_MS * RATE) / 1000;
+const MOST_BLOCKS = 60;
 const PEAK_MS = 10;
 const PEAK_SAMPLES = (RATE * PEAK_MS) / 1000;
 
@@ -12,7 +14,7 @@ export class Player {
   #context = /** @type {AudioContext | null} */ (null);
   #playing = /** @type {AudioBufferSourceNode | null} */ (null);
 
-  /** @param {Float32Array} samples 16 kHz. @param {() => void} [onEnd] */
+  /** @param {Float32Array} samples 16 kHz. */
   play(samples, onEnd = () => {}) {
     this.stop();
     if (!samples.length) return;
@@ -38,70 +40,59 @@ export class Player {
   }
 }
 
-/** The last ten minutes of one session's audio. */
+/** The last ten minutes of one session's audio, in blocks: few objects, however long it lasts. */
 export class AudioHistory {
-  #chunks = /** @type {{start: number, samples: Int16Array}[]} */ ([]);
+  #blocks = /** @type {{samples: Int16Array, peaks: Float32Array}[]} */ ([]);
+  #gone = 0; // blocks that are no longer kept
   #end = 0;
-  #peaks = /** @type {number[]} */ ([]);
-  #peaksFrom = 0;
-  #peak = 0;
-  #inPeak = 0;
 
   get endMs() {
     return (1000 * this.#end) / RATE;
   }
 
   get startMs() {
-    return this.#chunks.length ? (1000 * this.#chunks[0].start) / RATE : this.endMs;
+    return this.#gone * BLOCK_MS;
   }
 
-  /** @param {Int16Array} samples */
   push(samples) {
-    this.#chunks.push({ start: this.#end, samples });
-    this.#end += samples.length;
     for (const sample of samples) {
-      this.#peak = Math.max(this.#peak, Math.abs(sample));
-      this.#inPeak += 1;
-      if (this.#inPeak === PEAK_SAMPLES) {
-        this.#peaks.push(this.#peak / 32768);
-        this.#peak = this.#inPeak = 0;
-      }
+      const at = this.#end % BLOCK;
+      if (at === 0) this.#blocks.push({ samples: new Int16Array(BLOCK), peaks: new Float32Array(BLOCK_MS / PEAK_MS) });
+      const block = this.#blocks.at(-1);
+      const peak = Math.floor(at / PEAK_SAMPLES);
+      block.samples[at] = sample;
+      block.peaks[peak] = Math.max(block.peaks[peak], Math.abs(sample) / 32768);
+      this.#end += 1;
     }
-    while (this.endMs - this.startMs > KEPT_MS) this.#chunks.shift();
-    const gone = Math.floor(this.startMs / PEAK_MS) - this.#peaksFrom;
-    if (gone > 1000) {
-      this.#peaks.splice(0, gone);
-      this.#peaksFrom += gone;
+    while (this.#blocks.length > MOST_BLOCKS) {
+      this.#blocks.shift();
+      this.#gone += 1;
     }
   }
 
-  /** Loudest sample of a stretch, 0 to 1. @param {number} fromMs @param {number} toMs */
+  /** Loudest sample of a stretch, 0 to 1. */
   peak(fromMs, toMs) {
     let peak = 0;
-    const last = Math.max(Math.floor(fromMs / PEAK_MS) + 1, Math.ceil(toMs / PEAK_MS));
-    for (let at = Math.floor(fromMs / PEAK_MS); at < last; at += 1) {
-      peak = Math.max(peak, this.#peaks[at - this.#peaksFrom] ?? 0);
+    const first = Math.floor(fromMs / PEAK_MS);
+    const last = Math.max(first + 1, Math.ceil(toMs / PEAK_MS));
+    const inBlock = BLOCK_MS / PEAK_MS;
+    for (let at = first; at < last; at += 1) {
+      peak = Math.max(peak, this.#blocks[Math.floor(at / inBlock) - this.#gone]?.peaks[at % inBlock] ?? 0);
     }
     return peak;
   }
 
-  /** @param {number} startMs @param {number} endMs */
   has(startMs, endMs) {
     return startMs >= this.startMs && endMs <= this.endMs && endMs > startMs;
   }
 
-  /** Samples of a stretch and a little around it. @param {number} startMs @param {number} endMs */
+  /** Samples of a stretch and a little around it. */
   slice(startMs, endMs) {
     const from = Math.max(0, Math.round(((startMs - AROUND_MS) * RATE) / 1000));
     const to = Math.min(this.#end, Math.round(((endMs + AROUND_MS) * RATE) / 1000));
-    const samples = new Float32Array(Math.max(0, to - from));
-    for (const chunk of this.#chunks) {
-      const first = Math.max(from, chunk.start);
-      const last = Math.min(to, chunk.start + chunk.samples.length);
-      for (let at = first; at < last; at += 1) {
-        samples[at - from] = chunk.samples[at - chunk.start] / 32768;
-      }
-    }
-    return samples;
+    return Float32Array.from({ length: Math.max(0, to - from) }, (_, index) => {
+      const at = from + index;
+      return (this.#blocks[Math.floor(at / BLOCK) - this.#gone]?.samples[at % BLOCK] ?? 0) / 32768;
+    });
   }
 }

@@ -95,7 +95,6 @@ export class Session {
     return this.state.state === "finished" || this.state.state === "failed";
   }
 
-  /** @param {Int16Array} samples */
   audio(samples) {
     this.#heardMs += (1000 * samples.length) / RATE;
     this.history.push(samples);
@@ -103,7 +102,6 @@ export class Session {
     this.#hooks.onAudio();
   }
 
-  /** @param {import("../ledger.js").Transcript} transcript */
   transcript(transcript) {
     if (this.isOver) return;
     this.#store.sent(this.name, transcript, this.#heardMs);

@@ -15,7 +15,6 @@ const DEFAULTS = {
 
 /** @typedef {typeof DEFAULTS} Settings */
 
-/** @param {URLSearchParams} query @returns {Settings} */
 export function loadSettings(query) {
   let kept = {};
   try {
@@ -32,7 +31,6 @@ export function loadSettings(query) {
   return settings;
 }
 
-/** @param {Settings} settings */
 export function keepSettings(settings) {
   try {
     localStorage.setItem(KEY, JSON.stringify(settings));
@@ -41,7 +39,7 @@ export function keepSettings(settings) {
   }
 }
 
-/** Put them on the document, where the style sheet finds them. @param {Settings} settings */
+/** Put them on the document, where the style sheet finds them. */
 export function applySettings(settings) {
   const { dataset } = document.documentElement;
   const isLight = matchMedia("(prefers-color-scheme: light)").matches;

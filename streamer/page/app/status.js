@@ -22,7 +22,6 @@ export function drawStatus({ status, statusText, facts }, session, isServerThere
   write(facts, session && state !== "silent" ? told(session).join(" · ") : "");
 }
 
-/** @param {import("./session.js").Session} session */
 function told(session) {
   const facts = [];
   if (session.behindMs !== null && session.state.state === "live") facts.push(t("behind", { ms: session.behindMs }));
@@ -40,7 +39,6 @@ function write(element, text) {
 export class ServerWatch {
   isThere = true;
 
-  /** @param {() => void} onChange @param {() => boolean} isNeeded */
   constructor(onChange, isNeeded) {
     const ask = async () => {
       if (isNeeded() && document.visibilityState === "visible") {

@@ -1,8 +1,14 @@
 // What is known of the session: utterances and their entities, folded from what was sent and what
 // came back. No DOM.
 
-/** Final utterances that keep their times; older ones stay in the exports only. */
-const MOST_FINALS = 20_000;
+/** Final utterances at hand: to be seen, heard, and kept over a reload. */
+const MOST_FINALS = 400;
+/** Older ones, for the exports: as text in blobs, which are not on the page's heap. */
+const MOST_BLOBS = 200;
+const FINALS_IN_BLOB = 100;
+const MOST_NAMES = 1_000;
+/** Mentions of one name that can be heard. */
+export const MOST_MENTIONS = 8;
 
 /**
  * @typedef {object} Utterance
@@ -19,15 +25,20 @@ const MOST_FINALS = 20_000;
 
 export class Store {
   #open = /** @type {Map<string, Utterance>} */ (new Map());
-  /** @type {Utterance[]} */
+  /** The newest. @type {Utterance[]} */
   finals = [];
+  /** Of all finals. */
+  count = 0;
+  #names = new Map();
+  #blobs = /** @type {Blob[]} */ ([]);
+  #old = /** @type {string[]} */ ([]); // for the next blob
 
   /** Utterances that are not final, in the order in which they began. */
   get open() {
     return [...this.#open.values()];
   }
 
-  /** The newest, the last one last. @param {number} count */
+  /** The newest, the last one last. */
   newest(count) {
     const open = this.open;
     return [...this.finals.slice(-Math.max(0, count - open.length)), ...open].slice(-count);
@@ -50,7 +61,6 @@ export class Store {
     this.#open.set(key, utterance);
   }
 
-  /** @param {string} recording @param {any} message */
   upsert(recording, message) {
     const utterance = this.#open.get(`${recording}/${message.utterance}`);
     if (!utterance) return;
@@ -58,14 +68,12 @@ export class Store {
     utterance.entities = isInText(message.entity, utterance.text) ? [...rest, message.entity] : rest;
   }
 
-  /** @param {string} recording @param {any} message */
   retract(recording, message) {
     const utterance = this.#open.get(`${recording}/${message.utterance}`);
     if (!utterance) return;
     utterance.entities = utterance.entities.filter(({ id }) => id !== message.id);
   }
 
-  /** @param {string} recording @param {any} message @returns {Utterance} */
   finish(recording, message) {
     const key = `${recording}/${message.utterance}`;
     const known = this.#open.get(key) ?? this.#begin(key, recording, 0);
@@ -78,33 +86,54 @@ export class Store {
       characters: message.characters,
       audioUsed: message.audio_used,
     };
-    this.finals.push(utterance);
-    if (this.finals.length > MOST_FINALS) this.finals.shift();
+    this.add(utterance);
     return utterance;
   }
 
-  /** What a recording left unanswered is no longer shown. @param {string} recording */
+  /** @param {Utterance} utterance A final one. */
+  add(utterance) {
+    this.count += 1;
+    this.finals.push(utterance);
+    for (const entity of utterance.entities) this.#mention(utterance, entity);
+    if (this.finals.length <= MOST_FINALS) return;
+    this.#old.push(JSON.stringify(this.finals.shift()));
+    if (this.#old.length < FINALS_IN_BLOB) return;
+    this.#blobs.push(new Blob([`[${this.#old.splice(0)}]`]));
+    if (this.#blobs.length > MOST_BLOBS) this.#blobs.shift();
+  }
+
+  /** Every final there is, for a file. */
+  async all() {
+    const finals = [...this.#old.map((text) => JSON.parse(text)), ...this.finals];
+    const old = await Promise.all(this.#blobs.map((blob) => blob.text()));
+    return [...old.flatMap((text) => JSON.parse(text)), ...finals];
+  }
+
+  /** What a recording left unanswered is no longer shown. */
   giveUp(recording) {
     for (const [key, utterance] of this.#open) {
       if (utterance.recording === recording) this.#open.delete(key);
     }
   }
 
-  /** The names of all finals, the most frequent first. */
+  /** The names of all finals, the most frequent first, each with its newest mentions. */
   names() {
-    const names = new Map();
-    for (const utterance of this.finals) {
-      for (const entity of utterance.entities) {
-        const key = `${entity.label}/${entity.text}`;
-        const known = names.get(key) ?? { label: entity.label, text: entity.text, mentions: [] };
-        known.mentions.push({ utterance, entity });
-        names.set(key, known);
-      }
-    }
-    return [...names.values()].sort((a, b) => b.mentions.length - a.mentions.length);
+    return [...this.#names.values()].sort((a, b) => b.count - a.count);
   }
 
-  /** @returns {Utterance} */
+  #mention({ key, recording }, { id, label, text, start_ms, end_ms }) {
+    const name = `${label}/${text}`;
+    const known = this.#names.get(name) ?? { label, text, count: 0, mentions: [] };
+    known.count += 1;
+    known.mentions.push({ utterance: { key, recording }, entity: { id, start_ms, end_ms } });
+    if (known.mentions.length > MOST_MENTIONS) known.mentions.shift();
+    this.#names.set(name, known);
+    if (this.#names.size <= MOST_NAMES) return;
+    // The oldest of those that came once goes, or the oldest.
+    const [[oldest]] = [...this.#names].sort(([, a], [, b]) => Math.min(a.count, 2) - Math.min(b.count, 2));
+    this.#names.delete(oldest);
+  }
+
   #begin(key, recording, nowMs) {
     return {
       key, recording, text: "", final: false, entities: [], characters: [], audioUsed: null,
@@ -113,7 +142,6 @@ export class Store {
   }
 }
 
-/** @param {any} entity @param {string} text */
 function isInText(entity, text) {
   return text.slice(entity.start_utf16, entity.end_utf16) === entity.text;
 }

@@ -16,11 +16,8 @@ export class Strip {
   #history = /** @type {import("./player.js").AudioHistory | null} */ (null);
   #utterances = /** @type {import("./store.js").Utterance[]} */ ([]);
   #drawnBars = "";
+  #isSeen = false;
 
-  /**
-   * @param {{canvas: HTMLCanvasElement, bars: HTMLElement, position: HTMLInputElement}} elements
-   * @param {(utterance: any, entity: any) => void} hear
-   */
   constructor({ canvas, bars, position }, hear) {
     this.#canvas = canvas;
     this.#bars = bars;
@@ -31,6 +28,10 @@ export class Strip {
       this.draw();
     };
     new ResizeObserver(() => this.draw()).observe(canvas);
+    new IntersectionObserver((entries) => {
+      this.#isSeen = entries.at(-1).isIntersecting;
+      this.draw();
+    }).observe(canvas);
   }
 
   /**
@@ -49,6 +50,7 @@ export class Strip {
   }
 
   draw() {
+    if (!this.#isSeen) return;
     const endMs = this.#history?.endMs ?? 0;
     const most = Math.max(0, endMs - this.#windowMs);
     this.#position.max = String(Math.ceil(most / 100) * 100);
@@ -77,16 +79,19 @@ export class Strip {
     context.fillStyle = style.getPropertyValue("--line");
     const middle = (height + CHARACTERS_HEIGHT) / 2;
     const tall = (height - CHARACTERS_HEIGHT) / 2 - 2;
+    context.beginPath();
     for (let x = 0; this.#history && x < width; x += 2) {
       const at = from + x / perMs;
       if (at > this.#history.endMs) break;
       const half = Math.max(0.5, Math.sqrt(this.#history.peak(at, at + 2 / perMs)) * tall);
-      context.fillRect(x, middle - half, 1.4, 2 * half);
+      context.rect(x, middle - half, 1.4, 2 * half);
     }
+    context.fill();
     context.fillStyle = style.getPropertyValue("--text");
     context.textAlign = "center";
     context.font = "16px system-ui, sans-serif";
     for (const { text, characters } of this.#utterances) {
+      if (!characters.length || characters.at(-1)[1] < from || characters[0][0] > from + this.#windowMs) continue;
       [...text].forEach((character, index) => {
         const times = characters[index];
         if (!times || times[1] < from || times[0] > from + this.#windowMs) return;
@@ -129,7 +134,6 @@ export class Strip {
   }
 }
 
-/** @param {number} ms */
 export function seconds(ms) {
   const whole = Math.floor(ms / 1000);
   return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}.${Math.floor((ms % 1000) / 100)}`;

@@ -109,7 +109,6 @@ const TEXTS = {
 
 let language = /** @type {Language} */ ("en");
 
-/** @param {Language} chosen */
 export function speak(chosen) {
   language = chosen;
 }
@@ -128,7 +127,7 @@ export function t(key, values = {}) {
   return text.replace(/\{(\w+)\}/g, (whole, name) => String(values[name] ?? whole));
 }
 
-/** Write the texts of everything that has `data-text`. @param {Document} document */
+/** Write the texts of everything that has `data-text`. */
 export function translate(document) {
   document.documentElement.lang = language === "zh" ? "zh-Hans" : "en";
   for (const element of document.querySelectorAll("[data-text]")) {

@@ -4,7 +4,6 @@ import { Resampler, toInt16 } from "./samples.js";
 
 /** Why there is no audio: `key` names the text that explains it. */
 export class SourceError extends Error {
-  /** @param {string} key @param {Record<string, string>} [values] */
   constructor(key, values = {}) {
     super(key);
     this.key = key;
@@ -52,7 +51,6 @@ export async function openMicrophone(listeners, deviceId = "") {
   return listen(stream, "deviceLost", listeners);
 }
 
-/** @param {Listeners} listeners @returns {Promise<Source>} */
 export async function openTab(listeners) {
   if (!window.isSecureContext) throw new SourceError("insecure");
   if (!navigator.mediaDevices?.getDisplayMedia) throw new SourceError("tabUnsupported");
@@ -76,12 +74,6 @@ export async function listMicrophones() {
   return devices.filter(({ kind, deviceId }) => kind === "audioinput" && deviceId);
 }
 
-/**
- * @param {MediaStream} stream
- * @param {string} endKey
- * @param {Listeners} listeners
- * @returns {Promise<Source>}
- */
 async function listen(stream, endKey, { onAudio, onEnd }) {
   const context = new AudioContext({ latencyHint: "interactive" });
   const stop = () => {

@@ -3,7 +3,6 @@
 import { RATE, toInt16 } from "./samples.js";
 import { SourceError } from "./live.js";
 
-const BLOCK_MS = 40;
 /** Silence after a file, so that its last word has its end. */
 const TAIL_MS = 600;
 
@@ -43,20 +42,22 @@ export function playRecorded(samples, { onAudio, onEnd }, player) {
   const started = performance.now();
   let sent = 0;
   player?.play(samples);
-  const timer = setInterval(() => {
+  // A page that is hidden has its timers once a second; a worker has not.
+  const ticks = new Worker(new URL("./ticks.js", import.meta.url));
+  ticks.onmessage = () => {
     const due = Math.min(whole.length, Math.floor(((performance.now() - started) * RATE) / 1000));
     if (due > sent) {
       onAudio(whole.slice(sent, due));
       sent = due;
     }
     if (sent === whole.length) {
-      clearInterval(timer);
+      ticks.terminate();
       onEnd("");
     }
-  }, BLOCK_MS);
+  };
   return {
     stop() {
-      clearInterval(timer);
+      ticks.terminate();
       player?.stop();
     },
   };

@@ -28,7 +28,7 @@ export class Resampler {
     this.#table = filters(this.#half, cutoff);
   }
 
-  /** @param {Float32Array} block @returns {Float32Array} What can be said already. */
+  /** @returns {Float32Array} What can be said already. */
   push(block) {
     if (this.isIdle) return block;
     const input = new Float32Array(this.#kept.length + block.length);
@@ -74,7 +74,7 @@ function filters(half, cutoff) {
   return table;
 }
 
-/** @param {Float32Array} samples From -1 to 1. @returns {Int16Array} */
+/** @param {Float32Array} samples From -1 to 1. */
 export function toInt16(samples) {
   const whole = new Int16Array(samples.length);
   for (let index = 0; index < samples.length; index += 1) {

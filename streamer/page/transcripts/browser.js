@@ -1,6 +1,5 @@
 // The browser's own speech recognition, where it has one. It may send audio to its vendor.
 
-/** @returns {any} */
 function recogniser() {
   return globalThis.SpeechRecognition ?? globalThis.webkitSpeechRecognition;
 }
@@ -20,10 +19,6 @@ export class BrowserTranscript {
   #open = new Map();
   #send;
 
-  /**
-   * @param {(transcript: import("../ledger.js").Transcript) => void} send
-   * @param {(detail: string) => void} onFailure
-   */
   constructor(send, onFailure) {
     this.#send = send;
     const recognition = new (recogniser())();

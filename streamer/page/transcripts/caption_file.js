@@ -21,7 +21,7 @@ export function readCaptions(text) {
   return lines.sort((a, b) => a.start_ms - b.start_ms);
 }
 
-/** Without tags and escapes; lines of one cue follow each other. @param {string[]} rows */
+/** Without tags and escapes; lines of one cue follow each other. */
 function plain(rows) {
   const said = rows
     .map((row) => row.replace(/<[^>]*>|\{\\[^}]*\}/g, "").trim())
@@ -31,7 +31,6 @@ function plain(rows) {
     .trim();
 }
 
-/** @param {string} clock */
 function milliseconds(clock) {
   const [seconds, minutes, hours = "0"] = clock.replace(",", ".").split(":").reverse();
   return Math.round(1000 * (Number(seconds) + 60 * Number(minutes) + 3600 * Number(hours)));

@@ -32,7 +32,7 @@ export class TimedTranscript {
     }));
   }
 
-  /** The audio has come so far. @param {number} atMs */
+  /** The audio has come so far. */
   advance(atMs) {
     while (this.#waiting.length) {
       const [line] = this.#waiting;
@@ -50,7 +50,7 @@ export class TimedTranscript {
     }
   }
 
-  /** The audio has ended: what was begun is said to its end. @param {number} atMs */
+  /** The audio has ended: what was begun is said to its end. */
   end(atMs) {
     while (this.#waiting.length && this.#waiting[0].start_ms <= atMs) this.#final(this.#waiting[0]);
   }
@@ -74,7 +74,6 @@ export class TimedTranscript {
   }
 }
 
-/** @param {number} count @param {number} start @param {number} end @returns {[number, number][]} */
 function spread(count, start, end) {
   const step = (end - start) / Math.max(1, count);
   return Array.from({ length: count }, (_, at) => [start + at * step, start + (at + 1) * step]);

@@ -10,10 +10,6 @@ export class TypedTranscript {
   #timer = 0;
   #listening = new AbortController();
 
-  /**
-   * @param {HTMLInputElement} field
-   * @param {(transcript: import("../ledger.js").Transcript) => void} send
-   */
   constructor(field, send) {
     this.#field = field;
     this.#send = send;

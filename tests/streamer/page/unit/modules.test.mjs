@@ -50,6 +50,12 @@ test("cues come in order, do not overlap and stay readable", () => {
   for (const cue of found) assert.ok(cue.endMs - cue.startMs >= 400 && cue.lines.length <= 2);
 });
 
+test("a second recording follows the first, at its own pace", () => {
+  const one = utterance("今天我们来看看南京市");
+  const found = cues([one, { ...utterance("长江大桥", [], { characters: [[2000, 2200], [2200, 2400], [2400, 2600], [2600, 2800]] }), recording: "s2" }]);
+  assert.equal(found[1].startMs, found[0].endMs + 2000);
+});
+
 test("times of emoji and without an alignment", () => {
   const [cue] = cues([utterance("😀南京", [], { characters: [], startedMs: 1000, endedMs: 4000 })]);
   assert.deepEqual([cue.startMs, cue.endMs], [1000, 4000]);
@@ -160,4 +166,20 @@ test("what is no longer in the text is not shown", () => {
   store.finish("s1", { utterance: "u1", text: "南京是", entities: [entity("南京", 0)], characters: [], audio_used: true });
   assert.deepEqual(store.newest(5).map(({ text, final }) => [text, final]), [["南京是", true]]);
   assert.deepEqual(store.names().map(({ text, mentions }) => [text, mentions.length]), [["南京", 1]]);
+});
+
+test("few finals are at hand, all are for a file, and the list of names has its bounds", async () => {
+  const store = new Store();
+  const many = 1_700;
+  for (let at = 0; at < many; at += 1) {
+    const text = `第${at}人在上海`;
+    const names = [entity(`第${at}人`, 0, "PER"), entity("上海", text.indexOf("上海"))];
+    store.finish("s1", { utterance: `u${at}`, text, entities: names, characters: [], audio_used: true });
+  }
+  assert.equal(store.count, many);
+  assert.ok(store.finals.length <= 400);
+  assert.deepEqual((await store.all()).map(({ text }) => text), Array.from({ length: many }, (_, at) => `第${at}人在上海`));
+  const [shanghai, ...others] = store.names();
+  assert.deepEqual([shanghai.text, shanghai.count, shanghai.mentions.length], ["上海", many, 8]);
+  assert.ok(others.length < 1_000 && others.at(-1).text === `第${many - 1}人`);
 });
