@@ -60,7 +60,8 @@ class MeteredConnection(ws.ServerConnection, asyncio.BufferedProtocol):
         self._is_on_doorstep = self._is_turned_away = False
         self.remote_host = ""
         self._budget = ReadingBudget()
-        self._buffer = bytearray(_READ_BYTES)
+        # What fills it cuts it up: of a bytearray it would fill copies.
+        self._buffer = memoryview(bytearray(_READ_BYTES))
         self._unread = bytearray()
         self._held: set[_Reason] = set()
         self._explained = False
@@ -103,13 +104,13 @@ class MeteredConnection(ws.ServerConnection, asyncio.BufferedProtocol):
         self.recv_messages.pause = partial(self._hold, "queue")
         self.recv_messages.resume = partial(self._release, "queue")
 
-    def get_buffer(self, sizehint: int) -> bytearray:
+    def get_buffer(self, sizehint: int) -> memoryview:
         """See :class:`asyncio.BufferedProtocol`."""
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """See :class:`asyncio.BufferedProtocol`."""
-        self.data_received(bytes(memoryview(self._buffer)[:nbytes]))
+        self.data_received(bytes(self._buffer[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         """See :class:`asyncio.Protocol`."""

@@ -16,7 +16,13 @@ from cnerta.models.errors import ConfigError
 from cnerta.streamer.serving.server import Server, ServerOptions
 from cnerta.streamer.serving.tls import CertificateFiles
 from cnerta.streamer.wire.codec import decode_server, encode
-from cnerta.streamer.wire.messages import SessionFinish, SessionReady, SessionStart
+from cnerta.streamer.wire.messages import (
+    SessionFinish,
+    SessionReady,
+    SessionStart,
+    Transcript,
+    UtteranceFinal,
+)
 
 from ..certificates import write_certificate
 
@@ -55,6 +61,25 @@ async def test_a_renewed_certificate_is_shown_and_nobody_is_cut_off(
                 async for _ in early:
                     pass
             assert early.close_code == 1000
+
+
+async def test_what_comes_at_once_in_many_pieces_is_taken_whole(model: Any, tmp_path: Path) -> None:
+    files = CertificateFiles(*write_certificate(tmp_path, "ours"))
+    async with Server(model, ServerOptions(tls=files.context)) as server:
+        await server.start()
+        async with dial(server) as stream:
+            await stream.send(encode(SessionStart()), text=True)
+            # Each frame is a record of its own; the server finds many of them at once.
+            for n in range(200):
+                await stream.send(bytes(320))
+                text = Transcript(utterance=f"u{n}", revision=1, final=True, text="他在北京")
+                await stream.send(encode(text), text=True)
+            await stream.send(encode(SessionFinish()), text=True)
+            async with asyncio.timeout(20):
+                messages = [decode_server(message) async for message in stream]
+            answered = [m.utterance for m in messages if isinstance(m, UtteranceFinal)]
+            assert answered == [f"u{n}" for n in range(200)]
+            assert stream.close_code == 1000
 
 
 async def test_a_pair_that_does_not_fit_changes_nothing(
