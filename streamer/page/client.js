@@ -294,7 +294,6 @@ export class CnertaClient {
     this.#send(start);
   }
 
-  /** @param {number} code @param {string} reason */
   #closed(code, reason) {
     this.#socket = null;
     this.#server = null;
@@ -324,7 +323,6 @@ export class CnertaClient {
     this.#closed(1006, reason);
   }
 
-  /** @param {any} error @param {number} code @param {string} reason */
   #fail(error, code, reason) {
     this.#lastError = error ?? { code, name: "", detail: reason };
     this.#end("failed", error?.detail || reason || `closed (${code})`);
@@ -340,7 +338,6 @@ export class CnertaClient {
     });
   }
 
-  /** @param {State} state @param {string} reason */
   #end(state, reason) {
     clearInterval(this.#timer);
     clearTimeout(this.#retry);
@@ -350,7 +347,6 @@ export class CnertaClient {
 
   // --- messages ---
 
-  /** @param {string} data */
   #receive(data) {
     this.#heardAt = this.#options.now();
     if (this.#state === "silent" && this.#server) this.#enter("live");
@@ -398,7 +394,6 @@ export class CnertaClient {
     this.#pump();
   }
 
-  /** @param {any} message */
   #ready(message) {
     const isRecovered = this.#resume !== null && message.recovered === true;
     this.#server = message;
@@ -442,7 +437,6 @@ export class CnertaClient {
     this.#shown.clear();
   }
 
-  /** @param {any} message */
   #event(message) {
     if (message.seq <= this.#lastSeq) return; // replayed, and known
     this.#lastSeq = message.seq;
@@ -471,7 +465,6 @@ export class CnertaClient {
     }
   }
 
-  /** @param {any} message */
   #warning(message) {
     // What was sent again had arrived after all: nobody did anything wrong.
     const isEcho = ["utterance_already_final", "revision_not_newer"].includes(message.name);
@@ -479,7 +472,6 @@ export class CnertaClient {
     this.#emit(message);
   }
 
-  /** @param {any} message */
   #summary(message) {
     this.#emit({ ...message, ...this.#totals, audio_ms: Math.round(this.audioMs) });
     this.#closing = true;
@@ -487,7 +479,6 @@ export class CnertaClient {
     this.#finishing?.resolve({ ...message, ...this.#totals, audio_ms: Math.round(this.audioMs) });
   }
 
-  /** @param {any} entity @returns {Entity} */
   #entity(entity) {
     return {
       ...entity,
@@ -512,7 +503,6 @@ export class CnertaClient {
     return this.#options.start?.transcript === "server";
   }
 
-  /** @param {any} event */
   #deliver(event) {
     this.#seq += 1;
     this.#emit({ ...event, seq: this.#seq });
@@ -550,7 +540,6 @@ export class CnertaClient {
     }
   }
 
-  /** @param {number | null} allowedMs */
   #isTooEarly(allowedMs) {
     if (allowedMs == null) return false;
     const elapsedMs = this.#options.now() - this.#readyAt;
@@ -561,7 +550,6 @@ export class CnertaClient {
     return this.#isOver() || this.#ledger.backlogMs < MOST_BACKLOG_MS;
   }
 
-  /** @param {object} message */
   #send(message) {
     this.#socket?.send(JSON.stringify(message));
     this.#sentAt = this.#options.now();
@@ -592,7 +580,6 @@ export class CnertaClient {
     return since.length ? now - Math.max(this.#heardAt, Math.min(...since)) : 0;
   }
 
-  /** @param {number} now */
   #keepAlive(now) {
     const idleMs = this.#server.limits.idle_timeout_ms;
     if (idleMs != null && now - this.#sentAt > idleMs / 3) this.#send({ type: "keepalive" });
@@ -600,7 +587,6 @@ export class CnertaClient {
 
   // --- small things ---
 
-  /** @param {string} reason */
   #tellLost(reason) {
     const ms = Math.round(this.#ledger.lostMs - this.#toldLostMs);
     if (ms < 1) return;
@@ -608,14 +594,12 @@ export class CnertaClient {
     this.#emit({ type: "lost", audio_ms: ms, reason });
   }
 
-  /** @param {State} state @param {string} [reason] @param {number} [retryInMs] */
   #enter(state, reason = "", retryInMs = 0) {
     if (this.#state === state && state !== "waiting") return;
     this.#state = state;
     this.#emit({ type: "state", state, reason, retryInMs });
   }
 
-  /** @param {{type: string}} message */
   #emit(message) {
     for (const type of [message.type, "message"]) {
       for (const listener of this.#listeners.get(type) ?? []) listener(message);

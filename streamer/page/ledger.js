@@ -72,7 +72,6 @@ class AudioStore {
     this.#chunks.splice(0, gone);
   }
 
-  /** @param {{start: number, bytes: Uint8Array}} chunk */
   #endOf(chunk) {
     return chunk.start + chunk.bytes.byteLength / this.frameBytes;
   }
@@ -258,19 +257,16 @@ export class Ledger {
     this.#store.forget(Math.max(oldest, Math.min(this.#needed(), this.#sent)));
   }
 
-  /** @param {number} frame */
   #skipTo(frame) {
     this.#countLost(this.#sent, frame);
     this.#segments.push({ session: this.#toSession(this.#sent), client: frame });
     this.#sent = frame;
   }
 
-  /** @param {number} from @param {number} to */
   #countLost(from, to) {
     this.lostMs += Math.max(0, this.#ms(to - from));
   }
 
-  /** @param {Transcript} message */
   #onSession(message) {
     const onSession = { ...message };
     for (const key of /** @type {const} */ (["start_ms", "end_ms"])) {
@@ -281,7 +277,6 @@ export class Ledger {
     return onSession;
   }
 
-  /** @param {number} frame */
   #toSession(frame) {
     const segment = this.#segments.findLast(({ client }) => client <= frame) ?? this.#segments[0];
     const at = segment.session + Math.max(0, frame - segment.client);
@@ -289,18 +284,15 @@ export class Ledger {
     return following ? Math.min(at, following.session) : at;
   }
 
-  /** @param {number} frame */
   #toClient(frame) {
     const segment = this.#segments.findLast(({ session }) => session <= frame) ?? this.#segments[0];
     return segment.client + (frame - segment.session);
   }
 
-  /** @param {number} frames */
   #ms(frames) {
     return (1000 * frames) / this.sampleRate;
   }
 
-  /** @param {number} ms */
   #frames(ms) {
     return Math.round((ms * this.sampleRate) / 1000);
   }

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from types import TracebackType
 from typing import Final, Self, cast
+from urllib.parse import urlsplit
 
 import websockets.asyncio.server as ws
 from websockets.exceptions import ConnectionClosed
@@ -47,6 +48,7 @@ from cnerta.streamer.serving.http_headers import SECURITY_HEADERS
 from cnerta.streamer.serving.memory_budget import MemoryBudget
 from cnerta.streamer.serving.metered_connection import MeteredConnection
 from cnerta.streamer.serving.metrics import ServerMetrics
+from cnerta.streamer.serving.overlays import OVERLAY_PATH, Overlays
 from cnerta.streamer.serving.pages import Pages
 from cnerta.streamer.serving.parking import ParkingLot, ParkingOptions
 from cnerta.streamer.serving.recognition import Recogniser
@@ -194,6 +196,7 @@ class Server:
             is_encrypted=options.tls is not None,
             now=_now,
         )
+        self._overlays = Overlays(self.admission)
         self._turned_at: float | None = None
         self._engine = Engine(model)
         self._is_stopping = False
@@ -220,7 +223,7 @@ class Server:
             self._pages.public(with_metrics=options.metrics_address is None),
             self.admission.hosts.is_own,
             self.admission.may_come_from_there,
-            passed_on=(STREAM_PATH,),
+            passed_on=(STREAM_PATH, OVERLAY_PATH),
         )
         self._batcher = Batcher(
             self._engine,
@@ -325,6 +328,7 @@ class Server:
         self._listener.close(close_connections=False)
         try:
             async with asyncio.timeout(self._options.drain_timeout_s):
+                await self._overlays.close()
                 await self._send_away(reason)
                 await self._listener.wait_closed()
         except TimeoutError:
@@ -391,6 +395,12 @@ class Server:
         """Serve one connection from its opening to its close."""
         assert self._batcher is not None
         assert isinstance(connection, MeteredConnection), "they are made so"
+        if (
+            connection.request is not None
+            and urlsplit(connection.request.path).path == OVERLAY_PATH
+        ):
+            await self._overlays.serve(connection)
+            return
         self.metrics.opened.inc()
         entered = self.admission.enter(connection.request, connection.remote_host, _now())
         try:

@@ -1,5 +1,6 @@
 // Captions: the newest utterances as paragraphs, names as nested marks.
 
+import { make } from "./dom.js";
 import { t } from "./text.js";
 
 export const KNOWN_LABELS = ["PER", "LOC", "ORG"];
@@ -52,42 +53,47 @@ export function nested(marks) {
 }
 
 /**
+ * A stretch of a text as a list, with what lies in a name wrapped.
+ * @param {string} text
+ * @param {[number, number]} stretch
+ * @param {any[]} entities
+ * @param {(text: string) => any} leaf
+ * @param {(entity: any, inside: any[]) => any} wrap
+ */
+export function pieces(text, [from, to], entities, leaf, wrap) {
+  const marks = nested(
+    entities
+      .map((entity) => ({ start: Math.max(entity.start_utf16, from), end: Math.min(entity.end_utf16, to), entity }))
+      .filter(({ start, end }) => start < end),
+  );
+  const within = (start, end) => {
+    const found = [];
+    let at = start;
+    while (marks.length && marks[0].start < end) {
+      const mark = marks.shift();
+      if (mark.start > at) found.push(leaf(text.slice(at, mark.start)));
+      found.push(wrap(mark.entity, within(mark.start, mark.end)));
+      at = mark.end;
+    }
+    if (end > at) found.push(leaf(text.slice(at, end)));
+    return found;
+  };
+  return within(from, to);
+}
+
+/**
  * The text of an utterance with its names marked.
  * @param {import("./store.js").Utterance} utterance
  * @param {Set<string>} marked Ids.
  */
-export function markedText(utterance, marked) {
-  const whole = document.createElement("span");
-  whole.className = "text";
-  whole.lang = "zh";
-  const stack = [{ node: whole, end: Infinity }];
-  let at = 0;
-  const textUntil = (place) => {
-    if (place > at) stack.at(-1).node.append(utterance.text.slice(at, place));
-    at = place;
-  };
-  const closeUntil = (place) => {
-    while (stack.at(-1).end <= place) {
-      textUntil(stack.at(-1).end);
-      stack.pop();
-    }
-  };
-  const marks = utterance.entities
-    .filter(({ id }) => marked.has(id))
-    .map((entity) => ({ start: entity.start_utf16, end: entity.end_utf16, entity }));
-  for (const { start, end, entity } of nested(marks)) {
-    closeUntil(start);
-    textUntil(start);
-    const node = document.createElement("span");
-    node.className = `entity ${classOf(entity.label)} ${entity.status}`;
-    node.dataset.id = entity.id;
-    node.dataset.label = entity.label;
-    stack.at(-1).node.append(node);
-    stack.push({ node, end });
-  }
-  closeUntil(utterance.text.length);
-  textUntil(utterance.text.length);
-  return whole;
+export function markedText({ text, entities }, marked) {
+  const chosen = entities.filter(({ id }) => marked.has(id));
+  return make("span", { className: "text", lang: "zh" }, ...pieces(text, [0, text.length], chosen, (piece) => piece, (entity, inside) => {
+    const mark = make("span", { className: `entity ${classOf(entity.label)} ${entity.status}` }, ...inside);
+    mark.dataset.id = entity.id;
+    mark.dataset.label = entity.label;
+    return mark;
+  }));
 }
 
 /** Shows the newest utterances in an element. */
@@ -117,10 +123,8 @@ export class Captions {
   draw(store, highlighter, showsTentative) {
     const newest = store.newest(this.#most);
     if (!newest.length) {
-      const empty = document.createElement("p");
-      empty.className = "empty";
-      empty.textContent = t("nothingYet");
-      this.#element.replaceChildren(empty);
+      this.clear();
+      this.#element.replaceChildren(make("p", { className: "empty" }, t("nothingYet")));
       return;
     }
     this.#element.querySelector(".empty")?.remove();
@@ -151,13 +155,7 @@ export class Captions {
     node.classList.toggle("final", utterance.final);
     node.classList.toggle("text-only", utterance.audioUsed === false);
     node.replaceChildren(markedText(utterance, visible));
-    if (utterance.audioUsed === false) {
-      const chip = document.createElement("span");
-      chip.className = "chip";
-      chip.dataset.text = "textOnlyChip";
-      chip.textContent = t("textOnlyChip");
-      node.append(chip);
-    }
+    if (utterance.audioUsed === false) node.append(chip());
     if (utterance.final) {
       node.onclick = (event) => {
         const id = event.target.closest(".entity")?.dataset.id;
@@ -168,6 +166,13 @@ export class Captions {
     if (!known) this.#element.append(node);
     this.#shown.set(utterance.key, { node, final: utterance.final });
   }
+}
+
+/** Says that an answer is from the text alone. */
+export function chip() {
+  const said = make("span", { className: "chip" }, t("textOnlyChip"));
+  said.dataset.text = "textOnlyChip";
+  return said;
 }
 
 /** What a screen reader is told of a final utterance. */

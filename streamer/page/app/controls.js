@@ -12,8 +12,8 @@ const CAPTION_NAME = /\.(vtt|srt)$/i;
 const element = (id) => document.getElementById(id);
 
 export class Controls {
-  #media = /** @type {File | null} */ (null);
-  #captions = /** @type {import("../transcripts/timed.js").TimedLine[] | null} */ (null);
+  #media = null;
+  #captions = null;
   #tell;
   #player;
 

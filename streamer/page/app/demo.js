@@ -1,7 +1,8 @@
 // The homograph demo: two recordings, one text, two answers.
 
 import { decode } from "../sources/recorded.js";
-import { markedText } from "./captions.js";
+import { chip, markedText } from "./captions.js";
+import { make } from "./dom.js";
 import { t } from "./text.js";
 
 const FOLDER = "/page/demo/";
@@ -45,30 +46,18 @@ export class DemoCards {
     this.#verdict = verdict;
     element.replaceChildren(
       ...examples.map((example) => {
-        const card = document.createElement("article");
-        card.className = "card";
-        card.dataset.example = example.name;
-        const heading = document.createElement("h3");
-        heading.lang = "zh";
-        heading.textContent = example.reading;
-        const meaning = document.createElement("p");
-        meaning.className = "note";
+        const answer = make("p", { className: "answer utterance final" });
+        const meaning = make("p", { className: "note" }, t(example.name));
         meaning.dataset.text = example.name;
-        meaning.textContent = t(example.name);
-        const button = document.createElement("button");
-        button.type = "button";
-        const label = document.createElement("span");
+        const label = make("span", {}, t("play"));
         label.dataset.text = "play";
-        label.textContent = t("play");
-        const name = document.createElement("span");
-        name.className = "unseen";
-        name.lang = "zh";
-        name.textContent = ` ${example.reading}`;
-        button.append("▶ ", label, name);
-        button.onclick = () => play(example);
-        const answer = document.createElement("p");
-        answer.className = "answer utterance final";
-        card.append(heading, meaning, button, answer);
+        const name = make("span", { className: "unseen", lang: "zh" }, ` ${example.reading}`);
+        const card = make("article", { className: "card" },
+          make("h3", { lang: "zh" }, example.reading),
+          meaning,
+          make("button", { type: "button", onclick: () => play(example) }, "▶ ", label, name),
+          answer);
+        card.dataset.example = example.name;
         this.#cards.set(example.name, { card, answer });
         return card;
       }),
@@ -91,20 +80,12 @@ export class DemoCards {
       const utterance = this.#answers.get(name);
       answer.classList.toggle("text-only", utterance?.audioUsed === false);
       if (!utterance) {
-        const none = document.createElement("span");
-        none.className = "note";
-        none.textContent = t("notHeard");
-        answer.replaceChildren(none);
+        answer.replaceChildren(make("span", { className: "note" }, t("notHeard")));
         continue;
       }
       // The end of the sentence is what differs; the rest is the same in both.
       answer.replaceChildren(tail(utterance));
-      if (utterance.audioUsed === false) {
-        const chip = document.createElement("span");
-        chip.className = "chip";
-        chip.textContent = t("textOnlyChip");
-        answer.append(chip);
-      }
+      if (utterance.audioUsed === false) answer.append(chip());
     }
     this.#verdict.textContent = this.#judge();
   }

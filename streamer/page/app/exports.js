@@ -1,7 +1,7 @@
 // Final captions as files, as text.
 
 import { cues } from "./cues.js";
-import { nested } from "./captions.js";
+import { pieces } from "./captions.js";
 
 /** On dark ground, as players show captions: models/label_colours.py. */
 const COLOURS = { PER: "#ff9cff", LOC: "#8cff8c", ORG: "#8cffff" };
@@ -24,36 +24,8 @@ export function clock(ms, decimal) {
 }
 
 /** A line with a tag around each name. */
-function marked({ text, entities }, [from, to], escape, open, close) {
-  const marks = nested(
-    entities
-      .filter(({ start_utf16, end_utf16 }) => start_utf16 < to && end_utf16 > from)
-      .map((entity) => ({
-        start: Math.max(entity.start_utf16, from), end: Math.min(entity.end_utf16, to), entity,
-      })),
-  );
-  let written = "";
-  let at = from;
-  const ends = [];
-  const until = (place) => {
-    written += escape(text.slice(at, place));
-    at = place;
-  };
-  const closeUntil = (place) => {
-    while (ends.length && ends.at(-1) <= place) {
-      until(ends.pop());
-      written += close;
-    }
-  };
-  for (const { start, end, entity } of marks) {
-    closeUntil(start);
-    until(start);
-    written += open(entity);
-    ends.push(end);
-  }
-  closeUntil(to);
-  until(to);
-  return written;
+function marked({ text, entities }, line, escape, open, close) {
+  return pieces(text, line, entities, escape, (entity, inside) => open(entity) + inside.join("") + close).join("");
 }
 
 function escapeXml(text) {

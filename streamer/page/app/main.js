@@ -6,11 +6,12 @@ import { TimedTranscript } from "../transcripts/timed.js";
 import { Captions, classOf, KNOWN_LABELS, shapeOf, spokenLine } from "./captions.js";
 import { Controls } from "./controls.js";
 import { DemoCards, listExamples, samplesOf } from "./demo.js";
+import { make } from "./dom.js";
 import { FORMATS } from "./exports.js";
 import { Highlighter } from "./highlighter.js";
 import { NameList } from "./names.js";
 import { Notices } from "./notices.js";
-import { broadcaster, follow } from "./overlay.js";
+import { Broadcaster, follow } from "./overlay.js";
 import { Player } from "./player.js";
 import { keepCaptions, restoreCaptions } from "./reload.js";
 import { Session } from "./session.js";
@@ -32,8 +33,11 @@ const whenIdle = window.requestIdleCallback ?? ((work) => setTimeout(work, 50));
 const query = new URLSearchParams(location.search);
 const element = (id) => document.getElementById(id);
 const isOverlay = query.get("overlay") === "1";
-// After #, the token stays in the browser; after ? it is in the server's reach like any other.
-const token = new URLSearchParams(location.hash.slice(1)).get("token") ?? query.get("token") ?? "";
+// What is after # stays in the browser; after ? it is in the server's reach like any other.
+const hidden = new URLSearchParams(location.hash.slice(1));
+const token = hidden.get("token") ?? query.get("token") ?? "";
+/** After so many seconds without news a caption leaves the overlay. */
+const CLEAR_S = 6;
 
 const settings = loadSettings(query);
 const store = new Store();
@@ -45,14 +49,15 @@ const strip = new Strip({ canvas: element("wave"), bars: element("bars"), positi
 const nameList = new NameList(element("names").tBodies[0], hear, canHear);
 const controls = new Controls(tell, player);
 const histories = new Map(); // of the newest sessions, by their name
-const broadcast = isOverlay ? () => {} : broadcaster(store);
-const watch = new ServerWatch(draw, () => !running || running.session.isOver || running.session.isTextOnly);
+const broadcaster = isOverlay ? null : new Broadcaster(store, token);
+const watch = new ServerWatch(draw, () => !isOverlay && (!running || running.session.isOver || running.session.isTextOnly));
 
 let highlighter = newHighlighter();
-let running = /** @type {{session: Session, stop: () => Promise<void>} | null} */ (null);
-let shown = /** @type {Session | null} */ (null); // the newest session, running or not
+let running = null;
+let shown = null; // the newest session, running or not
 let sessions = 0;
-let cards = /** @type {DemoCards | null} */ (null);
+let seen = store;
+let cards = null;
 let isDrawing = false;
 let finalsDrawn = -1;
 let soundTimer = 0;
@@ -77,7 +82,7 @@ function draw() {
 }
 
 function drawNow() {
-  captions.draw(store, highlighter, settings.tentative);
+  captions.draw(seen, highlighter, settings.tentative);
   drawStatusLine();
   drawSound();
   if (finalsDrawn !== store.count) {
@@ -86,7 +91,7 @@ function drawNow() {
   }
   element("start").disabled = running !== null;
   element("stop").disabled = running === null;
-  broadcast();
+  broadcaster?.tell();
 }
 
 function drawNames() {
@@ -141,10 +146,10 @@ function hear(utterance, entity) {
 async function run({ open, write, hasAudio, serverWrites = false, onFinal = () => {}, onEnd = () => {} }) {
   await running?.stop();
   notices.clear();
-  let session = /** @type {Session | null} */ (null);
-  let transcript = /** @type {any} */ (null);
-  let stopping = /** @type {Promise<void> | null} */ (null);
-  let source = /** @type {{stop: () => void} | null} */ (null);
+  let session = null;
+  let transcript = null;
+  let stopping = null;
+  let source = null;
   const stop = () => {
     stopping ??= (async () => {
       source?.stop();
@@ -215,9 +220,7 @@ function level(block) {
 
 /** Tell a screen reader: final lines only, and never many. */
 function say(utterance) {
-  const line = document.createElement("p");
-  line.textContent = spokenLine(utterance);
-  element("spoken").append(line);
+  element("spoken").append(make("p", {}, spokenLine(utterance)));
   while (element("spoken").children.length > SPOKEN_KEPT) element("spoken").firstChild.remove();
 }
 
@@ -293,14 +296,8 @@ function chooseLanguage(language) {
   button.lang = language === "zh" ? "en" : "zh";
   element("level").setAttribute("aria-label", t("level"));
   element("legend").replaceChildren(
-    ...KNOWN_LABELS.map((label) => {
-      const item = document.createElement("li");
-      const sample = document.createElement("span");
-      sample.className = `entity ${classOf(label)} final`;
-      sample.textContent = t(label);
-      item.append(shapeOf(label), sample);
-      return item;
-    }),
+    ...KNOWN_LABELS.map((label) =>
+      make("li", {}, shapeOf(label), make("span", { className: `entity ${classOf(label)} final` }, t(label)))),
   );
   cards?.draw();
   redraw();
@@ -314,17 +311,23 @@ function wireSettings() {
       settings[input.name] = input.type === "checkbox" ? input.checked : input.value;
       keepSettings(settings);
       applySettings(settings);
+      shareCaptions();
       highlighter = newHighlighter();
       redraw();
     });
   }
 }
 
+function shareCaptions() {
+  const address = broadcaster?.share(settings.obs, { ...settings, language: spoken() }) ?? "";
+  element("obs").hidden = !address;
+  element("obs-address").value = address;
+}
+
 async function save(format) {
   const { type, write } = FORMATS[format];
   const url = URL.createObjectURL(new Blob([write(await store.all())], { type }));
-  const link = Object.assign(document.createElement("a"), { href: url, download: `captions.${format}` });
-  link.click();
+  make("a", { href: url, download: `captions.${format}` }).click();
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
@@ -351,6 +354,8 @@ function begin() {
   const asked = settings.language || (navigator.language.startsWith("zh") ? "zh" : "en");
   chooseLanguage(asked === "zh" ? "zh" : "en");
   wireSettings();
+  shareCaptions();
+  element("obs-address").onfocus = ({ target }) => target.select();
   element("text-only").checked = query.get("text-only") === "1";
   element("language").onclick = () => {
     chooseLanguage(spoken() === "zh" ? "en" : "zh");
@@ -362,7 +367,11 @@ function begin() {
     button.onclick = () => save(button.dataset.format);
   }
   if (isOverlay) {
-    follow((told) => captions.draw(told, highlighter, settings.tentative));
+    const show = (told) => {
+      seen = told;
+      draw();
+    };
+    if (!query.has("play")) follow(show, hidden.get("watch") ?? "", token, Number(query.get("clear") ?? CLEAR_S));
   } else {
     const lost = restoreCaptions(store);
     if (lost.length) tell("afterReload", { text: lost.join(" / ") }, true);

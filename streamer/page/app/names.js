@@ -1,6 +1,7 @@
 // The list of names, with counts and times.
 
 import { shapeOf } from "./captions.js";
+import { make } from "./dom.js";
 import { seconds } from "./strip.js";
 import { t } from "./text.js";
 
@@ -40,33 +41,20 @@ export class NameList {
   }
 
   #row({ label, text, count, mentions }, audible) {
-    const type = document.createElement("td");
-    type.append(shapeOf(label), t(label));
-    const name = document.createElement("th");
-    name.scope = "row";
-    name.lang = "zh";
-    name.textContent = text;
-    const times = document.createElement("td");
-    times.textContent = String(count);
-    const heard = document.createElement("div");
-    heard.className = "mentions";
+    const heard = make("div", { className: "mentions" });
     mentions.forEach(({ utterance, entity }, index) => {
       if (entity.start_ms === null) return;
       const at = seconds(entity.start_ms);
-      const time = document.createElement(audible[index] ? "button" : "span");
-      time.textContent = at;
-      if (audible[index]) {
-        time.type = "button";
-        time.setAttribute("aria-label", t("hear", { name: text, at }));
-        time.onclick = () => this.#hear(utterance, entity);
-      }
+      const time = audible[index]
+        ? make("button", { type: "button", ariaLabel: t("hear", { name: text, at }), onclick: () => this.#hear(utterance, entity) }, at)
+        : make("span", {}, at);
       heard.append(time);
     });
     if (!heard.hasChildNodes()) heard.append(t("withoutAudio"));
-    const line = document.createElement("tr");
-    const last = document.createElement("td");
-    last.append(heard);
-    line.append(type, name, times, last);
-    return line;
+    return make("tr", {},
+      make("td", {}, shapeOf(label), t(label)),
+      make("th", { scope: "row", lang: "zh" }, text),
+      make("td", {}, String(count)),
+      make("td", {}, heard));
   }
 }

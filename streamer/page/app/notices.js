@@ -1,5 +1,6 @@
 // What the person has to be told, until they dismiss it.
 
+import { make } from "./dom.js";
 import { t } from "./text.js";
 
 const MOST = 4;
@@ -14,16 +15,10 @@ export class Notices {
   tell(key, values = {}, isBad = false) {
     const text = t(key, values);
     for (const old of this.#element.children) if (old.dataset.key === key) old.remove();
-    const notice = document.createElement("div");
-    notice.className = isBad ? "notice bad" : "notice";
+    const notice = make("div", { className: isBad ? "notice bad" : "notice" },
+      make("p", {}, text),
+      make("button", { type: "button", onclick: () => notice.remove() }, t("dismiss")));
     notice.dataset.key = key;
-    const said = document.createElement("p");
-    said.textContent = text;
-    const dismiss = document.createElement("button");
-    dismiss.type = "button";
-    dismiss.textContent = t("dismiss");
-    dismiss.onclick = () => notice.remove();
-    notice.append(said, dismiss);
     this.#element.append(notice);
     while (this.#element.children.length > MOST) this.#element.firstChild.remove();
   }

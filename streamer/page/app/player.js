@@ -11,8 +11,8 @@ const PEAK_MS = 10;
 const PEAK_SAMPLES = (RATE * PEAK_MS) / 1000;
 
 export class Player {
-  #context = /** @type {AudioContext | null} */ (null);
-  #playing = /** @type {AudioBufferSourceNode | null} */ (null);
+  #context = null;
+  #playing = null;
 
   /** @param {Float32Array} samples 16 kHz. */
   play(samples, onEnd = () => {}) {
@@ -42,7 +42,7 @@ export class Player {
 
 /** The last ten minutes of one session's audio, in blocks: few objects, however long it lasts. */
 export class AudioHistory {
-  #blocks = /** @type {{samples: Int16Array, peaks: Float32Array}[]} */ ([]);
+  #blocks = [];
   #gone = 0; // blocks that are no longer kept
   #end = 0;
 

@@ -16,8 +16,8 @@ export class Session {
   /** Audio as it was given to the server. */
   history = new AudioHistory();
   state = { state: "connecting", reason: "", since: performance.now() };
-  behindMs = /** @type {number | null} */ (null);
-  audioUsed = /** @type {boolean | null} */ (null);
+  behindMs = null;
+  audioUsed = null;
   isRecorded = false;
   #client;
   #store;

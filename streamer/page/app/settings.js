@@ -11,6 +11,7 @@ const DEFAULTS = {
   contrast: false,
   calm: false,
   sound: true,
+  obs: false,
 };
 
 /** @typedef {typeof DEFAULTS} Settings */

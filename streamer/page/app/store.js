@@ -24,14 +24,14 @@ export const MOST_MENTIONS = 8;
  */
 
 export class Store {
-  #open = /** @type {Map<string, Utterance>} */ (new Map());
+  #open = new Map();
   /** The newest. @type {Utterance[]} */
   finals = [];
   /** Of all finals. */
   count = 0;
   #names = new Map();
-  #blobs = /** @type {Blob[]} */ ([]);
-  #old = /** @type {string[]} */ ([]); // for the next blob
+  #blobs = [];
+  #old = []; // for the next blob
 
   /** Utterances that are not final, in the order in which they began. */
   get open() {

@@ -1,6 +1,7 @@
 // The sound of the newest session, its characters at their times, and names over them.
 
 import { classOf } from "./captions.js";
+import { make } from "./dom.js";
 import { t } from "./text.js";
 
 /** So that the characters of fast speech stand side by side. */
@@ -13,8 +14,8 @@ export class Strip {
   #position;
   #hear;
   #follows = true;
-  #history = /** @type {import("./player.js").AudioHistory | null} */ (null);
-  #utterances = /** @type {import("./store.js").Utterance[]} */ ([]);
+  #history = null;
+  #utterances = [];
   #drawnBars = "";
   #isSeen = false;
 
@@ -115,18 +116,15 @@ export class Strip {
     const focused = /** @type {HTMLElement | null} */ (document.activeElement)?.dataset?.bar;
     this.#bars.replaceChildren(
       ...visible.map(({ utterance, entity }) => {
-        const bar = document.createElement("button");
-        bar.type = "button";
-        bar.className = `bar ${classOf(entity.label)}`;
+        const bar = make("button", {
+          type: "button", className: `bar ${classOf(entity.label)}`, lang: "zh", onclick: () => this.#hear(utterance, entity),
+          title: `${entity.text}: ${t(entity.label)}, ${seconds(entity.start_ms)}`,
+        }, entity.text);
         bar.classList.toggle("inner", entity.parent !== null);
         bar.classList.toggle("text-only", !entity.audio_used);
         bar.style.left = `${(100 * (entity.start_ms - from)) / windowMs}%`;
         bar.style.width = `${(100 * (entity.end_ms - entity.start_ms)) / windowMs}%`;
         bar.dataset.bar = utterance.key + entity.id;
-        bar.lang = "zh";
-        bar.textContent = entity.text;
-        bar.title = `${entity.text}: ${t(entity.label)}, ${seconds(entity.start_ms)}`;
-        bar.onclick = () => this.#hear(utterance, entity);
         return bar;
       }),
     );

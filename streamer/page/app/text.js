@@ -60,7 +60,9 @@ const TEXTS = {
   contrast: ["High contrast", "高对比度"],
   calm: ["Less motion", "减少动画"],
   aloud: ["Play files and examples aloud", "播放文件和例子的声音"],
-  overlayNote: ["For OBS: add ?overlay=1 to this address in a window of this browser. It shows these captions on a transparent ground.", "用于 OBS：在本浏览器的另一个窗口打开本地址并加上 ?overlay=1，即以透明背景显示这些字幕。"],
+  showInObs: ["Show these captions in OBS", "在 OBS 中显示这些字幕"],
+  obsAddress: ["Address for a browser source", "浏览器源的地址"],
+  obsNote: ["Whoever has this address sees the captions of this page while it is open. Width 1920, height 1080.", "持有此地址的人可在本页面打开期间看到其字幕。宽 1920，高 1080。"],
   honest: ["Names come from a model and can be wrong. Audio and text go to this page’s own server and nowhere else.", "专名由模型给出，可能有误。音频和文字只发送到本页面自己的服务器。"],
   PER: ["person", "人名"], LOC: ["place", "地名"], ORG: ["organisation", "机构"],
   idle: ["Ready", "就绪"],
@@ -107,7 +109,7 @@ const TEXTS = {
 
 /** @typedef {"en" | "zh"} Language */
 
-let language = /** @type {Language} */ ("en");
+let language = "en";
 
 export function speak(chosen) {
   language = chosen;

@@ -21,7 +21,7 @@ from .paths import DEMO, DRIVER, HERE, OLDEST_NODE, chromium, firefox, node
 
 WANTS_ALL = os.environ.get("CNERTA_PAGE_TESTS") == "all"
 SHORT = ["visit"]
-LONG = ["page", "faults", "firefox", "audio_only"]
+LONG = ["page", "faults", "firefox", "audio_only", "overlay"]
 
 
 def missing(name: str) -> str | None:

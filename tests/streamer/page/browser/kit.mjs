@@ -30,7 +30,7 @@ export const MICROPHONE = [
 ];
 
 /** A page of the server, with everything that it complains of. `within`: a context or a browser. */
-export async function open(within, url, { width = 1100, height = 1500, before } = {}) {
+export async function open(within, url, { width = 1100, height = 1500, before, ready = ".card button" } = {}) {
   const page = await within.newPage();
   page.setDefaultTimeout(PATIENCE_MS);
   page.complaints = [];
@@ -41,7 +41,7 @@ export async function open(within, url, { width = 1100, height = 1500, before } 
   await page.setViewport({ width, height });
   if (before) await page.evaluateOnNewDocument(before);
   await page.goto(url);
-  await page.waitForSelector(".card button");
+  await page.waitForSelector(ready);
   return page;
 }
 
