@@ -24,7 +24,7 @@ export function readCaptions(text) {
 /** Without tags and escapes; lines of one cue follow each other. */
 function plain(rows) {
   const said = rows
-    .map((row) => row.replace(/<[^>]*>|\{\\[^}]*\}/g, "").trim())
+    .map((row) => row.replace(/<\/?[a-z][^>]*>|<[\d:.]+>|\{\\[^}]*\}/gi, "").replace(/\\([{}])/g, "$1").trim())
     .reduce((before, row) => before + (/[\x21-\x7e]$/.test(before) && /^[\x21-\x7e]/.test(row) ? " " : "") + row, "");
   return said
     .replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&nbsp;/g, " ").replace(/&(?:lrm|rlm);/g, "").replace(/&amp;/g, "&")

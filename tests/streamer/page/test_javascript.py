@@ -7,19 +7,23 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 import soundfile
 
 from cnerta.models.runtime.bundle import find_bundle
 from cnerta.models.runtime.inference import Model
+from cnerta.streamer.outputs.caption_files import open_caption_file
 from cnerta.streamer.outputs.highlighting import Highlighter, HighlightRule
 from cnerta.streamer.serving.server import Server
 from cnerta.streamer.wire.parts import Entity
 
+from .. import server_messages as wire
 from .paths import DEMO, HERE, OLDEST_NODE, PAGE, ROOT, node
 
 NODE = node()
@@ -58,6 +62,42 @@ def run_node(*arguments: str, folder: Path | None = None, **environment: str) ->
 @pytest.mark.parametrize("name", ["client", "modules"])
 def test_javascript(name: str) -> None:
     told = run_node("--test", "--test-reporter=tap", str(HERE / "unit" / f"{name}.test.mjs"))
+    assert "\n# fail 0\n" in told
+    assert "\n# pass 0\n" not in told
+
+
+@pytest.mark.skipif(
+    not (HERE / "node_modules" / "webvtt-parser").is_dir(),
+    reason="needs webvtt-parser and vtt.js (make page-tools installs them)",
+)
+def test_captions_are_read_elsewhere_and_those_from_elsewhere_here(tmp_path: Path) -> None:
+    sentences = [
+        "他说1<2&3>2，在南京市长江大桥",
+        "😀今天--在北京大学{见}到了江大桥",
+        "我们昨天下午一起去看了市中心新开张的一家珠宝店，和旁边那家开了很多年的书店，然后才回来",
+    ]
+    for form in ("vtt", "srt"):
+        with open_caption_file(tmp_path / f"talk.{form}", "talk", Highlighter()) as file:
+            file.on_message(wire.ready())
+            for number, text in enumerate(sentences):
+                named = [
+                    wire.entity(label, name, text.index(name))
+                    for label, name in (("LOC", "南京市"), ("LOC", "长江大桥"), ("ORG", "北京大学"))
+                    if name in text
+                ]
+                times = [
+                    (10_000 * number + 200 * at, 10_000 * number + 200 * at + 200)
+                    for at in range(len(text))
+                ]
+                message = wire.final(f"u{number}", 1, text, *named)
+                file.on_message(msgspec.structs.replace(message, characters=times))
+    told = run_node(
+        "--test",
+        "--test-reporter=tap",
+        str(HERE / "unit" / "elsewhere.test.mjs"),
+        PAGE_CAPTIONS=str(tmp_path),
+        PAGE_FFMPEG=shutil.which("ffmpeg") or "",
+    )
     assert "\n# fail 0\n" in told
     assert "\n# pass 0\n" not in told
 

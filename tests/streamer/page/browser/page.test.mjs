@@ -149,6 +149,11 @@ describe("captions", () => {
       assert.equal(await text(page, "#captions-heading"), "字幕");
       assert.equal(await page.evaluate(() => document.documentElement.lang), "zh-Hans");
       assert.deepEqual(await inaccessible(page), []);
+      for (const choice of ["source][value=file", "transcript][value=captions", "obs"]) await page.click(`[name=${choice}]`);
+      const outside = await page.$$eval("section :is(input, select, button:not(.bar), label)", (all) =>
+        all.filter((each) => each.checkVisibility() && each.getBoundingClientRect().right > each.closest("section").getBoundingClientRect().right).map(({ outerHTML }) => outerHTML));
+      assert.deepEqual(outside, []);
+      assert.deepEqual(await inaccessible(page), []);
       await shoot(page, "chinese-390", { fullPage: true });
     }));
 });
