@@ -10,10 +10,19 @@ from typing import Any
 from cnerta.models.errors import InferenceError
 from cnerta.models.runtime.graph_session import GraphSession
 
-__all__ = ["open_sessions"]
+__all__ = ["offers_cuda", "open_sessions"]
 
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
+
+
+def offers_cuda() -> bool:
+    """Whether the runtime that is installed can use a GPU; False where there is none."""
+    try:
+        import onnxruntime as ort
+    except ImportError:
+        return False
+    return _CUDA in ort.get_available_providers()
 
 
 def open_sessions(

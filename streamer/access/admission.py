@@ -19,11 +19,10 @@ from websockets.http11 import Request
 
 from cnerta.streamer.access.callers import Caller
 from cnerta.streamer.access.hosts import Hosts
+from cnerta.streamer.access.ledger import Ledger, OwnLedger
 from cnerta.streamer.access.load import LoadWatch
 from cnerta.streamer.access.origins import is_allowed
 from cnerta.streamer.access.peers import Network, address_group, is_in, peer_address
-from cnerta.streamer.access.quotas import Quotas
-from cnerta.streamer.access.session_tokens import SessionTokens
 from cnerta.streamer.access.tokens import Tokens, sent_tokens
 from cnerta.streamer.wire.errors import ErrorName, ProtocolError
 
@@ -123,6 +122,7 @@ class Admission:
         is_overloaded: Callable[[], bool],
         why_unfit: Callable[[], Unfit | None] = lambda: None,
         count_expected: Callable[[], int] = lambda: 0,
+        ledger: Ledger | None = None,
     ) -> None:
         """Open.
 
@@ -134,10 +134,12 @@ class Admission:
             is_overloaded: Whether the engine does not keep up or does not work.
             why_unfit: What else keeps the server from taking more.
             count_expected: How many sessions wait for their client to come back.
+            ledger: Where connections are counted; None: by this process alone.
         """
+        ledger = ledger or OwnLedger(options.session_token_ttl_s)
         self.load = LoadWatch()
-        self.quotas = Quotas()
-        self.session_tokens = SessionTokens(options.session_token_ttl_s)
+        self.quotas = ledger.quotas
+        self.session_tokens = ledger.session_tokens
         self.tokens = tokens
         self.hosts = Hosts(options.allowed_hosts)
         self.is_stopping = False
@@ -147,9 +149,8 @@ class Admission:
         self._is_overloaded = is_overloaded
         self._why_unfit = why_unfit
         self._count_expected = count_expected
+        self._ledger = ledger
         self._places: set[Place] = set()
-        self._addresses: Counter[str] = Counter()
-        self._waiting: Counter[str] = Counter()
         self._knocks: deque[float] = deque(maxlen=_MOST_KNOCKS)
         # When those were taken that are young; they leave it when they leave.
         self._young: OrderedDict[Place, float] = OrderedDict()
@@ -197,7 +198,16 @@ class Admission:
         if caller is None:
             detail = "expected a valid token, got none"
             return Refusal("token", ProtocolError(ErrorName.NOT_AUTHORISED, detail))
-        address = self.peer(remote, request)
+        with self._ledger.exclusively():
+            return self._enter(caller, session_token, self.peer(remote, request), now)
+
+    def _enter(
+        self, caller: Caller, session_token: str | None, address: str, now: float
+    ) -> Place | Refusal:
+        if session_token is not None and self.session_tokens.find([session_token], now) is None:
+            # Another process has used it since.
+            detail = "expected a token that was not used yet, got one that was"
+            return Refusal("token", ProtocolError(ErrorName.NOT_AUTHORISED, detail))
         if (crowded := self._crowded(address_group(address))) is not None:
             return Refusal("address", crowded)
         if (over := self.quotas.refusal(caller) or self.quotas.excess(caller, now)) is not None:
@@ -213,7 +223,7 @@ class Admission:
         """Its session has started."""
         if not place.has_started:
             place.has_started = True
-            self._waiting[address_group(place.address)] -= 1
+            self._ledger.waiting.add(address_group(place.address), -1)
 
     def leave(self, place: Place) -> None:
         """The connection is gone."""
@@ -221,17 +231,20 @@ class Admission:
         self._young.pop(place, None)
         self.quotas.close(place.caller)
         group = address_group(place.address)
-        self._addresses[group] -= 1
-        self._waiting[group] -= not place.has_started
-        for counts in (self._addresses, self._waiting):
-            if not counts[group]:
-                del counts[group]
+        self._ledger.places.add("", -1)
+        self._ledger.addresses.add(group, -1)
+        if not place.has_started:
+            self._ledger.waiting.add(group, -1)
+
+    def move_in(self, caller: Caller, address: str, now: float) -> Place:
+        """Take a connection that was taken elsewhere and comes for a session that is here."""
+        return self._take(Place(caller, address), now)
 
     def why_not_ready(self, now: float) -> NotReady | None:
         """Why a new session would not be taken, whoever opens it; None: it would."""
         if self.is_stopping:
             return "stopping"
-        if len(self._places) >= self._max_sessions:
+        if self._ledger.places.count("") >= self._max_sessions:
             return "full"
         if (unfit := self._why_unfit()) is not None:
             return unfit
@@ -273,8 +286,9 @@ class Admission:
     def _take(self, place: Place, now: float) -> Place:
         group = address_group(place.address)
         self._places.add(place)
-        self._addresses[group] += 1
-        self._waiting[group] += 1
+        self._ledger.places.add("", 1)
+        self._ledger.addresses.add(group, 1)
+        self._ledger.waiting.add(group, 1)
         self._young[place] = now
         self.quotas.open(place.caller, now)
         return place
@@ -284,9 +298,9 @@ class Admission:
         if group in _OWN:
             # A proxy of this machine that is not declared: many clients, or the operator's own.
             return None
-        if self._addresses[group] >= options.max_sessions_per_address:
+        if self._ledger.addresses.count(group) >= options.max_sessions_per_address:
             most, what = options.max_sessions_per_address, "connections from one address"
-        elif self._waiting[group] >= options.max_waiting_per_address:
+        elif self._ledger.waiting.count(group) >= options.max_waiting_per_address:
             most, what = options.max_waiting_per_address, "connections without session.start"
         else:
             return None

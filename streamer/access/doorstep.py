@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from typing import Final
@@ -20,14 +21,16 @@ _MOST_KNOWN: Final = 4_096
 class Doorstep:
     """Counts those whose opening handshake has not come yet, and how often they come."""
 
-    def __init__(self, most: int, is_exempt: Callable[[str], bool]) -> None:
+    def __init__(self, most: int, is_exempt: Callable[[str], bool], *, share: int = 1) -> None:
         """Begin with none.
 
         Args:
             most: From one address at once.
             is_exempt: Whether an address stands for many clients.
+            share: Over how many doorsteps what comes is spread evenly.
         """
-        self._most = most
+        self._most = math.ceil(most / share)
+        self._per_s, self._burst = _PER_S / share, _BURST / share
         self._is_exempt = is_exempt
         self._counts: Counter[str] = Counter()
         # A leaky bucket for each address: how full it was, and when.
@@ -46,7 +49,7 @@ class Doorstep:
         group = address_group(address)
         if not self._is_exempt(address):
             level = self._level(group, now)
-            if self._counts[group] >= self._most or level >= _BURST:
+            if self._counts[group] >= self._most or level >= self._burst:
                 return False
             self._fill(group, level + 1, now)
         self._counts[group] += 1
@@ -61,7 +64,7 @@ class Doorstep:
 
     def _level(self, group: str, now: float) -> float:
         level, at = self._buckets.get(group, (0.0, now))
-        return max(0.0, level - _PER_S * (now - at))
+        return max(0.0, level - self._per_s * (now - at))
 
     def _fill(self, group: str, level: float, now: float) -> None:
         self._buckets[group] = (level, now)

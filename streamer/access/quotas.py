@@ -6,10 +6,10 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Final
 
-from cnerta.streamer.access.callers import Caller
+from cnerta.streamer.access.callers import Caller, Quota
 from cnerta.streamer.wire.errors import ErrorName, ProtocolError
 
-__all__ = ["Quotas"]
+__all__ = ["Quotas", "hour_of", "over_an_hour", "too_many_sessions"]
 
 _HOUR_S: Final = 3_600.0
 _PRUNE_AT: Final = 1_024
@@ -31,16 +31,10 @@ class _Hourly:
 
     def add(self, amount: float, capacity: float, now: float) -> None:
         """Something was taken."""
-        self.level, self.at = self._level(capacity, now) + amount, now
+        self.level, self.at = self.level_at(capacity, now) + amount, now
 
-    def retry_after_s(self, capacity: float, now: float) -> float | None:
-        """How long to wait until there is room again; None: there is."""
-        level = self._level(capacity, now)
-        if level < capacity:
-            return None
-        return (level - capacity * (1 - 1 / _MINUTES)) * _HOUR_S / capacity
-
-    def _level(self, capacity: float, now: float) -> float:
+    def level_at(self, capacity: float, now: float) -> float:
+        """What is left in it."""
         return max(0.0, self.level - capacity * (now - self.at) / _HOUR_S)
 
 
@@ -92,27 +86,49 @@ class Quotas:
         most = caller.quota.sessions
         if most is None or self._usage[caller.identity].sessions < most:
             return None
-        return ProtocolError(
-            ErrorName.OVER_QUOTA,
-            f"expected at most {most} sessions with this token at once, got one more",
-        )
+        return too_many_sessions(most)
 
     def excess(self, caller: Caller, now: float) -> ProtocolError | None:
         """What of its hour the caller has used up, if so."""
-        usage, quota = self._usage[caller.identity], caller.quota
-        minutes, megabytes = quota.audio_minutes_per_hour, quota.megabytes_per_hour
-        if minutes is not None:
-            wait_s = usage.audio_s.retry_after_s(60 * minutes, now)
-            if wait_s is not None:
-                return _over(f"{minutes:g} minutes of audio", wait_s)
-        if megabytes is not None:
-            wait_s = usage.megabytes.retry_after_s(megabytes, now)
-            if wait_s is not None:
-                return _over(f"{megabytes:g} MB", wait_s)
+        usage = self._usage[caller.identity]
+        for what, (shown, capacity) in hour_of(caller.quota).items():
+            bucket = usage.audio_s if what == "audio_s" else usage.megabytes
+            over = over_an_hour(shown, bucket.level_at(capacity, now), capacity)
+            if over is not None:
+                return over
         return None
 
 
-def _over(what: str, wait_s: float) -> ProtocolError:
+def hour_of(quota: Quota) -> dict[str, tuple[str, float]]:
+    """What is bounded by the hour: for ``audio_s`` and ``megabytes``, in words and as a number."""
+    bounds: dict[str, tuple[str, float]] = {}
+    minutes, megabytes = quota.audio_minutes_per_hour, quota.megabytes_per_hour
+    if minutes is not None:
+        bounds["audio_s"] = (f"{minutes:g} minutes of audio", 60 * minutes)
+    if megabytes is not None:
+        bounds["megabytes"] = (f"{megabytes:g} MB", megabytes)
+    return bounds
+
+
+def too_many_sessions(most: int) -> ProtocolError:
+    """A caller has all the sessions that it may have at once."""
+    return ProtocolError(
+        ErrorName.OVER_QUOTA,
+        f"expected at most {most} sessions with this token at once, got one more",
+    )
+
+
+def over_an_hour(what: str, level: float, capacity: float) -> ProtocolError | None:
+    """A caller's bucket is full, if it is.
+
+    Args:
+        what: May flow in an hour, in words.
+        level: What is in the bucket.
+        capacity: What goes in; it runs empty in an hour.
+    """
+    if level < capacity:
+        return None
+    wait_s = (level - capacity * (1 - 1 / _MINUTES)) * _HOUR_S / capacity
     return ProtocolError(
         ErrorName.OVER_QUOTA,
         f"expected at most {what} an hour with this token, got more",

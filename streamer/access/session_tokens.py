@@ -15,9 +15,9 @@ from typing import Final
 from cnerta.streamer.access.callers import Caller
 from cnerta.streamer.access.tokens import digest
 
-__all__ = ["SessionTokens"]
+__all__ = ["SESSION_PREFIX", "SessionTokens"]
 
-_PREFIX: Final = "session-"
+SESSION_PREFIX: Final = "session-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class SessionTokens:
         self._forget_expired(now)
         if len(self._issued) >= self._most or self._counts[caller.identity] >= self._most_of_one:
             return None
-        token = _PREFIX + secrets.token_urlsafe(32)
+        token = SESSION_PREFIX + secrets.token_urlsafe(32)
         self._issued[digest(token)] = _Issued(caller, now + self.ttl_s)
         self._counts[caller.identity] += 1
         return token

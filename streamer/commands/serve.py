@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import signal
-import sys
-import threading
-from collections.abc import Coroutine
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import typer
 
 from cnerta.models.command_line import VersionOption, fail, log_lines, make_app
-from cnerta.models.errors import BundleError, CnertaError, ConfigError, InferenceError
+from cnerta.models.errors import CnertaError, ConfigError
 from cnerta.models.runtime.bundle import find_bundle, load_bundle
 from cnerta.models.runtime.inference import Model
 from cnerta.streamer.client.connection import TOKEN_VARIABLE
@@ -46,15 +45,34 @@ from cnerta.streamer.commands.serve_options import (
     access_options,
     parse_metrics_address,
 )
-from cnerta.streamer.errors import RecogniserMissingError, TranscriptError
+from cnerta.streamer.commands.serve_process import (
+    EXIT_LOST_FINALS,
+    end_by_force,
+    exit_code,
+    force_after,
+    run_loop,
+    share_gil,
+    watch,
+)
+from cnerta.streamer.commands.serve_workers import (
+    RetireOption,
+    WorkerPlan,
+    WorkersOption,
+    nurse,
+    parse_workers,
+    watch_over,
+)
+from cnerta.streamer.errors import TranscriptError
 from cnerta.streamer.recording.recorder import RecordingFolder
 from cnerta.streamer.serving.parking import ParkingOptions
 from cnerta.streamer.serving.recognition import Recogniser
-from cnerta.streamer.serving.server import AddressError, Server, ServerOptions
+from cnerta.streamer.serving.server import Server, ServerOptions
 from cnerta.streamer.session.limits import ConnectionLimits
 from cnerta.streamer.sources import LineTranscript, TranscriptSource, make_transcript_source
+from cnerta.streamer.workers.membership import Membership
+from cnerta.streamer.workers.nursery import channel_to_front
 
-__all__ = ["FORCED_EXIT", "TURN_S", "app", "main"]
+__all__ = ["app", "main"]
 
 logger = logging.getLogger(__name__)
 
@@ -67,24 +85,8 @@ _LEVELS: Final[dict[LogLevel, int]] = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
-_WATCH_S: Final = 5.0
-TURN_S: Final = 0.0002
-"""How long a thread keeps the GIL while others want it."""
-
-_EXIT_CODES: Final[dict[type[CnertaError], int]] = {
-    AddressError: 3,
-    TranscriptError: 5,
-    RecogniserMissingError: 5,
-    BundleError: 8,
-    InferenceError: 9,
-}
-
 _PARKING: Final = ParkingOptions()
 _EXIT_OPTIONS: Final = 2
-_EXIT_LOST_FINALS: Final = 12
-"""Final answers were left behind by a stop."""
-FORCED_EXIT: Final = 10
-"""Exit code where something hangs."""
 
 app = make_app()
 
@@ -174,6 +176,8 @@ def serve(
         float,
         typer.Option(min=0, help="How long a stop waits for final answers that are owed."),
     ] = 10.0,
+    workers: WorkersOption = "1",
+    retire_s: RetireOption = 600.0,
     record_total_limit_mb: Annotated[
         int | None,
         typer.Option(
@@ -198,11 +202,13 @@ def serve(
     /v1/sessions, which gives tokens for one session each.
     SIGTERM and SIGINT stop it: utterances in progress have a moment to become final, answers that
     are owed are given for --drain-s at most, and clients are told to go on elsewhere. SIGHUP reads
-    tokens and certificate anew.
+    tokens and certificate anew; with --workers it starts new workers, with everything as it is by
+    then, and the old ones end with their sessions.
     """
     configuration = Configuration.of(context)
     log_lines(_LEVELS[log_level], as_json=log_format == "json")
-    for unknown in configuration.unknown:
+    front = channel_to_front()
+    for unknown in () if front is not None else configuration.unknown:
         logger.warning("%s", unknown)
     with configuration.naming_origins():
         jwt = JwtKey.of(jwt_secret_file, jwt_public_key, jwt_audience)
@@ -235,10 +241,13 @@ def serve(
     if check_config:
         _print_configuration(configuration, bundle)
         return
-    _share_gil()
-    try:
-        recogniser = None if source is None else _recogniser(source)
-        model = Model.load(find_bundle(bundle), device=device, threads=threads)
+    count = parse_workers(workers, threads)
+    recogniser: TranscriptSource | None = None
+
+    @contextlib.contextmanager
+    def serving(model: Model, group: Membership | None = None) -> Iterator[Server]:
+        """A server, and what it needs as long as it lives."""
+        size = 1 if group is None else group.size
         with contextlib.ExitStack() as stack:
             new_connection = None
             if record is not None:
@@ -246,21 +255,49 @@ def serve(
                     record,
                     record_limit_mb * 2**20,
                     None if record_total_limit_mb is None else record_total_limit_mb * 2**20,
+                    writers=size,
                 )
                 new_connection = stack.enter_context(folder).open
             writer = None
-            if recogniser is not None:
-                writer = Recogniser(recogniser, max_recognised)
+            if source is not None:
+                made = recogniser or _recogniser(source)
+                writer = Recogniser(made, math.ceil(max_recognised / size))
                 stack.callback(writer.close)
-            server = Server(model, options, new_connection, writer)
-            _run_loop(_run(server, host, port, secrets))
+            yield Server(model, options, new_connection, writer, group)
+
+    plan = WorkerPlan(
+        host=host,
+        port=port,
+        bundle=bundle,
+        device=device,
+        threads=threads,
+        count=count,
+        retire_s=retire_s,
+        options=options,
+        secrets=secrets,
+        serving=serving,
+    )
+    try:
+        if front is not None:
+            nurse(front, plan)
+            return
+        if count > 1:
+            status = watch_over(plan)
+            if status:
+                raise typer.Exit(status)
+            return
+        share_gil()
+        # Whether there is one, before a model is loaded.
+        recogniser = None if source is None else _recogniser(source)
+        with serving(plan.load()) as server:
+            run_loop(_run(server, host, port, secrets))
         if server.has_hung:
             # At an ordinary end the runtime waits for the thread that hangs, or falls over it.
-            _end_by_force()
+            end_by_force()
     except CnertaError as error:
-        fail("cnerta-serve", error, _EXIT_CODES.get(type(error), 1))
+        fail("cnerta-serve", error, exit_code(error))
     if server.lost_finals:
-        raise typer.Exit(_EXIT_LOST_FINALS)
+        raise typer.Exit(EXIT_LOST_FINALS)
 
 
 def _print_configuration(configuration: Configuration, bundle: Path | None) -> None:
@@ -276,7 +313,7 @@ def _print_configuration(configuration: Configuration, bundle: Path | None) -> N
     try:
         load_bundle(find_bundle(bundle))
     except CnertaError as error:
-        fail("cnerta-serve", error, _EXIT_CODES[BundleError])
+        fail("cnerta-serve", error, exit_code(error))
     if configuration.unknown:
         raise typer.Exit(_EXIT_OPTIONS)
 
@@ -293,26 +330,6 @@ def _recogniser(source: str) -> TranscriptSource:
     return made
 
 
-def _share_gil() -> None:
-    """Let threads take turns more often than every 5 ms.
-
-    An engine's thread gives the GIL up for every call of a graph and every large copy; with many
-    sessions the event loop would keep it for a whole turn each time, a dozen times a batch.
-    At 200 sessions this halves the time to a final answer (docs/history.md).
-    """
-    sys.setswitchinterval(TURN_S)
-
-
-def _run_loop(main: Coroutine[Any, Any, None]) -> None:
-    """Run to the end, on the faster event loop where there is one (not on Windows)."""
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(main)
-    else:
-        uvloop.run(main)
-
-
 async def _run(server: Server, host: str, port: int, secrets: Secrets) -> None:
     """Serve until a signal comes."""
     stop = asyncio.Event()
@@ -324,23 +341,14 @@ async def _run(server: Server, host: str, port: int, secrets: Secrets) -> None:
     with contextlib.suppress(NotImplementedError, AttributeError):
         loop.add_signal_handler(signal.SIGHUP, _read_anew, server, secrets)
     await server.start(host, port)
-    watching = asyncio.create_task(_watch(secrets))
+    watching = asyncio.create_task(watch(secrets))
     await stop.wait()
     watching.cancel()
-    # Whatever hangs, in Python or in the runtime, the process ends.
-    forced = threading.Timer(server.stop_timeout_s, _end_by_force)
-    forced.daemon = True
-    forced.start()
+    call_off = force_after(server.stop_timeout_s)
     try:
         await server.stop()
     finally:
-        forced.cancel()
-
-
-def _end_by_force() -> None:
-    logger.error("something hangs: the process ends by force, with code %d", FORCED_EXIT)
-    logging.shutdown()
-    os._exit(FORCED_EXIT)
+        call_off()
 
 
 def _read_anew(server: Server, secrets: Secrets) -> None:
@@ -357,13 +365,6 @@ def _read_anew(server: Server, secrets: Secrets) -> None:
         return
     server.admission.tokens = tokens
     logger.info("tokens were read anew")
-
-
-async def _watch(secrets: Secrets) -> None:
-    """Notice a certificate that was renewed."""
-    while secrets.certificate is not None:
-        await asyncio.sleep(_WATCH_S)
-        secrets.certificate.reload_if_changed()
 
 
 def main() -> None:

@@ -281,7 +281,12 @@ class RecordingFolder:
     """Records every session of a server, in one file each; use as a context manager."""
 
     def __init__(
-        self, folder: Path, limit_bytes: int, total_limit_bytes: int | None = None
+        self,
+        folder: Path,
+        limit_bytes: int,
+        total_limit_bytes: int | None = None,
+        *,
+        writers: int = 1,
     ) -> None:
         """Begin.
 
@@ -290,7 +295,9 @@ class RecordingFolder:
             limit_bytes: Most of one.
             total_limit_bytes: Most of all that lie there, those of earlier times included; None:
                 any number. Where it is reached, nothing more is recorded until some are removed.
+            writers: How many processes record there: what is left is divided among them.
         """
+        self._writers = writers
         self._total_limit_bytes = total_limit_bytes
         self._shared = None if total_limit_bytes is None else SharedAllowance(total_limit_bytes)
         self._folder = folder
@@ -359,7 +366,7 @@ class RecordingFolder:
                 f"expected a folder of recordings at {self._folder}, got: {error.strerror or error}"
             ) from error
         used += self._disk.waiting_bytes
-        self._shared.left_bytes = self._total_limit_bytes - used
+        self._shared.left_bytes = (self._total_limit_bytes - used) // self._writers
         if self._shared.left_bytes < _LEAST_ROOM_BYTES:
             raise RecordingError(
                 f"expected {_LEAST_ROOM_BYTES} bytes less than {self._total_limit_bytes} of "

@@ -20,7 +20,13 @@ class Account:
     """Follows a connection from the door to its end. Times in seconds."""
 
     def __init__(
-        self, admission: Admission, metrics: ServerMetrics, entered: Place | Refusal, now: float
+        self,
+        admission: Admission,
+        metrics: ServerMetrics,
+        entered: Place | Refusal,
+        now: float,
+        *,
+        is_new: bool = True,
     ) -> None:
         """A connection has come.
 
@@ -29,6 +35,7 @@ class Account:
             metrics: Are told of it.
             entered: What was decided.
             now: When.
+            is_new: Whether no other process had it before.
         """
         self._admission = admission
         self._metrics = metrics
@@ -36,8 +43,13 @@ class Account:
         self._opened_at = now
         if isinstance(entered, Refusal):
             metrics.refused.labels(entered.reason).inc()
-        else:
+        elif is_new:
             metrics.admitted.inc()
+
+    @property
+    def place(self) -> Place | None:
+        """What the connection holds, if it was taken."""
+        return self._place
 
     def take_frame(self, entry: ParkedSession, size: int, now: float, *, is_resumed: bool) -> None:
         """A frame of so many bytes, or characters, was taken.
@@ -85,6 +97,8 @@ class Account:
 
     def end(self, client: EndingConnection, now: float) -> None:
         """The connection is gone."""
+        if client.is_handed_over:
+            return
         ending = how_it_ended(client)
         self._metrics.unnamed_closes.inc(ending.is_unnamed)
         self._metrics.lost.inc(ending.is_lost)

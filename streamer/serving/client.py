@@ -29,6 +29,7 @@ class Client:
         entry: Its session, as it is known to the parking lot.
         account: Follows what becomes of it.
         farewell: Why the connection is closed although the session goes on.
+        is_handed_over: Whether another process has the connection now.
         closed_at: When nothing more was to be said while the connection was still there.
     """
 
@@ -36,6 +37,7 @@ class Client:
     entry: ParkedSession
     account: Account
     farewell: ProtocolError | None = None
+    is_handed_over: bool = False
     closed_at: float | None = None
 
     def __post_init__(self) -> None:
@@ -72,6 +74,11 @@ class Client:
     def dismiss(self, error: ProtocolError) -> None:
         """Close the connection with an error; the session goes on without it."""
         self.farewell = error
+        self.session.attach(None)
+
+    def leave(self) -> None:
+        """Another process has the connection: nothing more is said from here."""
+        self.is_handed_over = True
         self.session.attach(None)
 
     def take_over(self, entry: ParkedSession) -> None:

@@ -13,7 +13,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http
+import os
 import random
+import socket
 import time
 from collections.abc import Callable
 from functools import partial
@@ -26,6 +28,8 @@ from websockets.protocol import State
 from cnerta.streamer.access.doorstep import Doorstep
 from cnerta.streamer.serving.http_answers import refused
 from cnerta.streamer.serving.reading_budget import ReadingBudget
+from cnerta.streamer.serving.sharing.handed import Handed
+from cnerta.streamer.serving.sharing.relay import NoTransport, Relay
 
 __all__ = ["MeteredConnection"]
 
@@ -37,7 +41,9 @@ _BAD_REQUEST: Final = (
     .response()
     .serialize()
 )
-_Reason = Literal["queue", "budget"]
+_Reason = Literal["queue", "budget", "opening", "detached"]
+_MOST_OPENING_BYTES: Final = 2**20
+_END_OF_HEAD: Final = b"\r\n\r\n"
 
 
 class MeteredConnection(ws.ServerConnection, asyncio.BufferedProtocol):
@@ -45,17 +51,32 @@ class MeteredConnection(ws.ServerConnection, asyncio.BufferedProtocol):
 
     Attributes:
         remote_host: Address of the other end, a proxy's perhaps.
+        handed: What another process said of it that has handed it over; None: it came here first.
     """
 
-    def __init__(self, doorstep: Doorstep, *arguments: Any, **options: Any) -> None:
+    def __init__(
+        self,
+        doorstep: Doorstep,
+        *arguments: Any,
+        handed: Handed | None = None,
+        keeps_opening: bool = False,
+        **options: Any,
+    ) -> None:
         """Begin.
 
         Args:
             doorstep: Counts those whose handshake has not come.
             arguments: Of the library.
+            handed: See above.
+            keeps_opening: Keep what comes until :meth:`forget_opening`, so that the connection can
+                be given to another process.
             options: Of the library.
         """
         super().__init__(*arguments, **options)
+        self.handed = handed
+        self._is_greeted = handed is None
+        self._opening = bytearray() if keeps_opening else None
+        self._is_detached = False
         self._doorstep = doorstep
         self._is_on_doorstep = self._is_turned_away = False
         self.remote_host = ""
@@ -74,6 +95,13 @@ class MeteredConnection(ws.ServerConnection, asyncio.BufferedProtocol):
 
         Where it could make nothing of a request, that is nothing, and whoever asked would guess.
         """
+        if self._is_detached or not self._is_greeted:
+            # The other process says what is to be said, or has answered the handshake.
+            self.protocol.data_to_send()
+            if not self._is_greeted and self.state is not State.CONNECTING:
+                self._is_greeted = True
+                self.loop.call_soon(self._release, "opening")
+            return
         unread = self.protocol.handshake_exc
         if isinstance(unread, InvalidMessage) and not self._explained:
             self._explained = True
@@ -91,6 +119,9 @@ class MeteredConnection(ws.ServerConnection, asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See :class:`asyncio.Protocol`."""
+        if self.handed is not None:
+            self._go_on(self.handed, transport)
+            return
         address = transport.get_extra_info("peername")
         self.remote_host = str(address[0]) if address else ""
         self._is_on_doorstep = self._doorstep.enter(self.remote_host, self.loop.time())
@@ -99,6 +130,9 @@ class MeteredConnection(ws.ServerConnection, asyncio.BufferedProtocol):
             self._is_turned_away = True
             cast(asyncio.Transport, transport).abort()
             return
+        self._begin(transport)
+
+    def _begin(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         # The library pauses the transport itself while frames wait; two must not undo each other.
         self.recv_messages.pause = partial(self._hold, "queue")
@@ -112,8 +146,51 @@ class MeteredConnection(ws.ServerConnection, asyncio.BufferedProtocol):
         """See :class:`asyncio.BufferedProtocol`."""
         self.data_received(bytes(self._buffer[:nbytes]))
 
+    def _go_on(self, handed: Handed, transport: asyncio.BaseTransport) -> None:
+        """Take what came elsewhere as if it came now; only the request, until that is accepted."""
+        self.remote_host = handed.remote
+        self._begin(transport)
+        head, end, rest = handed.opening.partition(_END_OF_HEAD)
+        self._hold("opening")
+        self._unread += rest
+        super().data_received(head + end)
+
+    def forget_opening(self) -> None:
+        """The connection stays here."""
+        self._opening = None
+
+    def detach(self) -> tuple[bytes, socket.socket, Relay | None] | None:
+        """Give the connection away: for this process it has ended, and nobody is told.
+
+        Returns:
+            What has come, a socket for the other process, which whoever gives it away closes here,
+            and what has to run where the connection is encrypted; None: it cannot be given away.
+        """
+        transport = self.transport
+        if self._opening is None or transport.is_closing() or transport.get_write_buffer_size():
+            return None
+        self._hold("detached")
+        opening, relay = bytes(self._opening), None
+        if transport.get_extra_info("ssl_object") is None:
+            end = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        else:
+            relay = Relay(transport)
+            end = relay.other_end
+        self._is_detached = True
+        self._opening = None
+        if relay is None:
+            transport.abort()  # of this process' copy
+        else:
+            self.transport = NoTransport()
+            self.loop.call_soon(self.connection_lost, None)
+        return opening, end, relay
+
     def data_received(self, data: bytes) -> None:
         """See :class:`asyncio.Protocol`."""
+        if self._opening is not None:
+            self._opening += data
+            if len(self._opening) > _MOST_OPENING_BYTES:
+                self._opening = None
         self._heard_at = self.loop.time()
         if self._held or self._unread or len(data) > _SLICE_BYTES:
             self._unread += data
@@ -132,8 +209,8 @@ class MeteredConnection(ws.ServerConnection, asyncio.BufferedProtocol):
         """See :class:`asyncio.Protocol`: what came before the end is not lost."""
         if self._is_turned_away:
             return
-        if self.state is not State.OPEN:
-            self._unread.clear()  # nobody waits for it
+        if self.state is not State.OPEN or self._is_detached:
+            self._unread.clear()  # nobody waits for it, here
         self._leave_doorstep()
         self._lost = partial(super().connection_lost, exc)
         self._read_on()
@@ -158,7 +235,7 @@ class MeteredConnection(ws.ServerConnection, asyncio.BufferedProtocol):
             lost()
 
     def _read_on(self) -> None:
-        while self._unread and not self._held:
+        while self._unread and not self._held and not self._is_detached:
             piece = bytes(self._unread[:_SLICE_BYTES])
             del self._unread[:_SLICE_BYTES]
             self._read(piece)
@@ -194,6 +271,8 @@ class MeteredConnection(ws.ServerConnection, asyncio.BufferedProtocol):
         self._held.add(reason)
 
     def _release(self, reason: _Reason) -> None:
+        if self._is_detached:
+            return
         self._held.discard(reason)
         self._heard_at = self.loop.time()
         self._read_on()

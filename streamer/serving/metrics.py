@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -11,6 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from cnerta.streamer.serving.flicker import FlickerWatch
 from cnerta.streamer.serving.parking import DropReason, ResumeResult
+from cnerta.streamer.serving.sharing.shared_metrics import SharedMetrics
 from cnerta.streamer.session.work import Lane
 from cnerta.streamer.wire.messages import (
     EntityRetract,
@@ -21,7 +22,7 @@ from cnerta.streamer.wire.messages import (
     WarningMessage,
 )
 
-__all__ = ["CONTENT_TYPE", "ServerMetrics"]
+__all__ = ["CONTENT_TYPE", "ServerMetrics", "SharedMetrics"]
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
@@ -47,6 +48,7 @@ class ServerMetrics:
         count_device_faults: Callable[[], int] = lambda: 0,
         count_held_bytes: Callable[[], int] = lambda: 0,
         count_parked: Callable[[], int] = lambda: 0,
+        shared: SharedMetrics | None = None,
     ) -> None:
         """Begin at zero.
 
@@ -58,31 +60,53 @@ class ServerMetrics:
             count_device_faults: Tells how many calls failed on the GPU.
             count_held_bytes: Tells how much memory all sessions hold.
             count_parked: Tells how many sessions wait for a client to come back.
+            shared: Where all processes of the server keep their metrics; None: there is one.
         """
         registry = CollectorRegistry()
+        self._shared = shared
         self._registry = registry
-        ProcessCollector(registry=registry)
-        Info("cnerta_model", "The model in use.", registry=registry).info(
-            {"name": name, "device": device}
+        self._measured: list[tuple[Gauge, Callable[[], float]]] = []
+        if shared is None:
+            ProcessCollector(registry=registry)
+            Info("cnerta_model", "The model in use.", registry=registry).info(
+                {"name": name, "device": device}
+            )
+        else:
+            Gauge(
+                "cnerta_model_info",
+                "The model in use.",
+                ["name", "device"],
+                registry=registry,
+                multiprocess_mode="livemax",
+            ).labels(name, device).set(1)
+        self._measure(_gauge("cnerta_sessions", "Open connections.", registry), count_sessions)
+        self._measure(
+            _gauge(
+                "cnerta_device_faults",
+                "Calls that failed on the GPU and were made on the CPU.",
+                registry,
+            ),
+            count_device_faults,
         )
-        Gauge("cnerta_sessions", "Open connections.", registry=registry).set_function(
-            count_sessions
+        self._measure(
+            _gauge("cnerta_sessions_held_bytes", "Memory that all sessions hold, about.", registry),
+            count_held_bytes,
         )
-        Gauge(
-            "cnerta_device_faults",
-            "Calls that failed on the GPU and were made on the CPU.",
-            registry=registry,
-        ).set_function(count_device_faults)
-        Gauge(
-            "cnerta_sessions_held_bytes", "Memory that all sessions hold, about.", registry=registry
-        ).set_function(count_held_bytes)
-        Gauge(
-            "cnerta_parked_sessions",
-            "Sessions without a connection that may be resumed.",
-            registry=registry,
-        ).set_function(count_parked)
+        self._measure(
+            _gauge(
+                "cnerta_parked_sessions",
+                "Sessions without a connection that may be resumed.",
+                registry,
+            ),
+            count_parked,
+        )
         self._resumes = Counter(
             "cnerta_resumes", "Clients that asked to resume.", ["result"], registry=registry
+        )
+        self.handed_over = Counter(
+            "cnerta_handed_over",
+            "Connections that were given to the worker that has what they came for.",
+            registry=registry,
         )
         self._unparked = Counter(
             "cnerta_given_up_sessions",
@@ -174,14 +198,26 @@ class ServerMetrics:
         self.lost = Counter(
             "cnerta_lost", "Connections that ended without a close.", registry=registry
         )
-        depths = Gauge(
+        depths = _gauge(
             "cnerta_lane_waiting",
             "Sessions that may have work for a lane of the engine.",
+            registry,
             ["graph"],
-            registry=registry,
         )
         for lane, graph in _GRAPHS.items():
-            depths.labels(graph).set_function(partial(count_waiting, lane))
+            self._measure(depths.labels(graph), partial(count_waiting, lane))
+
+    def _measure(self, gauge: Gauge, value: Callable[[], float]) -> None:
+        """Have a gauge tell a value as it is: where files are shared, as it was lately."""
+        if self._shared is None:
+            gauge.set_function(value)
+        else:
+            self._measured.append((gauge, value))
+
+    def refresh(self) -> None:
+        """Write down what is told to other processes; a second old at most if called so often."""
+        for gauge, value in self._measured:
+            gauge.set(value())
 
     def on_batch(self, lane: Lane, items: int, waited_s: float) -> None:
         """Count a batch; see :class:`cnerta.streamer.serving.batcher.BatchObserver`."""
@@ -222,5 +258,15 @@ class ServerMetrics:
             self._changes.labels(change.kind, change.status).inc()
 
     def exposition(self) -> bytes:
-        """The text that Prometheus reads."""
-        return generate_latest(self._registry)
+        """The text that Prometheus reads; of all processes of the server."""
+        registry = self._registry
+        if self._shared is not None:
+            registry = self._shared.registry()
+        return generate_latest(registry)
+
+
+def _gauge(
+    name: str, meaning: str, registry: CollectorRegistry, labels: Sequence[str] = ()
+) -> Gauge:
+    """One that is added up where there are several processes."""
+    return Gauge(name, meaning, labels, registry=registry, multiprocess_mode="livesum")

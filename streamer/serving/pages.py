@@ -18,9 +18,10 @@ from cnerta.streamer.serving.http_answers import JSON, Answer, Route, refused
 from cnerta.streamer.serving.metrics import CONTENT_TYPE, ServerMetrics
 from cnerta.streamer.wire.asyncapi import STREAM_PATH, asyncapi_document
 
-__all__ = ["SESSIONS_PATH", "Pages"]
+__all__ = ["METRICS_PATH", "SESSIONS_PATH", "Pages"]
 
 SESSIONS_PATH: Final = "/v1/sessions"
+METRICS_PATH: Final = "/metrics"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Pages:
         admission: Who may ask, and whether there is room.
         metrics: What Prometheus is told.
         why_not_healthy: Why the process is of no use any more, if so.
+        why_not_ready: Why no session is taken, if so.
         is_encrypted: Whether the server itself speaks TLS.
         now: The time, in seconds.
     """
@@ -38,6 +40,7 @@ class Pages:
     admission: Admission
     metrics: ServerMetrics
     why_not_healthy: Callable[[], str | None]
+    why_not_ready: Callable[[], str | None]
     is_encrypted: bool
     now: Callable[[], float]
 
@@ -52,7 +55,7 @@ class Pages:
         }
         routes |= {path: {"GET": _page} for path in page_files().paths}
         if with_metrics:
-            routes["/metrics"] = {"GET": self._metrics_for_callers}
+            routes[METRICS_PATH] = {"GET": self._metrics_for_callers}
         return routes
 
     def operators(self) -> Mapping[str, Mapping[str, Route]]:
@@ -60,7 +63,7 @@ class Pages:
         return {
             "/healthz": {"GET": self._health},
             "/readyz": {"GET": self._readiness},
-            "/metrics": {"GET": lambda _: self._metrics()},
+            METRICS_PATH: {"GET": lambda _: self._metrics()},
         }
 
     def _health(self, request: Request) -> Answer:
@@ -70,7 +73,7 @@ class Pages:
         return Answer(body=b"ok\n")
 
     def _readiness(self, request: Request) -> Answer:
-        why_not = self.why_not_healthy() or self.admission.why_not_ready(self.now())
+        why_not = self.why_not_ready()
         if why_not is not None:
             return refused(http.HTTPStatus.SERVICE_UNAVAILABLE, why_not)
         return Answer(body=b"ready\n")

@@ -15,7 +15,7 @@ import hashlib
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
@@ -96,7 +96,20 @@ class ParkingLot:
         epoch: Names this server's run: no session outlives it.
     """
 
-    def __init__(self, options: ParkingOptions, observer: ParkingObserver) -> None:
+    def __init__(
+        self,
+        options: ParkingOptions,
+        observer: ParkingObserver,
+        new_token: Callable[[], str] | None = None,
+    ) -> None:
+        """Begin with none.
+
+        Args:
+            options: How sessions wait.
+            observer: Is told what becomes of them.
+            new_token: Makes secret tokens; None: plain ones.
+        """
+        self._new_token = new_token or _plain_token
         self.epoch = secrets.token_hex(8)
         self._options = options
         self._observer = observer
@@ -127,7 +140,7 @@ class ParkingLot:
         """
         if not self._options.ttl_s:
             return ParkedSession(session, identity, owner, b"")
-        token = secrets.token_urlsafe(_TOKEN_BYTES)
+        token = self._new_token()
         session.protocol.offer_resume(ResumeTerms(token, self._options.ttl_s, self.epoch))
         entry = ParkedSession(session, identity, owner, _digest(token))
         self._known[entry.digest] = entry
@@ -217,6 +230,10 @@ class ParkingLot:
     def _forget(self, entry: ParkedSession) -> None:
         self._parked.pop(entry, None)
         self._known.pop(entry.digest, None)
+
+
+def _plain_token() -> str:
+    return secrets.token_urlsafe(_TOKEN_BYTES)
 
 
 def _digest(token: str) -> bytes:

@@ -12,23 +12,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import http
 import itertools
 import logging
+import math
 import secrets
+import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
+from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, cast
-from urllib.parse import urlsplit
+from typing import Final, Self
+from urllib.parse import parse_qs, urlsplit
 
 import websockets.asyncio.server as ws
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
-from websockets.typing import Subprotocol
 
 from cnerta.models.errors import CnertaError
 from cnerta.models.runtime.memory import give_back
@@ -36,7 +36,7 @@ from cnerta.streamer.access.admission import AccessOptions, Admission, Place, Re
 from cnerta.streamer.access.callers import ANYBODY, Caller
 from cnerta.streamer.access.doorstep import Doorstep
 from cnerta.streamer.access.hosts import Hosts
-from cnerta.streamer.access.tokens import SUBPROTOCOL, Tokens
+from cnerta.streamer.access.tokens import Tokens
 from cnerta.streamer.serving.account import Account
 from cnerta.streamer.serving.batcher import Batcher
 from cnerta.streamer.serving.client import Client
@@ -44,15 +44,18 @@ from cnerta.streamer.serving.engine import Engine, Inference, describe_failure
 from cnerta.streamer.serving.engine_watch import EngineWatch
 from cnerta.streamer.serving.hosted_session import HostedSession
 from cnerta.streamer.serving.http_answers import HttpAnswers
-from cnerta.streamer.serving.http_headers import SECURITY_HEADERS
+from cnerta.streamer.serving.listener import Listener, Transport
 from cnerta.streamer.serving.memory_budget import MemoryBudget
 from cnerta.streamer.serving.metered_connection import MeteredConnection
-from cnerta.streamer.serving.metrics import ServerMetrics
+from cnerta.streamer.serving.metrics import ServerMetrics, SharedMetrics
 from cnerta.streamer.serving.overlays import OVERLAY_PATH, Overlays
-from cnerta.streamer.serving.pages import Pages
+from cnerta.streamer.serving.pages import METRICS_PATH, Pages
 from cnerta.streamer.serving.parking import ParkingLot, ParkingOptions
 from cnerta.streamer.serving.recognition import Recogniser
 from cnerta.streamer.serving.resuming import answer_resume_request
+from cnerta.streamer.serving.sharing.group import Group
+from cnerta.streamer.serving.sharing.handed import Handed
+from cnerta.streamer.serving.sharing.relay import Relay
 from cnerta.streamer.session.connection import Close, ServedModel, ServerProtocol
 from cnerta.streamer.session.limits import ConnectionLimits
 from cnerta.streamer.session.work import Lane
@@ -61,7 +64,7 @@ from cnerta.streamer.wire.asyncapi import STREAM_PATH
 from cnerta.streamer.wire.codec import encode
 from cnerta.streamer.wire.errors import ErrorName, ProtocolError
 
-__all__ = ["AddressError", "NewConnection", "Server", "ServerOptions"]
+__all__ = ["AddressError", "NewConnection", "Server", "ServerOptions", "explain_address"]
 
 logger = logging.getLogger(__name__)
 
@@ -131,6 +134,11 @@ class ServerOptions:
     grace_s: float = 2.0
     parking: ParkingOptions = field(default_factory=ParkingOptions)
 
+    @property
+    def stop_timeout_s(self) -> float:
+        """How long a stop may take at most."""
+        return self.drain_timeout_s + 4 * self.close_timeout_s + _STOP_SLACK_S
+
 
 class Server:
     """A server for one model.
@@ -151,6 +159,7 @@ class Server:
         options: ServerOptions = ServerOptions(),
         new_connection: NewConnection | None = None,
         recogniser: Recogniser | None = None,
+        group: Group | None = None,
     ) -> None:
         """Prepare to serve.
 
@@ -160,7 +169,13 @@ class Server:
             new_connection: Makes the protocol of each connection that is taken, a recorded one for
                 example; None: a plain one.
             recogniser: Writes the transcript for clients that want that; the caller closes it.
+            group: The servers that share its port; None: it has one of its own.
         """
+        shared = None
+        if group is not None:
+            options = _share_of(options, group.size)
+            shared = SharedMetrics(group.metrics_folder, group.process_ids)
+        self._group = group
         self.port = self.metrics_port = 0
         self._new_connection = new_connection or _plain_connection
         self._options = options
@@ -177,8 +192,11 @@ class Server:
             count_device_faults=lambda: model.device_faults,
             count_held_bytes=lambda: self._memory.held_bytes,
             count_parked=lambda: len(self._lot),
+            shared=shared,
         )
-        self._lot = ParkingLot(options.parking, self.metrics)
+        self._lot = ParkingLot(
+            options.parking, self.metrics, None if group is None else group.new_token
+        )
         self.lost_finals = 0
         self.admission = Admission(
             options.access,
@@ -188,11 +206,13 @@ class Server:
             count_expected=lambda: len(self._lot),
             is_overloaded=lambda: self._batcher is None or self._batcher.is_overloaded,
             why_unfit=self._why_unfit,
+            ledger=None if group is None else group.ledger,
         )
         self._pages = Pages(
             self.admission,
             self.metrics,
-            self._why_not_healthy,
+            self._why_none_is_healthy,
+            self._why_none_is_ready,
             is_encrypted=options.tls is not None,
             now=_now,
         )
@@ -202,8 +222,9 @@ class Server:
         self._is_stopping = False
         self._batcher: Batcher | None = None
         self._watch: EngineWatch | None = None
-        self._listener: ws.Server | None = None
-        self._metrics_listener: ws.Server | None = None
+        self._listener: Listener | None = None
+        self._metrics_listener: Listener | None = None
+        self._relays: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
@@ -216,42 +237,30 @@ class Server:
         Raises:
             AddressError: The port is taken or the address is not this machine's.
         """
+        self._start_engine()
+        assert self._batcher is not None
+        self._listener, self._metrics_listener = self._listeners(host)
         options = self._options
-        self.admission.hosts = Hosts(options.access.allowed_hosts, is_loopback(host))
-        doorstep = Doorstep(options.access.max_waiting_per_address, self.admission.stands_for_many)
-        answers = HttpAnswers(
-            self._pages.public(with_metrics=options.metrics_address is None),
-            self.admission.hosts.is_own,
-            self.admission.may_come_from_there,
-            passed_on=(STREAM_PATH, OVERLAY_PATH),
-        )
-        self._batcher = Batcher(
-            self._engine,
-            max_batch=options.max_batch,
-            observer=self.metrics,
-            timeout_s=options.batch_timeout_s,
-        )
-        self._watch = EngineWatch(
-            self._batcher.check, self._end_all, self.metrics, every_s=options.self_test_s
-        )
         try:
-            self._listener = await self._listen(host, port, answers, doorstep, options.tls)
-            if options.metrics_address is not None:
-                host, port = options.metrics_address
-                self._metrics_listener = await self._listen_for_operators(host, port, doorstep)
+            await self._listener.listen(host, port)
+            if self._metrics_listener is not None and options.metrics_address is not None:
+                host_of_metrics, port_of_metrics = options.metrics_address
+                try:
+                    await self._metrics_listener.listen(host_of_metrics, port_of_metrics)
+                except OSError:
+                    host, port = host_of_metrics, port_of_metrics
+                    raise
+                self.metrics_port = self._metrics_listener.port
+                logger.info("metrics on %s port %d", host_of_metrics, self.metrics_port)
         except OSError as error:
-            if self._listener is not None:
-                self._listener.close()
+            self._listener.close()
+            with contextlib.suppress(AttributeError):
                 await self._listener.wait_closed()
-                self._listener = None
+            self._listener = None
             await self._batcher.close()
-            raise AddressError(_explain_address(host, port, error)) from error
-        self.port = _port(self._listener)
-        self._tasks = [
-            asyncio.create_task(self._tick()),
-            asyncio.create_task(self._watch.run()),
-            asyncio.create_task(self._give_back()),
-        ]
+            raise AddressError(explain_address(host, port, error)) from error
+        self.port = self._listener.port
+        self._start_tasks()
         logger.info(
             "listening on %s port %d%s, bundle %s on %s",
             host,
@@ -271,48 +280,104 @@ class Server:
             },
         )
 
-    async def _listen(
-        self,
-        host: str,
-        port: int,
-        answers: HttpAnswers,
-        doorstep: Doorstep,
-        tls: ssl.SSLContext | None,
-    ) -> ws.Server:
+    def _listener_of(
+        self, answers: HttpAnswers, doorstep: Doorstep, tls: ssl.SSLContext | None
+    ) -> Listener:
         options = self._options
-        # Its own logger, because at level DEBUG websockets would log what frames hold.
-        transport_logger = logging.getLogger("cnerta.streamer.transport")
-        transport_logger.setLevel(logging.ERROR)
-        return await ws.serve(
-            self._handle,
-            host,
-            port,
-            process_request=lambda connection, request: answers.answer(request),
-            process_response=_secure,
-            # The library calls it and asks nothing else of it.
-            create_connection=cast(type[ws.ServerConnection], partial(MeteredConnection, doorstep)),
-            select_subprotocol=_select_subprotocol,
-            # Deflating costs memory for every connection and gains little on audio.
-            compression=None,
-            max_size=_HARD_FRAME_FACTOR * options.limits.max_frame_bytes,
-            write_limit=options.write_buffer_bytes,
-            ping_interval=options.ping_interval_s,
-            # It would close without a word; see _tick_client.
-            ping_timeout=None,
-            close_timeout=options.close_timeout_s,
-            server_header=None,
-            logger=transport_logger,
-            ssl=tls,
+        transport = Transport(
+            _HARD_FRAME_FACTOR * options.limits.max_frame_bytes,
+            options.write_buffer_bytes,
+            options.ping_interval_s,
+            options.close_timeout_s,
+            tls,
         )
 
-    async def _listen_for_operators(self, host: str, port: int, doorstep: Doorstep) -> ws.Server:
-        """Listen where the metrics are; there is no stream and no TLS."""
-        hosts = Hosts(self._options.access.allowed_hosts, is_loopback(host))
-        answers = HttpAnswers(self._pages.operators(), hosts.is_own, lambda request: False)
-        listener = await self._listen(host, port, answers, doorstep, None)
-        self.metrics_port = _port(listener)
-        logger.info("metrics on %s port %d", host, self.metrics_port)
-        return listener
+        def answer(request: Request) -> Response | Awaitable[Response | None] | None:
+            if self._group is not None and request.path.partition("?")[0] == METRICS_PATH:
+                # The files of all servers are read for it.
+                return asyncio.to_thread(answers.answer, request)
+            return answers.answer(request)
+
+        return Listener(self._handle, answer, doorstep, transport)
+
+    def _listeners(self, host: str) -> tuple[Listener, Listener | None]:
+        """For clients, and for operators if they have an address of their own.
+
+        Args:
+            host: Where clients come.
+        """
+        options = self._options
+        self.admission.hosts = Hosts(options.access.allowed_hosts, is_loopback(host))
+        doorstep = Doorstep(
+            options.access.max_waiting_per_address,
+            self.admission.stands_for_many,
+            share=1 if self._group is None else self._group.size,
+        )
+        answers = HttpAnswers(
+            self._pages.public(with_metrics=options.metrics_address is None),
+            self.admission.hosts.is_own,
+            self.admission.may_come_from_there,
+            passed_on=(STREAM_PATH, OVERLAY_PATH),
+        )
+        public = self._listener_of(answers, doorstep, options.tls)
+        if options.metrics_address is None:
+            return public, None
+        hosts = Hosts(options.access.allowed_hosts, is_loopback(options.metrics_address[0]))
+        # There is no stream and no TLS.
+        own = HttpAnswers(self._pages.operators(), hosts.is_own, lambda request: False)
+        return public, self._listener_of(own, doorstep, None)
+
+    def _start_engine(self) -> None:
+        options = self._options
+        self._batcher = Batcher(
+            self._engine,
+            max_batch=options.max_batch,
+            observer=self.metrics,
+            timeout_s=options.batch_timeout_s,
+        )
+        self._watch = EngineWatch(
+            self._batcher.check, self._end_all, self.metrics, every_s=options.self_test_s
+        )
+
+    def _start_tasks(self) -> None:
+        assert self._watch is not None
+        self._tasks = [
+            asyncio.create_task(self._tick()),
+            asyncio.create_task(self._watch.run()),
+            asyncio.create_task(self._give_back()),
+        ]
+
+    async def start_in_group(self, host: str, folder: Path) -> None:
+        """Take connections that :meth:`adopt` is given.
+
+        Args:
+            host: Where somebody else listens for this server.
+            folder: Of this server's own, for sockets.
+        """
+        self._start_engine()
+        self._listener, self._metrics_listener = self._listeners(host)
+        await self._listener.wait_for_handed(folder / "public")
+        if self._metrics_listener is not None:
+            await self._metrics_listener.wait_for_handed(folder / "operators")
+        self._start_tasks()
+
+    async def adopt(
+        self, client: socket.socket, handed: Handed | None = None, *, for_operators: bool = False
+    ) -> None:
+        """Take a connection that was accepted elsewhere.
+
+        Args:
+            client: Its socket.
+            handed: What else was done with it.
+            for_operators: Whether it came to their address.
+        """
+        listener = self._metrics_listener if for_operators else self._listener
+        if listener is None or self._is_stopping:
+            client.close()
+            return
+        # A client may hang up, or speak no TLS; nobody else has to know.
+        with contextlib.suppress(OSError, TimeoutError):
+            await listener.adopt(client, handed)
 
     async def stop(self, reason: str = "shutdown") -> None:
         """Stop taking connections, give the answers still owed, close."""
@@ -325,12 +390,14 @@ class Server:
             reason,
             extra={"fields": {"event": "server.stopping", "connections": len(self._clients)}},
         )
-        self._listener.close(close_connections=False)
+        self._listener.close()
         try:
             async with asyncio.timeout(self._options.drain_timeout_s):
                 await self._overlays.close()
                 await self._send_away(reason)
                 await self._listener.wait_closed()
+                if self._relays:
+                    await asyncio.wait(self._relays)
         except TimeoutError:
             logger.warning("%d connections did not end in time", len(self._clients))
             for client in list(self._clients):
@@ -353,8 +420,7 @@ class Server:
     @property
     def stop_timeout_s(self) -> float:
         """How long :meth:`stop` may take at most."""
-        options = self._options
-        return options.drain_timeout_s + 4 * options.close_timeout_s + _STOP_SLACK_S
+        return self._options.stop_timeout_s
 
     @property
     def has_hung(self) -> bool:
@@ -399,15 +465,41 @@ class Server:
             connection.request is not None
             and urlsplit(connection.request.path).path == OVERLAY_PATH
         ):
-            await self._overlays.serve(connection)
+            await self._serve_overlay(connection, connection.request)
             return
-        self.metrics.opened.inc()
-        entered = self.admission.enter(connection.request, connection.remote_host, _now())
+        entered: Place | Refusal
+        if connection.handed is not None:
+            handed = connection.handed
+            entered = self.admission.move_in(handed.caller, handed.address, _now())
+        else:
+            self.metrics.opened.inc()
+            entered = self.admission.enter(connection.request, connection.remote_host, _now())
         try:
             await self._serve(connection, entered)
         finally:
             if isinstance(entered, Place):
                 self.admission.leave(entered)
+
+    async def _serve_overlay(self, connection: MeteredConnection, request: Request) -> None:
+        """A page and its overlays meet at one server, whichever each of them came to."""
+        group = self._group
+        if group is None:
+            await self._overlays.serve(connection)
+            return
+        key = parse_qs(urlsplit(request.path).query).get("key", [""])[0]
+        is_here = connection.handed is not None
+        other = group.meet(key, is_here=is_here)
+        if other is not None:
+            self._give_away(connection, group, other, self._address(connection), ANYBODY)
+            return
+        connection.forget_opening()
+        try:
+            await self._overlays.serve(connection)
+        finally:
+            group.part(key)
+
+    def _address(self, connection: MeteredConnection) -> str:
+        return self.admission.peer(connection.remote_host, connection.request)
 
     async def _serve(self, connection: MeteredConnection, entered: Place | Refusal) -> None:
         assert self._batcher is not None
@@ -424,7 +516,9 @@ class Server:
         entry = self._lot.enter(
             HostedSession(protocol, self._batcher, self._recogniser), identity, owner
         )
-        account = Account(self.admission, self.metrics, entered, _now())
+        account = Account(
+            self.admission, self.metrics, entered, _now(), is_new=connection.handed is None
+        )
         client = Client(connection, entry, account)
         self._clients.add(client)
         if isinstance(entered, Refusal):
@@ -439,9 +533,13 @@ class Server:
                 )
                 if not weight:
                     self._receive(client, frame)
+                    if client.is_handed_over:
+                        break
                     continue
                 began = time.thread_time()
                 self._receive(client, frame)
+                if client.is_handed_over:
+                    break
                 spent_s = weight * (time.thread_time() - began)
                 pause_s = connection.spend(spent_s + client.session.protocol.take_owed_s())
                 if pause_s is not None:
@@ -461,7 +559,9 @@ class Server:
         """A connection is gone: its session waits for another one, unless all is said."""
         if client.is_superseded:
             return
-        if self._is_stopping and not client.closed_cleanly:
+        if client.is_handed_over:
+            self._lot.leave(client.entry)
+        elif self._is_stopping and not client.closed_cleanly:
             self.lost_finals += self._lot.give_up(client.entry, "shutdown")
         elif client.closed_cleanly:
             self._lot.leave(client.entry)
@@ -473,12 +573,53 @@ class Server:
             return
         try:
             client.session.receive(frame)
+            if self._group is not None and self._hand_over(client, self._group):
+                return
             before = client.entry
             answer_resume_request(client, self._clients, self._lot, self.metrics.on_resume)
             is_resumed = client.entry is not before
             client.account.take_frame(client.entry, len(frame), _now(), is_resumed=is_resumed)
         except Exception as error:
             self._blame(client, error)
+
+    def _hand_over(self, client: Client, group: Group) -> bool:
+        """Give a connection to the server that has its session. Returns whether it is given."""
+        protocol, place = client.session.protocol, client.account.place
+        request = protocol.resume_request
+        if request is None or place is None:
+            if protocol.session is not None or protocol.is_closed:
+                client.connection.forget_opening()
+            return False
+        to = group.has_session_of(request.token)
+        if to is not None and self._give_away(
+            client.connection, group, to, place.address, place.caller
+        ):
+            client.leave()
+            return True
+        client.connection.forget_opening()
+        return False
+
+    def _give_away(
+        self, connection: MeteredConnection, group: Group, to: str, address: str, caller: Caller
+    ) -> bool:
+        """Give a connection to another server. Returns whether it is gone from here."""
+        detached = connection.detach()
+        if detached is None:
+            return False
+        opening, end, relay = detached
+        with end:
+            handed = Handed(opening, connection.remote_host, address, caller)
+            if group.hand_over(to, end, handed):
+                self.metrics.handed_over.inc()
+                if relay is not None:
+                    self._carry(relay)
+        return True
+
+    def _carry(self, relay: Relay) -> None:
+        """Carry bytes for another server, as long as there are any."""
+        task = asyncio.create_task(relay.run())
+        self._relays.add(task)
+        task.add_done_callback(self._relays.discard)
 
     async def _send(self, client: Client) -> None:
         """Send a session's messages until it ends, then close the connection."""
@@ -522,6 +663,8 @@ class Server:
                     self._tick_client(client)
                 except Exception as error:
                     self._blame(client, error)
+            if turn % _TURNS_A_BALANCE == 0:
+                self.metrics.refresh()
             waited_s = 0.0 if self._batcher is None else self._batcher.wait_s
             self.admission.load.end_turn(max(lag_s, waited_s))
 
@@ -565,7 +708,29 @@ class Server:
             return "unfit"
         return "memory" if self._memory.is_short else None
 
-    def _why_not_healthy(self) -> str | None:
+    @property
+    def count_sessions(self) -> int:
+        """How many sessions there are, with or without a connection, and connections of others."""
+        return len(self._clients) + len(self._lot) + len(self._relays)
+
+    @property
+    def count_open(self) -> int:
+        """How many connections are open, whatever they are for."""
+        return (0 if self._listener is None else self._listener.count_open) + len(self._relays)
+
+    def why_not_ready(self) -> str | None:
+        """Why this server takes no session, if so."""
+        return self.why_not_healthy() or self.admission.why_not_ready(_now())
+
+    def _why_none_is_ready(self) -> str | None:
+        own = self.why_not_ready()
+        return own if self._group is None else self._group.why_not_ready(own)
+
+    def _why_none_is_healthy(self) -> str | None:
+        own = self.why_not_healthy()
+        return own if self._group is None else self._group.why_not_healthy(own)
+
+    def why_not_healthy(self) -> str | None:
         """Why the process had better be started anew, if so."""
         if self._turned_at is None or _now() - self._turned_at > _STALLED_S:
             return "event loop stalled"
@@ -574,17 +739,24 @@ class Server:
         return None
 
 
-def _select_subprotocol(
-    connection: ws.ServerConnection, offered: Sequence[Subprotocol]
-) -> Subprotocol | None:
-    """Ours if it is offered; a token among the others must not be sent back."""
-    return Subprotocol(SUBPROTOCOL) if SUBPROTOCOL in offered else None
-
-
 async def _plain_connection(
     model: ServedModel, limits: ConnectionLimits, session_id: str
 ) -> ServerProtocol:
     return ServerProtocol(model, limits, session_id, _now())
+
+
+def _share_of(options: ServerOptions, size: int) -> ServerOptions:
+    """What one of several servers may take of what is divided among them."""
+    parking = options.parking
+    return replace(
+        options,
+        memory_mb=math.ceil(options.memory_mb / size),
+        parking=replace(
+            parking,
+            most=math.ceil(parking.most / size),
+            most_bytes=math.ceil(parking.most_bytes / size),
+        ),
+    )
 
 
 def _limits_of(caller: Caller, limits: ConnectionLimits) -> ConnectionLimits:
@@ -592,21 +764,8 @@ def _limits_of(caller: Caller, limits: ConnectionLimits) -> ConnectionLimits:
     return limits if rate is None else replace(limits, audio_rate=rate)
 
 
-def _secure(connection: ws.ServerConnection, request: Request, response: Response) -> None:
-    """Give answers of the library's own, such as those to bad handshakes, our headers too."""
-    if response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS:
-        return
-    for name, value in SECURITY_HEADERS.items():
-        if name not in response.headers:
-            response.headers[name] = value
-
-
-def _port(listener: ws.Server) -> int:
-    port: int = listener.sockets[0].getsockname()[1]
-    return port
-
-
-def _explain_address(host: str, port: int, error: OSError) -> str:
+def explain_address(host: str, port: int, error: OSError) -> str:
+    """Why an address cannot be listened on."""
     where = f"{host} port {port}"
     if error.errno == errno.EADDRINUSE:
         return f"expected {where} to be free, got a program that listens there already"

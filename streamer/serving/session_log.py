@@ -40,6 +40,11 @@ class EndingConnection(Protocol):
         """Why it was closed although the session goes on."""
         ...
 
+    @property
+    def is_handed_over(self) -> bool:
+        """Whether it is not over at all, but another process' matter."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Ending:

@@ -28,7 +28,7 @@ import typer
 from cnerta.models.runtime.bundle import find_bundle
 from cnerta.models.runtime.geometry import FrameGeometry
 from cnerta.models.runtime.inference import AcousticState, Model
-from cnerta.streamer.commands.serve import TURN_S
+from cnerta.streamer.commands.serve_process import TURN_S
 
 _TEXT = "各位观众今天我们来认识一下南京市长江大桥"
 

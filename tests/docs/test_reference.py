@@ -9,6 +9,7 @@ from typing import get_args
 
 import msgspec
 import pytest
+from prometheus_client import generate_latest
 
 from cnerta.streamer.serving.metrics import ServerMetrics
 from cnerta.streamer.wire.codec import decode_client, decode_server, encode
@@ -20,6 +21,7 @@ from cnerta.streamer.wire.messages import (
     RetractReason,
     WarningName,
 )
+from cnerta.streamer.workers.front_metrics import FrontMetrics
 
 from .meanings import MEANINGS
 from .pages import ROOT, Block, Page, all_pages
@@ -136,7 +138,8 @@ def test_an_option_that_is_none_is_noticed() -> None:
 
 def test_operators_are_told_of_every_metric_and_of_no_other() -> None:
     metrics = ServerMetrics(name="x", device="x", count_sessions=lambda: 0)
-    families = re.findall(r"^# TYPE (\w+)", metrics.exposition().decode(), re.MULTILINE)
+    told = metrics.exposition() + generate_latest(FrontMetrics().registry)
+    families = re.findall(r"^# TYPE (\w+)", told.decode(), re.MULTILINE)
     # Those of which nothing has happened yet have a family, too.
     ours = {name for name in families if re.match(r"cnerta_(?!model_info)(?!\w+_created$)", name)}
     named = re.findall(r"`(cnerta_\w+)`", Page(ROOT / "docs" / "how-to" / "operations.md").text)

@@ -283,7 +283,7 @@ async def test_a_client_of_two_servers_gets_everything_once_when_one_dies(
                 each.connection.transport.abort()
             one._lot._known.clear()  # it has forgotten everything
             assert one._listener is not None
-            one._listener.close(close_connections=False)
+            one._listener.close()
             await connection.send_audio(second[len(second) // 2 :])
             await connection.send(SessionFinish())
             await read(connection, SessionSummary)

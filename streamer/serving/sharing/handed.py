@@ -1,0 +1,27 @@
+"""A connection that one process hands to another: what has come, and who it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cnerta.streamer.access.callers import Caller
+
+__all__ = ["Handed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """What the other process has to know, beside the socket.
+
+    Attributes:
+        opening: Every byte that has come so far, from the request's first on. The request was
+            answered already.
+        remote: Address of the other end.
+        address: Of the client.
+        caller: Whose it is.
+    """
+
+    opening: bytes
+    remote: str
+    address: str
+    caller: Caller
