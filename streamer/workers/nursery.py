@@ -67,6 +67,30 @@ def run_nursery(front: Channel, load: Callable[[], Loaded], work: Work) -> None:
     gc.collect()
     gc.freeze()
     front.send(loaded)
+    try:
+        _fork_when_asked(front, woken, setup[0], work, others=(front, wake, woken))
+    finally:
+        # Workers may outlive this process, and end while it does: nobody is to be woken then.
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def _fork_when_asked(
+    front: Channel,
+    woken: socket.socket,
+    setup: Setup,
+    work: Work,
+    others: tuple[Channel | socket.socket, ...],
+) -> None:
+    """Fork as long as the front is there.
+
+    Args:
+        front: Asks for workers.
+        woken: Can be read from when a child has ended.
+        setup: What all workers share.
+        work: What each of them does.
+        others: What a worker has no use for.
+    """
     children: dict[int, str] = {}
     while True:
         ready, _, _ = select.select([front.fileno(), woken.fileno()], [], [])
@@ -85,9 +109,9 @@ def run_nursery(front: Channel, load: Callable[[], Loaded], work: Work) -> None:
         if not process_id:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            for each in (front, wake, woken):
+            for each in others:
                 each.close()
-            _be_a_worker(message, setup[0], Channel.of(files[0]), work)
+            _be_a_worker(message, setup, Channel.of(files[0]), work)
         children[process_id] = message.name
         os.close(files[0])
 

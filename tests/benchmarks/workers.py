@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import httpx2
 import typer
 from live import DEMO, Cnerta, measure, percentiles, read_clips, start_server
 
@@ -103,6 +104,13 @@ class Peak:
         return self.most_mb
 
 
+def wait_until_ready(port: int) -> None:
+    """A front listens before its workers are there."""
+    with httpx2.Client(trust_env=False, timeout=60) as caller:
+        while caller.get(f"http://127.0.0.1:{port}/readyz").text != "ready\n":
+            time.sleep(0.1)
+
+
 def run(
     workers: int, sessions: int, seconds: float, manifest: Path, cores: str, options: str
 ) -> dict[str, Any]:
@@ -113,6 +121,7 @@ def run(
     with pinned(cores):
         process, port, _ = start_server(arguments)
     try:
+        wait_until_ready(port)
         time.sleep(2)
         rest = Family.of(process.pid)
         peak = Peak(process.pid)
