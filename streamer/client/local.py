@@ -10,7 +10,12 @@ from typing import Final, Self
 
 from cnerta.models.runtime.bundle import find_bundle
 from cnerta.models.runtime.inference import Device, Model
-from cnerta.streamer.errors import ClientError, ServerUnreachableError, SessionFailedError
+from cnerta.streamer.errors import (
+    ClientError,
+    RecordingError,
+    ServerUnreachableError,
+    SessionFailedError,
+)
 from cnerta.streamer.recording.recorder import RecordedProtocol, record_one
 from cnerta.streamer.recording.writer import RecordingOptions
 from cnerta.streamer.serving.batcher import Batcher
@@ -118,7 +123,11 @@ class LocalConnection:
                 await self._batcher.close()
             finally:
                 if isinstance(self._protocol, RecordedProtocol):
-                    await asyncio.to_thread(self._protocol.close_recording)
+                    try:
+                        await asyncio.to_thread(self._protocol.close_recording)
+                    except RecordingError:
+                        if error is None:  # What ended the session says more.
+                            raise
 
     def _check_open(self) -> None:
         if self._protocol.is_closed:

@@ -69,6 +69,7 @@ from cnerta.streamer.serving.recognition import Recogniser
 from cnerta.streamer.serving.server import Server, ServerOptions
 from cnerta.streamer.session.limits import ConnectionLimits
 from cnerta.streamer.sources import LineTranscript, TranscriptSource, make_transcript_source
+from cnerta.streamer.wire.addresses import is_loopback
 from cnerta.streamer.workers.membership import Membership
 from cnerta.streamer.workers.nursery import channel_to_front
 
@@ -238,6 +239,12 @@ def serve(
             raise typer.BadParameter(
                 f"expected --record DIR to be a folder to write in, got {record}"
             )
+    if secrets.tokens() and not (options.tls or trusted_proxy or is_loopback(host)):
+        logger.warning(
+            "tokens cross the network to %s in clear text: expected --tls-cert, or "
+            "--trusted-proxy for one that speaks TLS, got neither",
+            host,
+        )
     if check_config:
         _print_configuration(configuration, bundle)
         return

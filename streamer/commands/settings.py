@@ -23,6 +23,7 @@ import msgspec
 from typer.models import OptionInfo
 
 from cnerta.models.errors import ConfigError
+from cnerta.streamer.wire.addresses import redact
 
 __all__ = [
     "OTHER_VARIABLES",
@@ -50,7 +51,6 @@ _SERVICE_LINK: Final = re.compile(
     r"CNERTA(_\w+)?_(SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_(TCP|UDP)(_\w+)?)"
 )
 _LINKED_ADDRESS: Final = re.compile(r"(tcp|udp)://\S+:\d+")
-_USER: Final = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 _NAMED_SECRET: Final = re.compile(
     r"\b(\w*(?:token|key|secret|password|auth)\w*=)[^,&\s]+", re.IGNORECASE
 )
@@ -260,7 +260,7 @@ def _is_service_link(variable: str, text: str) -> bool:
 
 def redacted(text: str) -> str:
     """A value without what must stay secret in it: users of addresses, tokens, passwords."""
-    return _NAMED_SECRET.sub(rf"\1{_HIDDEN}", _USER.sub(_HIDDEN, text))
+    return _NAMED_SECRET.sub(rf"\1{_HIDDEN}", redact(text))
 
 
 def toml_value(value: Any) -> str:

@@ -185,7 +185,12 @@ def _sources(
         microphone = Microphone(find_input_device(arguments.device, list_input_devices()))
         return microphone, _microphone_transcript(arguments.source, errors)
     file = AudioFile(arguments.file, paced=arguments.realtime)
-    return file, _file_transcript(arguments, file)
+    transcript = _file_transcript(arguments, file)
+    if isinstance(transcript, TimedTranscript):
+        outside = transcript.outside(file.duration_ms)
+        if outside is not None:
+            errors.print(outside, style="bold yellow", highlight=False, soft_wrap=True)
+    return file, transcript
 
 
 def _microphone_transcript(source: str | None, errors: Console) -> TranscriptSource | None:

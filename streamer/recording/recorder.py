@@ -195,8 +195,17 @@ class RecordedProtocol(ServerProtocol):
             super().start_anew(lost)
 
     def close_recording(self) -> None:
-        """Wait until all of the recording is written, once the connection is gone."""
+        """Wait until all of the recording is written, once the connection is gone.
+
+        Raises:
+            RecordingError: It could not be written to its end.
+        """
         self._writer.close()
+        failure = self._writer.failure()
+        if failure is not None:
+            raise RecordingError(
+                f"expected to write the recording {self._writer.path} to its end, got: {failure}"
+            )
 
     def next_work(self, lane: Lane, now: float) -> Work | None:
         """The engine is given work; to ask in vain changes nothing."""

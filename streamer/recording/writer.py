@@ -49,14 +49,14 @@ class _OpenFile:
         descriptor: Of the thread that writes.
         appended: Bytes handed over; of the thread that hands over.
         written: Bytes dealt with; of the thread that writes.
-        failed: Nothing more can be written.
+        failure: Why nothing more can be written, if so.
     """
 
     path: Path
     descriptor: int
     appended: int = 0
     written: int = 0
-    failed: bool = False
+    failure: str | None = None
 
 
 class DiskThread:
@@ -95,9 +95,9 @@ class DiskThread:
         while (task := self._tasks.get()) is not None:
             file, data = task
             if data is None:
-                os.close(file.descriptor)
+                self._close(file)
                 continue
-            if not file.failed:
+            if file.failure is None:
                 self._write(file, data)
             file.written += len(data)
             self._written += len(data)
@@ -108,9 +108,18 @@ class DiskThread:
             while rest:
                 rest = rest[os.write(file.descriptor, rest) :]
         except OSError as error:
-            reason = error.strerror or error
-            logger.error("the recording %s ends here, it cannot be written: %s", file.path, reason)
-            file.failed = True
+            self._fail(file, error)
+
+    def _close(self, file: _OpenFile) -> None:
+        try:
+            os.close(file.descriptor)
+        except OSError as error:  # Some file systems say only here that there was no room.
+            self._fail(file, error)
+
+    def _fail(self, file: _OpenFile, error: OSError) -> None:
+        reason = error.strerror or str(error)
+        logger.error("the recording %s ends here, it cannot be written: %s", file.path, reason)
+        file.failure = reason
 
 
 class SharedAllowance:
@@ -162,10 +171,11 @@ class RecordingWriter:
         self.path = path
         self._left = limit_bytes
         self._shared = shared
-        self._own_disk = DiskThread() if disk is None else None
-        self._disk = disk or self._own_disk
+        self._is_over = False
+        self._disk = disk or DiskThread()
+        self._own_disk = self._disk if disk is None else None
         try:
-            self._file: _OpenFile | None = _OpenFile(path, _created(path))
+            self._file = _OpenFile(path, _created(path))
         except OSError as error:
             if self._own_disk is not None:
                 self._own_disk.stop()
@@ -183,7 +193,7 @@ class RecordingWriter:
             now: When, for the record that ends a recording that is full.
         """
         file = self._file
-        if file is None or file.failed:
+        if self._is_over or file.failure is not None:
             return
         frame = framed(record)
         is_full = len(frame) > self._left or not (
@@ -200,9 +210,9 @@ class RecordingWriter:
 
     def end(self) -> None:
         """No more will come; does not wait until all is written."""
-        if self._file is not None and self._disk is not None:
+        if not self._is_over:
             self._disk.close_file(self._file)
-            self._file = None
+            self._is_over = True
             if self._own_disk is not None:
                 self._own_disk.stop()
 
@@ -211,6 +221,10 @@ class RecordingWriter:
         self.end()
         if self._own_disk is not None:
             self._own_disk.join()
+
+    def failure(self) -> str | None:
+        """Why the file could not be written to its end, once it is closed; None: it could."""
+        return self._file.failure
 
     def discard(self) -> None:
         """End the file and remove it: nothing happened."""
@@ -230,7 +244,7 @@ class RecordingWriter:
         self.close()
 
     def _append(self, data: bytes) -> None:
-        if self._file is not None and self._disk is not None:
+        if not self._is_over:
             self._disk.append(self._file, data)
 
 

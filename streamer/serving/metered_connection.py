@@ -23,6 +23,7 @@ from typing import Any, Final, Literal, cast
 
 import websockets.asyncio.server as ws
 from websockets.exceptions import InvalidMessage
+from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 
 from cnerta.streamer.access.doorstep import Doorstep
@@ -78,7 +79,7 @@ class MeteredConnection(ws.ServerConnection, asyncio.BufferedProtocol):
         self._opening = bytearray() if keeps_opening else None
         self._is_detached = False
         self._doorstep = doorstep
-        self._is_on_doorstep = self._is_turned_away = False
+        self._is_on_doorstep = self._is_turned_away = self._was_pinged = False
         self.remote_host = ""
         self._budget = ReadingBudget()
         # What fills it cuts it up: of a bytearray it would fill copies.
@@ -116,6 +117,11 @@ class MeteredConnection(ws.ServerConnection, asyncio.BufferedProtocol):
     def silent_s(self, now: float) -> float:
         """For how long nothing has come, pongs included, while it was listened for."""
         return 0.0 if self._held else now - self._heard_at
+
+    def take_pinged(self) -> bool:
+        """Whether the other end has pinged since this was asked last."""
+        was_pinged, self._was_pinged = self._was_pinged, False
+        return was_pinged
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See :class:`asyncio.Protocol`."""
@@ -218,6 +224,7 @@ class MeteredConnection(ws.ServerConnection, asyncio.BufferedProtocol):
     def process_event(self, event: Any) -> None:
         """Take the request, or a frame."""
         self._leave_doorstep()
+        self._was_pinged |= isinstance(event, Frame) and event.opcode is Opcode.PING
         super().process_event(event)
 
     def _leave_doorstep(self) -> None:

@@ -63,6 +63,7 @@ from cnerta.streamer.wire.addresses import is_loopback
 from cnerta.streamer.wire.asyncapi import STREAM_PATH
 from cnerta.streamer.wire.codec import encode
 from cnerta.streamer.wire.errors import ErrorName, ProtocolError
+from cnerta.streamer.wire.messages import Keepalive
 
 __all__ = ["AddressError", "NewConnection", "Server", "ServerOptions", "explain_address"]
 
@@ -679,6 +680,9 @@ class Server:
     def _tick_client(self, client: Client) -> None:
         options = self._options
         if not client.is_superseded:
+            if client.connection.take_pinged():
+                # Who pings is there. Answers to our own pings say less: every library gives them.
+                client.session.receive_message(Keepalive())
             client.session.tick()
             excess = client.account.tick(client.entry, _now())
             if excess is not None:

@@ -107,6 +107,17 @@ class TimedTranscript:
         line = TimedLine(text=text, start_ms=0.0, end_ms=duration_ms)
         return cls([line], pace, send_times=False)
 
+    def outside(self, duration_ms: float) -> str | None:
+        """Say so where lines lie outside audio that is so long, and are answered without it."""
+        outside = [line for line in self._lines if line.start_ms >= duration_ms]
+        if not outside:
+            return None
+        return (
+            f"expected all lines within {duration_ms / 1_000:.1f} s of audio, got {len(outside)} "
+            f"of {len(self._lines)} after it, from {outside[0].start_ms / 1_000:.1f} s on: they "
+            "are answered from their text alone"
+        )
+
     async def revisions(self, audio: LiveAudio) -> AsyncIterator[Revision]:
         """Yield every line's revisions when the audio has come that far."""
         plans = [self._plan(f"u{number}", line) for number, line in enumerate(self._lines, 1)]

@@ -31,6 +31,7 @@ from cnerta.streamer.wire.parts import (
     ModelInfo,
     ResumeOffer,
     ResumeRequest,
+    RoundedMilliseconds,
     TimeSource,
 )
 
@@ -158,8 +159,15 @@ class Transcript(_ClientMessage, frozen=True, kw_only=True, tag="transcript"):
             extra_json_schema={"maxLength": MAX_TEXT_CHARACTERS},
         ),
     ]
-    start_ms: Milliseconds | None = None
-    end_ms: Milliseconds | None = None
+    start_ms: RoundedMilliseconds | None = None
+    end_ms: RoundedMilliseconds | None = None
+
+    def __post_init__(self) -> None:
+        """Round the times."""
+        for name in ("start_ms", "end_ms"):
+            value = getattr(self, name)
+            if isinstance(value, float):
+                msgspec.structs.force_setattr(self, name, round(value))
 
 
 class SessionUpdate(_ClientMessage, frozen=True, kw_only=True, tag="session.update"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -27,6 +27,7 @@ __all__ = [
     "PossibleReading",
     "ResumeOffer",
     "ResumeRequest",
+    "RoundedMilliseconds",
     "TimeSource",
 ]
 
@@ -54,6 +55,19 @@ Counter: TypeAlias = Annotated[int, Meta(ge=0, le=_MAX_INTEGER)]
 Milliseconds: TypeAlias = Annotated[
     int, Meta(ge=0, le=_MAX_INTEGER, description="Milliseconds on the stream's audio clock.")
 ]
+
+if TYPE_CHECKING:
+    RoundedMilliseconds: TypeAlias = int
+else:
+    # On the wire any number, since recognisers have seconds with parts; rounded in the message.
+    RoundedMilliseconds: TypeAlias = Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=_MAX_INTEGER,
+            description="Milliseconds on the stream's audio clock; parts of one are rounded.",
+        ),
+    ]
 
 
 class _ClientPart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

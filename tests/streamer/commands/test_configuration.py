@@ -195,3 +195,22 @@ def test_every_variable_that_the_code_reads_is_known() -> None:
     assert named >= OTHER_VARIABLES
     known = {setting.variable for setting in SETTINGS.values()} | OTHER_VARIABLES
     assert named <= known | {"CNERTA_CONFIG"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_warned_of"),
+    [
+        (("--host", "0.0.0.0"), True),
+        (("--host", "127.0.0.1"), False),
+        (("--host", "0.0.0.0", "--trusted-proxy", "10.0.0.0/8"), False),
+    ],
+)
+def test_a_token_in_clear_text_is_warned_of(
+    arguments: tuple[str, ...],
+    is_warned_of: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("CNERTA_TOKEN", "a-token-that-is-secret")
+    assert check(*arguments)[0] == 0
+    assert ("in clear text" in caplog.text) is is_warned_of

@@ -215,6 +215,20 @@ def test_bad_transcript_file(talk: Path, tmp_path: Path) -> None:
     assert "lines.tsv, line 2: expected start<TAB>end<TAB>text" in refused.stderr
 
 
+async def test_lines_after_the_end_of_the_file_are_warned_of(talk: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "lines.tsv"
+    lines.write_text("0\t0.5\t好\n70\t71\t你们\n80\t81\t好\n", encoding="utf-8")
+    async with server(answering) as url:
+        arguments = ("--file", talk, "--connect", url, "--transcript-file", lines)
+        status, _, complaints = await spawn(*arguments)
+        assert status == 0
+        assert "got 2 of 3 after it, from 70.0 s on" in complaints
+        assert not set("好你们") & set(complaints)
+        lines.write_text("0\t0.1\t好\n", encoding="utf-8")
+        status, _, complaints = await spawn(*arguments)
+        assert (status, complaints) == (0, "")
+
+
 def test_unreachable_server(talk: Path) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

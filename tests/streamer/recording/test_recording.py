@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import signal
@@ -27,6 +28,7 @@ from cnerta.models.runtime.bundle import default_bundle_path
 from cnerta.models.runtime.inference import Model
 from cnerta.streamer.audio.source import AudioFile
 from cnerta.streamer.client.connection import WebSocketConnection
+from cnerta.streamer.client.local import LocalConnection
 from cnerta.streamer.client.stream import StreamOptions, stream
 from cnerta.streamer.commands.recording import EXIT_DIFFERS
 from cnerta.streamer.commands.stream import app
@@ -233,6 +235,42 @@ def test_a_recording_is_bounded_and_the_session_is_not(
     assert played.differences == []
     assert messages == driver.seen[: len(messages)]
     assert inspect_recording(path).finished == "the recording was full; the session went on"
+
+
+def test_a_disk_that_is_full_ends_the_recording_and_is_said_at_the_end(
+    kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, left = os.write, 5_000
+
+    def write_while_there_is_room(descriptor: int, data: bytes) -> int:
+        nonlocal left
+        if left <= 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        left -= len(data)
+        return write(descriptor, data)
+
+    path = tmp_path / "one.cns"
+    driver = record(kit, path)
+    monkeypatch.setattr("cnerta.streamer.recording.writer.os.write", write_while_there_is_room)
+    with pytest.raises(RecordingError, match=r"one\.cns to its end, got: No space left on device"):
+        converse(kit, driver)
+    assert len(driver.finals) == 2, "the session goes on"
+
+
+async def test_a_local_session_fails_where_its_recording_did(
+    kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("cnerta.streamer.recording.writer.os.write", full)
+    options = RecordingOptions(tmp_path / "one.cns")
+    with pytest.raises(RecordingError, match="No space left"):
+        async with LocalConnection(kit.FakeModel(), options):
+            pass
+    with pytest.raises(ValueError, match="mine"):
+        async with LocalConnection(kit.FakeModel(), options):
+            raise ValueError("mine")
 
 
 def test_only_its_owner_may_read_it(kit: SimpleNamespace, tmp_path: Path) -> None:

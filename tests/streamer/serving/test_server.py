@@ -534,6 +534,26 @@ async def test_idle_connections_are_closed(model: Any) -> None:
         assert (error.code, quiet.socket.close_code) == (4408, 4408)
 
 
+async def test_who_pings_is_not_idle(model: Any) -> None:
+    limits = ConnectionLimits(idle_timeout_s=0.6)
+    async with serving(model, limits=limits) as server:
+        async with client(server.port) as pinging, client(server.port) as quiet:
+            for each in (pinging, quiet):
+                await each.send(SessionStart())
+                assert await each.until(SessionReady)
+            while quiet.socket.close_code is None:
+                await pinging.socket.ping()
+                await asyncio.sleep(0.05)
+            # Another while as long, to be sure.
+            for _ in range(20):
+                await pinging.socket.ping()
+                await asyncio.sleep(0.05)
+            assert pinging.socket.close_code is None
+            await pinging.send(SessionFinish())
+            assert isinstance((await pinging.rest())[-1], SessionSummary)
+        assert quiet.socket.close_code == 4408
+
+
 async def test_a_shutdown_gives_the_answers_owed_and_says_so(
     model: Any, kit: SimpleNamespace
 ) -> None:

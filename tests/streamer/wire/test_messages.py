@@ -84,9 +84,14 @@ TRANSCRIPT = {"type": "transcript", "utterance": "u1", "revision": 1, "final": F
             "expected str of length <= 64",
         ),
         (
-            json.dumps({**TRANSCRIPT, "start_ms": 1.5}),
+            json.dumps({**TRANSCRIPT, "start_ms": "1.5"}),
             "invalid_message",
-            "expected int | null, got 1.5",
+            "expected float | null, got '1.5'",
+        ),
+        (
+            json.dumps({**TRANSCRIPT, "start_ms": -0.5}),
+            "invalid_message",
+            "expected float >= 0.0",
         ),
         (
             '{"type":"transcript","utterance":"u1"}',
@@ -245,3 +250,15 @@ def test_the_example_of_a_message_matches_its_schema(tag: str) -> None:
     schema = {**message["payload"], "components": document["components"]}
     jsonschema.Draft202012Validator(schema).validate(example["payload"])
     jsonschema.Draft202012Validator.check_schema(schema)
+
+
+@pytest.mark.parametrize(
+    ("sent", "taken"), [("0.5", 0), ("1.5", 2), ("350", 350), ("350.0", 350), ("3.4e2", 340)]
+)
+def test_times_may_have_parts_of_a_millisecond(sent: str, taken: int) -> None:
+    line = json.dumps(TRANSCRIPT)[:-1] + f',"start_ms":{sent},"end_ms":{sent}}}'
+    message = decode_client(line)
+    assert isinstance(message, Transcript)
+    assert (message.start_ms, message.end_ms) == (taken, taken)
+    assert isinstance(message.start_ms, int)
+    assert f'"start_ms":{taken},'.encode() in msgspec.json.encode(message)
