@@ -239,7 +239,12 @@ def serve(
             raise typer.BadParameter(
                 f"expected --record DIR to be a folder to write in, got {record}"
             )
-    if secrets.tokens() and not (options.tls or trusted_proxy or is_loopback(host)):
+        count = parse_workers(workers, threads)
+    if (
+        front is None
+        and secrets.tokens()
+        and not (options.tls or trusted_proxy or is_loopback(host))
+    ):
         logger.warning(
             "tokens cross the network to %s in clear text: expected --tls-cert, or "
             "--trusted-proxy for one that speaks TLS, got neither",
@@ -248,7 +253,6 @@ def serve(
     if check_config:
         _print_configuration(configuration, bundle)
         return
-    count = parse_workers(workers, threads)
     recogniser: TranscriptSource | None = None
 
     @contextlib.contextmanager

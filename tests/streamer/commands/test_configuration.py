@@ -136,7 +136,7 @@ def test_no_secret_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "CNERTA_TOKEN is a token (not shown)" in printed
     for secret in ("a-token-that", "password", "abcdef"):
         assert secret not in printed + said
-    assert 'source = "vosk:ws://***@host:1,api_key=***"' in printed
+    assert 'source = "***@host:1,api_key=***"' in printed
 
 
 def test_a_wrong_value_names_where_it_is_from(

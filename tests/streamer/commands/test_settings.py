@@ -157,7 +157,7 @@ def test_what_kubernetes_says_of_a_service_is_no_option() -> None:
 def test_what_is_printed_has_no_secrets() -> None:
     assert redacted("wss://user:word@host/x") == "wss://***@host/x"
     assert redacted("json:wss://h,api_key=abc,text=a.b") == "json:wss://h,api_key=***,text=a.b"
-    assert redacted("https://h/?access_token=abc&x=1") == "https://h/?access_token=***&x=1"
+    assert redacted("https://h/?access_token=abc&x=1") == "https://h/?access_token=***&x=***"
     assert "word" not in toml_value(["wss://user:word@host"])
 
 
