@@ -19,6 +19,7 @@ from cnerta.models.command_line import (
 )
 from cnerta.models.errors import CnertaError
 from cnerta.models.runtime.bundle import AUDIO_FIT_BOUND, BLANK_PENALTY
+from cnerta.models.runtime.listening import Listening
 
 __all__ = ["export", "main"]
 
@@ -42,6 +43,14 @@ def export(
             "CTC output is more peaked."
         ),
     ] = BLANK_PENALTY,
+    listening: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            help="Alignment scores up to which the answer is from the text alone, and from which "
+            "the audio counts in full; between them the answer lies between both. Without: audio "
+            "that fits at all counts in full."
+        ),
+    ] = None,
     int8: Annotated[
         Int8Name,
         typer.Option(
@@ -60,12 +69,17 @@ def export(
     from cnerta.models.networks.checkpoint import load_checkpoint
 
     try:
+        bounds = None if listening is None else Listening(*listening)
+    except ValueError as error:
+        fail("--listening", error)
+    try:
         with console.status("exporting"):
             written = export_bundle(
                 load_checkpoint(checkpoint),
                 out,
                 audio_fit_bound=audio_fit_bound,
                 blank_penalty=blank_penalty,
+                listening=bounds,
                 int8=Int8(int8),
             )
     except CnertaError as error:

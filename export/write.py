@@ -30,6 +30,7 @@ from cnerta.models.runtime.bundle import (
     write_bundle,
 )
 from cnerta.models.runtime.inference import Model
+from cnerta.models.runtime.listening import Listening
 from cnerta.models.runtime.self_test import SELF_TEST_FILE, record_self_test
 from cnerta.models.text.normalisation import NORMALISATION
 
@@ -63,6 +64,7 @@ def export_bundle(
     *,
     audio_fit_bound: float = AUDIO_FIT_BOUND,
     blank_penalty: float = BLANK_PENALTY,
+    listening: Listening | None = None,
     int8: Int8 = Int8.NONE,
     seed: int = 0,
 ) -> Export:
@@ -77,6 +79,7 @@ def export_bundle(
         out: Folder, made if missing.
         audio_fit_bound: Alignment scores below this mean that the audio is not of the text.
         blank_penalty: Of the alignment, see :func:`cnerta.models.runtime.alignment.align`.
+        listening: How far answers follow audio that fits its text badly; None: as any other.
         int8: Graphs that get 8-bit weights once they were checked.
         seed: Of the random inputs of the check.
 
@@ -134,6 +137,7 @@ def export_bundle(
         has_readings=has_readings,
         audio_use=model.config.audio_use,
         lexicon=model.lexicon,
+        listening=listening,
     )
     write_bundle(bundle)
     logger.info("writing %s", SELF_TEST_FILE)

@@ -29,6 +29,7 @@ from cnerta.models.runtime.calibration import Calibration
 from cnerta.models.runtime.decoding import CrfParameters
 from cnerta.models.runtime.geometry import FrameGeometry
 from cnerta.models.runtime.labels import LabelScheme
+from cnerta.models.runtime.listening import Listening
 from cnerta.models.runtime.vocabulary import Vocabulary
 from cnerta.models.text.normalisation import KNOWN_NORMALISATIONS
 from cnerta.models.text.word_files import (
@@ -91,6 +92,7 @@ class Bundle:
         audio_use: What it makes of audio.
         lexicon: Words or kinds of words that the tagger gets the places of, if it has an input
             for them.
+        listening: How far answers follow audio that fits its text badly; None: as any other.
     """
 
     path: Path
@@ -109,6 +111,7 @@ class Bundle:
     calibration: Calibration = field(default_factory=Calibration)
     audio_use: AudioUse = "aligned"
     lexicon: Words | None = None
+    listening: Listening | None = None
 
     @property
     def nested(self) -> bool:
@@ -153,6 +156,7 @@ class _Manifest(msgspec.Struct, forbid_unknown_fields=True):
     calibration: Calibration = Calibration()
     # Its name and last value in the file are older than those in the code.
     hearing: Literal["aligned", "unaligned", "nothing"] = "aligned"
+    listening: Listening | None = None
 
 
 class _Version(msgspec.Struct):
@@ -218,6 +222,7 @@ def write_bundle(bundle: Bundle) -> None:
         scores=bundle.scores,
         calibration=bundle.calibration,
         hearing="nothing" if bundle.audio_use == "none" else bundle.audio_use,
+        listening=bundle.listening,
         sha256={name: _file_sha256(bundle.path / name) for name in files},
     )
     encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=0)
@@ -306,4 +311,5 @@ def load_bundle(path: Path) -> Bundle:
         lexicon=lexicon,
         calibration=manifest.calibration,
         audio_use="none" if manifest.hearing == "nothing" else manifest.hearing,
+        listening=manifest.listening,
     )

@@ -327,17 +327,43 @@ class Model:
             return [Tagged((), None) for _ in texts]
         ids = [self.bundle.vocabulary.encode(t) for t in texts]
         emissions, log_probabilities = self._run_tagger(texts, ids, frames)
+        alignments: Sequence[Alignment | None] = [None] * len(texts)
+        if self.bundle.audio_use == "aligned":
+            counts = [len(f) for f in frames]
+            alignments = align(log_probabilities, counts, ids, self.bundle.blank_penalty)
+        self._listen(emissions, alignments, texts, ids)
         for row, text, n in zip(emissions, texts, lengths, strict=True):
             row[:n] = self._decoder.with_full_names(row[:n], text)
         for i, (row_hints, n) in enumerate(zip(hints, lengths, strict=bool(hints))):
             if row_hints:
                 emissions[i, :n] = self._decoder.with_hints(emissions[i, :n], row_hints)
         spans = self._decoder.decode(emissions, lengths)
-        alignments: Sequence[Alignment | None] = [None] * len(texts)
-        if self.bundle.audio_use == "aligned":
-            counts = [len(f) for f in frames]
-            alignments = align(log_probabilities, counts, ids, self.bundle.blank_penalty)
         return [Tagged(s, a) for s, a in zip(spans, alignments, strict=True)]
+
+    def _listen(
+        self,
+        emissions: Floats,
+        alignments: Sequence[Alignment | None],
+        texts: Sequence[str],
+        ids: Sequence[npt.NDArray[np.int64]],
+    ) -> None:
+        """Move emissions towards the answer from text alone, where the audio fits its text badly.
+
+        Audio that fits well costs nothing; the others' texts go through the graph once more.
+        """
+        listening = self.bundle.listening
+        if listening is None:
+            return
+        scores = {i: a.score for i, a in enumerate(alignments) if a is not None}
+        unsure = [i for i, score in scores.items() if listening.share(score) < 1.0]
+        if not unsure:
+            return
+        nothing = np.zeros((0, self.bundle.geometry.width), np.float32)
+        chosen, own = [texts[i] for i in unsure], [ids[i] for i in unsure]
+        alone, _ = self._run_tagger(chosen, own, [nothing] * len(unsure))
+        for i, row in zip(unsure, alone, strict=True):
+            n = len(texts[i])
+            emissions[i, :n] = listening.combined(emissions[i, :n], row[:n], scores[i])
 
     def scores(self, text: str, frames: Floats) -> Floats:
         """What the tagger's graph gives for the tags of one text.
