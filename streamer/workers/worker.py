@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Callable
@@ -47,7 +48,7 @@ class WorkerLoop:
         self._host = host
         self._folder = folder
         self._taken = 0
-        self._is_retiring = False
+        self._is_retiring = self._is_front_gone = False
         self._stop = asyncio.Event()
         self._adopting: set[asyncio.Task[None]] = set()
 
@@ -72,6 +73,9 @@ class WorkerLoop:
         with contextlib.suppress(asyncio.CancelledError):
             await telling
         self._front.send(Ended(self._server.lost_finals))
+        if self._is_front_gone:
+            # Nobody else is left to do it.
+            shutil.rmtree(self._folder.parent, ignore_errors=True)
 
     async def _tell(self) -> None:
         """Say how it is, when that changes and now and then."""
@@ -124,4 +128,5 @@ class WorkerLoop:
 
     def _on_front_gone(self) -> None:
         logger.error("the process that takes connections is gone: this one ends, too")
+        self._is_front_gone = True
         self._stop.set()

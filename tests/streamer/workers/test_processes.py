@@ -112,6 +112,10 @@ def serving(*arguments: str, command: list[str] = MODULE) -> Iterator[ServerOfWo
     try:
         yield server
     finally:
+        # In order if it can be: it leaves nothing behind then.
+        server.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.process.wait(20)
         for pid in [*server.workers(), *children(server.process.pid), server.process.pid]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -392,6 +396,9 @@ async def test_workers_do_not_outlive_the_front(two: ServerOfWorkers) -> None:
     async with client(two.port) as stream:
         await started(stream)
         nurseries, workers = children(two.process.pid), two.workers()
+        files = [os.readlink(each) for each in Path(f"/proc/{two.process.pid}/fd").iterdir()]
+        (folder,) = {Path(name).parent for name in files if name.endswith("/ledger")}
+        assert folder.is_dir()
         two.process.kill()
         assert isinstance((await stream.rest())[0], SessionGoingAway)
 
@@ -399,6 +406,7 @@ async def test_workers_do_not_outlive_the_front(two: ServerOfWorkers) -> None:
         return not any(is_alive(pid) for pid in (*nurseries, *workers))
 
     await eventually(are_gone)
+    assert not folder.exists(), "what they shared is gone with them"
 
 
 def is_alive(pid: int) -> bool:
