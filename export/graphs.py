@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from cnerta.models.networks.acoustic_encoder import AcousticEncoder
-from cnerta.models.networks.ctc import score_units
+from cnerta.models.networks.ctc import CtcHead, score_units
 from cnerta.models.networks.streaming_whisper import StreamingWhisperEncoder
 from cnerta.models.networks.tagger import SpeechTagger
 from cnerta.models.runtime.geometry import HOP_SAMPLES, cache_inputs
@@ -215,6 +215,7 @@ class ReadingsGraph(nn.Module):
 
     def __init__(self, model: SpeechTagger) -> None:
         super().__init__()
+        assert isinstance(model.ctc, CtcHead), "a model without audio hears no readings"
         self.blank = model.ctc.blank
         # Half precision: shares of a pronunciation are given to two digits.
         self.register_buffer("rows", model.ctc.unit_rows().detach().half())

@@ -90,8 +90,8 @@ def export_bundle(
     model = checkpoint.model
     generator = torch.Generator().manual_seed(seed)
 
-    streaming = model.config.acoustic.streaming
-    acoustic = AcousticGraph(model) if streaming else UtteranceGraph(model)
+    geometry = model.acoustic.geometry
+    acoustic = AcousticGraph(model) if geometry.streaming else UtteranceGraph(model)
     chunk = model.acoustic.config.chunk_frames
     logger.info("writing %s", ACOUSTIC_FILE)
     write_graph(acoustic, acoustic.example(2, chunk, generator), out / ACOUSTIC_FILE)
@@ -107,7 +107,8 @@ def export_bundle(
     examples = [tagger.example(*s, generator) for s in shapes]
     tagger_difference = check_parity(tagger, out / TAGGER_FILE, examples)
 
-    has_readings = model.config.ctc.units == "pronunciations"
+    is_text_only = model.config.audio_use == "none"
+    has_readings = model.config.ctc.units == "pronunciations" and not is_text_only
     if has_readings:
         tagger_difference = max(tagger_difference, write_readings(model, out, generator))
 
@@ -126,7 +127,7 @@ def export_bundle(
         name=checkpoint.name,
         scheme=model.scheme,
         vocabulary=model.vocabulary,
-        geometry=model.acoustic.geometry,
+        geometry=geometry,
         crf=model.crf.parameters_as_values(),
         max_characters=model.text.max_characters,
         audio_fit_bound=audio_fit_bound,

@@ -139,7 +139,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
         )
         weights = restored(load_file(path / _WEIGHTS))
         fusion = description.config.fusion.kind
-        model.load_state_dict({parameter_name(n, fusion): w for n, w in weights.items()})
+        named = {parameter_name(n, fusion): w for n, w in weights.items()}
+        if description.config.audio_use == "none":
+            # Earlier versions gave a model of text alone an acoustic encoder, too.
+            named = {n: w for n, w in named.items() if not n.startswith(("acoustic.", "ctc."))}
+        model.load_state_dict(named)
     except OSError as error:
         raise CheckpointError(f"expected a checkpoint folder, got {path}: {error}") from error
     except (msgspec.MsgspecError, ConfigError, SafetensorError, RuntimeError) as error:

@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from cnerta.models.config import LEXICON_ENCODERS, AcousticConfig, ModelConfig, TextConfig
 from cnerta.models.errors import ConfigError
 from cnerta.models.networks.acoustic_encoder import AcousticEncoder
+from cnerta.models.networks.audio_head import AudioHead
 from cnerta.models.networks.bilstm import BiLstm, BiLstmEncoder
 from cnerta.models.networks.crf import ConstrainedCrf
 from cnerta.models.networks.cross_modal_attention import build_fusion, posterior_features
 from cnerta.models.networks.ctc import CtcHead, ctc_loss
 from cnerta.models.networks.lattice.encoder import LatticeEncoder
+from cnerta.models.networks.no_audio import NoAcousticEncoder, NoCtcHead
 from cnerta.models.networks.reading_embedding import ChosenReadings
 from cnerta.models.networks.softlexicon import SoftLexiconEncoder
 from cnerta.models.networks.word_kinds import WordKinds
@@ -25,11 +27,6 @@ from cnerta.models.runtime.vocabulary import Vocabulary
 from cnerta.models.text.gazetteer import Gazetteer
 from cnerta.models.text.lexicon import Lexicon
 from cnerta.models.text.word_files import Words
-
-if TYPE_CHECKING:
-    from cnerta.models.networks.pretrained_acoustic import PretrainedAcousticEncoder
-    from cnerta.models.networks.pretrained_text import PretrainedEncoder
-from cnerta.models.networks.audio_head import AudioHead
 
 if TYPE_CHECKING:
     from cnerta.models.networks.pretrained_acoustic import PretrainedAcousticEncoder
@@ -101,9 +98,19 @@ class SpeechTagger(nn.Module):
         words = lexicon if isinstance(lexicon, Lexicon) else None
         self.text = _text_encoder(config.text, vocabulary, text_architecture, words)
         self.word_kinds = _word_kinds(config, lexicon)
-        self.acoustic = _acoustic_encoder(config.acoustic, acoustic_architecture)
-        tied = config.ctc.units == "pronunciations"
-        self.ctc = CtcHead(vocabulary, config.acoustic.width, tied=tied)
+        self.acoustic: (
+            AcousticEncoder
+            | PretrainedAcousticEncoder
+            | StreamingWhisperEncoder
+            | NoAcousticEncoder
+        )
+        self.ctc: CtcHead | NoCtcHead
+        if config.audio_use == "none":
+            self.acoustic, self.ctc = NoAcousticEncoder(config.acoustic), NoCtcHead()
+        else:
+            self.acoustic = _acoustic_encoder(config.acoustic, acoustic_architecture)
+            tied = config.ctc.units == "pronunciations"
+            self.ctc = CtcHead(vocabulary, config.acoustic.width, tied=tied)
         width = self.text.width
         self.fusion = build_fusion(config.fusion, width, config.acoustic.width)
         if self.fusion is not None:
@@ -202,6 +209,7 @@ class SpeechTagger(nn.Module):
             encoded = torch.cat([encoded, self.word_kinds(matches, characters.shape[1])], dim=2)
         readings: Tensor | None = None
         if head.chosen_readings is not None:
+            assert isinstance(self.ctc, CtcHead), "checked by the settings"
             chosen = self.ctc.chosen(frames, characters, frame_counts, log_probabilities)
             readings = head.chosen_readings(self.ctc.readings[characters], chosen.detach())
             encoded = torch.cat([encoded, readings], dim=2)

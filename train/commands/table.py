@@ -6,7 +6,7 @@ import logging
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import typer
 from rich.console import Console
@@ -22,6 +22,7 @@ from cnerta.train.table.paper import PAPER_ROWS, PAPER_TEST, merge_flat, plan_pa
 from cnerta.train.table.plots import draw_sections
 from cnerta.train.table.results import Section, build_sections
 from cnerta.train.table.runs import (
+    Mode,
     Run,
     evaluation_sources,
     find_runs,
@@ -181,7 +182,10 @@ def _last_stage(names: Sequence[str], changes: Sequence[str]) -> int:
 
 
 def _training_rule(runs: Sequence[Run]) -> str:
-    """How long rows were trained, so that a reader sees whether all had the same chance."""
+    """How long rows were trained, so that a reader sees whether all had the same chance.
+
+    It also names the runs that the bound on epochs ended before the rule did.
+    """
     rules: dict[str, list[str]] = {}
     for run in runs:
         if run.record.recipe.stages:
@@ -195,39 +199,64 @@ def _training_rule(runs: Sequence[Run]) -> str:
                 rule += ", the best of which counts"
             rules.setdefault(rule, []).append(run.name)
     said = [f"{', '.join(dict.fromkeys(names))}: {rule}." for rule, names in rules.items()]
+    early = [f"{r.name} seed {r.seed}" for r in runs if r.record.ended_early]
+    if early:
+        said.append(
+            f"Ended by the bound on epochs while they might still rise: {', '.join(early)}."
+        )
     return "Trained: " + " ".join(said) if said else ""
 
 
 def _write_differences(
     out: Path, runs: Sequence[Run], sections: Sequence[Section]
 ) -> dict[str, dict[str, str]]:
-    """Write where each row differs from its baseline, of the first seed that both have.
+    """Write where each row differs from its baseline, and from itself without its audio.
+
+    Only the second tells what speech has mended: the baseline is another model. Both are of the
+    first seed that both sides have.
 
     Returns:
-        Name of each file, by the section's title and the row's name.
+        Name of each file, by the section's title and what is compared.
     """
     by_place = {(run.name, run.seed): run for run in runs}
+    folder = out / "differences"
     links: dict[str, dict[str, str]] = {}
+
+    def write(section: Section, seed: int, sides: _Sides, file: str, what: str = "") -> None:
+        ours, theirs = (
+            load_predictions(by_place[name, seed], section.source, mode)
+            for name, mode in (sides.ours, sides.theirs)
+        )
+        if ours is None or theirs is None:
+            return
+        folder.mkdir(exist_ok=True)
+        document = differences_document(find_differences(ours, theirs), *sides.names, what=what)
+        (folder / file).write_text(document, encoding="utf-8")
+        said = " against ".join(sides.names)
+        links.setdefault(section.title, {})[said] = f"differences/{file}"
+
     for section in sections:
         seeds = {row.name: row.seeds for row in section.rows}
         for row in section.rows:
-            both = [s for s in row.seeds if s in seeds.get(row.baseline, ())]
-            if not both:
-                continue
-            ours, theirs = (
-                load_predictions(by_place[name, both[0]], section.source, section.mode)
-                for name in (row.name, row.baseline)
-            )
-            assert ours is not None, "scored"
-            assert theirs is not None, "scored"
-            path = out / "differences" / f"{section.source}-{section.mode}-{row.name}.md"
-            path.parent.mkdir(exist_ok=True)
-            what = "Speech" if section.mode == "speech" else ""
-            differences = find_differences(ours, theirs)
-            document = differences_document(differences, row.name, row.baseline, what=what)
-            path.write_text(document, encoding="utf-8")
-            links.setdefault(section.title, {})[row.name] = f"differences/{path.name}"
+            ours = (row.name, section.mode)
+            start = f"{section.source}-{section.mode}-{row.name}"
+            for seed in [s for s in row.seeds if s in seeds.get(row.baseline, ())][:1]:
+                sides = _Sides((row.name, row.baseline), ours, (row.baseline, section.mode))
+                write(section, seed, sides, f"{start}.md")
+            if section.mode == "speech" and row.model is not None and row.model.uses_audio:
+                for seed in row.seeds[:1]:
+                    names = (row.name, f"{row.name} without audio")
+                    sides = _Sides(names, ours, (row.name, "text"))
+                    write(section, seed, sides, f"{start}-audio.md", what="Speech")
     return links
+
+
+class _Sides(NamedTuple):
+    """Two things that are compared: what they are called, and row and mode of each."""
+
+    names: tuple[str, str]
+    ours: tuple[str, Mode]
+    theirs: tuple[str, Mode]
 
 
 def _numbers(text: str) -> list[int]:

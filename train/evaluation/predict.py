@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from cnerta.models.errors import DataError
+from cnerta.models.networks.ctc import CtcHead
 from cnerta.models.networks.tagger import SpeechTagger
 from cnerta.models.runtime.alignment import Alignment, align
 from cnerta.models.runtime.boundaries import character_times, sound_levels
@@ -173,6 +174,7 @@ def unit_errors(
     The figure that shows what the encoder itself recognises: nothing is masked, so it cannot be
     satisfied by position.
     """
+    assert isinstance(model.ctc, CtcHead), "a model of text alone recognises nothing"
     device = device or torch.device("cpu")
     model.eval()
     builder = BatchBuilder(model.vocabulary, model.scheme, cache, None)

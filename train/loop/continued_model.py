@@ -11,6 +11,7 @@ import torch
 from cnerta.models.config import GazetteerConfig, ModelConfig
 from cnerta.models.errors import ConfigError
 from cnerta.models.networks.checkpoint import load_checkpoint
+from cnerta.models.networks.ctc import CtcHead
 from cnerta.models.networks.tagger import SpeechTagger
 from cnerta.models.runtime.vocabulary import Vocabulary
 from cnerta.models.text.gazetteer import Gazetteer
@@ -149,6 +150,8 @@ def with_name_readings(model: SpeechTagger, most: int) -> SpeechTagger:
     grown = _like(model, model.config, model.lexicon, vocabulary)
     rest = {n: w for n, w in model.state_dict().items() if not n.startswith("ctc.")}
     grown.load_state_dict(grown.state_dict() | rest)
+    assert isinstance(grown.ctc, CtcHead), "units are those of audio"
+    assert isinstance(model.ctc, CtcHead), "the same"
     grown.ctc.take(model.ctc, vocabulary.units, old.units)
     return grown
 

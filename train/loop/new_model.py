@@ -13,6 +13,8 @@ from tqdm import tqdm
 
 from cnerta.models.config import LEXICON_ENCODERS, AcousticConfig, GazetteerConfig, ModelConfig
 from cnerta.models.errors import CheckpointError, ConfigError, DataError
+from cnerta.models.networks.acoustic_encoder import AcousticEncoder
+from cnerta.models.networks.ctc import CtcHead
 from cnerta.models.networks.pretrained_acoustic import (
     PretrainedAcousticEncoder,
     acoustic_architecture,
@@ -150,10 +152,11 @@ def _set_statistics(
 ) -> None:
     """Mean and deviation of the filter bank over a sample of the recordings.
 
-    A pretrained encoder has its own; of one that streams, what comes out of it is whitened.
+    A pretrained encoder has its own; of one that streams, what comes out of it is whitened. A model
+    without audio has no filter bank.
     """
     spoken = [e for e in examples if e.audio is not None]
-    if not spoken or isinstance(model.acoustic, PretrainedAcousticEncoder):
+    if not spoken or not isinstance(model.acoustic, AcousticEncoder | StreamingWhisperEncoder):
         return
     generator = np.random.default_rng(seed)
     chosen = generator.choice(len(spoken), min(_STATISTICS_CLIPS, len(spoken)), replace=False)
@@ -200,7 +203,13 @@ def take_acoustic(model: SpeechTagger, other: SpeechTagger) -> None:
 
     Raises:
         CheckpointError: Theirs have other sizes.
+        ConfigError: One of the two uses no audio.
     """
+    if not isinstance(model.ctc, CtcHead) or not isinstance(other.ctc, CtcHead):
+        raise ConfigError(
+            "expected models that use audio to take an acoustic encoder and give one, got one of "
+            "text alone"
+        )
     ours, theirs = model.config, other.config
     # The same weights run in chunks and with full context; where they once came from is no size.
     sizes = msgspec.structs.replace(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cnerta.models.networks.ctc import BLANK, ctc_loss
+from cnerta.models.networks.ctc import BLANK, CtcHead, ctc_loss
 from cnerta.models.networks.tagger import SpeechTagger
 from cnerta.train.batches.batch import UNKNOWN_BREAK, UNKNOWN_FRAME, Batch
 from cnerta.train.batches.encoding import encode_batch
@@ -141,6 +141,7 @@ class Objective(nn.Module):
         self, frames: Tensor, frame_counts: Tensor, batch: Batch, weights: LossWeights
     ) -> Tensor:
         """Unmasked CTC a unit, plus cross-entropy a frame where times are known."""
+        assert isinstance(self.model.ctc, CtcHead), "checked by the loop"
         log_probabilities = self.model.ctc.all_units(frames)
         losses = ctc_loss(log_probabilities, batch.units, frame_counts, batch.unit_counts)
         units = weights.units * losses.sum() / batch.unit_counts.sum().clamp(min=1)

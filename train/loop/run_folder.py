@@ -22,7 +22,7 @@ from cnerta.models.files import replacing
 from cnerta.models.networks.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from cnerta.models.networks.tagger import SpeechTagger
 
-__all__ = ["Progress", "RunFolder", "SavedRun"]
+__all__ = ["Progress", "RunFolder", "SavedRun", "read_progress"]
 
 _LAST = "last"
 _BEST = "best"
@@ -118,13 +118,11 @@ class RunFolder:
                     break
             else:
                 return None
+        progress = read_progress(self.path)
         try:
-            progress = msgspec.json.decode((self.last / _STATE).read_bytes(), type=Progress)
             optimizer = load_file(self.last / _OPTIMIZER)
-        except (OSError, msgspec.MsgspecError, SafetensorError) as error:
-            raise CheckpointError(
-                f"expected a run to go on with in {self.last}, got: {error}"
-            ) from error
+        except (OSError, SafetensorError) as error:
+            raise _unusable(self.last, error) from error
         return SavedRun(progress, load_checkpoint(self.last).model, optimizer)
 
     def save(
@@ -144,6 +142,23 @@ class RunFolder:
             self.last.replace(self._previous)
         self._next.replace(self.last)
         shutil.rmtree(self._previous, ignore_errors=True)
+
+
+def read_progress(path: Path) -> Progress:
+    """Where the run in a folder stands, by its last checkpoint.
+
+    Raises:
+        CheckpointError: There is none, or it is damaged or of another version.
+    """
+    last = path / _LAST
+    try:
+        return msgspec.json.decode((last / _STATE).read_bytes(), type=Progress)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise _unusable(last, error) from error
+
+
+def _unusable(last: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"expected a run to go on with in {last}, got: {error}")
 
 
 def _to_disk(file: Path) -> None:

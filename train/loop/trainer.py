@@ -255,6 +255,13 @@ class Trainer:
                     "the encoder would learn to hear what nobody says"
                 )
             self._check_corpora(stage, training)
+        if self.recipe.model.audio_use == "none" and (
+            stage.task == "acoustic" or stage.acoustic_weight
+        ):
+            raise ConfigError(
+                f"stage {stage.name!r}: expected a model that uses audio for the acoustic task, "
+                "got one of text alone (model.fusion.kind is none, model.ctc.weight 0)"
+            )
         if stage.task == "acoustic" and any(e.audio is None for _, es in sources for e in es):
             raise ConfigError(f"stage {stage.name!r}: expected recordings in every source")
         return sources

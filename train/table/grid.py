@@ -193,6 +193,7 @@ class Grid:
         if run.record.status != "finished":
             return run
         try:
+            run = _measured(run)
             for name, mode, own in _missing(run, examples):
                 self._predict(run, name, mode, own, cache)
         except (CnertaError, OSError, RuntimeError) as error:
@@ -222,6 +223,26 @@ class Grid:
         model = load_checkpoint(run.folder / run.record.checkpoint).model.to(device)
         found = torch_predictions(model, examples, cache, use_audio=mode == "speech", device=device)
         write_predictions(path, pair_predictions(examples, found))
+
+
+def _measured(run: Run) -> Run:
+    """A finished run, with its size and its epochs in its record."""
+    record = run.record
+    if record.external or record.parameters:
+        return run
+    from cnerta.models.networks.checkpoint import load_checkpoint
+    from cnerta.train.loop.run_folder import read_progress
+
+    model = load_checkpoint(run.folder / record.checkpoint).model
+    progress = read_progress(run.folder)
+    return run.write(
+        msgspec.structs.replace(
+            record,
+            parameters=sum(p.numel() for p in model.parameters()),
+            epochs=progress.epoch,
+            best_epoch=progress.best_epoch,
+        )
+    )
 
 
 def _missing(

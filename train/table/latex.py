@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cnerta.models.config import LEXICON_ENCODERS, ModelConfig
+from cnerta.train.evaluation.significance import Difference
 from cnerta.train.table.results import Figures, Row, Section
 
 __all__ = ["latex_table"]
@@ -15,7 +15,8 @@ _SPECIAL = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"})
 def latex_table(sections: Sequence[Section]) -> str:
     """A ``table`` for each section, for the package ``booktabs``.
 
-    Δ has its 95 % interval below it as in ``table.md``; a figure over several seeds its deviation.
+    Δ is above the text-only row, Δ of audio above the same model without its audio, each with its
+    95 % interval as in ``table.md``; a figure over several seeds has its deviation.
     """
     return "\n".join(line for section in sections for line in _table(section)) + "\n"
 
@@ -24,44 +25,42 @@ def _table(section: Section) -> list[str]:
     return [
         r"\begin{table}",
         r"\centering\small",
-        r"\begin{tabular}{ll" + "rrrl" * 2 + "}",
+        r"\begin{tabular}{llr" + "rrrll" * 2 + "}",
         r"\toprule",
-        r" & & \multicolumn{4}{c}{Flat} & \multicolumn{4}{c}{Nested} \\",
-        r"Model & Resource" + r" & P & R & F1 & $\Delta$" * 2 + r" \\",
+        r" & & & \multicolumn{5}{c}{Flat} & \multicolumn{5}{c}{Nested} \\",
+        r"Model & Resource & Params"
+        + r" & P & R & F1 & $\Delta$ & $\Delta_\mathrm{audio}$" * 2
+        + r" \\",
         r"\midrule",
         *(_row(row) for row in section.rows),
         r"\bottomrule",
         r"\end{tabular}",
         rf"\caption{{{section.title.translate(_SPECIAL)}: {section.sentences} sentences, "
-        rf"{section.spoken} with a recording; $\Delta$ with its 95\,\% interval.}}",
+        rf"{section.spoken} with a recording; $\Delta$ against the text-only row and, "
+        r"$\Delta_\mathrm{audio}$, against the same model without its audio, with 95\,\% "
+        r"intervals.}",
         r"\end{table}",
         "",
     ]
 
 
 def _row(row: Row) -> str:
-    cells = [row.name.translate(_SPECIAL), _resource(row.model)]
+    size = f"{row.cost.parameters / 1e6:.2f}\\,M" if row.cost.parameters else "--"
+    cells = [row.name.translate(_SPECIAL), row.resources, size]
     for figures in row.figures.values():
         cells += _figures(figures)
     return " & ".join(cells) + r" \\"
 
 
-def _resource(model: ModelConfig | None) -> str:
-    """What a row uses, in the paper's words."""
-    parts = ["Text"]
-    if model is not None and model.text.encoder in LEXICON_ENCODERS:
-        parts.append("Lexicon")
-    if model is not None and model.uses_audio:
-        parts.append("Speech")
-    return "+".join(parts)
-
-
 def _figures(figures: Figures | None) -> list[str]:
     if figures is None:
-        return ["--"] * 4
+        return ["--"] * 5
     cells = []
     for estimate in (figures.precision, figures.recall, figures.f1):
         spread = "" if estimate.deviation is None else rf"\,$\pm$\,{estimate.deviation:.2f}"
         cells.append(f"{estimate.mean:.2f}{spread}")
-    d = figures.delta
-    return [*cells, "--" if d is None else f"${d.value:+.2f}$ $[{d.low:+.2f}, {d.high:+.2f}]$"]
+    return [*cells, _delta(figures.delta), _delta(figures.audio_delta)]
+
+
+def _delta(d: Difference | None) -> str:
+    return "--" if d is None else f"${d.value:+.2f}$ $[{d.low:+.2f}, {d.high:+.2f}]$"

@@ -9,15 +9,16 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from cnerta.models.config import ModelConfig
+from cnerta.models.config import LEXICON_ENCODERS, ModelConfig
 from cnerta.models.errors import ConfigError, DataError
 from cnerta.train.evaluation.metrics import Scores, score_entities, sentence_counts
 from cnerta.train.evaluation.predictions import Prediction
 from cnerta.train.evaluation.significance import Difference, paired_bootstrap
-from cnerta.train.table.runs import Mode, Run, load_predictions
+from cnerta.train.table.runs import Mode, Run, RunRecord, load_predictions
 
 __all__ = [
     "KINDS",
+    "Cost",
     "Estimate",
     "Figures",
     "Kind",
@@ -57,6 +58,8 @@ class Figures:
         recall: Share of what there is that was found.
         f1: Their harmonic mean.
         delta: F1 above that of the row's baseline; None where there is none.
+        audio_delta: F1 above that of the same models without their audio, seed by seed: what speech
+            is worth. None of a row without audio, and where nothing has speech.
         errors: Boundary errors, type errors, spurious and missed entities, as
             :mod:`cnerta.train.evaluation.metrics` tells them apart; mean over seeds.
     """
@@ -65,7 +68,36 @@ class Figures:
     recall: Estimate
     f1: Estimate
     delta: Difference | None
+    audio_delta: Difference | None
     errors: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a row took, mean over its scored seeds.
+
+    Attributes:
+        parameters: Of the model; 0 where they were not counted.
+        minutes: Wall-clock time of training.
+        epochs: Of its last stage; 0 where that is not known.
+        best_epoch: The one whose model is kept.
+    """
+
+    parameters: int = 0
+    minutes: float = 0.0
+    epochs: float = 0.0
+    best_epoch: float = 0.0
+
+    @classmethod
+    def of(cls, records: Sequence[RunRecord]) -> Cost:
+        """That of a row's scored runs; those of other libraries have none."""
+        own = [r for r in records if not r.external]
+        if not own:
+            return cls()
+        minutes, epochs, best = np.mean(
+            [(r.minutes, r.epochs, r.best_epoch) for r in own], axis=0
+        ).tolist()
+        return cls(own[0].parameters, minutes, epochs, best)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +112,7 @@ class Row:
         baseline: Row that Δ is against; empty for none.
         flat: None if no run is scored.
         nested: None if no run is scored or the model's labels are flat.
+        cost: What it took.
     """
 
     name: str
@@ -89,6 +122,17 @@ class Row:
     baseline: str
     flat: Figures | None
     nested: Figures | None
+    cost: Cost = Cost()
+
+    @property
+    def resources(self) -> str:
+        """What it uses, in the paper's words."""
+        parts = ["Text"]
+        if self.model is not None:
+            listed = self.model.text.encoder in LEXICON_ENCODERS or self.model.gazetteer.lists
+            parts += ["Lexicon"] if listed else []
+            parts += ["Speech"] if self.model.uses_audio else []
+        return "+".join(parts)
 
     @property
     def figures(self) -> dict[Kind, Figures | None]:
@@ -190,6 +234,16 @@ def build_sections(
                 continue
             _check_same(source, there)
             scored = {name: _Scored.of(own, found) for name, own in by_name.items()}
+            silent = {}
+            if mode == "speech":
+                listening = [n for n, m in models.items() if m is not None and m.uses_audio]
+                alone = {
+                    (r.name, r.seed): load_predictions(r, source, "text")
+                    for name in listening
+                    for r in by_name[name]
+                }
+                _check_same(source, [*there[:1], *(p for p in alone.values() if p is not None)])
+                silent = {name: _Scored.of(by_name[name], alone) for name in listening}
             sections.append(
                 Section(
                     source=source,
@@ -197,7 +251,8 @@ def build_sections(
                     sentences=len(there[0]) if there else 0,
                     spoken=spoken,
                     rows=tuple(
-                        _row(name, models[name], scored, against.get(name, "")) for name in by_name
+                        _row(name, models[name], scored, against.get(name, ""), silent.get(name))
+                        for name in by_name
                     ),
                 )
             )
@@ -213,12 +268,24 @@ class _Scored:
         unscored: See :class:`Row`.
         counts: Of each sentence, by kind. shape: (seeds, sentences, 3)
         errors: See :class:`Figures`; by kind.
+        cost: See :class:`Row`.
     """
 
     seeds: tuple[int, ...]
     unscored: tuple[tuple[int, str], ...]
     counts: dict[Kind, npt.NDArray[np.int64]]
     errors: dict[Kind, tuple[float, float, float, float]]
+    cost: Cost
+
+    def above(self, other: _Scored, kind: Kind) -> Difference | None:
+        """F1 above the other's, over the seeds that both have; None where they have none."""
+        both = [seed for seed in self.seeds if seed in other.seeds]
+        if not both:
+            return None
+        ours, theirs = (
+            s.counts[kind][[s.seeds.index(seed) for seed in both]] for s in (self, other)
+        )
+        return paired_bootstrap(ours, theirs)
 
     @classmethod
     def of(
@@ -226,13 +293,14 @@ class _Scored:
     ) -> _Scored:
         """Count what the runs of a row found."""
         there: list[tuple[int, list[Prediction]]] = []
-        missing = []
+        missing, records = [], []
         for run in runs:
             own = found[run.name, run.seed]
             if own is None or run.record.status != "finished":
                 missing.append((run.seed, _reason(run)))
             else:
                 there.append((run.seed, own))
+                records.append(run.record)
         counts, errors = {}, {}
         for kind in KINDS if there else ():
             sides = [([p.gold or () for p in own], [p.found for p in own]) for _, own in there]
@@ -240,7 +308,8 @@ class _Scored:
             counts[kind] = np.stack([sentence_counts(g, p, flat=flat) for g, p in sides])
             scores = [getattr(score_entities(g, p), kind) for g, p in sides]
             errors[kind] = _mean_errors(scores)
-        return cls(tuple(seed for seed, _ in there), tuple(missing), counts, errors)
+        seeds = tuple(seed for seed, _ in there)
+        return cls(seeds, tuple(missing), counts, errors, Cost.of(records))
 
 
 def _mean_errors(scores: Sequence[Scores]) -> tuple[float, float, float, float]:
@@ -266,21 +335,31 @@ def _check_same(source: str, predictions: Sequence[list[Prediction]]) -> None:
             )
 
 
-def _row(name: str, model: ModelConfig | None, scored: Mapping[str, _Scored], baseline: str) -> Row:
+def _row(
+    name: str,
+    model: ModelConfig | None,
+    scored: Mapping[str, _Scored],
+    baseline: str,
+    silent: _Scored | None,
+) -> Row:
     own = scored[name]
     base = scored.get(baseline)
     figures: dict[Kind, Figures | None] = {"flat": None, "nested": None}
     for kind in KINDS:
         if own.seeds and (kind == "flat" or (model and model.labels == "nested")):
             theirs = base.counts.get(kind) if base else None
-            figures[kind] = _figures(own.counts[kind], theirs, own.errors[kind])
+            heard = own.above(silent, kind) if silent else None
+            figures[kind] = _figures(own.counts[kind], theirs, heard, own.errors[kind])
     shown = baseline if base and base.seeds else ""
-    return Row(name, model, own.seeds, own.unscored, shown, figures["flat"], figures["nested"])
+    return Row(
+        name, model, own.seeds, own.unscored, shown, figures["flat"], figures["nested"], own.cost
+    )
 
 
 def _figures(
     ours: npt.NDArray[np.int64],
     theirs: npt.NDArray[np.int64] | None,
+    audio_delta: Difference | None,
     errors: tuple[float, float, float, float],
 ) -> Figures:
     # shape of each: (seeds,)
@@ -290,6 +369,7 @@ def _figures(
         recall=_estimate(100 * correct / np.maximum(gold, 1)),
         f1=_estimate(200 * correct / np.maximum(predicted + gold, 1)),
         delta=None if theirs is None else paired_bootstrap(ours, theirs),
+        audio_delta=audio_delta,
         errors=errors,
     )
 

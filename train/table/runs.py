@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import msgspec
 
@@ -21,10 +21,6 @@ from cnerta.models.errors import ConfigError, DataError
 from cnerta.models.files import write_atomically
 from cnerta.train.evaluation.predictions import Prediction, read_predictions
 from cnerta.train.recipe import Recipe, Source, load_recipe
-
-if TYPE_CHECKING:
-    pass
-
 
 __all__ = [
     "Mode",
@@ -54,6 +50,9 @@ class RunRecord(msgspec.Struct, frozen=True):
         minutes: Wall-clock time of training, all attempts together.
         external: Another library's pipeline in place of a recipe, see
             :mod:`cnerta.train.evaluation.external`; the recipe is empty then.
+        parameters: Of the model; 0 where they were not counted.
+        epochs: That its last stage took; 0 where that is not known.
+        best_epoch: Of them the one whose model is kept.
     """
 
     recipe: Recipe
@@ -63,6 +62,18 @@ class RunRecord(msgspec.Struct, frozen=True):
     message: str = ""
     minutes: float = 0.0
     external: str = ""
+    parameters: int = 0
+    epochs: int = 0
+    best_epoch: int = 0
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether the bound on epochs ended it while its development score might still rise."""
+        if not self.recipe.stages:
+            return False
+        stage = self.recipe.stages[-1]
+        waited = self.epochs - self.best_epoch
+        return bool(stage.dev and self.epochs >= stage.epochs and waited < stage.patience)
 
 
 @dataclass(frozen=True, slots=True)

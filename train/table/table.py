@@ -10,9 +10,11 @@ from typing import Any
 
 from cnerta.models.config import ModelConfig
 from cnerta.train.evaluation.significance import Difference
-from cnerta.train.table.results import KINDS, Figures, Row, Section
+from cnerta.train.table.results import KINDS, Cost, Figures, Row, Section
 
 __all__ = ["csv_table", "markdown_table"]
+
+_NUMBERS = ("P", "R", "F1", "Δ text row", "Δ own text")
 
 
 def markdown_table(
@@ -25,16 +27,19 @@ def markdown_table(
     Args:
         sections: What to show.
         plots: Picture of each section, by title.
-        links: Differences of rows from their baselines, by the section's title and the row's name.
+        links: Pages of sentences that two models answer differently, by the section's title and
+            what is compared.
     """
     lines = [
         "# Table",
         "",
         "Precision, recall and F1 of whole entities (start, end and type) in percent, mean ± "
         "sample deviation over the seeds. *Flat* scores the outermost entities, *nested* all of "
-        "them. Δ is F1 above the text-only row of the same text encoder (or the row named), with "
-        "the 95 % interval of a paired bootstrap over sentences; it says what other sentences "
-        "might have given, not what other seeds might. Errors are told apart as in the paper's "
+        "them. Δ text row is F1 above the text-only row of the same text encoder (or the row "
+        "named), Δ own text that above the same models without their audio: what speech is worth. "
+        "Both have the 95 % interval of a paired bootstrap over sentences, which says what other "
+        "sentences might have given, not what other seeds might. Epochs are the one whose model is "
+        "kept, of those trained. Errors are told apart as in the paper's "
         "Table 5: of what is predicted wrongly, a type error has the boundaries of a gold entity, "
         "a boundary error is every other; spurious are those of them that overlap no gold entity "
         "of their type, missed gold entities that no error is about. Means over seeds.",
@@ -43,7 +48,8 @@ def markdown_table(
         lines += ["", f"## {section.title}", ""]
         lines += [f"{section.sentences} sentences, {section.spoken} with a recording.", ""]
         heading = ["model", "text encoder", "fusion", "CTC", "seeds"]
-        numbers = [f"{kind} {x}" for kind in KINDS for x in ("P", "R", "F1", "Δ F1")]
+        heading += ["resources", "parameters", "epochs"]
+        numbers = [f"{kind} {x}" for kind in KINDS for x in _NUMBERS]
         lines.append("| " + " | ".join(heading + numbers) + " |")
         lines.append("|" + "---|" * len(heading) + "---:|" * len(numbers))
         lines += ["| " + " | ".join(_cells(row)) + " |" for row in section.rows]
@@ -56,7 +62,7 @@ def markdown_table(
         lines += ["", *_error_rows(section)]
         if links and section.title in links:
             said = ", ".join(f"[{name}]({file})" for name, file in links[section.title].items())
-            lines += ["", f"Sentences answered differently from the baseline: {said}."]
+            lines += ["", f"Sentences answered differently: {said}."]
     return "\n".join(lines) + "\n"
 
 
@@ -81,6 +87,8 @@ def csv_table(sections: Sequence[Section]) -> str:
         "precision", "precision_deviation", "recall", "recall_deviation", "f1", "f1_deviation",
         "boundary_errors", "type_errors", "spurious", "missed",
         "baseline", "delta", "delta_low", "delta_high", "delta_p",
+        "audio_delta", "audio_delta_low", "audio_delta_high", "audio_delta_p",
+        "resources", "parameters", "minutes", "epochs", "best_epoch",
     ]  # fmt: skip
     writer = csv.writer(output, lineterminator="\n")
     writer.writerow(columns)
@@ -88,37 +96,56 @@ def csv_table(sections: Sequence[Section]) -> str:
         for row in section.rows:
             for kind, figures in row.figures.items():
                 start = [section.source, section.mode, row.name, kind, len(row.seeds)]
-                writer.writerow([*start, len(row.unscored), *_values(row, figures)])
+                values = [*_values(row, figures), row.resources, *_cost_values(row.cost)]
+                writer.writerow([*start, len(row.unscored), *values])
     return output.getvalue()
 
 
 def _values(row: Row, figures: Figures | None) -> list[Any]:
     if figures is None:
-        return [""] * 15
+        return [""] * 19
     values: list[Any] = []
     for estimate in (figures.precision, figures.recall, figures.f1):
         deviation = "" if estimate.deviation is None else f"{estimate.deviation:.4f}"
         values += [f"{estimate.mean:.4f}", deviation]
     values += [f"{n:.2f}" for n in figures.errors]
-    if figures.delta is None:
-        return [*values, *[""] * 5]
-    d = figures.delta
-    return [*values, row.baseline, *(f"{v:.4f}" for v in (d.value, d.low, d.high, d.p_value))]
+    values.append(row.baseline if figures.delta else "")
+    for delta in (figures.delta, figures.audio_delta):
+        values += _delta_values(delta)
+    return values
+
+
+def _delta_values(delta: Difference | None) -> list[str]:
+    if delta is None:
+        return [""] * 4
+    return [f"{v:.4f}" for v in (delta.value, delta.low, delta.high, delta.p_value)]
+
+
+def _cost_values(cost: Cost) -> list[Any]:
+    minutes = f"{cost.minutes:.2f}" if cost.minutes else ""
+    epochs = [f"{cost.epochs:.1f}", f"{cost.best_epoch:.1f}"] if cost.epochs else ["", ""]
+    return [cost.parameters or "", minutes, *epochs]
 
 
 def _cells(row: Row) -> list[str]:
     runs = str(len(row.seeds))
     if row.unscored:
         runs += f" of {len(row.seeds) + len(row.unscored)}"
-    cells = [row.name, *_composition(row.model), runs]
+    cells = [row.name, *_composition(row.model), runs, row.resources, *_cost_cells(row.cost)]
     for figures in row.figures.values():
         if figures is None:
             # Flat labels have no nested score; a row without a run has none at all.
-            cells += ["–" if row.seeds else row.unscored[0][1].partition(":")[0]] * 4
+            cells += ["–" if row.seeds else row.unscored[0][1].partition(":")[0]] * len(_NUMBERS)
             continue
         cells += [str(figures.precision), str(figures.recall), str(figures.f1)]
-        cells.append(_delta(figures.delta))
+        cells += [_delta(figures.delta), _delta(figures.audio_delta)]
     return cells
+
+
+def _cost_cells(cost: Cost) -> tuple[str, str]:
+    """Parameters and epochs."""
+    size = f"{cost.parameters / 1e6:.2f} M" if cost.parameters else "–"
+    return size, f"{cost.best_epoch:.0f} of {cost.epochs:.0f}" if cost.epochs else "–"
 
 
 def _composition(model: ModelConfig | None) -> tuple[str, str, str]:

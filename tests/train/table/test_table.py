@@ -19,6 +19,7 @@ import typer
 
 from cnerta.models.config import FusionConfig, ModelConfig, TextConfig
 from cnerta.models.errors import ConfigError, DataError
+from cnerta.models.networks.checkpoint import load_checkpoint
 from cnerta.models.runtime.labels import Span
 from cnerta.train.commands.table import table
 from cnerta.train.commands.train import app as train_app
@@ -97,20 +98,33 @@ def test_a_table_by_hand(tmp_path: Path) -> None:
     assert ours.flat.delta is not None
     assert ours.flat.delta.value == pytest.approx(100 - 200 * 2 / 6)
     assert ours.flat.delta.low <= ours.flat.delta.value <= ours.flat.delta.high
+    # The same models without their audio find half of the entities: F1 66.67, in both seeds.
+    assert ours.nested.audio_delta is not None
+    assert ours.nested.audio_delta.value == pytest.approx((100 + 1400 / 15) / 2 - 200 / 3)
+    assert ours.nested.audio_delta.low <= ours.nested.audio_delta.value
+    assert ours.nested.audio_delta.value <= ours.nested.audio_delta.high
+    assert base.nested.audio_delta is None, "it has no audio to be without"
+    assert (base.resources, ours.resources) == ("Text", "Text+Speech")
     assert (flat.seeds, flat.unscored) == ((), ((0, "not finished"),))
 
     assert written.rows[2].nested is not None
     assert written.rows[2].nested.recall.mean == 50.0, "without speech its own other answers"
+    assert written.rows[2].nested.audio_delta is None, "nothing is heard in either"
 
     markdown = markdown_table([speech, written], {"d, with speech": "d.png"})
     assert "| 100.00 ± 0.00 | +33.33 [" in markdown
     assert "- m3t, seed 2: failed: DataError: no | no" in markdown
-    assert "| flat | bilstm | cma | characters | 0 of 1 | not finished |" in markdown
+    assert (
+        "| flat | bilstm | cma | characters | 0 of 1 | Text+Speech | – | – | not finished |"
+        in markdown
+    )
     assert "![d, with speech](d.png)" in markdown
     rows = list(csv.DictReader(csv_table([speech, written]).splitlines()))
     (row,) = (r for r in rows if (r["model"], r["mode"], r["scores"]) == ("m3t", "speech", "flat"))
     assert (row["f1"], row["baseline"], row["seeds"]) == ("100.0000", "text", "2")
     assert float(row["delta"]) == pytest.approx(100 / 3, abs=1e-3)
+    assert float(row["audio_delta"]) == pytest.approx(100 - 200 * 2 / 6, abs=1e-3)
+    assert (row["resources"], row["parameters"], row["epochs"]) == ("Text+Speech", "", "")
     assert len(rows) == 12
 
 
@@ -221,11 +235,13 @@ def test_a_grid_runs_goes_on_after_a_failure_and_is_not_run_again(
 ) -> None:
     code, out, _ = run_table(*grid_arguments)
     assert code == 1, "one of them failed"
-    assert "| broken | bilstm | cma | characters | 0 of 1 | failed |" in out
+    assert "| broken | bilstm | cma | characters | 0 of 1 | Text+Speech | – | – | failed |" in out
     assert "- broken, seed 0: failed: " in out
     assert "expected a finite loss" in out
-    assert "| good | bilstm | cma | characters | 1 |" in out
     kept = tmp_path / "out"
+    model = load_checkpoint(kept / "good/seed-0/best-0-tag").model
+    size = f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M"
+    assert f"| good | bilstm | cma | characters | 1 | Text+Speech | {size} | 1 of 1 |" in out
     assert (kept / "table.md").read_text(encoding="utf-8").strip() == out.strip()
     assert (kept / "few-speech.png").read_bytes().startswith(b"\x89PNG")
     found = read_predictions(kept / "good" / "seed-0" / "predictions" / "again.speech.jsonl")
@@ -336,13 +352,25 @@ def test_flat_figures_are_of_the_flat_model_and_nested_of_the_nested(tmp_path: P
     written = latex_table([whole]).splitlines()
     (row,) = (line for line in written if line.startswith("m &"))
     cells = row.removesuffix(r" \\").split(" & ")
-    assert cells[1:5] == ["Text+Speech", "100.00", "75.00", "85.71"]
-    assert cells[5].startswith("$+19.05$ $[")
-    assert cells[6:9] == ["100.00", "100.00", "100.00"]
+    assert cells[1:6] == ["Text+Speech", "--", "100.00", "75.00", "85.71"]
+    assert cells[6].startswith("$+19.05$ $[")
+    assert cells[7].startswith("$+85.71$ $["), "without audio the flat model finds nothing"
+    assert cells[8:11] == ["100.00", "100.00", "100.00"]
+    assert cells[12].startswith("$+0.00$ $[+0.00, "), "the nested one as much"
     assert any(line.startswith(r"t\_1 & Text & ") for line in written)
     assert {
         line.count("&") for line in written if line.endswith(r"\\") and "multi" not in line
-    } == {9}
+    } == {12}
+
+
+def test_a_run_that_the_bound_on_epochs_has_ended_is_named() -> None:
+    recipe = a_recipe(ModelConfig())
+    stage = msgspec.structs.replace(recipe.stages[0], epochs=20, patience=5)
+    recipe = msgspec.structs.replace(recipe, stages=[stage])
+    for epochs, best, early in ((20, 18, True), (20, 15, False), (12, 7, False)):
+        assert RunRecord(recipe, epochs=epochs, best_epoch=best).ended_early == early
+    by_itself = msgspec.structs.replace(recipe, stages=[msgspec.structs.replace(stage, dev=[])])
+    assert not RunRecord(by_itself, epochs=20, best_epoch=20).ended_early, "no rule, no early end"
 
 
 def test_the_papers_grid_has_each_row_twice(tmp_path: Path) -> None:
@@ -382,8 +410,16 @@ def test_the_papers_table_from_its_own_file_layout(
     assert code == 0, out + errors
     assert "## test, with speech" in out
     assert "2 sentences, 2 with a recording." in out
-    assert "| bilstm-crf | bilstm | – | – | 1 |" in out
-    assert "| bilstm-m3t | bilstm | cma | characters | 1 |" in out
+    crf, m3t = (
+        sum(p.numel() for p in load_checkpoint(path).model.parameters())
+        for path in (
+            tmp_path / "out" / n / "seed-0/best-0-train" for n in ("bilstm-crf", "bilstm-m3t")
+        )
+    )
+    assert f"| bilstm-crf | bilstm | – | – | 1 | Text | {crf / 1e6:.2f} M | " in out
+    assert (
+        f"| bilstm-m3t | bilstm | cma | characters | 1 | Text+Speech | {m3t / 1e6:.2f} M | " in out
+    )
     assert "-flat |" not in out
     assert (
         "bilstm-m3t-flat: at most 2 epochs, until the development score has not risen for 1." in out
@@ -394,4 +430,14 @@ def test_the_papers_table_from_its_own_file_layout(
     )
     assert (row["baseline"], row["seeds"]) == ("bilstm-crf", "1")
     assert row["delta"]
+    assert row["audio_delta"]
+    assert (row["parameters"], row["epochs"]) == (str(m3t), "2.0")
+    mended = tmp_path / "out" / "differences" / "test-speech-bilstm-m3t-audio.md"
+    assert mended.read_text(encoding="utf-8").startswith(
+        "# bilstm-m3t beside bilstm-m3t without audio\n"
+    )
+    assert "## Fixed by Speech (" in mended.read_text(encoding="utf-8")
+    beside = tmp_path / "out" / "differences" / "test-speech-bilstm-m3t.md"
+    assert "## Fixed by bilstm-m3t (" in beside.read_text(encoding="utf-8")
+    assert "[bilstm-m3t against bilstm-m3t without audio](differences/test-speech-" in out
     assert r"bilstm-m3t & Text+Speech & " in (tmp_path / "out" / "table.tex").read_text()
