@@ -35,8 +35,8 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     Attributes:
         format: ``cnerta`` (the corpus' JSON lines), ``aishell-ner`` (text with brackets),
-            ``manifest`` (JSON lines with audio beside them) or ``words`` (a folder of single-word
-            recordings).
+            ``manifest`` (JSON lines with audio beside them), ``kaldi`` (a data folder with ``text``
+            and ``wav.scp``) or ``words`` (a folder of single-word recordings).
         path: File or folder, relative to ``--data-root``.
         audio_root: For ``cnerta`` and ``aishell-ner``: where the recordings are (AISHELL-1's own
             layout, unpacked or not, or a flat folder); none: text only.
@@ -58,7 +58,7 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         limit: Use the first so many rows; 0 for all.
     """
 
-    format: Literal["cnerta", "aishell-ner", "manifest", "words"]
+    format: Literal["cnerta", "aishell-ner", "manifest", "kaldi", "words"]
     path: str
     audio_root: str = ""
     allow_missing: bool = False

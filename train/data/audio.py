@@ -16,6 +16,7 @@ from cnerta.models.errors import DataError
 from cnerta.models.runtime.geometry import SAMPLE_RATE
 from cnerta.train.data.recordings import archive_of, read_members, recording_seconds
 from cnerta.train.data.sample_store import SampleStore
+from cnerta.train.data.segments import read_segment, segment_of
 
 __all__ = ["AudioCache", "change_speed", "read_audio"]
 
@@ -27,7 +28,8 @@ def read_audio(path: Path) -> Floats:
     """Read a recording of any rate and channel count as 16 kHz mono.
 
     Args:
-        path: A file, or a path through an archive (see :mod:`cnerta.train.data.recordings`).
+        path: A file, a path through an archive (see :mod:`cnerta.train.data.recordings`), or a
+            stretch of a file (see :mod:`cnerta.train.data.segments`).
 
     Returns:
         Samples from -1 to 1. shape: (samples,)
@@ -35,6 +37,9 @@ def read_audio(path: Path) -> Floats:
     Raises:
         DataError: The file is missing, unreadable or empty.
     """
+    segment = segment_of(path)
+    if segment is not None:
+        return _as_mono(*read_segment(segment), path)
     archive = archive_of(path)
     if archive is None:
         return _decode(path, path)
@@ -49,6 +54,10 @@ def _decode(source: Path | io.BytesIO, path: Path) -> Floats:
         samples, rate = soundfile.read(source, dtype="float32", always_2d=True)
     except (OSError, soundfile.LibsndfileError) as error:
         raise DataError(f"expected a recording, got {path}: {error}") from error
+    return _as_mono(samples, rate, path)
+
+
+def _as_mono(samples: Floats, rate: int, path: Path) -> Floats:
     if not len(samples):
         raise DataError(f"expected a recording, got {path}, which has no samples")
     mono = samples.mean(axis=1)

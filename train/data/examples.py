@@ -1,6 +1,6 @@
 """Readers: from the publishers' files to :class:`Example` values.
 
-Four formats, see :class:`cnerta.train.recipe.Source`:
+Five formats, see :class:`cnerta.train.recipe.Source`:
 
 * CNERTA: JSON lines ``{"sentence", "audio", "entity": [[start, end, text, type], ...]}``, with the
   recordings under an AISHELL-1 root (``wav/{train,dev,test}/S0002/BAC009S0002W0122.wav``, or
@@ -10,6 +10,7 @@ Four formats, see :class:`cnerta.train.recipe.Source`:
 * manifest: JSON lines ``{"audio", "text", "entities"}``, audio relative to the file, optionally
   ``characters`` (times in ms), ``readings`` (pinyin of each character) and ``prosody`` (the text
   with its boundaries marked, see :mod:`cnerta.train.data.prosody`).
+* kaldi: a data folder, see :mod:`cnerta.train.data.kaldi`.
 * words: a folder of single recordings named ``cmn-<hanzi or pinyin>.<ext>``.
 """
 
@@ -28,6 +29,7 @@ from cnerta.models.errors import DataError
 from cnerta.models.runtime.labels import Span
 from cnerta.models.text.normalisation import NormalisedText, normalise
 from cnerta.train.data.aishell import Transcripts, find_transcripts, read_bracketed
+from cnerta.train.data.kaldi import read_kaldi
 from cnerta.train.data.prosody import break_levels
 from cnerta.train.data.recordings import archive_of, find_recordings, speaker_of
 from cnerta.train.data.shaping import cut, thinned
@@ -88,6 +90,9 @@ def read_source(source: Source, data_root: Path, *, cache: Path | None = None) -
     path = data_root / source.path
     if source.format == "words":
         examples = _read_words(path)
+    elif source.format == "kaldi":
+        _refuse_fields(source)
+        examples = _read_kaldi(path)
     else:
         audio_root = data_root / source.audio_root if source.audio_root else None
         examples = read_examples(
@@ -129,7 +134,7 @@ def read_examples(
     """Read JSON lines in CNERTA's form or as a plain manifest, or AISHELL-NER's text (``.txt``).
 
     Args:
-        path: The file.
+        path: The file; or a Kaldi data folder, for which nothing else is looked at.
         audio_root: Where the recordings are. CNERTA's rows have none without it; a manifest's are
             beside the file by default. With a root given, a recording that is missing is an error,
             and so is one that says something else than the row, by AISHELL-1's transcripts.
@@ -144,6 +149,8 @@ def read_examples(
         DataError: The file or a recording is missing, a recording does not say what its row says, a
             row is no JSON object, or an entity does not fit its text.
     """
+    if (path / "wav.scp").is_file():
+        return _read_kaldi(path)
     if not path.is_file():
         raise DataError(f"expected a data file, got {path}, which is not a file")
     rows = [
@@ -358,6 +365,22 @@ class _Finder:
 def _some(items: Sequence[str]) -> str:
     more = f" and {len(items) - _NAMED} more" if len(items) > _NAMED else ""
     return ", ".join(items[:_NAMED]) + more
+
+
+def _read_kaldi(folder: Path) -> list[Example]:
+    return [
+        Example(u.text, u.spans, u.audio, name=u.name, speaker=u.speaker)
+        for u in read_kaldi(folder)
+    ]
+
+
+def _refuse_fields(source: Source) -> None:
+    """Say so where a setting would change nothing."""
+    if source.where or source.exclude or source.entity_field or source.audio_root:
+        raise DataError(
+            f"expected no where, exclude, entity_field and audio_root with the format "
+            f"{source.format!r}, got some for {source.path}"
+        )
 
 
 def _read_words(root: Path) -> list[Example]:

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from cnerta.models.errors import DataError
 from cnerta.models.files import write_atomically
+from cnerta.train.data.segments import segment_of
 
 __all__ = [
     "AUDIO_SUFFIXES",
@@ -116,6 +117,9 @@ def recording_seconds(path: Path, index: Path | None = None) -> float:
     Raises:
         DataError: There is no such recording, or it is not one.
     """
+    segment = segment_of(path)
+    if segment is not None:
+        return segment.seconds
     archive = archive_of(path)
     if archive is not None:
         seconds = _durations(archive, index).get(path.relative_to(archive).as_posix())

@@ -22,6 +22,7 @@ from cnerta.models.errors import DataError
 from cnerta.models.files import write_atomically
 from cnerta.models.runtime.geometry import SAMPLE_RATE
 from cnerta.train.data.recordings import archive_of
+from cnerta.train.data.segments import segment_of
 
 __all__ = ["SampleStore"]
 
@@ -92,7 +93,8 @@ class SampleStore:
         return len(sizes), sum(sizes)
 
     def _path(self, recording: Path) -> Path:
-        file = archive_of(recording) or recording
+        segment = segment_of(recording)
+        file = segment.recording if segment else archive_of(recording) or recording
         try:
             about = file.stat()
         except OSError as error:
