@@ -40,7 +40,7 @@ TREE: Final = (
     "train",
 )
 RUN: Final = ("sh", "python")
-SECONDS: Final = 120
+SECONDS: Final = 300
 """For one block. None takes nearly as long; a hanging one is to fail as itself."""
 USUAL_PORT: Final = "8765"
 """The server's usual port, for which a free one stands in."""

@@ -16,6 +16,7 @@ from cnerta.train.commands.align import align
 from cnerta.train.commands.average import average
 from cnerta.train.commands.calibrate import calibrate
 from cnerta.train.commands.failure import fail
+from cnerta.train.commands.invent import invent
 from cnerta.train.commands.names import names
 from cnerta.train.commands.statistics import check, statistics
 from cnerta.train.commands.synthesise import synthesise
@@ -44,6 +45,7 @@ app.command(name="align")(align)
 app.command(name="calibrate")(calibrate)
 app.command(name="average")(average)
 app.command(name="names")(names)
+app.command(name="invent")(invent)
 app.command(name="statistics")(statistics)
 app.command(name="check")(check)
 app.command(name="table")(table)
@@ -105,6 +107,15 @@ def train(
     workers: Annotated[
         int, typer.Option(min=1, help="Threads that build batches; more for a GPU.")
     ] = 1,
+    trackers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tracker",
+            metavar="NAME",
+            help="Tell this tracker of the run too, through accelerate: wandb, mlflow, comet_ml, "
+            "aim, clearml and others, if installed. Repeatable.",
+        ),
+    ] = None,
 ) -> None:
     """Train a model from a recipe, resuming if it was cut off."""
     # Of several processes (torchrun, accelerate launch) the first one speaks.
@@ -133,6 +144,7 @@ def train(
             acoustic_from=acoustic_from,
             workers=workers,
             cache=cache,
+            trackers=trackers or (),
         ).run()
     except CnertaError as error:
         fail(error)

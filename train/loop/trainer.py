@@ -22,7 +22,6 @@ import accelerate
 import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from cnerta.models.errors import CheckpointError, ConfigError, DataError
@@ -45,6 +44,7 @@ from cnerta.train.loop.new_model import (
 )
 from cnerta.train.loop.optimisation import NotFiniteError, Optimisation, learning_rate
 from cnerta.train.loop.run_folder import Progress, RunFolder, SavedRun
+from cnerta.train.loop.run_log import RunLog, check_trackers
 from cnerta.train.loop.schedule import BatchSchedule
 from cnerta.train.recipe import Recipe, Source, Stage
 
@@ -70,9 +70,10 @@ class Trainer:
         acoustic_from: Checkpoint whose acoustic encoder and CTC head to start from.
         workers: Threads that build batches.
         cache: Folder for decoded recordings; None: they are kept in memory.
+        trackers: That accelerate knows and that are told of the run too, such as ``wandb``.
 
     Raises:
-        ConfigError: The device cannot compute in the precision.
+        ConfigError: The device cannot compute in the precision, or a tracker cannot be had.
         DataError: The data is not what the recipe says.
         CheckpointError: ``out`` holds a run of another recipe.
     """
@@ -90,7 +91,9 @@ class Trainer:
         acoustic_from: Path | None = None,
         workers: int = 1,
         cache: Path | None = None,
+        trackers: Sequence[str] = (),
     ) -> None:
+        check_trackers(trackers)
         if mixed_precision == "fp16" and (cpu or not torch.accelerator.is_available()):
             raise ConfigError(
                 "expected a GPU for --precision fp16, got a CPU: take bf16, which a CPU has too, "
@@ -102,7 +105,12 @@ class Trainer:
         self.folder = RunFolder(out)
         self._continues = init is not None
         self.save_seconds = 60 * save_minutes
-        self.accelerator = accelerate.Accelerator(cpu=cpu, mixed_precision=mixed_precision)
+        self.accelerator = accelerate.Accelerator(
+            cpu=cpu,
+            mixed_precision=mixed_precision,
+            log_with=list(trackers) or None,
+            project_dir=str(out),
+        )
         self.cache = AudioCache(cache)
         names = {n for s in recipe.stages for n in (*s.train, *s.dev)}
         self.examples = read_sources(recipe.data, sorted(names), data_root, cache=cache)
@@ -139,11 +147,11 @@ class Trainer:
         self.development = Development(
             self.accelerator, recipe, self.model, self.examples, self.cache
         )
-        self.writer: SummaryWriter | None = None
+        self.log: RunLog | None = None
         if self.accelerator.is_main_process:
             start = describe_start(recipe, self.accelerator, digests, resumed=saved is not None)
             record_start(out, recipe, start)
-            self.writer = SummaryWriter(str(out / "tensorboard"))
+            self.log = RunLog(out, self.accelerator, recipe)
 
     def run(self) -> Path:
         """Train all stages that are left.
@@ -164,8 +172,8 @@ class Trainer:
             state = self._from_first(partial(_weights, self._best(index)))
             self.model.load_state_dict(state)
         self._log_cache()
-        if self.writer is not None:
-            self.writer.close()
+        if self.log is not None:
+            self.log.close()
         return self._best(len(self.recipe.stages) - 1)
 
     def _log_cache(self) -> None:
@@ -344,11 +352,10 @@ class Trainer:
             progress.steps += 1
             progress.loss_sum += loss
             progress.seconds += time.monotonic() - began
-            if self.writer is not None:
-                self.writer.add_scalar(f"{stage.name}/loss", loss, progress.steps)
-                for name, part in optimisation.parts.items():
-                    self.writer.add_scalar(f"{stage.name}/loss of {name}", part, progress.steps)
-                self.writer.add_scalar(f"{stage.name}/learning rate", rate, progress.steps)
+            if self.log is not None:
+                parts_of_loss = {f"loss of {n}": v for n, v in optimisation.parts.items()}
+                values = {"loss": loss, **parts_of_loss, "learning rate": rate}
+                self.log.add(stage.name, values, progress.steps)
             bar.set_postfix(loss=f"{progress.loss_sum / progress.step:.3f}", refresh=False)
             if time.monotonic() - saved > self.save_seconds:
                 self._save_last(optimisation)
@@ -390,10 +397,9 @@ class Trainer:
             progress.epoch,
             ", ".join(f"{k} {v:.2f}" for k, v in scores.items()),
         )
-        if self.writer is not None:
-            for name, value in scores.items():
-                self.writer.add_scalar(f"{stage.name}/{name}", value, progress.epoch)
-            self.writer.flush()
+        if self.log is not None:
+            self.log.add(stage.name, scores, progress.epoch)
+            self.log.flush()
         # Without development data the last epoch is kept.
         score = scores.get("score")
         if score is None or progress.best_score is None or score > progress.best_score:
