@@ -32,7 +32,7 @@ def validators() -> dict[str, jsonschema.protocols.Validator]:
 
 def golden_events() -> list[dict[str, Any]]:
     """What both models said in the sessions that are kept."""
-    kept = [json.loads(path.read_text(encoding="utf-8")) for path in GOLDEN.glob("*.json")]
+    kept = [json.loads(path.read_text(encoding="utf-8")) for path in GOLDEN.rglob("*.json")]
     return [event for file in kept for event in file["answers"] if "type" in event]
 
 
