@@ -142,7 +142,7 @@ $(integrations_ready): pyproject.toml
 	@echo "Installing LiveKit Agents and Pipecat into $(integrations_venv) (about 600 MB) …"
 	$(PYTHON) -m venv --clear $(integrations_venv)
 	$(integrations_venv)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[cpu,livekit,pipecat]' \
-		hypothesis pytest pytest-asyncio pytest-timeout
+		hypothesis jsonschema pytest pytest-asyncio pytest-timeout 'schemathesis>=4'
 	@touch $@
 
 # Both bundles that come along, from the published originals: `make model DATA=data`.

@@ -191,6 +191,16 @@ class Admission:
             remote: Its other end.
             now: In seconds.
         """
+        return self._admit(request, remote, now, takes=True)
+
+    def refusal(self, request: Request, remote: str, now: float) -> Refusal | None:
+        """Why a connection would not be taken, if so, before it is made; see :meth:`enter`."""
+        found = self._admit(request, remote, now, takes=False)
+        return found if isinstance(found, Refusal) else None
+
+    def _admit(
+        self, request: Request | None, remote: str, now: float, *, takes: bool
+    ) -> Place | Refusal:
         if not self.may_come_from_there(request):
             detail = "expected an origin that is allowed here, got another"
             return Refusal("origin", ProtocolError(ErrorName.ORIGIN_REFUSED, detail))
@@ -199,10 +209,11 @@ class Admission:
             detail = "expected a valid token, got none"
             return Refusal("token", ProtocolError(ErrorName.NOT_AUTHORISED, detail))
         with self._ledger.exclusively():
-            return self._enter(caller, session_token, self.peer(remote, request), now)
+            address = self.peer(remote, request)
+            return self._enter(caller, session_token, address, now, takes=takes)
 
     def _enter(
-        self, caller: Caller, session_token: str | None, address: str, now: float
+        self, caller: Caller, session_token: str | None, address: str, now: float, *, takes: bool
     ) -> Place | Refusal:
         if session_token is not None and self.session_tokens.find([session_token], now) is None:
             # Another process has used it since.
@@ -215,9 +226,12 @@ class Admission:
         if (why_not := self.why_not_ready(now)) is not None:
             self._knocks.append(now)
             return Refusal(why_not, self._explain(why_not, now))
+        place = Place(caller, address)
+        if not takes:
+            return place
         if session_token is not None:
             self.session_tokens.use(session_token)
-        return self._take(Place(caller, address), now)
+        return self._take(place, now)
 
     def start(self, place: Place) -> None:
         """Its session has started."""

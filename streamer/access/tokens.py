@@ -2,8 +2,9 @@
 
 A token comes with the opening handshake, in one of three ways: ``Authorization: Bearer TOKEN``;
 for browsers, which cannot set headers, the subprotocols ``cnerta.v1, bearer.TOKEN``; and
-``?token=TOKEN`` where neither goes. Where tokens lie is the matter of
-:mod:`cnerta.streamer.access.token_file`.
+``?token=TOKEN`` where neither goes. As clients of Deepgram send it, it may also come as
+``Authorization: Token TOKEN`` and as the subprotocols ``token, TOKEN``. Where tokens lie is the
+matter of :mod:`cnerta.streamer.access.token_file`.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from cnerta.streamer.access.callers import ANYBODY, Caller
 if TYPE_CHECKING:
     from cnerta.streamer.access.jwt_tokens import JwtVerifier
 
-__all__ = ["SUBPROTOCOL", "KnownToken", "Tokens", "digest", "sent_tokens"]
+__all__ = ["SCHEMES", "SUBPROTOCOL", "KnownToken", "Tokens", "digest", "sent_tokens"]
 
 SUBPROTOCOL: Final = "cnerta.v1"
+SCHEMES: Final = ("bearer", "token")
+"""How a token is announced: as standards do, and as Deepgram does."""
 _BEARER: Final = "bearer."
 _IDENTITY_DIGITS: Final = 12
 
@@ -93,10 +96,16 @@ def sent_tokens(request: Request) -> Iterator[str]:
     headers = request.headers
     for value in headers.get_all("Authorization"):
         scheme, _, token = value.partition(" ")
-        if scheme.lower() == "bearer":
+        if scheme.lower() in SCHEMES:
             yield token.strip()
-    for value in headers.get_all("Sec-WebSocket-Protocol"):
-        for offered in value.split(","):
-            if offered.strip().startswith(_BEARER):
-                yield offered.strip().removeprefix(_BEARER)
+    offered = [
+        name.strip()
+        for value in headers.get_all("Sec-WebSocket-Protocol")
+        for name in value.split(",")
+    ]
+    if len(offered) == 2 and offered[0].lower() in SCHEMES:
+        yield offered[1]
+    for name in offered:
+        if name.startswith(_BEARER):
+            yield name.removeprefix(_BEARER)
     yield from parse_qs(urlsplit(request.path).query).get("token", ())

@@ -10,6 +10,7 @@ from typing import Final, Self
 
 from cnerta.models.runtime.bundle import find_bundle
 from cnerta.models.runtime.inference import Device, Model
+from cnerta.streamer.apis.tongue import Aside
 from cnerta.streamer.errors import (
     ClientError,
     RecordingError,
@@ -101,6 +102,7 @@ class LocalConnection:
         message = await self._session.next_message()
         if message is None:
             raise self._end()
+        assert not isinstance(message, Aside), "expected none without a tongue"
         return message
 
     async def __aenter__(self) -> Self:

@@ -6,12 +6,16 @@ one takes its place, and the connection that had it is dismissed.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from cnerta.streamer.apis.tongue import Aside, Tongue
 from cnerta.streamer.serving.account import Account
 from cnerta.streamer.serving.hosted_session import HostedSession
 from cnerta.streamer.serving.metered_connection import MeteredConnection
 from cnerta.streamer.serving.parking import ParkedSession
+from cnerta.streamer.session.connection import Close
+from cnerta.streamer.wire.codec import encode
 from cnerta.streamer.wire.errors import ErrorName, ProtocolError
 from cnerta.streamer.wire.messages import ServerMessage
 
@@ -28,6 +32,7 @@ class Client:
         connection: The connection.
         entry: Its session, as it is known to the parking lot.
         account: Follows what becomes of it.
+        tongue: Translates for it; None: it speaks the protocol.
         farewell: Why the connection is closed although the session goes on.
         is_handed_over: Whether another process has the connection now.
         closed_at: When nothing more was to be said while the connection was still there.
@@ -36,6 +41,7 @@ class Client:
     connection: MeteredConnection
     entry: ParkedSession
     account: Account
+    tongue: Tongue | None = None
     farewell: ProtocolError | None = None
     is_handed_over: bool = False
     closed_at: float | None = None
@@ -71,6 +77,19 @@ class Client:
             return False
         return received.code in _CLEAN_CODES or self.session.protocol.close is not None
 
+    def written(self, message: ServerMessage | Aside) -> Iterable[str | bytes]:
+        """The frames that tell its client of a message."""
+        if self.tongue is not None:
+            return self.tongue.tell(message)
+        return () if isinstance(message, Aside) else (encode(message),)
+
+    def closing(self, close: Close) -> Close:
+        """How to close, as its client understands it."""
+        if self.tongue is None:
+            return close
+        own = self.tongue.closing(close.code, close.reason)
+        return Close(own.code, own.reason)
+
     def dismiss(self, error: ProtocolError) -> None:
         """Close the connection with an error; the session goes on without it."""
         self.farewell = error
@@ -86,7 +105,7 @@ class Client:
         self.entry = entry
         entry.session.attach(self)
 
-    async def next_message(self) -> ServerMessage | None:
+    async def next_message(self) -> ServerMessage | Aside | None:
         """Wait for the next message to send; None if there will be no more."""
         while True:
             session = self.session

@@ -7,9 +7,12 @@ connection: what is owed goes on, and waits.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 
+from cnerta.streamer.apis.tongue import Aside, Flushed
 from cnerta.streamer.serving.batcher import Batcher
-from cnerta.streamer.serving.recognition import Recogniser, Recognition
+from cnerta.streamer.serving.recognition import Recogniser
+from cnerta.streamer.serving.transcription import Transcription
 from cnerta.streamer.session.connection import ServerProtocol
 from cnerta.streamer.session.work import Lane, Result, Work
 from cnerta.streamer.sources.base import Revision
@@ -42,7 +45,8 @@ class HostedSession:
         self.protocol = protocol
         self._batcher = batcher
         self._recogniser = recogniser
-        self._recognition: Recognition | None = None
+        self._transcription: Transcription | None = None
+        self._asides: deque[Aside] = deque()
         if recogniser is not None:
             protocol.offer_recognition()
         self._news = asyncio.Event()
@@ -54,15 +58,27 @@ class HostedSession:
         """Take a frame."""
         is_heard = isinstance(data, bytes) and not self.protocol.is_input_over
         self.protocol.receive(data, _now())
-        if self._recognition is not None and is_heard:
+        if self._transcription is not None and is_heard:
             assert isinstance(data, bytes), "expected audio"
-            self._recognition.push(data)
+            self._transcription.push(data)
         self._changed()
 
     def receive_message(self, message: ClientMessage) -> None:
         """Take a message that is decoded already."""
         self.protocol.receive_message(message, _now())
         self._changed()
+
+    def flush(self) -> None:
+        """What was said so far is to be recognised to its end: an aside tells when it is."""
+        if self._transcription is None or self.protocol.is_input_over:
+            self.on_flushed()
+        else:
+            self._transcription.flush()
+
+    def put_aside(self, aside: Aside) -> None:
+        """Tell whoever reads the messages something before the next of them."""
+        self._asides.append(aside)
+        self._news.set()
 
     def tick(self) -> None:
         """Let time pass."""
@@ -106,8 +122,8 @@ class HostedSession:
     def resume(self, last_seq: int) -> None:
         """The other side is back, and has received all events up to a number."""
         self.protocol.resume(last_seq, _now())
-        if self._recognition is not None:
-            self._recognition.complete_sample()
+        if self._transcription is not None:
+            self._transcription.complete_sample()
         self._changed()
 
     def start_anew(self, lost: LostHistory) -> None:
@@ -122,13 +138,15 @@ class HostedSession:
         self._news.set()
         self._news = asyncio.Event()
 
-    async def next_message(self, reader: object = None) -> ServerMessage | None:
+    async def next_message(self, reader: object = None) -> ServerMessage | Aside | None:
         """Wait for the next message; None when there will be no more on this connection.
 
         Args:
             reader: Who asks, see :meth:`attach`.
         """
         while self._reader is reader and self.protocol.parting is None:
+            if self._asides:
+                return self._asides.popleft()
             message = self.protocol.next_message()
             if message is not None:
                 return message
@@ -150,33 +168,37 @@ class HostedSession:
 
     def _follow(self, recogniser: Recogniser) -> None:
         """Begin recognising, or end, as the session has."""
-        protocol, recognition = self.protocol, self._recognition
-        if recognition is None:
+        protocol, transcription = self.protocol, self._transcription
+        if transcription is None:
             if not protocol.is_recognised:
                 return
-            recognition = recogniser.begin(protocol.audio_format, self)
-            if recognition is None:
+            transcription = Transcription(recogniser, protocol.audio_format, self)
+            if not transcription.begin():
                 most = recogniser.most
                 detail = f"expected at most {most} sessions whose speech is recognised, got more"
                 protocol.fail(ProtocolError(ErrorName.TRY_AGAIN_LATER, detail))
                 return
-            self._recognition = recognition
+            self._transcription = transcription
         if protocol.is_closed:
-            recognition.cancel()
+            transcription.cancel()
         elif protocol.is_input_over:
-            recognition.end()
-        elif recognition.is_too_slow:
+            transcription.end()
+        elif transcription.is_too_slow:
             detail = "expected a recogniser that keeps up, got an overload"
             protocol.fail(ProtocolError(ErrorName.TRY_AGAIN_LATER, detail))
-            recognition.cancel()
+            transcription.cancel()
 
     def on_revision(self, revision: Revision) -> None:
-        """See :class:`cnerta.streamer.serving.recognition.RecognitionListener`."""
+        """See :class:`cnerta.streamer.serving.transcription.Transcribed`."""
         self.protocol.recognised(revision.message(), _now())
         self._changed()
 
-    def on_recognition_over(self, is_complete: bool) -> None:
-        """See :class:`cnerta.streamer.serving.recognition.RecognitionListener`."""
+    def on_flushed(self) -> None:
+        """See :class:`cnerta.streamer.serving.transcription.Transcribed`."""
+        self.put_aside(Flushed(tuple(self.protocol.unsent_finals)))
+
+    def on_transcription_over(self, is_complete: bool) -> None:
+        """See :class:`cnerta.streamer.serving.transcription.Transcribed`."""
         if is_complete:
             self.protocol.recognition_over()
         else:

@@ -73,12 +73,14 @@ class HttpAnswers:
         is_own_host: Whether a request names this server.
         may_come_from_there: Whether a request is of no web page, or of one that may ask.
         passed_on: Paths that are not answered here if they are asked with GET.
+        with_content: Those that are not if they are asked with POST.
     """
 
     routes: Mapping[str, Mapping[str, Route]]
     is_own_host: Callable[[Request], bool]
     may_come_from_there: Callable[[Request], bool]
     passed_on: Sequence[str] = ()
+    with_content: Sequence[str] = ()
 
     def answer(self, request: Request) -> Response | None:
         """The answer; None for what is passed on."""
@@ -88,11 +90,17 @@ class HttpAnswers:
         path = request.path.partition("?")[0]
         if path in self.passed_on and request.method == "GET":
             return None
+        if path in self.with_content and request.method == "POST":
+            return None
         is_head = request.method == "HEAD"
-        return self._allowed_to_read(request, self._find(request, path)).response(is_head=is_head)
+        return self.allowed_to_read(request, self._find(request, path)).response(is_head=is_head)
 
     def _find(self, request: Request, path: str) -> Answer:
-        methods = {"GET": _nothing} if path in self.passed_on else self.routes.get(path)
+        methods = self.routes.get(path)
+        if path in self.passed_on:
+            methods = {"GET": _nothing}
+        elif path in self.with_content:
+            methods = {"POST": _nothing}
         if methods is None:
             return refused(http.HTTPStatus.NOT_FOUND, "not found")
         allowed = {*methods, "OPTIONS", *(["HEAD"] if "GET" in methods else [])}
@@ -105,7 +113,11 @@ class HttpAnswers:
             return refused(http.HTTPStatus.METHOD_NOT_ALLOWED, why, Allow=allow)
         return route(request)
 
-    def _allowed_to_read(self, request: Request, answer: Answer) -> Answer:
+    def _headers_for(self, request: Request) -> str:
+        has_content = request.path.partition("?")[0] in self.with_content
+        return "Authorization, Content-Type" if has_content else "Authorization"
+
+    def allowed_to_read(self, request: Request, answer: Answer) -> Answer:
         """Tell a browser that a page of another origin may read the answer, if it may."""
         origins = request.headers.get_all("Origin")
         if len(origins) != 1 or not self.may_come_from_there(request):
@@ -118,7 +130,7 @@ class HttpAnswers:
         }
         if request.method == "OPTIONS":
             headers |= {
-                "Access-Control-Allow-Headers": "Authorization",
+                "Access-Control-Allow-Headers": self._headers_for(request),
                 "Access-Control-Allow-Methods": answer.headers.get("Allow", ""),
                 "Access-Control-Max-Age": str(_CORS_SECONDS),
             }

@@ -19,16 +19,20 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from cnerta.streamer.access.doorstep import Doorstep
-from cnerta.streamer.access.tokens import SUBPROTOCOL
+from cnerta.streamer.access.tokens import SCHEMES, SUBPROTOCOL
 from cnerta.streamer.serving.http_headers import SECURITY_HEADERS
 from cnerta.streamer.serving.metered_connection import MeteredConnection
 from cnerta.streamer.serving.sharing.handed import Handed
 
 __all__ = ["Answering", "Listener", "Transport"]
 
+_PAIR: Final = 2
 _OPEN_TIMEOUT_S: Final = 10.0
+_CONTENT_S: Final = 90.0
+"""How long a request with content may take, its answer included; its parts have bounds of their
+own."""
 
-Answering = Callable[[Request], Response | Awaitable[Response | None] | None]
+Answering = Callable[[MeteredConnection, Request], Response | Awaitable[Response | None] | None]
 """Answers a request; None: it is a stream's."""
 
 
@@ -60,6 +64,7 @@ class Listener:
         answer: Answering,
         doorstep: Doorstep,
         transport: Transport,
+        content_paths: tuple[str, ...] = (),
     ) -> None:
         """Begin; nothing is listened to yet.
 
@@ -68,7 +73,9 @@ class Listener:
             answer: Answers what is none.
             doorstep: Counts those whose handshake has not come.
             transport: How they are handled.
+            content_paths: What requests with content may be for.
         """
+        self._content_paths = content_paths
         self._serve = serve
         self._answer = answer
         self._doorstep = doorstep
@@ -140,16 +147,20 @@ class Listener:
         return await listen(
             self._serve,
             *where,
-            process_request=lambda connection, request: self._answer(request),
+            process_request=lambda connection, request: self._answer(
+                cast(MeteredConnection, connection), request
+            ),
             process_response=_secure,
             # The library calls it and asks nothing else of it.
             create_connection=cast(
-                type[ws.ServerConnection], partial(MeteredConnection, self._doorstep)
+                type[ws.ServerConnection],
+                partial(MeteredConnection, self._doorstep, content_paths=self._content_paths),
             ),
             select_subprotocol=lambda connection, offered: _select_subprotocol(offered),
             # Deflating costs memory for every connection and gains little on audio.
             compression=None,
-            open_timeout=_OPEN_TIMEOUT_S,
+            # A connection waits less for its request.
+            open_timeout=_CONTENT_S,
             max_size=transport.max_frame_bytes,
             write_limit=transport.write_buffer_bytes,
             ping_interval=transport.ping_interval_s,
@@ -177,6 +188,7 @@ class Listener:
             ping_timeout=None,
             close_timeout=transport.close_timeout_s,
             write_limit=transport.write_buffer_bytes,
+            content_paths=self._content_paths,
             handed=handed,
             # Whoever was handed over once stays.
             keeps_opening=handed is None,
@@ -185,12 +197,19 @@ class Listener:
 
 def _select_subprotocol(offered: Sequence[Subprotocol]) -> Subprotocol | None:
     """Ours if it is offered; a token among the others must not be sent back."""
-    return Subprotocol(SUBPROTOCOL) if SUBPROTOCOL in offered else None
+    if SUBPROTOCOL in offered:
+        return Subprotocol(SUBPROTOCOL)
+    # A browser that offers any wants one back: Deepgram's clients offer "token" and their key.
+    if len(offered) == _PAIR and offered[0].lower() in SCHEMES:
+        return offered[0]
+    return None
 
 
 def _secure(connection: ws.ServerConnection, request: Request, response: Response) -> None:
     """Give answers of the library's own, such as those to bad handshakes, our headers too."""
     if response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS:
+        if isinstance(connection, MeteredConnection) and connection.request_id:
+            response.headers["dg-request-id"] = connection.request_id
         return
     for name, value in SECURITY_HEADERS.items():
         if name not in response.headers:

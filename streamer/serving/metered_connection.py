@@ -27,6 +27,11 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 
 from cnerta.streamer.access.doorstep import Doorstep
+from cnerta.streamer.serving.http.content import (
+    BrokenContentError,
+    RequestContent,
+    may_have_content,
+)
 from cnerta.streamer.serving.http_answers import refused
 from cnerta.streamer.serving.reading_budget import ReadingBudget
 from cnerta.streamer.serving.sharing.handed import Handed
@@ -42,7 +47,10 @@ _BAD_REQUEST: Final = (
     .response()
     .serialize()
 )
-_Reason = Literal["queue", "budget", "opening", "detached"]
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_OPENING_S: Final = 10.0
+"""How long a request may take to come."""
+_Reason = Literal["queue", "budget", "opening", "detached", "content"]
 _MOST_OPENING_BYTES: Final = 2**20
 _END_OF_HEAD: Final = b"\r\n\r\n"
 
@@ -53,12 +61,15 @@ class MeteredConnection(ws.ServerConnection, asyncio.BufferedProtocol):
     Attributes:
         remote_host: Address of the other end, a proxy's perhaps.
         handed: What another process said of it that has handed it over; None: it came here first.
+        request_id: What its client is told that it is called, if it is.
+        content: Of a request that may have some.
     """
 
     def __init__(
         self,
         doorstep: Doorstep,
         *arguments: Any,
+        content_paths: tuple[str, ...] = (),
         handed: Handed | None = None,
         keeps_opening: bool = False,
         **options: Any,
@@ -68,6 +79,7 @@ class MeteredConnection(ws.ServerConnection, asyncio.BufferedProtocol):
         Args:
             doorstep: Counts those whose handshake has not come.
             arguments: Of the library.
+            content_paths: What requests with content may be for.
             handed: See above.
             keeps_opening: Keep what comes until :meth:`forget_opening`, so that the connection can
                 be given to another process.
@@ -80,7 +92,7 @@ class MeteredConnection(ws.ServerConnection, asyncio.BufferedProtocol):
         self._is_detached = False
         self._doorstep = doorstep
         self._is_on_doorstep = self._is_turned_away = self._was_pinged = False
-        self.remote_host = ""
+        self.remote_host = self.request_id = ""
         self._budget = ReadingBudget()
         # What fills it cuts it up: of a bytearray it would fill copies.
         self._buffer = memoryview(bytearray(_READ_BYTES))
@@ -90,6 +102,11 @@ class MeteredConnection(ws.ServerConnection, asyncio.BufferedProtocol):
         self._has_ended = False
         self._lost: Callable[[], None] | None = None
         self._heard_at = self.loop.time()
+        self._content_paths = content_paths
+        self._start = bytearray()
+        self._has_started = False
+        self.content: RequestContent | None = None
+        self._request_timer: asyncio.TimerHandle | None = None
 
     def send_data(self) -> None:
         """Send what the library has to send.
@@ -140,6 +157,7 @@ class MeteredConnection(ws.ServerConnection, asyncio.BufferedProtocol):
 
     def _begin(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self._request_timer = self.loop.call_later(_OPENING_S, self.transport.abort)
         # The library pauses the transport itself while frames wait; two must not undo each other.
         self.recv_messages.pause = partial(self._hold, "queue")
         self.recv_messages.resume = partial(self._release, "queue")
@@ -157,6 +175,7 @@ class MeteredConnection(ws.ServerConnection, asyncio.BufferedProtocol):
         self.remote_host = handed.remote
         self._begin(transport)
         head, end, rest = handed.opening.partition(_END_OF_HEAD)
+        self._has_started = True
         self._hold("opening")
         self._unread += rest
         super().data_received(head + end)
@@ -204,12 +223,13 @@ class MeteredConnection(ws.ServerConnection, asyncio.BufferedProtocol):
         else:
             self._read(data)
 
-    def eof_received(self) -> None:
-        """See :class:`asyncio.Protocol`."""
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """See :class:`asyncio.Protocol`: who waits for an answer may have closed its half."""
         if self._unread:
             self._has_ended = True
         else:
-            super().eof_received()
+            self._end_input()
+        return True if self.content is not None else None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See :class:`asyncio.Protocol`: what came before the end is not lost."""
@@ -218,6 +238,10 @@ class MeteredConnection(ws.ServerConnection, asyncio.BufferedProtocol):
         if self.state is not State.OPEN or self._is_detached:
             self._unread.clear()  # nobody waits for it, here
         self._leave_doorstep()
+        if self._request_timer is not None:
+            self._request_timer.cancel()
+        if self.content is not None:
+            self.content.end()
         self._lost = partial(super().connection_lost, exc)
         self._read_on()
 
@@ -232,11 +256,47 @@ class MeteredConnection(ws.ServerConnection, asyncio.BufferedProtocol):
             self._is_on_doorstep = False
             self._doorstep.leave(self.remote_host)
 
+    def _end_input(self) -> None:
+        if self.content is not None:
+            # Who has sent all of it may wait for the answer with its half of the line closed.
+            self.content.end()
+        else:
+            super().eof_received()
+
+    def permit_content(self) -> None:
+        """Tell a client that waits for it to send the content."""
+        if self.content is not None and self.content.wants_permission:
+            self.transport.write(_CONTINUE)
+
+    def _pass_on(self, piece: bytes) -> None:
+        """Give what was read to the library, but for the content of a request."""
+        if not self._has_started:
+            self._start += piece
+            has_content = may_have_content(bytes(self._start), self._content_paths)
+            if has_content is None:
+                return
+            self._has_started = True
+            piece, self._start = bytes(self._start), bytearray()
+            if has_content:
+                self._opening = None  # it stays here
+                self.content = RequestContent(
+                    partial(self._hold, "content"), partial(self._release, "content")
+                )
+        if self.content is not None:
+            try:
+                piece = self.content.feed(piece)
+            except BrokenContentError:
+                self.transport.write(_BAD_REQUEST)
+                self.transport.close()
+                return
+        if piece:
+            super().data_received(piece)
+
     def _end(self) -> None:
         """Everything was read: what was put off happens."""
         if self._has_ended:
             self._has_ended = False
-            super().eof_received()
+            self._end_input()
         if self._lost is not None:
             lost, self._lost = self._lost, None
             lost()
@@ -262,10 +322,10 @@ class MeteredConnection(ws.ServerConnection, asyncio.BufferedProtocol):
     def _read(self, piece: bytes) -> None:
         weight = self.weight(is_small=len(piece) < _SLICE_BYTES and not self._unread)
         if not weight:
-            super().data_received(piece)
+            self._pass_on(piece)
             return
         began = time.thread_time()
-        super().data_received(piece)
+        self._pass_on(piece)
         pause_s = self.spend(weight * (time.thread_time() - began))
         if pause_s is not None and (pause_s or self._unread):
             self._hold("budget")

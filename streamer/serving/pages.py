@@ -13,6 +13,7 @@ from websockets.http11 import Request
 
 from cnerta.streamer.access.admission import Admission
 from cnerta.streamer.access.callers import Caller
+from cnerta.streamer.apis.openapi import OPENAPI_PATH, openapi_document
 from cnerta.streamer.page.static_files import page_files
 from cnerta.streamer.serving.http_answers import JSON, Answer, Route, refused
 from cnerta.streamer.serving.metrics import CONTENT_TYPE, ServerMetrics
@@ -47,10 +48,12 @@ class Pages:
     def public(self, *, with_metrics: bool) -> Mapping[str, Mapping[str, Route]]:
         """Paths of the address that clients use."""
         document = msgspec.json.encode(asyncapi_document())
+        requests = msgspec.json.encode(openapi_document())
         routes: dict[str, Mapping[str, Route]] = {
             "/healthz": {"GET": self._health},
             "/readyz": {"GET": self._readiness},
             "/asyncapi.json": {"GET": lambda _: Answer(body=document, content_type=JSON)},
+            OPENAPI_PATH: {"GET": lambda _: Answer(body=requests, content_type=JSON)},
             SESSIONS_PATH: {"POST": self._new_session},
         }
         routes |= {path: {"GET": _page} for path in page_files().paths}

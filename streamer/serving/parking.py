@@ -130,15 +130,18 @@ class ParkingLot:
         """What the parked sessions hold together, about."""
         return sum(entry.held_bytes for entry in self._parked)
 
-    def enter(self, session: HostedSession, identity: str, owner: str) -> ParkedSession:
+    def enter(
+        self, session: HostedSession, identity: str, owner: str, *, may_resume: bool = True
+    ) -> ParkedSession:
         """A session begins: give it a token, if sessions can be resumed here.
 
         Args:
             session: Of which nothing was received yet.
             identity: The user it belongs to; empty: whoever has the token.
             owner: Whose share of the room it takes, such as the user or the client's address.
+            may_resume: Whether its client knows how to.
         """
-        if not self._options.ttl_s:
+        if not (self._options.ttl_s and may_resume):
             return ParkedSession(session, identity, owner, b"")
         token = self._new_token()
         session.protocol.offer_resume(ResumeTerms(token, self._options.ttl_s, self.epoch))

@@ -53,26 +53,35 @@ class Recogniser:
         self.most = most
         self._source = source
         self._running: set[Recognition] = set()
+        self._succeeded: set[Recognition] = set()  # by another one for the same session
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="cnerta-recogniser", daemon=True)
         self._thread.start()
 
     def __len__(self) -> int:
         """How many sessions it writes for."""
-        return len(self._running)
+        return len(self._running - self._succeeded)
 
-    def begin(self, audio_format: AudioFormat, listener: RecognitionListener) -> Recognition | None:
+    def begin(
+        self,
+        audio_format: AudioFormat,
+        listener: RecognitionListener,
+        *,
+        after: Recognition | None = None,
+    ) -> Recognition | None:
         """Begin with a session; None if there are as many as may be.
 
         Args:
             audio_format: Of its audio, which does not change.
             listener: Whom to tell.
+            after: What was done for the same session before, and still comes to its end; then there
+                is room.
         """
-        if len(self._running) >= self.most:
+        if after is not None:
+            self._succeeded.add(after)
+        elif len(self) >= self.most:
             return None
-        recognition = Recognition(
-            self._source, audio_format, listener, self._loop, self._running.discard
-        )
+        recognition = Recognition(self._source, audio_format, listener, self._loop, self._discard)
         self._running.add(recognition)
         return recognition
 
@@ -82,6 +91,10 @@ class Recogniser:
             recognition.cancel()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout_s)
+
+    def _discard(self, recognition: Recognition) -> None:
+        self._running.discard(recognition)
+        self._succeeded.discard(recognition)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -124,6 +137,11 @@ class Recognition:
         self._running = asyncio.run_coroutine_threadsafe(self._recognise(), loop)
 
     @property
+    def pushed_bytes(self) -> int:
+        """Audio that it was given."""
+        return self._pushed
+
+    @property
     def waiting_ms(self) -> float:
         """Audio that the recogniser has not taken yet."""
         return (self._pushed - self._taken) / self._bytes_per_ms
@@ -139,11 +157,16 @@ class Recognition:
             self._pushed += len(block)
             self._loop.call_soon_threadsafe(self._blocks.put_nowait, block)
 
-    def complete_sample(self) -> None:
-        """The audio goes on with a whole sample, wherever it broke off."""
-        extra = self._pushed % self._frame_bytes
-        if extra:
-            self.push(bytes(self._frame_bytes - extra))
+    def complete_sample(self) -> int:
+        """The audio goes on with a whole sample, wherever it broke off.
+
+        Returns:
+            How many bytes were missing from the last one.
+        """
+        missing = -self._pushed % self._frame_bytes
+        if missing:
+            self.push(bytes(missing))
+        return missing
 
     def end(self) -> None:
         """There is no more audio: what is said is to be written to its end."""

@@ -19,7 +19,8 @@ import secrets
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+import uuid
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -37,12 +38,17 @@ from cnerta.streamer.access.callers import ANYBODY, Caller
 from cnerta.streamer.access.doorstep import Doorstep
 from cnerta.streamer.access.hosts import Hosts
 from cnerta.streamer.access.tokens import Tokens
+from cnerta.streamer.apis.deepgram_query import LISTEN_PATH
+from cnerta.streamer.apis.entities_request import ENTITIES_PATH
+from cnerta.streamer.apis.tongue import Aside, Flush, Heard, Reply
 from cnerta.streamer.serving.account import Account
 from cnerta.streamer.serving.batcher import Batcher
 from cnerta.streamer.serving.client import Client
 from cnerta.streamer.serving.engine import Engine, Inference, describe_failure
 from cnerta.streamer.serving.engine_watch import EngineWatch
 from cnerta.streamer.serving.hosted_session import HostedSession
+from cnerta.streamer.serving.http.deepgram_door import DeepgramDoor, is_listen, make_tongue
+from cnerta.streamer.serving.http.entities import EntitiesDoor
 from cnerta.streamer.serving.http_answers import HttpAnswers
 from cnerta.streamer.serving.listener import Listener, Transport
 from cnerta.streamer.serving.memory_budget import MemoryBudget
@@ -61,7 +67,6 @@ from cnerta.streamer.session.limits import ConnectionLimits
 from cnerta.streamer.session.work import Lane
 from cnerta.streamer.wire.addresses import is_loopback
 from cnerta.streamer.wire.asyncapi import STREAM_PATH
-from cnerta.streamer.wire.codec import encode
 from cnerta.streamer.wire.errors import ErrorName, ProtocolError
 from cnerta.streamer.wire.messages import Keepalive
 
@@ -218,6 +223,10 @@ class Server:
             now=_now,
         )
         self._overlays = Overlays(self.admission)
+        self._entities = EntitiesDoor(
+            self.admission, self.metrics, self._served, options.limits, self._new_connection
+        )
+        self._deepgram = DeepgramDoor(self.admission, self.metrics, recogniser is not None)
         self._turned_at: float | None = None
         self._engine = Engine(model)
         self._is_stopping = False
@@ -293,13 +302,46 @@ class Server:
             tls,
         )
 
-        def answer(request: Request) -> Response | Awaitable[Response | None] | None:
+        def answer(
+            connection: MeteredConnection, request: Request
+        ) -> Response | Awaitable[Response | None] | None:
             if self._group is not None and request.path.partition("?")[0] == METRICS_PATH:
                 # The files of all servers are read for it.
                 return asyncio.to_thread(answers.answer, request)
-            return answers.answer(request)
+            return (
+                answers.answer(request)
+                or self._answer_content(connection, request, answers)
+                or self._refuse_to_listen(connection, request)
+            )
 
-        return Listener(self._handle, answer, doorstep, transport)
+        content_paths = tuple(answers.with_content)
+        return Listener(self._handle, answer, doorstep, transport, content_paths)
+
+    def _answer_content(
+        self, connection: MeteredConnection, request: Request, answers: HttpAnswers
+    ) -> Awaitable[Response] | None:
+        """Answer a request that may have content."""
+        content, batcher = connection.content, self._batcher
+        if content is None or batcher is None:
+            return None
+
+        async def answer() -> Response:
+            answer = await self._entities.answer(
+                request, connection.remote_host, content, connection.permit_content, batcher
+            )
+            return answers.allowed_to_read(request, answer).response()
+
+        return answer()
+
+    def _refuse_to_listen(self, connection: MeteredConnection, request: Request) -> Response | None:
+        """Answer a client of Deepgram that is not taken."""
+        if not is_listen(request):
+            return None
+        connection.request_id = str(uuid.uuid4())
+        answer = self._deepgram.refusal(
+            request, connection.remote_host, connection.request_id, _now()
+        )
+        return None if answer is None else answer.response()
 
     def _listeners(self, host: str) -> tuple[Listener, Listener | None]:
         """For clients, and for operators if they have an address of their own.
@@ -318,7 +360,8 @@ class Server:
             self._pages.public(with_metrics=options.metrics_address is None),
             self.admission.hosts.is_own,
             self.admission.may_come_from_there,
-            passed_on=(STREAM_PATH, OVERLAY_PATH),
+            passed_on=(STREAM_PATH, LISTEN_PATH, OVERLAY_PATH),
+            with_content=(ENTITIES_PATH,),
         )
         public = self._listener_of(answers, doorstep, options.tls)
         if options.metrics_address is None:
@@ -504,7 +547,8 @@ class Server:
 
     async def _serve(self, connection: MeteredConnection, entered: Place | Refusal) -> None:
         assert self._batcher is not None
-        name, limits = secrets.token_hex(8), self._options.limits
+        name, limits = connection.request_id or secrets.token_hex(8), self._options.limits
+        tongue = make_tongue(connection.request, connection.request_id)
         identity = owner = ""
         if isinstance(entered, Place):
             limits = _limits_of(entered.caller, limits)
@@ -515,18 +559,24 @@ class Server:
             # A connection that is refused is not recorded.
             protocol = await _plain_connection(self._served, limits, name)
         entry = self._lot.enter(
-            HostedSession(protocol, self._batcher, self._recogniser), identity, owner
+            HostedSession(protocol, self._batcher, self._recogniser),
+            identity,
+            owner,
+            may_resume=tongue is None,
         )
         account = Account(
             self.admission, self.metrics, entered, _now(), is_new=connection.handed is None
         )
-        client = Client(connection, entry, account)
+        client = Client(connection, entry, account, tongue)
         self._clients.add(client)
         if isinstance(entered, Refusal):
             client.session.fail(entered.error)
         elif self._is_stopping:
             client.session.go_away("shutdown")
         sender = asyncio.create_task(self._send(client))
+        if tongue is not None:
+            connection.forget_opening()
+            self._take(client, tongue.opening)
         try:
             async for frame in connection:
                 weight = connection.weight(
@@ -571,6 +621,10 @@ class Server:
 
     def _receive(self, client: Client, frame: str | bytes) -> None:
         if client.farewell is not None:
+            return
+        tongue = client.tongue
+        if tongue is not None:
+            self._take(client, lambda: tongue.hear(frame), len(frame))
             return
         try:
             client.session.receive(frame)
@@ -622,20 +676,43 @@ class Server:
         self._relays.add(task)
         task.add_done_callback(self._relays.discard)
 
+    def _take(self, client: Client, hear: Callable[[], Iterable[Heard]], size: int = 0) -> None:
+        """Take what a client says in a tongue of its own."""
+        session = client.session
+        try:
+            for heard in hear():
+                if isinstance(heard, Flush):
+                    session.flush()
+                elif isinstance(heard, Reply):
+                    session.put_aside(heard)
+                elif isinstance(heard, bytes):
+                    session.receive(heard)
+                else:
+                    session.receive_message(heard)
+            client.account.take_frame(client.entry, size, _now(), is_resumed=False)
+        except ProtocolError as error:
+            session.fail(error)
+        except Exception as error:
+            self._blame(client, error)
+
     async def _send(self, client: Client) -> None:
         """Send a session's messages until it ends, then close the connection."""
         connection = client.connection
         try:
             while (message := await client.next_message()) is not None:
-                await connection.send(encode(message), text=True)
-                self.metrics.on_sent(message, client.entry.flicker)
+                for frame in client.written(message):
+                    await connection.send(frame, text=True)
+                if not isinstance(message, Aside):
+                    self.metrics.on_sent(message, client.entry.flicker)
             protocol, parting = client.session.protocol, client.parting
             close = protocol.close
             if parting is not None:
                 close = Close(parting.name.code, parting.name.wire_name)
-                await connection.send(encode(parting.message()), text=True)
+                for frame in client.written(parting.message()):
+                    await connection.send(frame, text=True)
             if close is not None:
                 self.metrics.closed.labels(str(close.code)).inc()
+                close = client.closing(close)
                 await connection.close(close.code, close.reason)
         except ConnectionClosed:
             pass

@@ -23,6 +23,9 @@ def request(path: str = "/v1/stream", **headers: str) -> Request:
         request(Authorization=f"bearer  {TOKEN}"),
         request(Sec_WebSocket_Protocol=f"cnerta.v1, bearer.{TOKEN}"),
         request(f"/v1/stream?x=1&token={TOKEN}"),
+        request(Authorization=f"Token {TOKEN}"),
+        request(Sec_WebSocket_Protocol=f"token, {TOKEN}"),
+        request(Sec_WebSocket_Protocol=f"Bearer,{TOKEN}"),
     ],
 )
 def test_the_ways_to_send_a_token(sent: Request) -> None:
@@ -38,6 +41,8 @@ def test_the_ways_to_send_a_token(sent: Request) -> None:
         request(Authorization=f"Bearer {TOKEN}x"),
         request(Authorization="Bearer "),
         request(Sec_WebSocket_Protocol=f"cnerta.v1, {TOKEN}"),
+        request(Sec_WebSocket_Protocol=f"{TOKEN}, token"),
+        request(Sec_WebSocket_Protocol=f"token, x, {TOKEN}"),
         request(f"/v1/stream?key={TOKEN}"),
         request("/v1/stream?token="),
         None,

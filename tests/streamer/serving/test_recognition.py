@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import threading
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from cnerta.streamer.client.reconnecting import ReconnectingConnection, ReconnectOptions
-from cnerta.streamer.errors import RecogniserError
 from cnerta.streamer.recording.inspection import inspect_recording
 from cnerta.streamer.recording.recorder import RecordingFolder
 from cnerta.streamer.recording.replay import AskAgain, Replay
 from cnerta.streamer.serving.engine import Engine
-from cnerta.streamer.serving.recognition import Recogniser
 from cnerta.streamer.serving.server import Server, ServerOptions
 from cnerta.streamer.sources.base import LiveAudio, Revision
 from cnerta.streamer.wire.messages import (
@@ -39,66 +33,10 @@ from cnerta.streamer.wire.messages import (
 )
 from cnerta.streamer.wire.parts import AudioFormat, ResumeRequest
 
+from ..recognising import Listener, recogniser, serving
 from ..speaking_client import client
 
 AUDIO_ONLY = SessionStart(transcript="server")
-CHARACTER_BYTES = 2 * 16 * 160
-KNOWN = "他在北京上海大学"
-
-
-@dataclass
-class Listener:
-    """A source that knows the fake speech: a revision a character, a final after a silent one."""
-
-    fails_at: str = ""
-    dawdles: bool = False
-    threads: set[str] = field(default_factory=set)
-
-    async def revisions(self, audio: LiveAudio) -> AsyncIterator[Revision]:
-        utterance, text, revision = 1, "", 0
-        pending = b""
-        async for block in audio.blocks():
-            self.threads.add(threading.current_thread().name)
-            pending += block
-            while len(pending) >= CHARACTER_BYTES:
-                character = hear(pending[:CHARACTER_BYTES])
-                pending = pending[CHARACTER_BYTES:]
-                if character and character == self.fails_at:
-                    raise RecogniserError("expected a recogniser, got none")
-                text, revision = text + character, revision + 1
-                if character or text:
-                    yield Revision(f"s{utterance}", revision, text, final=not character)
-                if not character:
-                    utterance, text, revision = utterance + 1, "", 0
-        while self.dawdles:
-            await asyncio.sleep(1)
-        if text:
-            yield Revision(f"s{utterance}", revision + 1, text, final=True)
-
-
-def hear(samples: bytes) -> str:
-    """The character of a stretch of fake speech; empty for silence."""
-    loudest = np.abs(np.frombuffer(samples, "<i2")).max() / 32768
-    levels = {c: 0.1 + 0.008 * (ord(c) % 97) for c in KNOWN}
-    return min(KNOWN, key=lambda c: abs(levels[c] - loudest)) if loudest > 0.05 else ""
-
-
-@contextlib.contextmanager
-def recogniser(source: Any, most: int = 4) -> Iterator[Recogniser]:
-    made = Recogniser(source, most)
-    try:
-        yield made
-    finally:
-        made.close()
-        assert not made._thread.is_alive()
-
-
-@contextlib.asynccontextmanager
-async def serving(model: Any, source: Any, most: int = 4, **options: Any) -> AsyncIterator[Server]:
-    with recogniser(source, most) as made:
-        async with Server(model, ServerOptions(**options), recogniser=made) as server:
-            await server.start()
-            yield server
 
 
 def of(kind: type, messages: list[ServerMessage]) -> list[Any]:
