@@ -105,7 +105,7 @@ class FakeModelServer:
 
 def _serve() -> None:
     """What runs in the process."""
-    from cnerta.streamer.commands import serve
+    from cnerta.streamer.commands import serve, serve_workers
 
     spec = importlib.util.spec_from_file_location(
         "helpers", Path(__file__).with_name("conftest.py")
@@ -128,8 +128,8 @@ def _serve() -> None:
         def load(*_arguments: Any, **_options: Any) -> Any:
             return model
 
-    serve.Model = Loader  # type: ignore[misc, assignment]
-    serve.find_bundle = lambda bundle: bundle  # type: ignore[assignment, return-value]
+    serve_workers.Model = Loader  # type: ignore[misc, assignment]
+    serve_workers.find_bundle = lambda bundle: bundle  # type: ignore[assignment, return-value]
     serve.main()
 
 
