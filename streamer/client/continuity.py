@@ -15,6 +15,7 @@ from msgspec import structs
 
 from cnerta.streamer.wire.messages import (
     AudioAck,
+    CaptionUpdate,
     EntityRetract,
     EntityUpsert,
     RecognisedTranscript,
@@ -103,6 +104,10 @@ class Continuity:
                 return self._event(structs.replace(message, utterance=self._name(message)))
             case RecognisedTranscript():
                 return [self._written(message)]
+            case CaptionUpdate():
+                entities = [self._placed(entity) for entity in message.entities]
+                name = self._name(message)
+                return [structs.replace(message, utterance=name, entities=entities)]
             case AudioAck():
                 self._acked_ms = max(self._acked_ms, message.received_ms + self.base_ms)
                 return [AudioAck(received_ms=self._acked_ms)]
@@ -142,7 +147,12 @@ class Continuity:
                 return [self._numbered(e) for e in (*self._held.pop(event.utterance, ()), final)]
 
     def _name(
-        self, message: EntityUpsert | EntityRetract | UtteranceFinal | RecognisedTranscript
+        self,
+        message: EntityUpsert
+        | EntityRetract
+        | UtteranceFinal
+        | RecognisedTranscript
+        | CaptionUpdate,
     ) -> str:
         """The utterance, by the name that the application knows it by."""
         return self._id(message.utterance) if self.names_utterances else message.utterance

@@ -60,6 +60,7 @@ class StreamOptions:
     interim: bool = True
     min_status: MinStatus = "tentative"
     max_delay_ms: int = 700
+    hold_ms: int | None = None
     readings: bool = False
     glossary: tuple[GlossaryEntry, ...] = ()
 
@@ -116,6 +117,7 @@ async def stream(
         interim=options.interim,
         min_status=options.min_status,
         max_delay_ms=options.max_delay_ms,
+        hold_ms=options.hold_ms,
         readings=options.readings,
         glossary=list(options.glossary),
         transcript="client" if transcript is not None else "server",

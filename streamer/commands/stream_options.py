@@ -8,12 +8,17 @@ from typing import Annotated, Final
 
 import typer
 
+from cnerta.streamer.outputs.masking import DEFAULT_SIGN
 from cnerta.streamer.outputs.plain_marks import DEFAULT_MARKS
+from cnerta.streamer.wire.messages import MAX_HOLD_MS
 
-__all__ = ["SERVER_SOURCE", "StreamArguments"]
+__all__ = ["MASKED_HOLD_MS", "SERVER_SOURCE", "StreamArguments"]
 
 SERVER_SOURCE: Final = "server"
 """In place of a source's name: the server that is connected to has a recogniser of its own."""
+
+MASKED_HOLD_MS: Final = 2_000
+"""How long text is held back where names are hidden and nothing else was asked for."""
 
 _OUTPUTS_PANEL: Final = "Captions and other outputs"
 
@@ -115,6 +120,33 @@ class StreamArguments:
             "otherwise. They are found sooner, also where they are misspelt.",
         ),
     ] = None
+    hold_ms: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=MAX_HOLD_MS,
+            metavar="MS",
+            help="Show and send text only when the names in it are settled, or this much later.",
+            rich_help_panel=_OUTPUTS_PANEL,
+        ),
+    ] = None
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PER,LOC,…",
+            help="Hide names of these types in all that is shown, written and sent; text is held "
+            "back for 2000 ms unless --hold-ms says otherwise.",
+            rich_help_panel=_OUTPUTS_PANEL,
+        ),
+    ] = None
+    mask_sign: Annotated[
+        str,
+        typer.Option(
+            metavar="SIGN",
+            help="With --mask: what stands in the place of each character of a name.",
+            rich_help_panel=_OUTPUTS_PANEL,
+        ),
+    ] = DEFAULT_SIGN
     json: Annotated[
         bool,
         typer.Option("--json", help="Print every server event as one line of JSON, nothing else."),
@@ -282,6 +314,12 @@ class StreamArguments:
             )
         if self.device is not None and not self.mic:
             raise typer.BadParameter("expected --device with --mic, got it without")
+        if self.mask is None and self.mask_sign != DEFAULT_SIGN:
+            raise typer.BadParameter("expected --mask-sign with --mask, got it without")
+        if self.mask is not None and (self.labels is not None or not self.nested):
+            raise typer.BadParameter(
+                "expected --mask without --labels and --flat: what they leave out is not hidden"
+            )
         if self.hls_mpeg_time and self.hls is None:
             raise typer.BadParameter("expected --hls-mpeg-time with --hls, got it without")
         if self.record is not None and self.connect is not None:

@@ -9,7 +9,7 @@ import os
 import signal
 import stat
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,11 +23,17 @@ from cnerta.streamer.client.connection import TOKEN_VARIABLE, Connection, WebSoc
 from cnerta.streamer.client.glossary_file import read_glossary
 from cnerta.streamer.client.reconnecting import ReconnectingConnection, ReconnectOptions
 from cnerta.streamer.client.stream import StreamOptions, stream
-from cnerta.streamer.commands.stream_options import SERVER_SOURCE, StreamArguments
+from cnerta.streamer.commands.stream_options import (
+    MASKED_HOLD_MS,
+    SERVER_SOURCE,
+    StreamArguments,
+)
 from cnerta.streamer.errors import TranscriptError
 from cnerta.streamer.outputs.highlighting import Highlighter, HighlightRule
+from cnerta.streamer.outputs.masking import MaskRule, NameMask
 from cnerta.streamer.outputs.presenter import Presenter
 from cnerta.streamer.outputs.session_outputs import OutputOptions, Outputs, make_outputs
+from cnerta.streamer.outputs.withholding import Withholding
 from cnerta.streamer.recording.writer import RecordingOptions
 from cnerta.streamer.sources import (
     LineTranscript,
@@ -41,6 +47,7 @@ from cnerta.streamer.sources.lines import STANDARD_INPUT
 from cnerta.streamer.sources.registry import DEFAULT_RECOGNISER
 from cnerta.streamer.terminal.keyboard import Key, pressed_keys
 from cnerta.streamer.terminal.view import JsonView, LiveView, PlainView
+from cnerta.streamer.wire.parts import GlossaryEntry
 
 __all__ = ["PreparedSession", "build_session", "run_session"]
 
@@ -126,12 +133,20 @@ def build_session(
     )
     if is_typed:
         errors.print("Type what is said, a line for each utterance; Ctrl-D ends.", style="dim")
+    glossary = () if arguments.glossary is None else read_glossary(arguments.glossary)
+    hold_ms = arguments.hold_ms
+    if hold_ms is None and arguments.mask is not None:
+        hold_ms = MASKED_HOLD_MS
     options = StreamOptions(
         labels=_names(arguments.labels),
         nested=arguments.nested,
         readings=arguments.readings,
-        glossary=() if arguments.glossary is None else read_glossary(arguments.glossary),
+        glossary=glossary,
+        hold_ms=hold_ms,
     )
+    withholding = None
+    if hold_ms is not None:
+        withholding = Withholding(_name_mask(arguments, glossary))
     recording = None
     if arguments.record is not None:
         recording = RecordingOptions(arguments.record, arguments.record_limit_mb * 2**20)
@@ -145,7 +160,7 @@ def build_session(
     return PreparedSession(
         audio=audio,
         transcript=transcript,
-        outputs=Outputs(view, others),
+        outputs=Outputs(view, others, withholding),
         options=options,
         servers=arguments.servers,
         reconnect_s=arguments.reconnect_s,
@@ -244,6 +259,13 @@ def _file_transcript(arguments: StreamArguments, audio: AudioFile) -> Transcript
         raise TranscriptError(
             f"expected a transcript file at {lines}, got: {error.strerror}"
         ) from error
+
+
+def _name_mask(arguments: StreamArguments, glossary: Sequence[GlossaryEntry]) -> NameMask | None:
+    if arguments.mask is None:
+        return None
+    rule = MaskRule.parse(arguments.mask, arguments.mask_sign)
+    return NameMask(rule, (name.text for name in glossary if name.label in rule.labels))
 
 
 def _names(listed: str | None) -> tuple[str, ...] | None:

@@ -14,6 +14,7 @@ from cnerta.streamer.outputs.highlighting import Highlighter
 from cnerta.streamer.outputs.view_state import ViewState
 from cnerta.streamer.sources import Revision
 from cnerta.streamer.wire.messages import (
+    CaptionUpdate,
     EntityRetract,
     EntityUpsert,
     ServerMessage,
@@ -104,7 +105,7 @@ class FoldingView(PresenterBase):
             return
         self.state = self.state.received(message, time.monotonic())
         if self._highlighter is not None and isinstance(
-            message, EntityUpsert | EntityRetract | UtteranceFinal
+            message, EntityUpsert | EntityRetract | CaptionUpdate | UtteranceFinal
         ):
             self.state = self.state.highlighted(message.utterance, self._highlighter)
 

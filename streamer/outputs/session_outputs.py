@@ -20,6 +20,7 @@ from cnerta.streamer.outputs.obs import ObsAddress, ObsTextFile, ObsWebSocket
 from cnerta.streamer.outputs.plain_marks import DEFAULT_MARKS
 from cnerta.streamer.outputs.presenter import Presenter
 from cnerta.streamer.outputs.webhook import TOKEN_VARIABLE, Webhook
+from cnerta.streamer.outputs.withholding import Withholding
 from cnerta.streamer.outputs.youtube import YouTubeCaptions
 from cnerta.streamer.outputs.zoom import ZoomCaptions
 from cnerta.streamer.sources import Revision
@@ -123,10 +124,17 @@ class Outputs:
         view: What a person sees. It is entered last, so that what is said before stays readable,
             and what it raises ends the session.
         others: The rest, such as caption files.
+        withholding: Says what all of them are told of, if text is held back.
     """
 
-    def __init__(self, view: Presenter, others: Sequence[Presenter] = ()) -> None:
+    def __init__(
+        self,
+        view: Presenter,
+        others: Sequence[Presenter] = (),
+        withholding: Withholding | None = None,
+    ) -> None:
         self.view = view
+        self._withholding = withholding
         self._others = list(others)
         self._entered = contextlib.ExitStack()
         self._failure: OutputError | None = None
@@ -137,15 +145,20 @@ class Outputs:
         self._tell(lambda output: output.on_audio(block, audio_ms))
 
     def on_revision(self, revision: Revision) -> None:
-        """Tell it to all."""
+        """Tell it to all: of text that is held back, what is released."""
+        if self._withholding is not None:
+            revision = self._withholding.revision(revision)
         self.view.on_revision(revision)
         self._tell(lambda output: output.on_revision(revision))
 
     def on_message(self, message: ServerMessage) -> None:
-        """Tell it to all."""
+        """Tell it to all, unless it is withheld."""
+        told = message if self._withholding is None else self._withholding.message(message)
+        if told is None:
+            return
         # The files first: the view may raise because nobody reads it any more.
-        self._tell(lambda output: output.on_message(message))
-        self.view.on_message(message)
+        self._tell(lambda output: output.on_message(told))
+        self.view.on_message(told)
 
     def on_connection(self, change: ConnectionChange) -> None:
         """Tell it to all."""

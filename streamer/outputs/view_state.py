@@ -14,6 +14,7 @@ from cnerta.streamer.outputs.levels import NO_AUDIO, Levels
 from cnerta.streamer.sources import Revision
 from cnerta.streamer.wire.messages import (
     AudioAck,
+    CaptionUpdate,
     EntityRetract,
     EntityUpsert,
     ErrorMessage,
@@ -88,6 +89,10 @@ class Caption:
         left = tuple(entity for entity in self.entities if entity.id != entity_id)
         return replace(self, entities=left)
 
+    def released(self, message: CaptionUpdate) -> Caption:
+        """After it was said what of the text may be shown."""
+        return replace(self, text=message.text, entities=_in_text_order(message.entities))
+
     def finished(self, message: UtteranceFinal, now_s: float) -> Caption:
         """After the final answer, which is complete by itself."""
         return replace(
@@ -153,6 +158,10 @@ class ViewState:
                 return replace(self, status="live", model=model)
             case RecognisedTranscript():
                 return self  # told as a revision
+            case CaptionUpdate():
+                return self._changed(
+                    message.utterance, lambda caption: caption.released(message), add=True
+                )
             case EntityUpsert():
                 state = self._changed(
                     message.utterance, lambda caption: caption.with_entity(message, now_s)

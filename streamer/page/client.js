@@ -40,7 +40,7 @@ import { Ledger } from "./ledger.js";
  * @property {AudioFormat} [audio] 16 kHz, one channel, 16-bit unless said otherwise.
  * @property {string} [token] Opens the session, where the server asks for one.
  * @property {object} [start] Further fields of `session.start`: labels, nested, interim,
- *   max_delay_ms, readings, glossary; `transcript: "server"` where the server has a recogniser.
+ *   min_status, max_delay_ms, hold_ms, readings, glossary; `transcript: "server"` where the server has a recogniser.
  * @property {number} [keepMs] Audio that is remembered for a server that must be told again.
  * @property {number} [silentMs] A server that owes something and says nothing for so long is
  *   `silent`.
@@ -372,6 +372,13 @@ export class CnertaClient {
           utterance: this.#utterance(message.utterance),
           start_ms: this.#ledger.toClientMs(message.start_ms ?? null),
           end_ms: this.#ledger.toClientMs(message.end_ms ?? null),
+        });
+        break;
+      case "caption.update": // with hold_ms
+        this.#emit({
+          ...message,
+          utterance: this.#utterance(message.utterance),
+          entities: message.entities.map((entity) => this.#entity(entity)),
         });
         break;
       case "warning":

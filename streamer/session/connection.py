@@ -307,16 +307,17 @@ class ServerProtocol:
         """The recogniser has written something."""
         if self.session is None or self._state is _State.CLOSED:
             return
-        self._outbox.put(
-            RecognisedTranscript(
-                utterance=message.utterance,
-                revision=message.revision,
-                final=message.final,
-                text=message.text,
-                start_ms=message.start_ms,
-                end_ms=message.end_ms,
+        if not self.session.is_holding:
+            self._outbox.put(
+                RecognisedTranscript(
+                    utterance=message.utterance,
+                    revision=message.revision,
+                    final=message.final,
+                    text=message.text,
+                    start_ms=message.start_ms,
+                    end_ms=message.end_ms,
+                )
             )
-        )
         try:
             self.session.add_transcript(message, now)
         except ProtocolError as error:

@@ -85,6 +85,11 @@ class EntityTracker:
     def __len__(self) -> int:
         return len(self._tracked)
 
+    @property
+    def entities(self) -> list[Entity]:
+        """Those of the answer that was given last, whether they were told or not."""
+        return [tracked.entity for tracked in self._tracked]
+
     def apply(
         self, revision: PendingRevision, answer: Answer, options: AnswerOptions, now: float
     ) -> list[Event]:

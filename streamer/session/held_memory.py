@@ -23,6 +23,8 @@ _TEXT_BYTES: Final = 4
 _NORMALISED_BYTES: Final = 48
 """A character of its normalised text, with where it is in the other."""
 _ENTITY_BYTES: Final = 1_000
+_HELD_BYTES: Final = 500
+"""A character that is held back until it may be shown."""
 _NAME_BYTES: Final = 1_000
 _NAME_CHARACTER_BYTES: Final = 80
 
@@ -33,6 +35,7 @@ def utterances_bytes(utterances: Utterances) -> int:
     for utterance in utterances:
         kept = (utterance.waiting, utterance.tracker.answered)
         total += _UTTERANCE_BYTES + _ENTITY_BYTES * len(utterance.tracker)
+        total += _HELD_BYTES * len(utterance.held)
         total += revisions_bytes(r for r in kept if r is not None)
     return total
 

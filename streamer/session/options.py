@@ -28,6 +28,7 @@ class AnswerOptions:
         stabiliser: When an entity is stable.
         readings: Whether a final tells how characters were pronounced.
         min_status: From which status on an entity is told of.
+        hold_ms: How long text is held back at most until it may be shown; None: it is not.
     """
 
     labels: frozenset[str] | None
@@ -36,6 +37,7 @@ class AnswerOptions:
     stabiliser: StabiliserOptions
     readings: bool = False
     min_status: MinStatus = "tentative"
+    hold_ms: int | None = None
 
     @classmethod
     def starting(cls, start: SessionStart, bundle: Bundle) -> Self:
@@ -51,6 +53,7 @@ class AnswerOptions:
             stabiliser=StabiliserOptions(max_delay_ms=start.max_delay_ms),
             readings=_checked_readings(start.readings, bundle),
             min_status=start.min_status,
+            hold_ms=start.hold_ms,
         )
 
     def updated(self, update: SessionUpdate, bundle: Bundle) -> Self:
@@ -68,6 +71,8 @@ class AnswerOptions:
             options = replace(options, interim=update.interim)
         if update.min_status is not UNSET:
             options = replace(options, min_status=update.min_status)
+        if update.hold_ms is not UNSET:
+            options = replace(options, hold_ms=update.hold_ms)
         if update.max_delay_ms is not UNSET:
             stabiliser = replace(options.stabiliser, max_delay_ms=update.max_delay_ms)
             options = replace(options, stabiliser=stabiliser)

@@ -20,6 +20,7 @@ that has not run yet. The parts:
     failures                     what becomes of what the engine could not do
     answers                      from what the tagger said to times on the stream's clock
     entity_tracker, stabiliser   from answers to events
+    held_text                    from answers to what may be shown
 """
 
 from __future__ import annotations
@@ -215,6 +216,7 @@ class Session:
         if self._options.interim:
             for utterance in self._utterances:
                 self._send(utterance.tracker.tick(self._options, now))
+                self._release(utterance, now)
 
     def park(self) -> None:
         """The connection is gone: finals are still answered, interims wait for nobody."""
@@ -224,6 +226,8 @@ class Session:
         """The client is back: it goes on where :attr:`received_samples` ends."""
         self._utterances.resumed()
         self._audio.expect_again()
+        for utterance in self._utterances:
+            utterance.held.tell_again()
 
     def is_repeat(self, message: Transcript) -> bool:
         """Whether a transcript is known and comes again because of a resume."""
@@ -399,6 +403,11 @@ class Session:
         )
 
     @property
+    def is_holding(self) -> bool:
+        """Whether text is held back until it may be shown."""
+        return self._options.hold_ms is not None
+
+    @property
     def received_ms(self) -> int:
         """Audio received so far."""
         return self._audio.received_ms
@@ -501,6 +510,9 @@ class Session:
         if oldest is None:
             return False
         self._send(oldest.tracker.retract_all("utterance_dropped", now))
+        withdrawn = oldest.held.withdraw(oldest.id)
+        if withdrawn is not None:
+            self.outbox.put(withdrawn)
         self._warn(
             "utterance_dropped",
             f"{reason}: {oldest.id!r} is forgotten",
@@ -605,6 +617,12 @@ class Session:
         if revision.is_final:
             self._close(utterance, tagged, answer)
             self.final_waits.answer(now, is_last=not self.is_urgent)
+        elif self._options.hold_ms is not None:
+            message = tagged.revision.message
+            utterance.held.answered(
+                message.revision, message.text, utterance.tracker.entities, revision.arrived
+            )
+            self._release(utterance, now)
 
     def _close(self, utterance: Utterance, tagged: TaggedRevision, answer: Answer) -> None:
         """Forget an utterance whose final was answered, and the audio that was its own."""
@@ -613,6 +631,17 @@ class Session:
         self._placement.answered(tagged, answer)
 
     # --- messages ---------------------------------------------------------------------------------
+
+    def _release(self, utterance: Utterance, now: float) -> None:
+        """Tell what of an unfinished utterance may be shown, if the client asked for it."""
+        hold_ms = self._options.hold_ms
+        if hold_ms is None or not utterance.held:
+            return
+        update = utterance.held.release(
+            utterance.id, utterance.tracker.entities, self._options.stabiliser, hold_ms, now
+        )
+        if update is not None:
+            self.outbox.put(update)
 
     def _send(self, messages: Iterable[ServerMessage]) -> None:
         for message in messages:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cnerta.streamer.session.entity_tracker import EntityTracker
+from cnerta.streamer.session.held_text import HeldText
 from cnerta.streamer.session.limits import SessionLimits
 from cnerta.streamer.session.revision import PendingRevision
 from cnerta.streamer.wire.errors import ErrorName, ProtocolError
@@ -28,6 +29,7 @@ class Utterance:
         final_revision: That of the final transcript that is on its way, if one is.
         heard: How often the session had been resumed when its newest revision came.
         warned_too_long: The client was told that it lasts too long.
+        held: What of its text may be shown.
     """
 
     id: str
@@ -38,6 +40,7 @@ class Utterance:
     final_revision: int | None = None
     heard: int = 0
     warned_too_long: bool = False
+    held: HeldText = field(default_factory=HeldText)
 
     @property
     def has_final(self) -> bool:

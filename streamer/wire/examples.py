@@ -8,6 +8,7 @@ from typing import Final
 from cnerta.streamer.wire.errors import ErrorName
 from cnerta.streamer.wire.messages import (
     AudioAck,
+    CaptionUpdate,
     ClientMessage,
     EntityRetract,
     EntityUpsert,
@@ -76,6 +77,7 @@ _ALL: Final[tuple[ClientMessage | ServerMessage, ...]] = (
         audio=AudioFormat(encoding="pcm_s16le", sample_rate=48_000, channels=1),
         labels=["PER", "LOC"],
         max_delay_ms=1_000,
+        hold_ms=2_000,
         readings=True,
         glossary=[GlossaryEntry(text="任萍", label="PER", pronunciation="ren2 ping2")],
         resume=ResumeRequest(token="Zk3q9vN1xT7bR2mW8cY5dL0aHfJ4uEsP", last_seq=412),
@@ -110,6 +112,7 @@ _ALL: Final[tuple[ClientMessage | ServerMessage, ...]] = (
     RecognisedTranscript(
         utterance="s1", revision=2, final=False, text="记者看到了南京", start_ms=350
     ),
+    CaptionUpdate(utterance="u1", revision=3, text=_SENTENCE[:7], entities=[_CITY], held=2),
     EntityUpsert(seq=7, utterance="u1", revision=4, entity=_CITY, behind_live_ms=45),
     EntityRetract(
         seq=8,

@@ -3,8 +3,8 @@
 Binary frames are raw audio. Text frames are JSON, one message each, told apart by ``type``:
 
     client: session.start · transcript · session.update · keepalive · session.finish
-    server: session.ready · transcript.update · entity.upsert · entity.retract · utterance.final ·
-            audio.ack · warning · error · session.going_away · session.summary
+    server: session.ready · transcript.update · caption.update · entity.upsert · entity.retract ·
+            utterance.final · audio.ack · warning · error · session.going_away · session.summary
 
 A client's message may hold known fields only; a server's may hold more, so that clients get along
 with newer servers. ``codec.py`` writes and reads them. ``asyncapi.py`` writes the public
@@ -38,10 +38,12 @@ from cnerta.streamer.wire.parts import (
 __all__ = [
     "CLIENT_MESSAGES",
     "MAX_GLOSSARY_ENTRIES",
+    "MAX_HOLD_MS",
     "MAX_TEXT_CHARACTERS",
     "PROTOCOL_VERSION",
     "SERVER_MESSAGES",
     "AudioAck",
+    "CaptionUpdate",
     "ClientMessage",
     "EntityRetract",
     "EntityUpsert",
@@ -68,6 +70,7 @@ MAX_TEXT_CHARACTERS: Final = 4_096
 _MAX_ID_CHARACTERS: Final = 64
 _MAX_LABELS: Final = 64
 MAX_GLOSSARY_ENTRIES: Final = 500
+MAX_HOLD_MS: Final = 60_000
 
 RetractReason = Literal["text_changed", "superseded", "withdrawn", "filtered", "utterance_dropped"]
 WarningName = Literal[
@@ -121,6 +124,13 @@ class SessionStart(_ClientMessage, frozen=True, kw_only=True, tag="session.start
         int,
         Meta(ge=0, le=60_000, description="An unchanged reading is stable after this time."),
     ] = 700
+    hold_ms: Annotated[
+        Annotated[int, Meta(ge=0, le=MAX_HOLD_MS)] | None,
+        Meta(
+            description="caption.update tells how much of the text may be shown: what its entities "
+            "are settled in, and what is older than this; null: no caption.update."
+        ),
+    ] = None
     readings: Annotated[
         bool,
         Meta(description="True: utterance.final tells how characters were pronounced."),
@@ -179,6 +189,7 @@ class SessionUpdate(_ClientMessage, frozen=True, kw_only=True, tag="session.upda
     interim: bool | UnsetType = UNSET
     min_status: MinStatus | UnsetType = UNSET
     max_delay_ms: Annotated[int, Meta(ge=0, le=60_000)] | UnsetType = UNSET
+    hold_ms: Annotated[int, Meta(ge=0, le=MAX_HOLD_MS)] | UnsetType | None = UNSET
     readings: bool | UnsetType = UNSET
     glossary: Annotated[
         Annotated[list[GlossaryEntry], Meta(max_length=MAX_GLOSSARY_ENTRIES)] | UnsetType,
@@ -253,6 +264,25 @@ class RecognisedTranscript(_ServerMessage, frozen=True, kw_only=True, tag="trans
     text: str
     start_ms: Milliseconds | None = None
     end_ms: Milliseconds | None = None
+
+
+class CaptionUpdate(_ServerMessage, frozen=True, kw_only=True, tag="caption.update"):
+    """What of an unfinished utterance may be shown; only with ``hold_ms``.
+
+    It is no event: under load only the newest of an utterance is told, and ``utterance.final``
+    lets the rest go.
+    """
+
+    utterance: str
+    revision: int
+    text: Annotated[
+        str, Meta(description="The beginning of that revision's text; takes the last one's place.")
+    ]
+    entities: Annotated[
+        list[Entity],
+        Meta(description="All that is found in it; none reaches beyond its end."),
+    ]
+    held: Annotated[int, Meta(description="Code points of the revision that are held back.")]
 
 
 class EntityUpsert(_ServerMessage, frozen=True, kw_only=True, tag="entity.upsert"):
@@ -348,6 +378,7 @@ ClientMessage = SessionStart | Transcript | SessionUpdate | Keepalive | SessionF
 ServerMessage = (
     SessionReady
     | RecognisedTranscript
+    | CaptionUpdate
     | EntityUpsert
     | EntityRetract
     | UtteranceFinal

@@ -59,6 +59,7 @@ from cnerta.streamer.session.work import (
     Work,
 )
 from cnerta.streamer.wire.messages import (
+    CaptionUpdate,
     EntityRetract,
     EntityUpsert,
     SessionStart,
@@ -181,12 +182,17 @@ class Recorder:
 
 
 def replay(
-    model: Model, clip: Clip, engine: Recorder, options: StabiliserOptions
-) -> Iterator[tuple[float, EntityUpsert | EntityRetract | UtteranceFinal]]:
-    """Stream a clip. Yields each event with its time in ms."""
+    model: Model,
+    clip: Clip,
+    engine: Recorder,
+    options: StabiliserOptions,
+    hold_ms: int | None = None,
+) -> Iterator[tuple[float, CaptionUpdate | EntityUpsert | EntityRetract | UtteranceFinal]]:
+    """Stream a clip. Yields each event with its time in ms; with ``hold_ms`` captions, too."""
     outbox = Outbox(1 << 20)
     start = SessionStart(
-        audio=AudioFormat(encoding="pcm_f32le", sample_rate=SAMPLE_RATE, channels=1)
+        audio=AudioFormat(encoding="pcm_f32le", sample_rate=SAMPLE_RATE, channels=1),
+        hold_ms=hold_ms,
     )
     session = Session(model.bundle, start, SessionLimits(), outbox)
     # The wire offers max_delay_ms only; the rest is what this program is about.
@@ -210,7 +216,7 @@ def replay(
             for work in given:
                 session.work_done(work, engine.run(work), now / 1000)
         while (event := outbox.pop()) is not None:
-            if isinstance(event, EntityUpsert | EntityRetract | UtteranceFinal):
+            if isinstance(event, CaptionUpdate | EntityUpsert | EntityRetract | UtteranceFinal):
                 yield now, event
 
 
@@ -230,7 +236,9 @@ class Seen:
     def add(
         self,
         clip: Clip,
-        events: Iterator[tuple[float, EntityUpsert | EntityRetract | UtteranceFinal]],
+        events: Iterator[
+            tuple[float, CaptionUpdate | EntityUpsert | EntityRetract | UtteranceFinal]
+        ],
     ) -> None:
         """Count one clip's events."""
         last: dict[str, Entity] = {}
@@ -238,6 +246,8 @@ class Seen:
         stable: dict[str, tuple[str, str]] = {}  # the reading that was first called stable
         settled: dict[str, tuple[float, tuple[str, str]]] = {}
         for at, event in events:
+            if isinstance(event, CaptionUpdate):
+                continue  # Nothing is held back here.
             if isinstance(event, EntityRetract):
                 self.flicker[last.pop(event.id).status] += 1
                 settled.pop(event.id, None)

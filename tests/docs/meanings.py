@@ -37,6 +37,7 @@ MEANINGS: Final = {
     "max_delay_ms": "An unchanged reading is stable after this time.",
     "max_frame_bytes": "Longest frame.",
     "max_open_utterances": "Utterances that may be without a final transcript.",
+    "hold_ms": "`caption.update` tells how much of the text may be shown; null: none is sent.",
     "max_text_characters": "Longest text of a transcript, in code points.",
     "min_status": "`stable`: an entity is told of only when it will hardly change.",
     "model": "The model that answers.",

@@ -22,6 +22,7 @@ from msgspec import UNSET
 from cnerta.streamer.session.outgoing.history import History
 from cnerta.streamer.wire.messages import (
     AudioAck,
+    CaptionUpdate,
     EntityRetract,
     EntityUpsert,
     RecognisedTranscript,
@@ -202,6 +203,8 @@ class Outbox:
             return ("warning", message.name)
         if isinstance(message, RecognisedTranscript):
             return ("transcript", message.utterance)
+        if isinstance(message, CaptionUpdate):
+            return ("caption", message.utterance)
         self._unique += 1
         return self._unique
 
@@ -213,7 +216,7 @@ class Outbox:
     def _drop_oldest_change(self) -> bool:
         """Make room: the utterance's final will say what the change said."""
         for key, message in self._waiting.items():
-            if isinstance(message, EntityUpsert):
+            if isinstance(message, EntityUpsert | CaptionUpdate):
                 self._remove(key)
                 self.dropped_changes += 1
                 return True
@@ -226,4 +229,6 @@ def _weight(message: ServerMessage) -> int:
         text = 4 * len(message.text) + _PAIR_BYTES * len(message.characters)
         readings = 0 if message.readings is UNSET else len(message.readings)
         return _MESSAGE_BYTES * (1 + len(message.entities) + readings) + text
+    if isinstance(message, CaptionUpdate):
+        return _MESSAGE_BYTES * (1 + len(message.entities)) + 4 * len(message.text)
     return _MESSAGE_BYTES

@@ -7,7 +7,12 @@ from typing import Any
 from msgspec import structs
 
 from cnerta.streamer.client.continuity import Continuity
-from cnerta.streamer.wire.messages import AudioAck, EntityRetract, WarningMessage
+from cnerta.streamer.wire.messages import (
+    AudioAck,
+    CaptionUpdate,
+    EntityRetract,
+    WarningMessage,
+)
 
 from .. import server_messages as wire
 
@@ -96,3 +101,15 @@ def test_what_is_answered_is_not_retracted() -> None:
     stream.received(wire.upsert("v", 1, CITY, seq=3))
     stream.received(structs.replace(retract(4, CITY.id), utterance="v"))
     assert stream.new_session(0, 0) == []
+
+
+def test_captions_are_those_of_the_whole_stream() -> None:
+    stream = Continuity()
+    stream.names_utterances = True
+    update = CaptionUpdate(utterance="s1", revision=1, text="他在北京", entities=[CITY], held=0)
+    assert stream.received(update) == [update]
+    stream.new_session(16 * 4_000, 4_000)
+    (told,) = stream.received(update)
+    assert isinstance(told, CaptionUpdate)
+    assert told.utterance == "s1~1"
+    assert [(e.id, e.start_ms) for e in told.entities] == [(f"{CITY.id}~1", 4_300)]

@@ -34,7 +34,9 @@ def held(driver: Any) -> int:
     return int(driver.protocol.held_bytes - driver.protocol.session.outbox.held_bytes)
 
 
-@pytest.mark.parametrize("what", ["audio that waits", "audio", "texts", "entities", "names"])
+@pytest.mark.parametrize(
+    "what", ["audio that waits", "audio", "texts", "entities", "held", "names"]
+)
 def test_the_estimate_is_no_less_than_what_is_allocated(kit: SimpleNamespace, what: str) -> None:
     model = kit.FakeModel()
     second = kit.speak("在") * 6
@@ -51,6 +53,10 @@ def test_the_estimate_is_no_less_than_what_is_allocated(kit: SimpleNamespace, wh
         elif what == "texts":
             for number in range(100):
                 driver.transcript("他在" * (number + 1), 1, utterance=f"u{number}", final=True)
+        elif what == "held":
+            driver.send(SessionUpdate(hold_ms=60_000))
+            for number in range(40):
+                driver.transcript("北京大学他" * 20, 1, utterance=f"u{number}").run()
         elif what == "entities":
             for number in range(40):
                 driver.transcript("北京" * 40, 1, utterance=f"u{number}").run()

@@ -263,6 +263,21 @@ test("what a server's recogniser writes has names of its own in each session", a
   assert.deepEqual(of("transcript.update").map(({ utterance, start_ms, end_ms }) => [utterance, start_ms, end_ms]), [["s1", 0, 1000], ["s1~2", 1000, 3000]]);
 });
 
+test("captions have the names and the times of the whole stream", async () => {
+  const { client, of } = connect({ start: { transcript: "server", hold_ms: 2000 } });
+  let at = await speak(client, 1000, 0);
+  const place = { id: "e1", parent: null, start_ms: 100, end_ms: 200 };
+  const release = () => server.tell(server.current, { type: "caption.update", utterance: "s1", revision: 1, text: "京", entities: [place], held: 0 });
+  release();
+  await pass(50);
+  server.die();
+  at = await speak(client, 2000, at);
+  release();
+  await pass(50);
+  const told = of("caption.update").map(({ utterance, entities }) => [utterance, entities[0].id, entities[0].start_ms]);
+  assert.deepEqual(told, [["s1", "e1", 100], ["s1~2", "e1~2", 100]]);
+});
+
 test("whatever happens to the line, every final comes once", async () => {
   // A small generator, so that a failure can be repeated.
   let state = 7;
