@@ -248,6 +248,9 @@ class MeteredConnection(ws.ServerConnection, asyncio.BufferedProtocol):
     def process_event(self, event: Any) -> None:
         """Take the request, or a frame."""
         self._leave_doorstep()
+        if self._request_timer is not None:
+            self._request_timer.cancel()
+            self._request_timer = None
         self._was_pinged |= isinstance(event, Frame) and event.opcode is Opcode.PING
         super().process_event(event)
 

@@ -644,3 +644,20 @@ def test_the_server_imports_without_torch() -> None:
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+async def test_only_a_request_has_to_come_in_time(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cnerta.streamer.serving.metered_connection._OPENING_S", 0.5)
+    async with serving(model) as server, client(server.port) as stream:
+        await stream.send(SessionStart())
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET /healthz HT")
+        async with asyncio.timeout(20):
+            with contextlib.suppress(ConnectionResetError):
+                assert await reader.read() == b""
+        writer.close()
+        await asyncio.sleep(0.6)
+        await stream.send(final("他在北京"))
+        assert await stream.until(UtteranceFinal), "a session stays for as long as it likes"

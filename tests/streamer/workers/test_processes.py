@@ -166,7 +166,7 @@ async def test_sessions_are_spread_counted_and_resumed_wherever_their_client_lan
         found = two.figures()
         assert found["cnerta_admitted_total"] == found["cnerta_opened_total"] == 8
         assert found['cnerta_sent_total{type="utterance.final"}'] == 8
-        assert found["cnerta_workers"] == 2
+        await eventually(lambda: two.figures()["cnerta_workers"] == 2)
         assert found['cnerta_model_info{device="CPUExecutionProvider",name="cnerta-fast"}'] == 1
         assert found["process_open_fds"] > 30
         assert found["process_resident_memory_bytes"] > 100e6
