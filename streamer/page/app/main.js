@@ -29,8 +29,6 @@ const SOUND_MS = 100;
 const CALM_MS = 1_000;
 /** What is no caption waits for a moment in which nothing else is to be done. */
 const whenIdle = window.requestIdleCallback ?? ((work) => setTimeout(work, 50));
-/** How long text is held back where names are hidden and nothing else was asked for. */
-const MASKED_HOLD_MS = 2_000;
 
 const query = new URLSearchParams(location.search);
 const element = (id) => document.getElementById(id);
@@ -53,11 +51,6 @@ const controls = new Controls(tell, player);
 const histories = new Map(); // of the newest sessions, by their name
 const broadcaster = isOverlay ? null : new Broadcaster(store, token);
 const watch = new ServerWatch(draw, () => !isOverlay && (!running || running.session.isOver || running.session.isTextOnly));
-
-// Names that must not be shown, and for how long text is held back until they are known.
-const mask = (query.get("mask") ?? "").split(",").map((label) => label.trim()).filter(Boolean);
-const holdMs = query.has("hold") ? Number(query.get("hold")) || 0 : mask.length ? MASKED_HOLD_MS : null;
-const Withholding = holdMs === null ? null : (await import("./withholding.js")).Withholding;
 
 let highlighter = newHighlighter();
 let running = null;
@@ -189,9 +182,6 @@ async function run({ open, write, hasAudio, serverWrites = false, onFinal = () =
     sendsAudio,
     serverWrites,
     token,
-    holdMs,
-    mask,
-    withholding: Withholding && new Withholding(mask),
     store,
     hooks: {
       tell,

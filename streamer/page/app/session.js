@@ -23,7 +23,6 @@ export class Session {
   #store;
   #hooks;
   #sendsAudio;
-  #withholding;
   #heardMs = 0;
   #error = "";
   /** Whether audio is withheld from the server. */
@@ -37,34 +36,26 @@ export class Session {
    * @param {boolean} settings.sendsAudio False: the server gets the text alone.
    * @param {string} settings.token
    * @param {boolean} settings.serverWrites The server's recogniser writes the transcript.
-   * @param {number} [settings.holdMs] How long text is held back at most.
-   * @param {string[]} [settings.mask] Types of names that are hidden.
-   * @param {import("./withholding.js").Withholding | null} [settings.withholding] Null: no text is held back.
    * @param {import("./store.js").Store} settings.store
    * @param {Hooks} settings.hooks
    */
-  constructor({ name, sendsAudio, serverWrites, token, holdMs, mask = [], withholding = null, store, hooks }) {
+  constructor({ name, sendsAudio, serverWrites, token, store, hooks }) {
     this.name = name;
     this.#store = store;
     this.#hooks = hooks;
     this.#sendsAudio = sendsAudio;
-    this.#withholding = withholding;
-    const start = { ...(serverWrites && { transcript: "server" }), ...(withholding && { hold_ms: holdMs }) };
-    const client = new CnertaClient(location.origin, { audio: { sample_rate: RATE }, ...(token && { token }), start });
+    const client = new CnertaClient(location.origin, {
+      audio: { sample_rate: RATE },
+      ...(token && { token }),
+      ...(serverWrites && { start: { transcript: "server" } }),
+    });
     this.#client = client;
     client.on("state", (state) => {
       this.state = { ...state, since: performance.now() };
       if (state.state === "failed") this.#fail(state.reason);
       hooks.onChange();
     });
-    client.on("session.ready", ({ recorded, recovered, model }) => {
-      const unknown = mask.find((label) => !model.labels.includes(label));
-      if (unknown) {
-        // Nothing of that type would ever be hidden.
-        hooks.tell("unknownMask", { label: unknown, labels: model.labels.join(", ") }, true);
-        client.close();
-        return;
-      }
+    client.on("session.ready", ({ recorded, recovered }) => {
       this.isRecorded = recorded === true;
       if (recovered !== false) return;
       hooks.tell("anew");
@@ -74,16 +65,12 @@ export class Session {
       store.sent(name, revision, this.#heardMs);
       hooks.onChange();
     });
-    client.on("caption.update", (message) => {
-      const told = withholding ? withholding.caption(message) : message;
-      store.release(name, told, this.#heardMs);
-      hooks.onChange();
-    });
-    if (!withholding?.hides) this.#followEntities(client);
+    client.on("entity.upsert", (message) => this.#heard(message, () => store.upsert(name, message)));
+    client.on("entity.retract", (message) => this.#heard(message, () => store.retract(name, message)));
     client.on("utterance.final", (message) =>
       this.#heard(message, () => {
         this.audioUsed = message.audio_used;
-        hooks.onFinal(store.finish(name, withholding ? withholding.final(message) : message));
+        hooks.onFinal(store.finish(name, message));
       }),
     );
     client.on("error", ({ name: error }) => (this.#error = error));
@@ -117,10 +104,9 @@ export class Session {
 
   transcript(transcript) {
     if (this.isOver) return;
-    const text = this.#withholding ? this.#withholding.released(transcript.utterance) : transcript.text;
-    this.#store.sent(this.name, { ...transcript, text }, this.#heardMs);
-    const { start_ms, end_ms, ...untimed } = transcript;
-    this.#client.sendTranscript(this.#sendsAudio ? transcript : untimed);
+    this.#store.sent(this.name, transcript, this.#heardMs);
+    const { start_ms, end_ms, ...text } = transcript;
+    this.#client.sendTranscript(this.#sendsAudio ? transcript : text);
     this.#hooks.onChange();
   }
 
@@ -133,11 +119,6 @@ export class Session {
     }
     this.#store.giveUp(this.name);
     this.#hooks.onChange();
-  }
-
-  #followEntities(client) {
-    client.on("entity.upsert", (message) => this.#heard(message, () => this.#store.upsert(this.name, message)));
-    client.on("entity.retract", (message) => this.#heard(message, () => this.#store.retract(this.name, message)));
   }
 
   #heard(message, change) {

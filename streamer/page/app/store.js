@@ -61,19 +61,6 @@ export class Store {
     this.#open.set(key, utterance);
   }
 
-  /**
-   * So much of an utterance may be shown, where text is held back.
-   * @param {string} recording
-   * @param {any} message
-   * @param {number} nowMs
-   */
-  release(recording, message, nowMs) {
-    this.sent(recording, message, nowMs);
-    const utterance = this.#open.get(`${recording}/${message.utterance}`);
-    if (utterance) utterance.entities = message.entities;
-  }
-
-  /** @param {string} recording @param {any} message */
   upsert(recording, message) {
     const utterance = this.#open.get(`${recording}/${message.utterance}`);
     if (!utterance) return;

@@ -82,7 +82,6 @@ const TEXTS = {
   lostAudio: ["{s} s of audio were lost while the connection was down.", "连接中断期间丢失了 {s} 秒音频。"],
   anew: ["The server knows nothing of the session before. What was unanswered has been sent again.", "服务器没有之前的会话。未得到答复的内容已重新发送。"],
   warning: ["Warning of the server: {detail}", "服务器警告：{detail}"],
-  unknownMask: ["The address asks to hide names of type {label}, which the model does not know ({labels}). Nothing is shown.", "地址要求隐藏 {label} 类型的名称，但模型不认识该类型（{labels}）。不显示任何内容。"],
   failedBecause: ["The session has ended: {detail}", "会话已结束：{detail}"],
   unanswered: ["Lines without an answer: {n}.", "没有得到答案的行数：{n}。"],
   afterReload: ["The page was loaded anew. Finished captions are still here; the line in progress was lost: “{text}”", "页面已重新加载。已完成的字幕仍在，正在进行的一行丢失了：“{text}”"],

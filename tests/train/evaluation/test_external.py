@@ -159,7 +159,8 @@ def test_they_are_rows_of_a_table(data: Path, tmp_path: Path) -> None:
     assert (first.flat.precision.mean, first.nested) == (75.0, None)
     assert second.unscored[0][1].startswith("not scored: ExternalError: expected the spaCy model")
     markdown = markdown_table([section])
-    assert "| stanza-zh | – | – | – | 1 | 75.00 | 100.00 | 85.71 | – | – | – | – | – |" in markdown
-    assert "| spacy-zh_missing | – | – | – | 0 of 1 | not scored |" in markdown
+    scored = "75.00 | 100.00 | 85.71 | – | – | – | – | – | – | – |"
+    assert f"| stanza-zh | – | – | – | 1 | Text | – | – | {scored}" in markdown
+    assert "| spacy-zh_missing | – | – | – | 0 of 1 | Text | – | – | not scored |" in markdown
     assert [r.record.external for r in find_runs(out)] == ["spacy:zh_missing", "stanza:zh"]
     assert choose_baselines({"stanza-zh": None}, ()) == {}

@@ -6,7 +6,6 @@ import { nested } from "../../../../streamer/page/app/captions.js";
 import { FORMATS } from "../../../../streamer/page/app/exports.js";
 import { AudioHistory } from "../../../../streamer/page/app/player.js";
 import { Store } from "../../../../streamer/page/app/store.js";
-import { Withholding } from "../../../../streamer/page/app/withholding.js";
 import { Resampler, toInt16 } from "../../../../streamer/page/sources/samples.js";
 import { readCaptions } from "../../../../streamer/page/transcripts/caption_file.js";
 import { TimedTranscript } from "../../../../streamer/page/transcripts/timed.js";
@@ -183,31 +182,4 @@ test("few finals are at hand, all are for a file, and the list of names has its 
   const [shanghai, ...others] = store.names();
   assert.deepEqual([shanghai.text, shanghai.count, shanghai.mentions.length], ["上海", many, 8]);
   assert.ok(others.length < 1_000 && others.at(-1).text === `第${many - 1}人`);
-});
-
-test("text that is held back is shown as far as it is released", () => {
-  const withholding = new Withholding();
-  const store = new Store();
-  assert.equal(withholding.released("u1"), "");
-  store.release("s1", withholding.caption({ utterance: "u1", text: "他在南京", entities: [entity("南京", 2)] }), 100);
-  assert.equal(withholding.released("u1"), "他在南京");
-  assert.deepEqual(store.open.map(({ text, entities }) => [text, entities.length]), [["他在南京", 1]]);
-  const final = { utterance: "u1", text: "他在南京市", entities: [], readings: [] };
-  assert.equal(withholding.final(final), final);
-  assert.equal(withholding.released("u1"), "");
-});
-
-test("names are hidden, with what is in them, and wherever they come again", () => {
-  const withholding = new Withholding(["ORG"]);
-  const inner = entity("南京", 1, "LOC", { parent: "x", suggested_text: "南靖" });
-  const caption = { utterance: "u1", text: "😀南京大学在", entities: [entity("南京大学", 1, "ORG"), inner] };
-  caption.entities.forEach((each) => ((each.start_utf16 += 1), (each.end_utf16 += 1)));
-  const told = withholding.caption(caption);
-  assert.equal(told.text, "😀＊＊＊＊在");
-  assert.deepEqual(told.entities.map(({ text, start_utf16, end_utf16 }) => [text, start_utf16, end_utf16]), [["＊＊＊＊", 2, 6], ["＊＊", 2, 4]]);
-  assert.ok(!JSON.stringify(told.entities.map(({ id, ...rest }) => rest)).includes("南"));
-  withholding.final({ ...caption, readings: [{ reading: "jing1" }] });
-  const later = withholding.final({ utterance: "u2", text: "去南京大学看南京", entities: [], readings: [{ reading: "jing1" }] });
-  assert.equal(later.text, "去＊＊＊＊看南京");
-  assert.equal(later.readings, undefined);
 });
