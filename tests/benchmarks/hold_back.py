@@ -13,8 +13,8 @@ of characters that have to follow a character outside of names:
   hidden, in its place; 50 % and 90 %. With nothing held back it is 0 of all that is answered.
 
 There is no gold: a name is what the final answer finds. What is in no revision before the final one
-is shown by the final answer. The number of characters was chosen on every second recording (with
-``--choose``); the others are reported.
+is shown by the final answer. ``--choose`` tries other numbers of characters, on every second
+recording; the others are reported. The number that ships was set beforehand, not chosen so.
 """
 
 from __future__ import annotations
