@@ -12,7 +12,8 @@ from typing import Any, Final, Protocol, Self
 import websockets.exceptions
 from websockets.asyncio.client import ClientConnection, connect
 
-from cnerta.streamer.client.silence import ListenedConnection, watch_silence
+from cnerta.streamer.client.connection_change import ConnectionChange, ConnectionWatcher
+from cnerta.streamer.client.silence import ListenedConnection, pinged_every_s, watch_silence
 from cnerta.streamer.errors import ServerUnreachableError
 from cnerta.streamer.wire.addresses import exposes_secret, is_loopback, parse_address, redact
 from cnerta.streamer.wire.codec import decode_server, encode
@@ -82,7 +83,12 @@ class WebSocketConnection:
     """
 
     def __init__(
-        self, shown: str, socket: ClientConnection, *, silence_s: float | None = None
+        self,
+        shown: str,
+        socket: ClientConnection,
+        *,
+        silence_s: float | None = None,
+        watcher: ConnectionWatcher | None = None,
     ) -> None:
         """A connection that is open.
 
@@ -90,20 +96,27 @@ class WebSocketConnection:
             shown: What messages call the server: nothing that might be secret.
             socket: To it.
             silence_s: See :meth:`open`.
+            watcher: See :meth:`open`.
         """
         self.shown = shown
         self._socket = socket
         self._greeted = self._noted = False
         self._silence_s = silence_s
+        self._watcher = watcher
         self._listening = (
-            asyncio.create_task(watch_silence(socket, silence_s))
-            if silence_s is not None and isinstance(socket, ListenedConnection)
+            asyncio.create_task(watch_silence(socket, silence_s, self._tell_silence))
+            if isinstance(socket, ListenedConnection)
             else None
         )
 
     @classmethod
     async def open(
-        cls, url: str, *, token: str | None = None, silence_s: float | None = None
+        cls,
+        url: str,
+        *,
+        token: str | None = None,
+        silence_s: float | None = None,
+        watcher: ConnectionWatcher | None = None,
     ) -> WebSocketConnection:
         """Connect to a server.
 
@@ -112,7 +125,8 @@ class WebSocketConnection:
                 with a password or token in it has to be ``wss://``, or of this machine.
             token: Sent as ``Authorization: Bearer``, over ``wss://`` or to this machine only.
             silence_s: Silence after which the server counts as gone, in seconds: it is pinged more
-                often than that. None: as the library does, after 40 s.
+                often than that. None: as the library does, which waits 20 s for a pong.
+            watcher: Told when the server falls silent, and when it is heard again.
 
         Raises:
             ServerUnreachableError: The address is none, nothing answers there, or not with a
@@ -135,13 +149,11 @@ class WebSocketConnection:
             address = address._replace(path=DEFAULT_PATH)
         shown = redact(address.geturl())
         watched: dict[str, Any] = {}
+        if silence_s is not None or watcher is not None:
+            watched["create_connection"] = ListenedConnection
+            watched["ping_interval"] = pinged_every_s(silence_s)
         if silence_s is not None:
-            watched = {
-                "create_connection": ListenedConnection,
-                "ping_interval": silence_s / 4,
-                "ping_timeout": None,
-                "close_timeout": silence_s,
-            }
+            watched |= {"ping_timeout": None, "close_timeout": silence_s}
         try:
             socket = await connect(
                 address.geturl(),
@@ -162,7 +174,7 @@ class WebSocketConnection:
             # Some say nothing of themselves, such as a TLS greeting that met a plain server.
             reason = redact(str(error)) or type(error).__name__
             raise _not_open(f"expected a server at {shown}, got: {reason}", error) from error
-        return cls(shown, socket, silence_s=silence_s)
+        return cls(shown, socket, silence_s=silence_s, watcher=watcher)
 
     async def send(self, message: ClientMessage) -> None:
         """Send one message as a text frame."""
@@ -210,6 +222,19 @@ class WebSocketConnection:
                 f"expected messages of protocol version 1 from {self.shown}, got one with {error}",
                 retryable=False,
             ) from error
+
+    def _tell_silence(self, is_silent: bool, after_s: float) -> None:
+        if self._watcher is None:
+            return
+        if is_silent:
+            change = ConnectionChange("silent", self.shown, f"for {after_s:g} s")
+        else:
+            change = ConnectionChange("heard", self.shown)
+        try:
+            self._watcher.on_connection(change)
+        except OSError as error:
+            # Nobody reads what it prints any more: the next message finds that out, and ends it.
+            log.debug("not told that %s: %s", change, error)
 
     async def abort(self) -> None:
         """End the connection at once, without a word."""

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 __all__ = ["ConnectionChange", "ConnectionState", "ConnectionWatcher"]
 
-ConnectionState = Literal["lost", "waiting", "resumed", "restarted"]
+ConnectionState = Literal["silent", "heard", "lost", "waiting", "resumed", "restarted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,26 +15,34 @@ class ConnectionChange:
     """Something happened to the connection.
 
     Attributes:
-        state: ``lost``: it broke, or the server is silent. ``waiting``: an attempt failed, the next
-            follows in ``retry_in_s``. ``resumed``: the session goes on where it was.
-            ``restarted``: a new session goes on with what had no answer.
+        state: ``silent``: nothing comes from the server, not even an answer to a ping; it may be
+            over soon. ``heard``: it is. ``lost``: the connection broke, or the server was silent
+            for too long. ``waiting``: an attempt failed, the next follows in ``retry_in_s``.
+            ``resumed``: the session goes on where it was. ``restarted``: a new session goes on with
+            what had no answer.
         server: Where, without secrets.
         detail: Why, or what follows.
         retry_in_s: How long until the next attempt, in seconds.
+        is_recorded: Whether the server records the session that goes on.
     """
 
     state: ConnectionState
     server: str
     detail: str = ""
     retry_in_s: float = 0.0
+    is_recorded: bool = False
 
     @property
     def is_up(self) -> bool:
-        """Whether there is a session."""
-        return self.state in ("resumed", "restarted")
+        """Whether there is a session that answers."""
+        return self.state in ("heard", "resumed", "restarted")
 
     def __str__(self) -> str:
         match self.state:
+            case "silent":
+                return f"no answer from {self.server} {self.detail}"
+            case "heard":
+                return f"{self.server} answers again"
             case "lost":
                 return f"connection lost: {self.detail}"
             case "waiting":

@@ -159,7 +159,7 @@ class ReconnectingConnection:
         for url in urls:
             try:
                 connection = await WebSocketConnection.open(
-                    url, token=token, silence_s=options.silence_s
+                    url, token=token, silence_s=options.silence_s, watcher=watcher
                 )
             except ServerUnreachableError as error:
                 failure = failure or error
@@ -336,7 +336,7 @@ class ReconnectingConnection:
         elif ready.recovered:
             sent.resume(self._continuity.base_samples + ready.audio_received_samples)
             update = self._update
-            self._tell("resumed", "nothing is lost")
+            self._tell("resumed", "nothing is lost", is_recorded=ready.recorded is True)
         else:
             base_samples, base_ms = sent.start_again()
             self._to_app += self._continuity.new_session(base_samples, base_ms)
@@ -345,6 +345,7 @@ class ReconnectingConnection:
             self._tell(
                 "restarted",
                 f"{sent.open_utterances} utterances and {again_s:.1f} s of audio are sent again",
+                is_recorded=ready.recorded is True,
             )
         self._offer = ready.resume
         self._is_ready, self._refusal = True, None
@@ -387,7 +388,10 @@ class ReconnectingConnection:
         url = self._urls[0]
         try:
             connection = await WebSocketConnection.open(
-                url, token=self._token, silence_s=self._options.silence_s
+                url,
+                token=self._token,
+                silence_s=self._options.silence_s,
+                watcher=self._watcher,
             )
         except ServerUnreachableError as error:
             if error.retryable:
@@ -448,9 +452,16 @@ class ReconnectingConnection:
         if self._failure is not None:
             raise self._failure
 
-    def _tell(self, state: ConnectionState, detail: str, *, retry_in_s: float = 0.0) -> None:
+    def _tell(
+        self,
+        state: ConnectionState,
+        detail: str,
+        *,
+        retry_in_s: float = 0.0,
+        is_recorded: bool = False,
+    ) -> None:
         server = "" if self._connection is None else self._connection.shown
-        change = ConnectionChange(state, server, detail, retry_in_s)
+        change = ConnectionChange(state, server, detail, retry_in_s, is_recorded)
         log.info("%s", change)
         if self._watcher is not None:
             self._watcher.on_connection(change)

@@ -43,6 +43,7 @@ from cnerta.streamer.terminal.drawing import (
     label_text,
     render,
 )
+from cnerta.streamer.terminal.palette import Palette, palette_of
 from cnerta.streamer.terminal.picture import draw_svg
 from cnerta.streamer.wire.messages import (
     EntityRetract,
@@ -173,6 +174,7 @@ class _DemoView(FoldingView):
         self.finals: dict[str, UtteranceFinal] = {}
         self.before_final = self.state
         self._console = console
+        self._palette = palette_of(console)
 
     def on_revision(self, revision: Revision) -> None:
         """Print the caption as far as it is known."""
@@ -180,7 +182,7 @@ class _DemoView(FoldingView):
             self.before_final = self.state
         super().on_revision(revision)
         what = "final text" if revision.final else "text"
-        self._line(what, draw_caption(self._caption(revision.utterance), self._console))
+        self._line(what, draw_caption(self._caption(revision.utterance), self._palette))
 
     def on_message(self, message: ServerMessage) -> None:
         """Print what came."""
@@ -191,15 +193,16 @@ class _DemoView(FoldingView):
             case EntityUpsert():
                 first = message.entity.version == 1
                 latency_ms = self._caption(message.utterance).latency_ms(message.entity.id)
-                line = _described(message.entity, latency_ms if first else None)
+                latency_ms = latency_ms if first else None
+                line = _described(message.entity, latency_ms, self._palette)
                 self._line(message.entity.status, line)
             case EntityRetract():
-                self._line("withdrawn", Text(f"{message.id}: {message.reason}", "yellow"))
+                self._line("withdrawn", Text(f"{message.id}: {message.reason}"))
             case UtteranceFinal():
                 self.finals[message.utterance] = message
                 caption = self._caption(message.utterance)
-                line = draw_caption(caption, self._console)
-                line.append(f"  {caption.final_latency_ms} ms after the final text", "not bold dim")
+                line = draw_caption(caption, self._palette)
+                line.append(f"  {caption.final_latency_ms} ms after the final text", "dim")
                 self._line("final", line)
             case _:
                 pass
@@ -208,14 +211,15 @@ class _DemoView(FoldingView):
         return next(each for each in self.state.captions if each.utterance == utterance)
 
     def _line(self, what: str, text: Text) -> None:
-        line = Text(f"{format_time(self.state.audio_ms)}  {what:<10}  ", "dim")
-        self._console.print(line.append_text(text), soft_wrap=True, highlight=False)
+        when = f"{format_time(self.state.audio_ms)}  {what:<10}  "
+        line = Text.assemble((when, "dim"), text)
+        self._console.print(line, soft_wrap=True, highlight=False)
 
 
-def _described(entity: Entity, latency_ms: int | None) -> Text:
-    line = label_text(entity.label)
+def _described(entity: Entity, latency_ms: int | None, palette: Palette) -> Text:
+    line = label_text(entity.label, palette)
     line.append(f" {entity.text}", "bold")
-    line.append(f"  spoken {entity_span(entity)}  {entity.confidence:.0%}", "not bold")
+    line.append(f"  spoken {entity_span(entity)}  {entity.confidence:.0%}")
     if latency_ms is not None:
         line.append(f"  {latency_ms} ms after its text", "dim")
     return line
@@ -327,7 +331,7 @@ def _compare(outcomes: Sequence[_Outcome], console: Console) -> None:
             line.append("no utterance.final", "bold red")
         else:
             caption = Caption("").finished(outcome.final, 0.0)
-            line.append_text(draw_caption(caption, console))
+            line.append_text(draw_caption(caption, palette_of(console)))
         console.print(line, soft_wrap=True, highlight=False)
     finals = [outcome.final for outcome in outcomes if outcome.final is not None]
     if len(finals) < len(outcomes) or len({final.text for final in finals}) > 1:

@@ -16,7 +16,8 @@ from cnerta.models.runtime.bundle import Bundle, default_bundle_path, find_bundl
 from cnerta.streamer.errors import RecordingError, exit_status
 from cnerta.streamer.outputs.presenter import Presenter
 from cnerta.streamer.recording.file import Header, RecordingReader
-from cnerta.streamer.recording.inspection import draw, inspect_recording, summarise
+from cnerta.streamer.recording.inspection import inspect_recording, summarise
+from cnerta.streamer.recording.plot import draw_pages
 from cnerta.streamer.recording.recorder import bundle_sha256
 from cnerta.streamer.recording.replay import AskAgain, EngineSubstitute, Recall, Replay
 from cnerta.streamer.serving.engine import Engine
@@ -87,18 +88,23 @@ def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The recording.")],
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="IMAGE", help="Draw it: waveform, characters, entities, latencies."),
+        typer.Option(
+            metavar="IMAGE",
+            help="Draw it: waveform, characters, entities, latencies, three minutes a page.",
+        ),
     ] = None,
 ) -> None:
     """Say what happened in a recorded session."""
-    console = Console()
+    console, errors = Console(), Console(stderr=True)
     log_to_console()
     try:
         found = inspect_recording(file)
         for line in summarise(found):
             console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
         if plot is not None:
-            draw(found, plot)
+            for path in draw_pages(found, plot):
+                drawn = f"drawn in {printable(str(path))}"
+                errors.print(drawn, markup=False, highlight=False, soft_wrap=True)
     except CnertaError as error:
         fail("cnerta-stream", error, exit_status(error))
 

@@ -287,7 +287,9 @@ async def _open_connection(session: PreparedSession) -> Connection:
                 watcher=session.outputs,
             )
         else:
-            connection = await WebSocketConnection.open(session.servers[0], token=token)
+            connection = await WebSocketConnection.open(
+                session.servers[0], token=token, watcher=session.outputs
+            )
         log.info("connected to %s", connection.shown)
         return connection
     # Only here, so that a client of a server needs no ONNX runtime.

@@ -61,6 +61,11 @@ class Caption:
     final_latency_ms: int | None = None
     sent: tuple[tuple[int, float], ...] = ()
 
+    @property
+    def is_text_alone(self) -> bool:
+        """Whether the answer rests on the text alone."""
+        return self.final and bool(self.text) and not self.audio_used
+
     def latency_ms(self, entity_id: str) -> int | None:
         """From sending the text to the first answer with this entity."""
         return dict(self.latencies_ms).get(entity_id)
@@ -126,6 +131,8 @@ class ViewState:
         behind_live_ms: What the last event said.
         notice: The last warning or error.
         summary: The last message of a finished session.
+        recorded: Whether audio, transcripts and messages are kept.
+        is_silent: Whether the server says nothing, not even that it is there.
     """
 
     status: str = "connecting"
@@ -138,6 +145,13 @@ class ViewState:
     behind_live_ms: int | None = None
     notice: str = ""
     summary: SessionSummary | None = None
+    recorded: bool = False
+    is_silent: bool = False
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether nothing comes from the server at present, so that figures are old."""
+        return self.is_silent or self.status == "reconnecting"
 
     def with_audio(self, audio_ms: float, level_dbfs: float) -> ViewState:
         """After audio was sent."""
@@ -155,7 +169,8 @@ class ViewState:
         match message:
             case SessionReady():
                 model = f"{message.model.name} on {_provider(message.model.device)}"
-                return replace(self, status="live", model=model)
+                recorded = message.recorded is True
+                return replace(self, status="live", model=model, recorded=recorded)
             case RecognisedTranscript():
                 return self  # told as a revision
             case CaptionUpdate():
@@ -189,9 +204,15 @@ class ViewState:
                 return self
 
     def connection_changed(self, change: ConnectionChange) -> ViewState:
-        """After the connection broke, or was made anew."""
-        status = "live" if change.is_up else "reconnecting"
-        return replace(self, status=status, notice=str(change))
+        """After the connection fell silent, broke, or was made anew."""
+        match change.state:
+            case "silent" | "heard":
+                return replace(self, is_silent=change.state == "silent")
+            case "lost" | "waiting":
+                changed = replace(self, status="reconnecting")
+            case "resumed" | "restarted":
+                changed = replace(self, status="live", recorded=change.is_recorded)
+        return replace(changed, notice=str(change), is_silent=False)
 
     def highlighted(self, utterance: str, highlighter: Highlighter) -> ViewState:
         """After it was chosen what is highlighted in an utterance."""

@@ -1,23 +1,19 @@
-"""What happened in a recorded session: its figures, and a picture of it."""
+"""What happened in a recorded session, and its figures."""
 
 from __future__ import annotations
 
-import logging
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from msgspec import UNSET
 
-from cnerta.models.fonts import find_cjk_font
-from cnerta.models.label_colours import label_colour
 from cnerta.streamer.audio.decoder import AudioInput
-from cnerta.streamer.errors import OutputError
 from cnerta.streamer.recording import file as recording
 from cnerta.streamer.recording.file import Header, RecordingReader
 from cnerta.streamer.wire.codec import decode_client, decode_server
@@ -33,12 +29,10 @@ from cnerta.streamer.wire.messages import (
     WarningMessage,
 )
 
-__all__ = ["Inspection", "draw", "inspect_recording", "summarise"]
+__all__ = ["RATE", "Inspection", "inspect_recording", "summarise"]
 
-logger = logging.getLogger(__name__)
-
-_RATE: Final = 16_000
-_COLUMNS: Final = 2_000
+RATE: Final = 16_000
+"""Of `Inspection.audio`, in Hz."""
 
 
 @dataclass(slots=True)
@@ -130,7 +124,7 @@ def summarise(found: Inspection) -> Iterator[str]:
     yield f"model {header.bundle} on {header.device}"
     interim, final = found.revisions
     yield (
-        f"{found.lasted_s:.1f} s, {len(found.audio) / _RATE:.1f} s of audio, {interim} interim and "
+        f"{found.lasted_s:.1f} s, {len(found.audio) / RATE:.1f} s of audio, {interim} interim and "
         f"{final} final transcripts"
     )
     entities = Counter(e.label for f in found.finals for e in f.entities)
@@ -151,44 +145,6 @@ def summarise(found: Inspection) -> Iterator[str]:
     for error in found.errors:
         yield f"error {error}"
     yield f"end: {found.finished}"
-
-
-def draw(found: Inspection, path: Path) -> None:
-    """Draw waveform, characters, entities and latencies over time.
-
-    Args:
-        found: The session.
-        path: An image; its suffix says of what kind.
-
-    Raises:
-        OutputError: matplotlib is not installed, or the image cannot be written.
-    """
-    try:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise OutputError(
-            "expected matplotlib for a plot, got no such package: install cnerta-stream[plot]"
-        ) from error
-    font = find_cjk_font()
-    if font is None:
-        logger.warning("expected a font with Chinese characters, got none: install one")
-    seconds = max(len(found.audio) / _RATE, found.lasted_s, 1.0)
-    with mpl.rc_context({"font.family": ["DejaVu Sans", *([font] if font else [])]}):
-        figure = Figure(figsize=(min(40.0, max(10.0, 1.6 * seconds)), 7.0), layout="constrained")
-        wave, words, delays = figure.subplots(
-            3, 1, height_ratios=(2, 2, 1.5), gridspec_kw={"hspace": 0.05}
-        )
-        _draw_wave(wave, found.audio)
-        _draw_words(words, found.finals)
-        words.sharex(wave)
-        _draw_latencies(delays, found)
-        wave.set_xlim(0, seconds)
-        wave.set_title(f"{found.header.session}  {found.header.started}  {found.header.bundle}")
-        try:
-            figure.savefig(path, dpi=110)
-        except (OSError, ValueError) as error:
-            raise OutputError(f"expected to draw to {path}, got: {error}") from error
 
 
 def _note_message(
@@ -252,52 +208,3 @@ def _samples(audio: AudioInput, data: bytes) -> npt.NDArray[np.float32]:
         return audio.add(data)
     except ProtocolError:
         return np.zeros(0, np.float32)
-
-
-def _draw_wave(axes: Any, audio: npt.NDArray[np.float32]) -> None:
-    size = max(1, len(audio) // _COLUMNS)
-    whole = audio[: len(audio) // size * size].reshape(-1, size)
-    if len(whole):
-        times = np.arange(len(whole)) * size / _RATE
-        axes.fill_between(times, whole.min(axis=1), whole.max(axis=1), linewidth=0, color="0.4")
-    axes.set_ylabel("audio")
-    axes.set_ylim(-1, 1)
-
-
-def _draw_words(axes: Any, finals: Sequence[UtteranceFinal]) -> None:
-    """Characters where they are spoken, and entities as bars below them, inner ones lower."""
-    for final in finals:
-        for character, (start, end) in zip(final.text, final.characters, strict=False):
-            axes.text((start + end) / 2000, 1.5, character, ha="center", va="center", fontsize=10)
-        for entity in final.entities:
-            if entity.start_ms is None or entity.end_ms is None:
-                continue
-            row = 0.7 if entity.parent is None else 0.25
-            begin, length = entity.start_ms / 1000, (entity.end_ms - entity.start_ms) / 1000
-            colour = label_colour(entity.label).on_paper
-            axes.broken_barh([(begin, length)], (row, 0.35), color=colour)
-            axes.text(
-                begin + length / 2,
-                row + 0.17,
-                f"{entity.label} {entity.confidence:.0%}",
-                ha="center",
-                va="center",
-                fontsize=7,
-                color="white",
-            )
-    axes.set_ylim(0, 2)
-    axes.set_yticks([0.42, 0.87, 1.5], ["inner", "entities", "text"])
-    axes.set_xlabel("seconds of audio")
-
-
-def _draw_latencies(axes: Any, found: Inspection) -> None:
-    for name, values in (
-        ("final answer", found.final_latencies_ms),
-        ("first news of a revision", found.first_latencies_ms),
-    ):
-        if values:
-            axes.plot(range(1, len(values) + 1), values, ".-", linewidth=0.8, label=name)
-            axes.legend(loc="upper right")
-    axes.set_ylim(bottom=0)
-    axes.set_ylabel("ms")
-    axes.set_xlabel("answers in the order they came")

@@ -1,7 +1,8 @@
 """Draws a session: a moment of it for the live view, or single lines for the plain one.
 
 Entities have a colour by type. An outer entity is a block of that colour followed by its type, an
-inner one is underlined within it. What may still change is in italics; what is final is bold.
+inner one is underlined within it. What may still change is in italics, and its type has a question
+mark, for terminals without italics; nothing moves when it is settled.
 """
 
 from __future__ import annotations
@@ -11,27 +12,27 @@ from functools import partial
 
 from msgspec import UNSET
 from rich.cells import cell_len
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 from cnerta.models.command_line import printable
-from cnerta.models.label_colours import label_colour
 from cnerta.streamer.outputs.view_state import Caption, ViewState, fitting
 from cnerta.streamer.terminal.keyboard import Key
+from cnerta.streamer.terminal.palette import FULL, Palette
 from cnerta.streamer.terminal.timeline import SILENT_DBFS, Spoken, draw_timeline
 from cnerta.streamer.wire.messages import SessionSummary
 from cnerta.streamer.wire.parts import Entity
 
 __all__ = [
+    "badge",
     "bracketed",
     "draw_caption",
     "entity_line",
     "entity_name",
     "entity_span",
     "format_time",
-    "has_colour",
     "highlighted",
     "label_text",
     "readings_line",
@@ -58,18 +59,19 @@ def format_time(at_ms: float) -> str:
     return f"{minutes}:{hundredths // 100:02d}.{hundredths % 100:02d}"
 
 
-def _colour(label: str) -> str:
-    return label_colour(label).terminal
+def highlighted(caption: Caption, palette: Palette = FULL) -> Text:
+    """Draw a caption: outer entities as blocks with their type, inner ones underlined.
 
-
-def highlighted(caption: Caption) -> Text:
-    """Draw a caption: outer entities as blocks with their type, inner ones underlined."""
-    text = Text(printable(caption.text), style="bold" if caption.final else "italic")
+    Args:
+        caption: What is drawn.
+        palette: One with colours.
+    """
+    text = Text(printable(caption.text), style="" if caption.final else "italic")
     entities = fitting(caption)
     for entity in entities:
-        certain = "bold" if entity.status == "final" else "italic"
         if entity.parent is None:
-            style = f"not dim {certain} black on {_colour(entity.label)}"
+            certain = "not italic" if entity.status == "final" else "italic"
+            style = f"{certain} {palette.name(entity.label)}"
         else:
             style = "underline"
         text.stylize(style, entity.start, entity.end)
@@ -78,8 +80,8 @@ def highlighted(caption: Caption) -> Text:
     for entity in entities:
         if entity.parent is None and entity.end > at:
             drawn.append_text(text[at : entity.end])
-            label_style = f"not bold not italic {_colour(entity.label)}"
-            drawn.append(f"{printable(entity.label)} ", style=label_style)
+            mark = "?" if entity.status == "tentative" else " "
+            drawn.append(f"{printable(entity.label)}{mark}", style=palette.type(entity.label))
             at = entity.end
     drawn.append_text(text[at:])
     return drawn
@@ -110,19 +112,19 @@ def readings_line(caption: Caption) -> str:
     return "reading " + ", ".join(told)
 
 
-def draw_caption(caption: Caption, console: Console) -> Text:
+def draw_caption(caption: Caption, palette: Palette) -> Text:
     """Draw a caption with blocks of colour, or with brackets where there is no colour."""
-    return highlighted(caption) if has_colour(console) else Text(bracketed(caption))
+    return highlighted(caption, palette) if palette.has_colours else Text(bracketed(caption))
 
 
-def has_colour(console: Console) -> bool:
-    """Whether a console shows colours."""
-    return console.color_system is not None and not console.no_color
-
-
-def label_text(label: str) -> Text:
+def label_text(label: str, palette: Palette) -> Text:
     """Draw an entity type in its colour."""
-    return Text(printable(label), style=_colour(label))
+    return Text.assemble((printable(label), f"not dim not italic {palette.name(label)}"))
+
+
+def badge(text: str, style: str) -> Text:
+    """Draw a word that is to be seen at once."""
+    return Text.assemble((f" {text} ", style) if style else text)
 
 
 def entity_span(entity: Entity) -> str:
@@ -132,28 +134,42 @@ def entity_span(entity: Entity) -> str:
     return f"{format_time(entity.start_ms)}-{format_time(entity.end_ms)}"
 
 
-def _meter(dbfs: float) -> Text:
+def _meter(dbfs: float, palette: Palette) -> Text:
     share = 0.0 if dbfs <= SILENT_DBFS else min(1.0, 1.0 - dbfs / SILENT_DBFS)
     lit = round(share * METER_CELLS)
-    return Text("█" * lit, style="green").append("░" * (METER_CELLS - lit), style="dim")
+    return Text.assemble(("█" * lit, palette.level), ("░" * (METER_CELLS - lit), "dim"))
 
 
-def _header(state: ViewState, width: int) -> Table:
+def _status(state: ViewState, palette: Palette) -> Text:
+    if state.is_silent:
+        return badge("no answer", palette.bad)
+    styles = {"live": palette.good, "reconnecting": palette.warning, "refused": palette.bad}
+    return badge(state.status, styles.get(state.status, ""))
+
+
+def _header(state: ViewState, width: int, palette: Palette) -> Table:
     header = Table.grid(expand=True, padding=(0, 1))
     header.add_column(no_wrap=True, overflow="ellipsis", ratio=1, min_width=8)
     header.add_column(no_wrap=True, justify="right", overflow="ellipsis")
-    left = Text().append(state.status, style="bold green" if state.status == "live" else "bold")
+    left = Text()
+    if state.recorded:
+        left.append_text(badge("● REC", palette.recording)).append(" ")
+    left.append_text(_status(state, palette))
     if state.model and width >= NARROW_WIDTH:
         left.append(f"  {printable(state.model)}", style="dim")
-    meter = Text(state.source, "bold yellow") if state.source else _meter(state.level_dbfs)
-    right = Text.assemble(meter, f" {format_time(state.audio_ms)}")
-    if state.behind_live_ms is not None:
+    right = Text()
+    if state.source:
+        right.append_text(badge(state.source, palette.warning)).append(" ")
+    elif width >= VERY_NARROW_WIDTH:
+        right.append_text(_meter(state.level_dbfs, palette)).append(" ")
+    right.append(format_time(state.audio_ms))
+    if state.behind_live_ms is not None and not state.is_stale:
         right.append(f"  {state.behind_live_ms} ms behind", style="dim")
     header.add_row(left, right)
     return header
 
 
-def _entity_table(captions: Sequence[Caption], width: int, rows: int) -> Table:
+def _entity_table(captions: Sequence[Caption], width: int, rows: int, palette: Palette) -> Table:
     wide, narrow = width >= NARROW_WIDTH, width < VERY_NARROW_WIDTH
     table = Table(box=None, expand=True, pad_edge=False, header_style="dim")
     table.add_column("type", no_wrap=True)
@@ -169,7 +185,7 @@ def _entity_table(captions: Sequence[Caption], width: int, rows: int) -> Table:
         latency_ms = caption.latency_ms(entity.id)
         name = Text("└ " if entity.parent is not None else "").append(entity_name(entity))
         cells: list[RenderableType] = [
-            label_text(entity.label),
+            label_text(entity.label, palette),
             name,
             entity_span(entity).split("-")[0] if narrow else entity_span(entity),
         ]
@@ -186,7 +202,7 @@ def render(
     width: int,
     height: int,
     *,
-    coloured: bool = True,
+    palette: Palette = FULL,
     keys: Sequence[Key] = (),
     explained: bool = False,
 ) -> RenderableType:
@@ -196,7 +212,7 @@ def render(
         state: The moment.
         width: Columns there are.
         height: Lines there are.
-        coloured: Whether colours can be seen; brackets take their place.
+        palette: How things look.
         keys: What can be pressed.
         explained: Whether to explain the keys and the picture instead of showing captions.
     """
@@ -204,33 +220,42 @@ def render(
     framed = Panel if not keys else partial(Panel, subtitle=_keys_line(keys, inner))
     notes: list[Text] = []
     if state.notice:
-        style = "yellow"
-        notes.append(Text(printable(state.notice), style, no_wrap=True, overflow="ellipsis"))
+        mark = badge("!", palette.warning)
+        notice = Text.assemble(mark, f" {printable(state.notice)}", no_wrap=True)
+        notice.overflow = "ellipsis"
+        notes.append(notice)
     if state.summary is not None:
-        notes.append(Text(summary_line(state.summary), "bold", no_wrap=True, overflow="ellipsis"))
+        notes.append(Text(summary_line(state.summary), no_wrap=True, overflow="ellipsis"))
     room = max(2, height - FIXED_LINES - len(notes))
     timeline: list[Text] = []
     if height >= LOW_HEIGHT and inner >= NARROW_WIDTH:
         timeline = draw_timeline(
-            state.levels, _spoken(state.captions), state.audio_ms, inner, format_time
+            state.levels,
+            _spoken(state.captions, palette),
+            state.audio_ms,
+            inner,
+            format_time,
+            palette.level,
         )
         room -= TIMELINE_LINES
     entities = sum(len(caption.entities) for caption in state.captions)
     lines: list[Text] = []
     for caption in state.captions:
-        drawn = highlighted(caption) if coloured else Text(bracketed(caption))
+        drawn = draw_caption(caption, palette)
+        if caption.is_text_alone:
+            drawn = Text.assemble(drawn, ("  from the text alone", "dim"))
         lines += _folded(drawn, max(2, inner - OUTER_COLUMNS))
         if caption.readings:
             lines += _folded(Text(readings_line(caption), "dim"), max(2, inner - OUTER_COLUMNS))
     lines = lines[-max(room // 2, room - entities) :]
     if explained:
-        lines = _explanation(keys, coloured=coloured)[: max(1, room)]
+        lines = _explanation(keys, palette)[: max(1, room)]
     captions = Group(*lines) if lines else Text("waiting for speech …", style="dim")
     parts: list[RenderableType] = [
-        _header(state, inner),
+        _header(state, inner, palette),
         *timeline,
         Panel(captions, title="help" if explained else "captions"),
-        _entity_table(state.captions, inner, room - max(1, len(lines))),
+        _entity_table(state.captions, inner, room - max(1, len(lines)), palette),
         *notes,
     ]
     return framed(Group(*parts), title="cnerta-stream", title_align="left", border_style="dim")
@@ -247,29 +272,29 @@ def _keys_line(keys: Sequence[Key], width: int) -> str:
     return line
 
 
-def _explanation(keys: Sequence[Key], *, coloured: bool) -> list[Text]:
+def _explanation(keys: Sequence[Key], palette: Palette) -> list[Text]:
     """Say what the keys do and what the picture means."""
     lines = [Text(f"{key.name}  {key.does}") for key in keys]
-    if coloured:
-        outer = Text.assemble((" 北京大学 ", f"black on {_colour('ORG')}"), ("ORG", _colour("ORG")))
-        lines.append(outer.append("  an entity and its type"))
+    if palette.has_colours:
+        outer = (" 北京大学 ", palette.name("ORG")), ("ORG ", palette.type("ORG"))
+        lines.append(Text.assemble(*outer, "  an entity and its type"))
         lines.append(Text.assemble(("北京", "underline"), "  one inside another"))
+        mark = ("ORG?", palette.type("ORG"))
+        lines.append(Text.assemble(mark, " and ", ("italics", "italic"), "  may still change"))
     else:
         lines.append(Text("[ORG [LOC 北京]大学]  entities and their types, one inside another"))
-    lines.append(
-        Text.assemble(("italics", "italic"), "  may still change; ", ("bold", "bold"), " is final")
-    )
+        lines.append(Text.assemble(("italics", "italic"), "  may still change"))
     return lines
 
 
-def _spoken(captions: Sequence[Caption]) -> list[Spoken]:
+def _spoken(captions: Sequence[Caption], palette: Palette) -> list[Spoken]:
     """The outermost entities, for the time line."""
     return [
         Spoken(
             printable(entity.text),
             entity.start_ms,
             entity.end_ms,
-            f"{'' if entity.status == 'final' else 'italic '}{_colour(entity.label)}",
+            f"{'' if entity.status == 'final' else 'italic '}{palette.name(entity.label)}",
         )
         for caption in captions
         for entity in caption.entities
@@ -309,10 +334,10 @@ def entity_name(entity: Entity) -> str:
     return name if suggested is UNSET else f"{name} → {printable(suggested)}?"
 
 
-def entity_line(entity: Entity, latency_ms: int | None) -> Text:
+def entity_line(entity: Entity, latency_ms: int | None, palette: Palette) -> Text:
     """Write an entity in one line."""
     inner = "└ " if entity.parent is not None else ""
-    line = Text("  ").append_text(label_text(entity.label))
+    line = Text("  ").append_text(label_text(entity.label, palette))
     line.append(f"  {inner}{entity_name(entity)}  {entity_span(entity)}  {entity.confidence:.0%}")
     if latency_ms is not None:
         line.append(f"  after {latency_ms} ms", style="dim")

@@ -41,6 +41,7 @@ def draw_timeline(
     audio_ms: float,
     width: int,
     clock: Callable[[float], str],
+    level_style: str,
 ) -> list[Text]:
     """Draw the seconds up to now.
 
@@ -50,6 +51,7 @@ def draw_timeline(
         audio_ms: Now, the right edge.
         width: Columns.
         clock: Writes a time.
+        level_style: How levels are drawn, for rich.
 
     Returns:
         Two lines of `width` columns: levels, between the times of both edges, and names.
@@ -61,7 +63,7 @@ def draw_timeline(
     first = max(0, last + 1 - columns)
     left = set_cell_size(clock(first * CELL_MS), cell_len(left))
     bars = "".join(_bar(levels.at(column)) for column in range(first, first + columns))
-    loudness = Text.assemble((left, "dim"), (bars, "green"), (right, "dim"))
+    loudness = Text.assemble((left, "dim"), (bars, level_style), (right, "dim"))
     line = Text(" " * cell_len(left))
     shown = sorted(names, key=lambda name: (name.start_ms, -name.end_ms))
     starts = [math.floor(name.start_ms / CELL_MS) - first for name in shown]
@@ -71,8 +73,11 @@ def draw_timeline(
             continue  # Beyond an edge, or spoken at the same time as another.
         wide = max(1, math.ceil(name.end_ms / CELL_MS) - first - start)
         # A name takes more columns than its time where nothing else is.
-        following = min((other for other in starts if other > start), default=columns)
+        later = [place for place in range(len(shown)) if starts[place] > start]
+        following = starts[later[0]] if later else columns
         size = min(max(wide, cell_len(name.text)), following - start, columns - start)
+        if later and size == following - start > 1 and shown[later[0]].style == name.style:
+            size -= 1  # Else the two would look like one.
         line.append(" " * (start - at))
         line.append(set_cell_size(name.text, size), style=name.style)
         at = start + size

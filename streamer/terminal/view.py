@@ -23,18 +23,20 @@ from cnerta.streamer.outputs.highlighting import Highlighter
 from cnerta.streamer.outputs.presenter import FoldingView, PresenterBase
 from cnerta.streamer.outputs.view_state import ViewState
 from cnerta.streamer.terminal.drawing import (
+    badge,
     draw_caption,
     entity_line,
-    has_colour,
     readings_line,
     render,
     summary_line,
 )
 from cnerta.streamer.terminal.keyboard import Key
+from cnerta.streamer.terminal.palette import palette_of
 from cnerta.streamer.wire.codec import encode
 from cnerta.streamer.wire.messages import (
     ServerMessage,
     SessionGoingAway,
+    SessionReady,
     SessionSummary,
     UtteranceFinal,
     WarningMessage,
@@ -61,6 +63,7 @@ class LiveView(FoldingView):
         self.keys: tuple[Key, ...] = ()
         """What can be pressed; `own_keys` are among them."""
         self._console = console
+        self._palette = palette_of(console)
         self._explained = False
         self._frozen: ViewState | None = None
         self._size: tuple[int, int] | None = None
@@ -77,7 +80,7 @@ class LiveView(FoldingView):
         self._explained = not self._explained
 
     def _freeze(self) -> None:
-        frozen = replace(self.state, status="frozen")
+        frozen = replace(self.state, status="frozen", is_silent=False)
         self._frozen = None if self._frozen is not None else frozen
 
     def picture(self) -> RenderableType:
@@ -91,7 +94,7 @@ class LiveView(FoldingView):
             self._frozen or self.state,
             width,
             height,
-            coloured=has_colour(self._console),
+            palette=self._palette,
             keys=self.keys,
             explained=self._explained,
         )
@@ -125,6 +128,7 @@ class PlainView(FoldingView):
     ) -> None:
         super().__init__(paced=paced, highlighter=highlighter)
         self._console = console
+        self._palette = palette_of(console)
         self._connection: ConnectionState | None = None
 
     def on_message(self, message: ServerMessage) -> None:
@@ -137,17 +141,20 @@ class PlainView(FoldingView):
                     for caption in self.state.captions
                     if caption.utterance == message.utterance
                 )
-                self._line(draw_caption(caption, self._console))
+                self._line(draw_caption(caption, self._palette))
                 for entity in caption.entities:
-                    self._line(entity_line(entity, caption.final_latency_ms))
+                    self._line(entity_line(entity, caption.final_latency_ms, self._palette))
                 if caption.readings:
                     self._line(Text(f"  {readings_line(caption)}", style="dim"))
-                if caption.text and not caption.audio_used:
+                if caption.is_text_alone:
                     self._line(Text("  answered from the text alone", style="dim"))
+            case SessionReady() if message.recorded is True:
+                self._tell_recorded()
             case WarningMessage() if not self._is_expected(message):
-                self._line(Text(f"warning {message.name}: {printable(message.detail)}", "yellow"))
+                said = f" {message.name}: {printable(message.detail)}"
+                self._line(Text.assemble(("warning", self._palette.warning), said))
             case SessionGoingAway():
-                self._line(Text(f"the server is going away: {printable(message.reason)}", "yellow"))
+                self._line(Text(f"the server is going away: {printable(message.reason)}"))
             case SessionSummary():
                 self._line(Text(summary_line(message), style="dim"))
             case _:
@@ -160,8 +167,13 @@ class PlainView(FoldingView):
         self._connection = change.state
         if is_told:
             return
-        colour = "green" if change.is_up else "yellow"
-        self._line(Text(f"  {printable(str(change))}", style=colour))
+        self._line(Text(f"  {printable(str(change))}"))
+        if change.is_recorded:
+            self._tell_recorded()
+
+    def _tell_recorded(self) -> None:
+        recorded = badge("● REC", self._palette.recording)
+        self._line(Text.assemble(recorded, " audio, transcript and messages are recorded"))
 
     def _line(self, text: Text) -> None:
         self._console.print(text, soft_wrap=True, highlight=False)

@@ -77,11 +77,15 @@ class Talk:
 
 
 class Watcher:
+    """Keeps what becomes of a connection; moments of silence, which a busy machine has, apart."""
+
     def __init__(self) -> None:
         self.changes: list[ConnectionChange] = []
+        self.silences: list[ConnectionChange] = []
 
     def on_connection(self, change: ConnectionChange) -> None:
-        self.changes.append(change)
+        is_moment = change.state in ("silent", "heard")
+        (self.silences if is_moment else self.changes).append(change)
 
     @property
     def states(self) -> list[str]:
@@ -266,6 +270,7 @@ async def test_a_silent_server_is_noticed_and_left(
     check(messages, talk)
     lost = next(change for change in watcher.changes if change.state == "lost")
     assert "nothing for 1 s" in str(lost)
+    assert str(watcher.silences[0]) == f"no answer from {url}/v1/stream for 0.5 s"
 
 
 async def test_going_away_leads_to_the_next_address(model: Any, kit: SimpleNamespace) -> None:

@@ -456,6 +456,7 @@ def test_inspection(talk: Path, tmp_path: Path) -> None:
     done = runner.invoke(app, ["inspect", str(kept), "--plot", str(image)])
     assert done.exit_code == 0, done.stderr
     assert done.stdout.splitlines() == lines
+    assert done.stderr == f"drawn in {image}\n"
     assert image.read_bytes().startswith(b"\x89PNG")
     assert runner.invoke(app, ["inspect", str(kept), "--plot", "no/a.png"]).exit_code == 10
     assert runner.invoke(app, ["inspect", str(tmp_path / "none.cns")]).exit_code == 11

@@ -14,6 +14,7 @@ from cnerta.streamer.outputs.view_state import CAPTIONS_KEPT, Caption, ViewState
 from cnerta.streamer.sources import Revision
 from cnerta.streamer.terminal.drawing import bracketed, format_time, render
 from cnerta.streamer.terminal.keyboard import Key
+from cnerta.streamer.terminal.palette import FULL, SIXTEEN, Palette
 from cnerta.streamer.terminal.view import JsonView, LiveView, PlainView
 from cnerta.streamer.wire.codec import decode_server
 from cnerta.streamer.wire.messages import (
@@ -42,14 +43,14 @@ def spoken(*messages: ServerMessage, final: bool = False) -> ViewState:
     return state
 
 
-def drawn(state: ViewState, width: int = 100, height: int = 24, colour: bool = False) -> str:
+def drawn(
+    state: ViewState, width: int = 100, height: int = 24, palette: Palette | None = None
+) -> str:
+    system = {None: None, FULL: "truecolor", SIXTEEN: "standard"}[palette]
     console = Console(
-        file=io.StringIO(),
-        width=width,
-        force_terminal=colour,
-        color_system="truecolor" if colour else None,
+        file=io.StringIO(), width=width, force_terminal=palette is not None, color_system=system
     )
-    console.print(render(state, width, height))
+    console.print(render(state, width, height, palette=palette or FULL))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -123,7 +124,7 @@ def test_state_of_the_session(message: ServerMessage, status: str, notice: str) 
 
 def test_picture_shows_captions_entities_times_and_figures() -> None:
     picture = drawn(spoken(*upserts()))
-    assert "他在北京大学ORG 见到了江大桥PER" in picture
+    assert "他在北京大学ORG?见到了江大桥PER?" in picture
     assert "└ 北京" in picture
     for part in ("0:00.30-0:00.90", "93%", "50 ms", "tentative", "0:02.30", "40 ms behind"):
         assert part in picture
@@ -134,21 +135,41 @@ def test_picture_without_anything_said() -> None:
     assert "connecting" in drawn(ViewState())
 
 
-def test_types_have_their_colours_inner_ones_a_line_and_final_ones_weight() -> None:
-    tentative = drawn(spoken(*upserts()), colour=True)
-    assert "\x1b[3;30;106m大学" in tentative, "italic on cyan"
-    assert "\x1b[3;4;30;106m北京" in tentative, "underlined within it"
-    assert "\x1b[3;30;105m江大桥" in tentative, "italic on magenta"
+@pytest.mark.parametrize(
+    ("palette", "white_on_green", "white_on_magenta"),
+    [
+        (FULL, "38;2;255;255;255;48;2;0;135;0", "38;2;255;255;255;48;2;175;0;135"),
+        (SIXTEEN, "30;106", "30;105"),
+    ],
+)
+def test_types_have_their_colours_inner_ones_a_line_and_open_ones_italics(
+    palette: Palette, white_on_green: str, white_on_magenta: str
+) -> None:
+    tentative = drawn(spoken(*upserts()), palette=palette)
+    assert f"\x1b[3;{white_on_green}m大学" in tentative, "italic on the colour of ORG"
+    assert f"\x1b[3;4;{white_on_green}m北京" in tentative, "underlined within it"
+    assert f"\x1b[3;{white_on_magenta}m江大桥" in tentative, "italic on that of PER"
     certain = wire.entity("PER", "江大桥", 9, status="final")
-    assert "\x1b[1;30;105m江大桥" in drawn(
-        spoken(wire.final("u1", 3, SENTENCE, certain)), colour=True
-    )
+    settled = drawn(spoken(wire.final("u1", 3, SENTENCE, certain)), palette=palette)
+    assert f"\x1b[{white_on_magenta}m江大桥" in settled
+
+
+def test_nothing_moves_when_a_name_is_settled() -> None:
+    certain = [
+        wire.entity(found.label, found.text, found.start, parent=found.parent, status="final")
+        for found in (ORG, INNER, PER)
+    ]
+    before, after = spoken(*upserts()), spoken(wire.final("u1", 3, SENTENCE, *certain))
+    (open_line,) = [line for line in drawn(before).splitlines() if "见到了" in line]
+    (settled,) = [line for line in drawn(after).splitlines() if "见到了" in line]
+    assert open_line.replace("?", " ") == settled
+    assert open_line != settled
 
 
 def test_neighbours_of_one_type_are_told_apart() -> None:
     pair = [wire.entity("LOC", "南京市", 0), wire.entity("LOC", "长江大桥", 3)]
     state = spoken(wire.final("u1", 3, "南京市长江大桥", *pair))
-    assert "南京市LOC 长江大桥LOC" in drawn(state)
+    assert "南京市LOC?长江大桥LOC?" in drawn(state)
 
 
 def test_without_colour_brackets_take_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,6 +216,50 @@ def test_a_transcript_cannot_command_the_terminal() -> None:
     for control in ("\x1b", "\x07", "\x9b"):
         assert control not in drawn(state)
         assert control not in bracketed(state.captions[0])
+
+
+def test_an_answer_from_the_text_alone_looks_so() -> None:
+    heard = wire.final("u1", 3, SENTENCE, PER)
+    assert "text alone" not in drawn(spoken(heard))
+    assert "from the text alone" in drawn(spoken(msgspec.structs.replace(heard, audio_used=False)))
+
+
+def test_a_recorded_session_has_a_mark_of_its_own() -> None:
+    told = msgspec.structs.replace(wire.ready(), recorded=True)
+    state = ViewState().received(told, 1.0)
+    for width in (100, 24):
+        assert "● REC" in drawn(state, width)
+    assert "REC" not in drawn(ViewState().received(wire.ready(), 1.0))
+    elsewhere = state.connection_changed(ConnectionChange("restarted", "ws://b"))
+    assert "REC" not in drawn(elsewhere), "the new server does not record"
+    again = ConnectionChange("resumed", "ws://a", is_recorded=True)
+    assert "● REC" in drawn(elsewhere.connection_changed(again))
+    out = io.StringIO()
+    with PlainView(Console(file=out)) as view:
+        view.on_message(told)
+        view.on_connection(again)
+    said = "● REC audio, transcript and messages are recorded"
+    assert [line for line in out.getvalue().splitlines() if "REC" in line] == [said, said]
+
+
+def test_a_silent_server_shows_and_its_figures_do_not() -> None:
+    view = LiveView(Console(file=io.StringIO(), width=100, height=24))
+    view.state = spoken(*upserts())
+    assert " live " in drawn(view.state)
+    assert "ms behind" in drawn(view.state)
+    view.on_connection(ConnectionChange("silent", "ws://a", "for 1.5 s"))
+    assert " no answer " in drawn(view.state)
+    assert " live " not in drawn(view.state)
+    assert "ms behind" not in drawn(view.state)
+    view.on_connection(ConnectionChange("heard", "ws://a"))
+    assert " live " in drawn(view.state)
+    assert "ms behind" in drawn(view.state)
+    view.on_connection(ConnectionChange("silent", "ws://a", "for 1.5 s"))
+    view.on_connection(ConnectionChange("lost", "ws://a", "nothing for 5 s"))
+    assert " reconnecting " in drawn(view.state)
+    assert "ms behind" not in drawn(view.state)
+    view.on_connection(ConnectionChange("resumed", "ws://a"))
+    assert " live " in drawn(view.state)
 
 
 def test_offsets_into_an_older_text_are_not_drawn_into_the_newer_one() -> None:
@@ -351,6 +416,13 @@ def test_names_that_follow_at_once_are_both_there() -> None:
     assert "        北京江大桥  " in drawn(state, width=80).splitlines()[3]
 
 
+def test_names_of_one_type_that_follow_at_once_do_not_look_like_one() -> None:
+    first = wire.entity("LOC", "南京市", 0, start_ms=1_000, end_ms=1_500)
+    second = wire.entity("LOC", "长江大桥", 3, start_ms=1_500, end_ms=2_000)
+    state = spoken(wire.final("u1", 3, "南京市长江大桥", first, second)).with_audio(3_000, -20.0)
+    assert " 南  长江大桥" in drawn(state, width=80).splitlines()[3]
+
+
 def test_low_and_narrow_terminals_have_no_time_line() -> None:
     state = spoken(*upserts())
     for width, height in ((80, 13), (60, 24)):
@@ -422,6 +494,8 @@ def test_live_view_leaves_the_last_picture_on_the_terminal() -> None:
 
 def test_what_becomes_of_the_connection_is_told(caplog: pytest.LogCaptureFixture) -> None:
     changes = [
+        ConnectionChange("silent", "ws://a", "for 1.5 s"),
+        ConnectionChange("heard", "ws://a"),
         ConnectionChange("lost", "ws://a", "expected ws://a to stay, got: nothing for 5 s"),
         ConnectionChange("waiting", "", "expected a server at ws://a, got: refused", 0.5),
         ConnectionChange("waiting", "", "expected a server at ws://b, got: refused", 1.0),
@@ -435,8 +509,10 @@ def test_what_becomes_of_the_connection_is_told(caplog: pytest.LogCaptureFixture
         for change in changes:
             view.on_connection(change)
             statuses.append(view.state.status)
-    assert statuses == ["reconnecting"] * 3 + ["live"] * 2
+    assert statuses == ["live"] * 2 + ["reconnecting"] * 3 + ["live"] * 2
     assert [line.strip() for line in out.getvalue().splitlines()] == [
+        "no answer from ws://a for 1.5 s",
+        "ws://a answers again",
         "connection lost: expected ws://a to stay, got: nothing for 5 s",
         "no connection: expected a server at ws://a, got: refused; next attempt in 0.5 s",
         "a new session at ws://b: 2 utterances and 3.0 s of audio are sent again",
@@ -444,7 +520,7 @@ def test_what_becomes_of_the_connection_is_told(caplog: pytest.LogCaptureFixture
     ]
     written = io.BytesIO()
     with JsonView(written) as view_of_json:
-        view_of_json.on_connection(changes[0])
+        view_of_json.on_connection(changes[2])
     assert written.getvalue() == b"", "it is no message of the server"
     assert "connection lost" in caplog.text
-    assert "reconnecting" in drawn(spoken().connection_changed(changes[0]))
+    assert "reconnecting" in drawn(spoken().connection_changed(changes[2]))
