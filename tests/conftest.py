@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import shutil
+import tempfile
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
@@ -59,13 +64,49 @@ def tiny_model() -> object:
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tiny_model: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model as an exported bundle, through the project's own exporter."""
+def tiny_bundle(
+    pytestconfig: pytest.Config,
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """The tiny model as an exported bundle, through the project's own exporter.
+
+    Writing it takes seconds on a quiet machine and minutes on a busy one. So one process writes it,
+    and those beside it and the next runs copy it, until something that makes it changes.
+    """
+    pytest.importorskip("torch")
+    kept = pytestconfig.cache.mkdir("tiny-bundle") / _made_by()
+    with kept.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            _export_tiny(request.getfixturevalue("tiny_model"), kept)
+    out = tmp_path_factory.mktemp("bundle") / "tiny"
+    shutil.copytree(kept, out)
+    return out
+
+
+def _made_by() -> str:
+    """Digest of all that the tiny bundle depends on: code, and what it is written and run with."""
+    root = Path(__file__).parents[1]
+    digest = hashlib.sha256(Path(__file__).read_bytes())
+    for folder in ("models", "export"):
+        for path in sorted((root / folder).rglob("*.py")):
+            digest.update(path.read_bytes())
+    for package in ("torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu"):
+        try:
+            digest.update(f"{package} {version(package)}".encode())
+        except PackageNotFoundError:
+            continue
+    return digest.hexdigest()[:16]
+
+
+def _export_tiny(model: object, out: Path) -> None:
     from cnerta.export.write import export_bundle
     from cnerta.models.networks.checkpoint import Checkpoint
     from cnerta.models.networks.tagger import SpeechTagger
 
-    assert isinstance(tiny_model, SpeechTagger)
-    out = tmp_path_factory.mktemp("bundle") / "tiny"
-    export_bundle(Checkpoint("tiny", tiny_model, {"recipe": "none"}, {}), out)
-    return out
+    assert isinstance(model, SpeechTagger)
+    # A run that is cut off leaves nothing that looks whole.
+    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+        export_bundle(Checkpoint("tiny", model, {"recipe": "none"}, {}), Path(folder) / "tiny")
+        (Path(folder) / "tiny").rename(out)
