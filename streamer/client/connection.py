@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol, Self
 import websockets.exceptions
 from websockets.asyncio.client import ClientConnection, connect
 
+from cnerta.streamer.client.affinity import Affinity
 from cnerta.streamer.client.connection_change import ConnectionChange, ConnectionWatcher
 from cnerta.streamer.client.silence import ListenedConnection, pinged_every_s, watch_silence
 from cnerta.streamer.errors import ServerUnreachableError
@@ -117,6 +118,7 @@ class WebSocketConnection:
         token: str | None = None,
         silence_s: float | None = None,
         watcher: ConnectionWatcher | None = None,
+        affinity: Affinity | None = None,
     ) -> WebSocketConnection:
         """Connect to a server.
 
@@ -127,6 +129,8 @@ class WebSocketConnection:
             silence_s: Silence after which the server counts as gone, in seconds: it is pinged more
                 often than that. None: as the library does, which waits 20 s for a pong.
             watcher: Told when the server falls silent, and when it is heard again.
+            affinity: What balancers said before, which is told to this one, and is told what it
+                says; None: that is of no interest.
 
         Raises:
             ServerUnreachableError: The address is none, nothing answers there, or not with a
@@ -148,7 +152,10 @@ class WebSocketConnection:
         if address.path in ("", "/"):
             address = address._replace(path=DEFAULT_PATH)
         shown = redact(address.geturl())
-        watched: dict[str, Any] = {}
+        url, watched = address.geturl(), dict[str, Any]()
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        if affinity is not None:
+            headers |= affinity.headers(url)
         if silence_s is not None or watcher is not None:
             watched["create_connection"] = ListenedConnection
             watched["ping_interval"] = pinged_every_s(silence_s)
@@ -156,9 +163,9 @@ class WebSocketConnection:
             watched |= {"ping_timeout": None, "close_timeout": silence_s}
         try:
             socket = await connect(
-                address.geturl(),
+                url,
                 open_timeout=OPEN_TIMEOUT_S,
-                additional_headers={"Authorization": f"Bearer {token}"} if token else None,
+                additional_headers=headers,
                 max_size=MAX_MESSAGE_BYTES,
                 # Deflating raw audio costs time on both sides and saves next to nothing.
                 compression=None,
@@ -167,13 +174,21 @@ class WebSocketConnection:
                 **watched,
             )
         except TimeoutError as error:
+            if affinity is not None:
+                # A balancer may wait for a replica that says nothing.
+                affinity.forget()
             raise ServerUnreachableError(
                 f"expected a server at {shown}, got no answer in {OPEN_TIMEOUT_S:g} s"
             ) from error
         except (OSError, ValueError, websockets.exceptions.WebSocketException) as error:
             # Some say nothing of themselves, such as a TLS greeting that met a plain server.
             reason = redact(str(error)) or type(error).__name__
-            raise _not_open(f"expected a server at {shown}, got: {reason}", error) from error
+            failure = _not_open(f"expected a server at {shown}, got: {reason}", error)
+            if affinity is not None and (failure.code or 0) >= _SERVER_ERRORS:
+                affinity.forget()
+            raise failure from error
+        if affinity is not None and socket.response is not None:
+            affinity.note(url, socket.response.headers)
         return cls(shown, socket, silence_s=silence_s, watcher=watcher)
 
     async def send(self, message: ClientMessage) -> None:

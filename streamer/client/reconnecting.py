@@ -1,7 +1,8 @@
 """A connection that survives its server: it comes back, and goes on where the stream was.
 
 To whoever uses it, it is one connection with one session. Beneath it may be several: after a
-disconnect it returns to the same server with the session's token, or goes to the next address. A
+disconnect it returns to the same server with the session's token, or goes to the next address. What
+a balancer there says of the replica that it chose is repeated, so that it chooses the same again. A
 session that is still there goes on (``recovered``); else a new one is given all that has no answer
 yet. Either way every final transcript is answered once, and events are numbered without gaps::
 
@@ -21,6 +22,7 @@ from typing import Any, Final, NoReturn, Self
 
 from msgspec import UNSET, structs
 
+from cnerta.streamer.client.affinity import Affinity
 from cnerta.streamer.client.backoff import Backoff
 from cnerta.streamer.client.connection import WebSocketConnection
 from cnerta.streamer.client.connection_change import (
@@ -98,6 +100,7 @@ class ReconnectingConnection:
         token: str | None = None,
         options: ReconnectOptions = ReconnectOptions(),
         watcher: ConnectionWatcher | None = None,
+        affinity: Affinity | None = None,
     ) -> None:
         """Begin with a connection that is open.
 
@@ -107,8 +110,10 @@ class ReconnectingConnection:
             token: Sent to all.
             options: How to come back.
             watcher: Told what becomes of the connection.
+            affinity: What was told when it was opened; None: nothing.
         """
         self._urls = deque(urls)
+        self._affinity = Affinity() if affinity is None else affinity
         self._connection: WebSocketConnection | None = connection
         self._token = token
         self._options = options
@@ -154,18 +159,29 @@ class ReconnectingConnection:
         """
         if not urls:
             raise ServerUnreachableError("expected a server's address, got none", retryable=False)
-        left = deque(urls)
+        left, affinity = deque(urls), Affinity()
         failure: ServerUnreachableError | None = None
         for url in urls:
             try:
                 connection = await WebSocketConnection.open(
-                    url, token=token, silence_s=options.silence_s, watcher=watcher
+                    url,
+                    token=token,
+                    silence_s=options.silence_s,
+                    watcher=watcher,
+                    affinity=affinity,
                 )
             except ServerUnreachableError as error:
                 failure = failure or error
                 left.rotate(-1)
             else:
-                return cls(left, connection, token=token, options=options, watcher=watcher)
+                return cls(
+                    left,
+                    connection,
+                    token=token,
+                    options=options,
+                    watcher=watcher,
+                    affinity=affinity,
+                )
         assert failure is not None, "expected at least one address"
         raise failure
 
@@ -302,7 +318,7 @@ class ReconnectingConnection:
             case ErrorMessage() if message.retryable:
                 self._refusal = message  # the close follows
             case SessionGoingAway():
-                self._urls.rotate(-1)
+                self._go_elsewhere()
             case _:
                 self._has_answered = True
                 if isinstance(message, UtteranceFinal):
@@ -363,7 +379,7 @@ class ReconnectingConnection:
             self._unwell_since = now
         elif not self._has_answered:
             # It was given its chance to go on with the session.
-            self._urls.rotate(-1)
+            self._go_elsewhere()
         await self._drop_connection()
         if self._is_over or not (error.retryable or self._refusal):
             self._fail(error)
@@ -371,6 +387,11 @@ class ReconnectingConnection:
         if self._refusal is not None:
             why = f"{self._refusal.code} {self._refusal.name}: {self._refusal.detail}"
         self._tell("lost", why)
+
+    def _go_elsewhere(self) -> None:
+        """The next attempt is for another server, or another one behind the same address."""
+        self._urls.rotate(-1)
+        self._affinity.forget()
 
     def _is_well(self) -> None:
         self._unwell_since = None
@@ -392,6 +413,7 @@ class ReconnectingConnection:
                 token=self._token,
                 silence_s=self._options.silence_s,
                 watcher=self._watcher,
+                affinity=self._affinity,
             )
         except ServerUnreachableError as error:
             if error.retryable:

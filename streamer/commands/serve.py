@@ -177,6 +177,14 @@ def serve(
         float,
         typer.Option(min=0, help="How long a stop waits for final answers that are owed."),
     ] = 10.0,
+    grace_s: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="How long it waits before that for utterances in progress to become final; half "
+            "of --drain-s at most.",
+        ),
+    ] = 2.0,
     workers: WorkersOption = "1",
     retire_s: RetireOption = 600.0,
     record_total_limit_mb: Annotated[
@@ -201,8 +209,8 @@ def serve(
 
     Beside it over HTTP: /healthz, /readyz, /metrics (Prometheus), /asyncapi.json and
     /v1/sessions, which gives tokens for one session each.
-    SIGTERM and SIGINT stop it: utterances in progress have a moment to become final, answers that
-    are owed are given for --drain-s at most, and clients are told to go on elsewhere. SIGHUP reads
+    SIGTERM and SIGINT stop it: utterances in progress have --grace-s to become final, answers that
+    are owed are given within --drain-s, and clients are told to go on elsewhere. SIGHUP reads
     tokens and certificate anew; with --workers it starts new workers, with everything as it is by
     then, and the old ones end with their sessions.
     """
@@ -222,6 +230,7 @@ def serve(
             memory_mb=memory_mb,
             origins=tuple(origin or ()),
             drain_timeout_s=drain_s,
+            grace_s=grace_s,
             parking=ParkingOptions(ttl_s=resume_s, most=resume_sessions),
             tokens=secrets.tokens(),
             access=access_options(

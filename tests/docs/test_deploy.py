@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cnerta.streamer.apis.deepgram_query import LISTEN_PATH
 from cnerta.streamer.commands.configuration import CONFIG_VARIABLE
 from cnerta.streamer.commands.serve import serve
 from cnerta.streamer.commands.settings import (
@@ -22,8 +23,12 @@ from cnerta.streamer.commands.settings import (
     read_file,
     settings_of,
 )
+from cnerta.streamer.serving.http.entities import EntitiesLimits
 from cnerta.streamer.serving.metrics import ServerMetrics
+from cnerta.streamer.serving.overlays import OVERLAY_PATH
+from cnerta.streamer.serving.pages import METRICS_PATH
 from cnerta.streamer.serving.server import ServerOptions
+from cnerta.streamer.wire.asyncapi import STREAM_PATH
 
 from .pages import ROOT
 
@@ -262,3 +267,33 @@ def test_the_unit_starts_the_server_and_waits_for_its_answers() -> None:
 
 def test_the_file_of_options_says_only_what_there_is() -> None:
     assert "max_sessions" in read_file(DEPLOY / "serve.toml", SETTINGS)
+
+
+# --- balancers ------------------------------------------------------------------------------------
+
+HAPROXY = (DEPLOY / "haproxy" / "haproxy.cfg").read_text(encoding="utf-8")
+NGINX = (DEPLOY / "nginx" / "cnerta.conf").read_text(encoding="utf-8")
+
+
+def seconds_of(text: str, pattern: str) -> set[float]:
+    return {float(found) for found in re.findall(pattern, text)}
+
+
+def test_balancers_wait_longer_than_servers_ping() -> None:
+    defaults = ServerOptions()
+    silent_s = defaults.ping_interval_s + defaults.ping_timeout_s
+    waits = seconds_of(HAPROXY, r"timeout tunnel (\d+)s")
+    waits |= seconds_of(NGINX, r"proxy_(?:read|send)_timeout (\d+)s")
+    assert len(waits) == 1
+    assert min(waits) > silent_s
+
+
+def test_balancers_know_the_paths_and_the_port() -> None:
+    for text in (HAPROXY, NGINX):
+        for path in (STREAM_PATH, LISTEN_PATH, OVERLAY_PATH, METRICS_PATH):
+            assert re.search(rf"{path}\b", text), path
+        addresses = set(re.findall(r"10\.0\.0\.1[12]:(\d+)", text))
+        assert addresses == {str(SETTINGS["port"].default)}
+    assert "uri /readyz " in HAPROXY
+    (body_m,) = re.findall(r"client_max_body_size (\d+)m", NGINX)
+    assert int(body_m) * 2**20 > EntitiesLimits().max_bytes

@@ -5,6 +5,7 @@ For tests that stop and kill servers::
     async with FakeModelServer("--drain-s", "1") as serving:
         url = f"ws://127.0.0.1:{serving.port}"
         serving.kill()              # SIGKILL: without a word
+        serving.freeze()            # SIGSTOP: it hangs
         status = await serving.stop()  # SIGTERM: in order
         serving.log                 # what it has written, once it has ended
 """
@@ -80,6 +81,11 @@ class FakeModelServer:
         assert self._process is not None
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
+
+    def freeze(self) -> None:
+        """It hangs, and its connections stay."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
 
     async def stop(self) -> int:
         """Ask it to stop; its exit status."""
