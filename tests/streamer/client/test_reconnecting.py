@@ -125,10 +125,11 @@ async def run(
     options: ReconnectOptions = FAST,
     watcher: Watcher | None = None,
     on_message: Callable[[ServerMessage], None] = lambda message: None,
+    limit_s: float = 40,
 ) -> list[ServerMessage]:
     messages: list[ServerMessage] = []
     async with (
-        asyncio.timeout(40),
+        asyncio.timeout(limit_s),
         await ReconnectingConnection.open(urls, options=options, watcher=watcher) as connection,
     ):
         async for message in stream(connection, talk, transcript or talk):
