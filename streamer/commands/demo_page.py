@@ -21,7 +21,8 @@ from cnerta.models.command_line import VersionOption, fail, make_app
 from cnerta.models.errors import CnertaError
 from cnerta.models.runtime.bundle import find_bundle
 from cnerta.models.runtime.inference import Model
-from cnerta.streamer.serving.server import AddressError, Server
+from cnerta.streamer.serving.listening import AddressError
+from cnerta.streamer.serving.server import Server
 
 __all__ = ["app", "main", "show_page"]
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 from cnerta.models.errors import BundleError, CnertaError, InferenceError
 from cnerta.streamer.commands.serve_options import Secrets
 from cnerta.streamer.errors import RecogniserMissingError, TranscriptError
-from cnerta.streamer.serving.server import AddressError
+from cnerta.streamer.serving.listening import AddressError
 
 __all__ = [
     "EXIT_LOST_FINALS",

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from cnerta.streamer.outputs.captioner import Captioner
 from cnerta.streamer.outputs.cues import Cue
 from cnerta.streamer.outputs.delivery_queue import DeliveryQueue
 from cnerta.streamer.outputs.http_receiver import HttpReceiver
 from cnerta.streamer.outputs.plain_marks import PlainMarks
-from cnerta.streamer.outputs.presenter import PresenterBase
+from cnerta.streamer.outputs.queued_output import QueuedOutput
 from cnerta.streamer.sources import Revision
 from cnerta.streamer.wire.messages import ServerMessage, UtteranceFinal
 
@@ -26,7 +25,7 @@ def is_refusal(status: int) -> bool:
     return status >= 400
 
 
-class CaptionOutlet(PresenterBase):
+class CaptionOutlet(QueuedOutput[str]):
     """A `Presenter` that sends the captions of final answers; a base for the outlets.
 
     What waits goes out together, and is numbered: a delivery that is repeated keeps its number,
@@ -44,9 +43,7 @@ class CaptionOutlet(PresenterBase):
         self._marks = marks
         self._numbered: int | None = None
         """Of the last delivery."""
-        self._queue: DeliveryQueue[str] = DeliveryQueue(
-            receiver, self._send, what="caption", at_once=_CUES_AT_ONCE
-        )
+        super().__init__(DeliveryQueue(receiver, self._send, what="caption", at_once=_CUES_AT_ONCE))
 
     def on_audio(self, block: bytes, audio_ms: float) -> None:
         """Note the time."""
@@ -79,28 +76,8 @@ class CaptionOutlet(PresenterBase):
         """Number of the last delivery that was taken before this session."""
         return 0
 
-    async def drain(self) -> None:
-        """Go on sending until nothing waits, but not for ever.
-
-        Raises:
-            OutputError: Captions were lost.
-        """
-        await self._queue.drain()
-
     def _send(self, cues: Sequence[str]) -> bool:
         if self._numbered is None:
             self._numbered = self.last_number()
         self._numbered += 1
         return self._receiver.deliver("".join(cues).encode(), self.parameters(self._numbered))
-
-    def __enter__(self) -> Self:
-        self._queue.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._queue.stop()

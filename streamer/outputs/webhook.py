@@ -12,14 +12,13 @@ events that never arrived.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import msgspec
 
 from cnerta.streamer.outputs.delivery_queue import DeliveryQueue
 from cnerta.streamer.outputs.http_receiver import DEFAULT_POLICY, HttpReceiver, RetryPolicy
-from cnerta.streamer.outputs.presenter import PresenterBase
+from cnerta.streamer.outputs.queued_output import QueuedOutput
 from cnerta.streamer.wire.codec import encode
 from cnerta.streamer.wire.messages import (
     EntityRetract,
@@ -38,7 +37,7 @@ EVENTS_PER_DELIVERY: Final = 100
 Event = EntityUpsert | EntityRetract | UtteranceFinal | SessionSummary
 
 
-class Webhook(PresenterBase):
+class Webhook(QueuedOutput[Event]):
     """A `Presenter` that sends entity events, finals and the summary to a URL.
 
     Args:
@@ -59,13 +58,14 @@ class Webhook(PresenterBase):
             password_hint=f": set {TOKEN_VARIABLE}",
             policy=policy,
         )
-        self._queue: DeliveryQueue[Event] = DeliveryQueue(
+        queue: DeliveryQueue[Event] = DeliveryQueue(
             self._receiver,
             self._send,
             what="event",
             at_once=EVENTS_PER_DELIVERY,
             is_needed=lambda event: not isinstance(event, EntityUpsert | EntityRetract),
         )
+        super().__init__(queue)
         self._session = ""
         self._deliveries = 0
 
@@ -79,14 +79,6 @@ class Webhook(PresenterBase):
             case _:
                 pass
 
-    async def drain(self) -> None:
-        """Go on sending until nothing waits, but not for ever.
-
-        Raises:
-            OutputError: Events were lost.
-        """
-        await self._queue.drain()
-
     def _send(self, events: Sequence[Event]) -> bool:
         self._deliveries += 1
         body = _Delivery(
@@ -96,18 +88,6 @@ class Webhook(PresenterBase):
             events=[msgspec.Raw(encode(event)) for event in events],
         )
         return self._receiver.deliver(msgspec.json.encode(body))
-
-    def __enter__(self) -> Self:
-        self._queue.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._queue.stop()
 
 
 class _Delivery(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from cnerta.streamer.apis.tongue import Aside, Tongue
 from cnerta.streamer.serving.account import Account
 from cnerta.streamer.serving.hosted_session import HostedSession
-from cnerta.streamer.serving.metered_connection import MeteredConnection
 from cnerta.streamer.serving.parking import ParkedSession
+from cnerta.streamer.serving.reading.metered_connection import MeteredConnection
 from cnerta.streamer.session.connection import Close
 from cnerta.streamer.wire.codec import encode
 from cnerta.streamer.wire.errors import ErrorName, ProtocolError

@@ -21,7 +21,7 @@ from websockets.typing import Subprotocol
 from cnerta.streamer.access.doorstep import Doorstep
 from cnerta.streamer.access.tokens import SCHEMES, SUBPROTOCOL
 from cnerta.streamer.serving.http_headers import SECURITY_HEADERS
-from cnerta.streamer.serving.metered_connection import MeteredConnection
+from cnerta.streamer.serving.reading.metered_connection import MeteredConnection
 from cnerta.streamer.serving.sharing.handed import Handed
 
 __all__ = ["Answering", "Listener", "Transport"]

@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
 from cnerta.streamer.access.admission import Admission
-from cnerta.streamer.serving.metered_connection import MeteredConnection
+from cnerta.streamer.serving.reading.metered_connection import MeteredConnection
 
 __all__ = ["OVERLAY_PATH", "Overlays"]
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import itertools
 import logging
 import math
@@ -31,7 +30,6 @@ import websockets.asyncio.server as ws
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from cnerta.models.errors import CnertaError
 from cnerta.models.runtime.memory import give_back
 from cnerta.streamer.access.admission import AccessOptions, Admission, Place, Refusal, Unfit
 from cnerta.streamer.access.callers import ANYBODY, Caller
@@ -51,12 +49,13 @@ from cnerta.streamer.serving.http.deepgram_door import DeepgramDoor, is_listen, 
 from cnerta.streamer.serving.http.entities import EntitiesDoor
 from cnerta.streamer.serving.http_answers import HttpAnswers
 from cnerta.streamer.serving.listener import Listener, Transport
+from cnerta.streamer.serving.listening import AddressError, explain_address, log_listening
 from cnerta.streamer.serving.memory_budget import MemoryBudget
-from cnerta.streamer.serving.metered_connection import MeteredConnection
 from cnerta.streamer.serving.metrics import ServerMetrics, SharedMetrics
 from cnerta.streamer.serving.overlays import OVERLAY_PATH, Overlays
 from cnerta.streamer.serving.pages import METRICS_PATH, Pages
 from cnerta.streamer.serving.parking import ParkingLot, ParkingOptions
+from cnerta.streamer.serving.reading.metered_connection import MeteredConnection
 from cnerta.streamer.serving.recognition import Recogniser
 from cnerta.streamer.serving.resuming import answer_resume_request
 from cnerta.streamer.serving.sharing.group import Group
@@ -70,7 +69,7 @@ from cnerta.streamer.wire.asyncapi import STREAM_PATH
 from cnerta.streamer.wire.errors import ErrorName, ProtocolError
 from cnerta.streamer.wire.messages import Keepalive
 
-__all__ = ["AddressError", "NewConnection", "Server", "ServerOptions", "explain_address"]
+__all__ = ["NewConnection", "Server", "ServerOptions"]
 
 logger = logging.getLogger(__name__)
 
@@ -88,10 +87,6 @@ _STALLED_S: Final = 5.0
 _TURNS_A_BALANCE: Final = 10
 _GIVE_BACK_S: Final = 5.0
 _STOP_SLACK_S: Final = 2.0
-
-
-class AddressError(CnertaError):
-    """The server cannot listen where it was told to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,23 +266,13 @@ class Server:
             raise AddressError(explain_address(host, port, error)) from error
         self.port = self._listener.port
         self._start_tasks()
-        logger.info(
-            "listening on %s port %d%s, bundle %s on %s",
+        log_listening(
+            logger,
             host,
             self.port,
-            " (TLS)" if options.tls else "",
-            self._served.bundle.name,
-            self._served.device,
-            extra={
-                "fields": {
-                    "event": "server.listening",
-                    "host": host,
-                    "port": self.port,
-                    "tls": options.tls is not None,
-                    "bundle": self._served.bundle.name,
-                    "device": self._served.device,
-                }
-            },
+            tls=options.tls is not None,
+            bundle=self._served.bundle.name,
+            device=self._served.device,
         )
 
     def _listener_of(
@@ -843,16 +828,6 @@ def _share_of(options: ServerOptions, size: int) -> ServerOptions:
 def _limits_of(caller: Caller, limits: ConnectionLimits) -> ConnectionLimits:
     rate = caller.quota.audio_rate
     return limits if rate is None else replace(limits, audio_rate=rate)
-
-
-def explain_address(host: str, port: int, error: OSError) -> str:
-    """Why an address cannot be listened on."""
-    where = f"{host} port {port}"
-    if error.errno == errno.EADDRINUSE:
-        return f"expected {where} to be free, got a program that listens there already"
-    if error.errno == errno.EACCES:
-        return f"expected a port this user may listen on, got {where}"
-    return f"expected an address of this machine, got {where}: {error.strerror or error}"
 
 
 def _now() -> float:

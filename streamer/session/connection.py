@@ -308,16 +308,7 @@ class ServerProtocol:
         if self.session is None or self._state is _State.CLOSED:
             return
         if not self.session.is_holding:
-            self._outbox.put(
-                RecognisedTranscript(
-                    utterance=message.utterance,
-                    revision=message.revision,
-                    final=message.final,
-                    text=message.text,
-                    start_ms=message.start_ms,
-                    end_ms=message.end_ms,
-                )
-            )
+            self._outbox.put(RecognisedTranscript.of(message))
         try:
             self.session.add_transcript(message, now)
         except ProtocolError as error:

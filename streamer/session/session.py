@@ -20,7 +20,7 @@ that has not run yet. The parts:
     failures                     what becomes of what the engine could not do
     answers                      from what the tagger said to times on the stream's clock
     entity_tracker, stabiliser   from answers to events
-    held_text                    from answers to what may be shown
+    outgoing.held_text           from answers to what may be shown
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from cnerta.streamer.session.entity_tracker import EntityTracker
-from cnerta.streamer.session.held_text import HeldText
 from cnerta.streamer.session.limits import SessionLimits
+from cnerta.streamer.session.outgoing.held_text import HeldText
 from cnerta.streamer.session.revision import PendingRevision
 from cnerta.streamer.wire.errors import ErrorName, ProtocolError
 from cnerta.streamer.wire.messages import Transcript

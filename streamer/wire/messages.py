@@ -13,7 +13,7 @@ description from these classes, so their docstrings and field descriptions are i
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, TypeAlias, get_args
+from typing import Annotated, Final, Literal, Self, TypeAlias, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -264,6 +264,11 @@ class RecognisedTranscript(_ServerMessage, frozen=True, kw_only=True, tag="trans
     text: str
     start_ms: Milliseconds | None = None
     end_ms: Milliseconds | None = None
+
+    @classmethod
+    def of(cls, transcript: Transcript) -> Self:
+        """What a client would have sent, told to it."""
+        return cls(**msgspec.structs.asdict(transcript))
 
 
 class CaptionUpdate(_ServerMessage, frozen=True, kw_only=True, tag="caption.update"):

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from cnerta.streamer.access.shared_ledger import SharedLedger
-from cnerta.streamer.serving.server import AddressError, explain_address
+from cnerta.streamer.serving.listening import AddressError, explain_address, log_listening
 from cnerta.streamer.serving.sharing.shared_metrics import forget_process, keep_in_files
 from cnerta.streamer.workers.channel import Channel, Files
 from cnerta.streamer.workers.front_metrics import FrontMetrics
@@ -300,25 +300,14 @@ class Front:
     def _on_generation_serves(self, generation: int) -> None:
         before, self._current = self._current, generation
         if not before:
-            logger.info(
-                "listening on %s port %d%s, bundle %s on %s, %d workers",
+            log_listening(
+                logger,
                 self._options.host,
                 self.port,
-                " (TLS)" if self._options.encrypts else "",
-                self._bundle.bundle,
-                self._bundle.device,
-                self._options.workers,
-                extra={
-                    "fields": {
-                        "event": "server.listening",
-                        "host": self._options.host,
-                        "port": self.port,
-                        "tls": self._options.encrypts,
-                        "bundle": self._bundle.bundle,
-                        "device": self._bundle.device,
-                        "workers": self._options.workers,
-                    }
-                },
+                tls=self._options.encrypts,
+                bundle=self._bundle.bundle,
+                device=self._bundle.device,
+                workers=self._options.workers,
             )
             return
         logger.info(

@@ -31,7 +31,7 @@ from stabiliser import Clip, Recorder, read_clips, replay
 from cnerta.models.runtime.bundle import find_bundle
 from cnerta.models.runtime.inference import Model
 from cnerta.streamer.serving.engine import Engine
-from cnerta.streamer.session import held_text
+from cnerta.streamer.session.outgoing import held_text
 from cnerta.streamer.session.stabiliser import StabiliserOptions
 from cnerta.streamer.wire.messages import CaptionUpdate, UtteranceFinal
 

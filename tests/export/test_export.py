@@ -25,6 +25,8 @@ from cnerta.models.runtime.bundle import ACOUSTIC_FILE, TAGGER_FILE, load_bundle
 from cnerta.models.runtime.decoding import CrfDecoder  # noqa: E402
 from cnerta.models.runtime.inference import AcousticState, Model  # noqa: E402
 
+from ..processor import adds_exactly  # noqa: E402
+
 TEXT = "南京市长江大桥"
 
 
@@ -237,14 +239,6 @@ def test_8_bit_weights_are_smaller_and_say_nearly_the_same(
     if not adds_exactly():
         pytest.skip("without VNNI products of 8-bit weights are cut off: how near is not told here")
     assert difference < 0.3
-
-
-def adds_exactly() -> bool:
-    """Whether the processor adds products of 8-bit numbers without cutting sums off at 16 bits."""
-    try:
-        return "vnni" in Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return True
 
 
 def nodes(path: Path) -> list[onnx.NodeProto]:

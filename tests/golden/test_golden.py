@@ -3,16 +3,14 @@
 ``python -m pytest tests/golden --rewrite-golden`` writes the files anew; do that only where another
 answer is wanted (new weights, say), and read the difference.
 
-Products of 8-bit weights are computed in two ways. Processors with VNNI add them up exactly; on
-others two neighbours together may exceed 16 bits and are cut off. So confidences differ by up
-to 0.05, and a doubtful entity is there or not. Each kind of processor has its own files.
+Products of 8-bit weights are computed in two ways (tests/processor.py). So confidences differ by
+up to 0.05, and a doubtful entity is there or not. Each kind of processor has its own files.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-import platform
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ import pytest
 
 from cnerta.models.runtime.inference import Model
 
+from .. import processor
 from . import sessions
 
 # Processors of one kind still differ in the order in which they add.
@@ -31,19 +30,9 @@ def loaded(bundle: str) -> Model:
     return sessions.load(bundle)
 
 
-def processor() -> str:
-    """What decides which kernels run."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine()
-    flags = next((line.split(":")[1].split() for line in lines if line.startswith("flags")), [])
-    return " ".join([platform.machine(), *sorted(f for f in flags if f.startswith(("avx", "amx")))])
-
-
 def kept_file(name: str) -> Path:
     """Where the answers of this kind of processor are kept."""
-    kind = "vnni" if "vnni" in processor() else "plain"
+    kind = "vnni" if processor.adds_exactly() else "plain"
     return sessions.FOLDER / kind / f"{name.replace(' ', '-')}.json"
 
 
@@ -65,7 +54,7 @@ def same(kept: Any, now: Any, tolerance: float, where: str = "answer") -> None:
 
 def compare(file: Path, now: Any, *, rewrite: bool) -> None:
     if rewrite:
-        kept = {"processor": processor(), "answers": now}
+        kept = {"processor": processor.described(), "answers": now}
         lines = ",\n".join(json.dumps(item, ensure_ascii=False) for item in now)
         head = json.dumps({"processor": kept["processor"]})[1:-1]
         file.parent.mkdir(exist_ok=True)
@@ -73,7 +62,7 @@ def compare(file: Path, now: Any, *, rewrite: bool) -> None:
     if not file.exists():
         pytest.skip(f"no {file.name} was kept on a processor of the kind {file.parent.name!r}")
     kept = json.loads(file.read_text(encoding="utf-8"))
-    is_same = kept["processor"] == processor()
+    is_same = kept["processor"] == processor.described()
     same(kept["answers"], now, SAME_PROCESSOR if is_same else OTHER_PROCESSOR)
 
 

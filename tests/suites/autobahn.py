@@ -25,7 +25,7 @@ from websockets.exceptions import ConnectionClosed
 
 from cnerta.models.runtime.bundle import find_bundle
 from cnerta.models.runtime.inference import Model
-from cnerta.streamer.serving.metered_connection import MeteredConnection
+from cnerta.streamer.serving.reading.metered_connection import MeteredConnection
 from cnerta.streamer.serving.server import Server
 from cnerta.streamer.wire.asyncapi import STREAM_PATH
 

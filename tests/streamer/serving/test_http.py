@@ -18,7 +18,8 @@ from cnerta.streamer.access.callers import Caller, Quota
 from cnerta.streamer.access.tokens import KnownToken, Tokens, digest
 from cnerta.streamer.client.connection import WebSocketConnection
 from cnerta.streamer.errors import ServerUnreachableError
-from cnerta.streamer.serving.server import AddressError, Server, ServerOptions
+from cnerta.streamer.serving.listening import AddressError
+from cnerta.streamer.serving.server import Server, ServerOptions
 from cnerta.streamer.wire.messages import ErrorMessage, SessionReady, SessionStart
 
 TOKEN = "0123456789abcdef"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cnerta.streamer.serving.reading_budget import ReadingBudget
+from cnerta.streamer.serving.reading.reading_budget import ReadingBudget
 
 
 def test_ordinary_frames_only_give_way_now_and_then() -> None:

@@ -27,9 +27,10 @@ from websockets.typing import Subprotocol
 from cnerta.models.runtime.inference import Model
 from cnerta.streamer.access.tokens import Tokens
 from cnerta.streamer.client.connection import WebSocketConnection
-from cnerta.streamer.serving.metered_connection import MeteredConnection
-from cnerta.streamer.serving.reading_budget import ReadingBudget
-from cnerta.streamer.serving.server import AddressError, Server, ServerOptions
+from cnerta.streamer.serving.listening import AddressError
+from cnerta.streamer.serving.reading.metered_connection import MeteredConnection
+from cnerta.streamer.serving.reading.reading_budget import ReadingBudget
+from cnerta.streamer.serving.server import Server, ServerOptions
 from cnerta.streamer.session.limits import ConnectionLimits
 from cnerta.streamer.wire.codec import encode
 from cnerta.streamer.wire.messages import (
@@ -343,7 +344,7 @@ async def test_a_flood_of_tiny_frames_holds_nobody_up(
     # Every slice takes as long as a turn may.
     times = itertools.count(step=ReadingBudget().turn_s)
     clock = SimpleNamespace(thread_time=lambda: next(times))
-    monkeypatch.setattr("cnerta.streamer.serving.metered_connection.time", clock)
+    monkeypatch.setattr("cnerta.streamer.serving.reading.metered_connection.time", clock)
     turning = asyncio.create_task(turn())
     async with serving(model) as server, client(server.port) as flood, client(server.port) as other:
         await flood.send(SessionStart())
@@ -649,7 +650,7 @@ def test_the_server_imports_without_torch() -> None:
 async def test_only_a_request_has_to_come_in_time(
     model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cnerta.streamer.serving.metered_connection._OPENING_S", 0.5)
+    monkeypatch.setattr("cnerta.streamer.serving.reading.metered_connection._OPENING_S", 0.5)
     async with serving(model) as server, client(server.port) as stream:
         await stream.send(SessionStart())
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnerta.streamer.session.held_text import EDGE_CHARACTERS
 from cnerta.streamer.session.limits import ConnectionLimits, SessionLimits
+from cnerta.streamer.session.outgoing.held_text import EDGE_CHARACTERS
 from cnerta.streamer.wire.codec import decode_server, encode
 from cnerta.streamer.wire.messages import (
     CaptionUpdate,
