@@ -52,6 +52,7 @@ from cnerta.streamer.commands.serve_process import (
     force_after,
     run_loop,
     share_gil,
+    spare_collector,
     watch,
 )
 from cnerta.streamer.commands.serve_workers import (
@@ -361,6 +362,7 @@ async def _run(server: Server, host: str, port: int, secrets: Secrets) -> None:
     with contextlib.suppress(NotImplementedError, AttributeError):
         loop.add_signal_handler(signal.SIGHUP, _read_anew, server, secrets)
     await server.start(host, port)
+    spare_collector()
     watching = asyncio.create_task(watch(secrets))
     await stop.wait()
     watching.cancel()

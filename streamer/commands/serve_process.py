@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -24,6 +25,7 @@ __all__ = [
     "force_after",
     "run_loop",
     "share_gil",
+    "spare_collector",
     "watch",
 ]
 
@@ -59,6 +61,17 @@ def share_gil() -> None:
     At 200 sessions this halves the time to a final answer (docs/history.md).
     """
     sys.setswitchinterval(TURN_S)
+
+
+def spare_collector() -> None:
+    """Have the garbage collector pass over all that is loaded by now: it is there for good.
+
+    It looks through everything when what is new has grown to a quarter of the rest. So what
+    connections leave in reference cycles, the WebSocket library's among them, waited for as long as
+    modules and model are large; and every look at those kept the event loop.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def run_loop(main: Coroutine[Any, Any, None]) -> None:

@@ -39,11 +39,11 @@ from .soak import Clip, demo_clips
 __all__ = ["SERVER_OPTIONS", "Chaos", "Gremlin", "main", "run_streams"]
 
 DIRECTIONS: Final[tuple[Direction, ...]] = get_args(Direction)
-_SPEED: Final = 8.0
-"""How much faster than speech a stream is."""
 _BLOCK_MS: Final = 40
-_STREAM_S: Final = 120.0
-"""A stream that is not done by then is lost."""
+_LONGEST_S: Final = 36.0
+"""Six utterances, as they are spoken."""
+_PATIENCE_S: Final = 120.0
+"""A stream that takes so much longer than it is spoken is lost."""
 SERVER_OPTIONS: Final = ("--max-ahead-s", "300")
 
 
@@ -117,14 +117,15 @@ class _Speech:
     paced = True
     endless = False
 
-    def __init__(self, clips: Sequence[Clip]) -> None:
+    def __init__(self, clips: Sequence[Clip], speed: float) -> None:
         self._pcm = b"".join(clip.pcm for clip in clips)
+        self._speed = speed
 
     async def blocks(self) -> AsyncIterator[bytes]:
         size = 2 * SAMPLE_RATE * _BLOCK_MS // 1000
         began = time.monotonic()
         for at in range(0, len(self._pcm), size):
-            due = began + at / 2 / SAMPLE_RATE / _SPEED
+            due = began + at / 2 / SAMPLE_RATE / self._speed
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             yield self._pcm[at : at + size]
 
@@ -189,7 +190,7 @@ async def _open(url: str, into: Chaos) -> ReconnectingConnection:
             await asyncio.sleep(0.2)
 
 
-async def _stream_once(url: str, clips: Sequence[Clip], into: Chaos) -> None:
+async def _stream_once(url: str, clips: Sequence[Clip], into: Chaos, speed: float) -> None:
     """One stream, as an application would run it."""
     lines = _lines(clips)
     into.streams += 1
@@ -197,10 +198,10 @@ async def _stream_once(url: str, clips: Sequence[Clip], into: Chaos) -> None:
     seen: Counter[str] = Counter()
     texts = {f"u{number}": line.text for number, line in enumerate(lines, 1)}
     try:
-        async with asyncio.timeout(_STREAM_S):
+        async with asyncio.timeout(_PATIENCE_S + _LONGEST_S / speed):
             async with await _open(url, into) as connection:
                 transcript = TimedTranscript(lines, send_times=False)
-                async for message in stream(connection, _Speech(clips), transcript):
+                async for message in stream(connection, _Speech(clips, speed), transcript):
                     if isinstance(message, UtteranceFinal):
                         seen[message.utterance] += 1
                         into.foreign += message.text != texts[message.utterance]
@@ -211,9 +212,24 @@ async def _stream_once(url: str, clips: Sequence[Clip], into: Chaos) -> None:
 
 
 async def run_streams(
-    server: ServerProcess, streams: int, *, parallel: int = 16, restarts: int = 2, seed: int = 0
+    server: ServerProcess,
+    streams: int,
+    *,
+    parallel: int = 16,
+    restarts: int = 2,
+    speed: float = 8.0,
+    seed: int = 0,
 ) -> Chaos:
-    """Run so many streams, and restart the server meanwhile, killed and stopped in turn."""
+    """Run so many streams, and restart the server meanwhile, killed and stopped in turn.
+
+    Args:
+        server: Runs.
+        streams: How many.
+        parallel: At once.
+        restarts: Of the server.
+        speed: How much faster than speech they are.
+        seed: Of all that is drawn.
+    """
     into = Chaos()
     clips = demo_clips()
     began = time.monotonic()
@@ -225,7 +241,7 @@ async def run_streams(
         async def churn(number: int) -> None:
             draw = random.Random(f"{seed}-{number}")
             while into.streams < streams:
-                await _stream_once(url, draw.choices(clips, k=draw.randrange(1, 7)), into)
+                await _stream_once(url, draw.choices(clips, k=draw.randrange(1, 7)), into, speed)
                 move(1, f"{into.lost} not answered, {into.doubled} doubled")
 
         with progress("chaos", streams) as move:
@@ -266,12 +282,15 @@ def main(
     streams: Annotated[int, typer.Option(help="How many.")] = 500,
     parallel: Annotated[int, typer.Option(help="At once.")] = 16,
     restarts: Annotated[int, typer.Option(help="Of the server.")] = 2,
+    speed: Annotated[float, typer.Option(help="How much faster than speech streams are.")] = 8.0,
     seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
 ) -> None:
     """Stream through chaos."""
     with ServerProcess(SERVER_OPTIONS) as server:
         found = asyncio.run(
-            run_streams(server, streams, parallel=parallel, restarts=restarts, seed=seed)
+            run_streams(
+                server, streams, parallel=parallel, restarts=restarts, speed=speed, seed=seed
+            )
         )
         log = server.log()
     print(report(found, restarts))

@@ -39,12 +39,15 @@ class ProtocolRules:
         seq: Of the last event.
         answered: Utterances whose final came.
         owed: Final transcripts that were sent and not answered yet.
+        changes_were_dropped: Whether so much waited for the client that changes of entities went,
+            which the final tells of.
     """
 
     def __init__(self) -> None:
         self.seq = 0
         self.answered: set[str] = set()
         self.owed: set[str] = set()
+        self.changes_were_dropped = False
         self._texts: dict[tuple[str, int], set[str]] = {}
         self._alive: dict[str, dict[str, Entity]] = {}
         self._versions: dict[str, int] = {}
@@ -150,7 +153,10 @@ class ProtocolRules:
         _require({e.status for e in own.values()} <= {"final"}, "entities of a final are final")
         _require(all(e.parent is None or e.parent in own for e in own.values()), "parents are told")
         _require(all(_lies_in(e, event.text) for e in own.values()), "offsets cut out the text")
-        _require(not alive or alive == own, "the deltas add up to the final set")
+        if self.changes_were_dropped:
+            _require(alive.keys() <= own.keys(), "what was shown and not retracted is in the end")
+        else:
+            _require(not alive or alive == own, "the deltas add up to the final set")
         texts = self._texts.get((event.utterance, event.revision))
         _require(texts is None or event.text in texts, "the text is the one that was sent")
         edges = [edge for pair in event.characters for edge in pair]

@@ -8,9 +8,9 @@ Its 95 % interval is Sen's (1968), from the distribution of Kendall's tau, whate
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -39,12 +39,15 @@ class Slope:
         return f"{self.value:+.{digits}f} [{self.low:+.{digits}f}, {self.high:+.{digits}f}]"
 
 
-def slope_of(x: Sequence[float], y: Sequence[float]) -> Slope:
+def slope_of(
+    x: Sequence[float], y: Sequence[float], summary: Callable[[Any], Any] = np.median
+) -> Slope:
     """The slope of y over x.
 
     Args:
         x: Not falling, and not all the same.
         y: As many.
+        summary: What counts of the values of y in a stretch.
 
     Raises:
         ValueError: They are not as many, or fewer than the stretches.
@@ -52,7 +55,7 @@ def slope_of(x: Sequence[float], y: Sequence[float]) -> Slope:
     if len(x) != len(y) or len(x) < STRETCHES:
         raise ValueError(f"expected {STRETCHES} pairs or more, got {len(x)} and {len(y)} values")
     xs = np.array([np.median(part) for part in np.array_split(np.asarray(x, float), STRETCHES)])
-    ys = np.array([np.median(part) for part in np.array_split(np.asarray(y, float), STRETCHES)])
+    ys = np.array([summary(part) for part in np.array_split(np.asarray(y, float), STRETCHES)])
     first, second = np.triu_indices(STRETCHES, 1)
     apart = xs[second] - xs[first]
     slopes = np.sort((ys[second] - ys[first])[apart > 0] / apart[apart > 0])

@@ -228,6 +228,8 @@ class ConnectionMachine(RuleBasedStateMachine):
     def read(self, count: int) -> None:
         """They arrive."""
         self.flow(count)
+        # Over the bound of what waits, changes go that the final will tell of.
+        self.rules.changes_were_dropped |= self.driver.protocol._outbox.dropped_changes > 0
         for _ in range(min(count, len(self.wire))):
             self.rules.on_message(self.wire.popleft())
 

@@ -81,6 +81,19 @@ def test_a_session_in_order_breaks_none() -> None:
     assert (rules.seq, rules.answered, rules.owed) == (3, {"u1"}, set())
 
 
+def test_a_slow_reader_may_miss_changes_but_nothing_that_it_saw_is_gone() -> None:
+    for is_gone in (False, True):
+        rules = ProtocolRules()
+        rules.changes_were_dropped = True
+        for message in (READY, upsert(1, **({"id": "LOC9"} if is_gone else {}))):
+            rules.on_message(message)
+        if is_gone:
+            with pytest.raises(RuleBrokenError, match="what was shown and not retracted"):
+                rules.on_message(final(2))
+        else:
+            rules.on_message(final(2, version=7))
+
+
 def test_closes_have_names() -> None:
     rules = ProtocolRules()
     rules.on_close(1009)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -38,6 +40,12 @@ def test_noise_is_flat_as_often_as_the_interval_says(memory: float) -> None:
 def test_a_rise_within_the_noise_is_seen() -> None:
     rising = [slope_of(range(400), noise(s, memory=0.8) + 0.02 * np.arange(400)) for s in range(50)]
     assert sum(s.low > 0 for s in rising) >= 48
+
+
+def test_what_counts_of_a_stretch_can_be_chosen() -> None:
+    values = [100.0 + 2.0 * x if x % 10 == 0 else 1.0 for x in range(400)]
+    assert slope_of(range(400), values).is_flat
+    assert slope_of(range(400), values, partial(np.percentile, q=95)).low > 0
 
 
 def test_too_few_readings_are_refused() -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from .server_process import ServerProcess
 from .slope import STRETCHES
-from .soak import demo_clips, report, soak
+from .soak import SERVER_OPTIONS, demo_clips, report, soak
 
 
 async def test_sessions_come_and_go_and_every_final_is_answered() -> None:
-    with ServerProcess() as server:
+    with ServerProcess(SERVER_OPTIONS) as server:
         before = server.usage()
         found = await soak(server, demo_clips(), 0.06, parallel=4, reading_s=0.004)
         after = server.usage()

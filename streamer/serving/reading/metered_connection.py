@@ -194,6 +194,20 @@ class MeteredConnection(ws.ServerConnection, asyncio.BufferedProtocol):
         if self.content is not None:
             self.content.end()
         self._once_read(partial(super().connection_lost, exc))
+        self._once_read(self._let_go)
+
+    def _let_go(self) -> None:
+        """Break the circles in which the library and this class hold each other and themselves.
+
+        Else all that a connection holds, buffers of 8 kB among it, is there until the garbage
+        collector comes to it.
+        """
+        self.recv_messages.pause = self.recv_messages.resume = _nothing
+        self.protocol.parser.close()
+        vars(self.protocol).pop("select_subprotocol", None)
+        for error in (self.protocol.parser_exc, self.protocol.handshake_exc):
+            if error is not None:
+                error.__traceback__ = None
 
     # --- to and from the library ------------------------------------------------------------------
 
@@ -327,3 +341,7 @@ class MeteredConnection(ws.ServerConnection, asyncio.BufferedProtocol):
         if not self._unread.is_held:
             with contextlib.suppress(RuntimeError):
                 self.transport.resume_reading()
+
+
+def _nothing() -> None:
+    """There is nothing left to be paused."""

@@ -28,6 +28,7 @@ from cnerta.models.runtime.inference import Model
 from cnerta.streamer.access.tokens import Tokens
 from cnerta.streamer.client.connection import WebSocketConnection
 from cnerta.streamer.serving.listening import AddressError
+from cnerta.streamer.serving.parking import ParkingOptions
 from cnerta.streamer.serving.reading.metered_connection import MeteredConnection
 from cnerta.streamer.serving.reading.reading_budget import ReadingBudget
 from cnerta.streamer.serving.server import Server, ServerOptions
@@ -395,6 +396,37 @@ async def test_what_a_session_held_is_given_back_at_its_end(
                 del entry
                 await stream.send(SessionFinish())
                 await stream.rest()
+            async with asyncio.timeout(10):
+                while held() is not None:
+                    await asyncio.sleep(0.01)
+        finally:
+            gc.enable()
+
+
+@pytest.mark.parametrize("end", ["finished", "refused", "broken", "lost"])
+async def test_a_connection_is_given_back_at_its_end(model: Any, end: str) -> None:
+    async with serving(model, parking=ParkingOptions(ttl_s=0)) as server:
+        gc.collect()
+        gc.disable()  # Only what is in no circle goes by itself.
+        try:
+            async with client(server.port) as stream:
+                await stream.send(SessionStart(), final("他在北京"))
+                await stream.until(UtteranceFinal)
+                (known,) = server._clients
+                held = weakref.ref(known.connection)
+                del known
+                match end:
+                    case "finished":
+                        await stream.send(SessionFinish())
+                        await stream.rest()
+                    case "refused":
+                        await stream.send("{")
+                        await stream.rest()
+                    case "broken":
+                        stream.socket.transport.write(b"\xff\xff")
+                        await stream.rest()
+                    case "lost":
+                        stream.vanish()
             async with asyncio.timeout(10):
                 while held() is not None:
                     await asyncio.sleep(0.01)
