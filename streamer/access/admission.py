@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from websockets.http11 import Request
@@ -23,6 +23,8 @@ from cnerta.streamer.access.ledger import Ledger, OwnLedger
 from cnerta.streamer.access.load import LoadWatch
 from cnerta.streamer.access.origins import is_allowed
 from cnerta.streamer.access.peers import Network, address_group, is_in, peer_address
+from cnerta.streamer.access.session_tokens import SessionToken, SessionTokens
+from cnerta.streamer.access.token_signer import TokenSigner
 from cnerta.streamer.access.tokens import Tokens, sent_tokens
 from cnerta.streamer.wire.errors import ErrorName, ProtocolError
 
@@ -79,11 +81,15 @@ class Place:
     Attributes:
         caller: Whose session it is.
         address: Where it comes from.
+        token: For one session, that it was taken for; it is spent, by it or before.
+        comes_back: Whether it was taken for the session only that its token has opened before.
         has_started: Whether its session has.
     """
 
     caller: Caller
     address: str
+    token: SessionToken | None = None
+    comes_back: bool = False
     has_started: bool = False
 
 
@@ -123,6 +129,7 @@ class Admission:
         why_unfit: Callable[[], Unfit | None] = lambda: None,
         count_expected: Callable[[], int] = lambda: 0,
         ledger: Ledger | None = None,
+        token_signer: TokenSigner | None = None,
     ) -> None:
         """Open.
 
@@ -135,11 +142,14 @@ class Admission:
             why_unfit: What else keeps the server from taking more.
             count_expected: How many sessions wait for their client to come back.
             ledger: Where connections are counted; None: by this process alone.
+            token_signer: Signs tokens for one session; None: they are this server's own.
         """
-        ledger = ledger or OwnLedger(options.session_token_ttl_s)
+        ledger = ledger or OwnLedger()
         self.load = LoadWatch()
         self.quotas = ledger.quotas
-        self.session_tokens = ledger.session_tokens
+        self.session_tokens = SessionTokens(
+            ledger.token_records, options.session_token_ttl_s, token_signer
+        )
         self.tokens = tokens
         self.hosts = Hosts(options.allowed_hosts)
         self.is_stopping = False
@@ -173,25 +183,31 @@ class Admission:
         """Whether many clients may come from one address: a proxy's, or this machine's own."""
         return address in _OWN or is_in(address, self._options.trusted_proxies)
 
-    def caller(self, request: Request | None, now: float) -> tuple[Caller | None, str | None]:
+    def caller(
+        self, request: Request | None, now: float
+    ) -> tuple[Caller | None, SessionToken | None]:
         """Who sent a request, and the short-lived token that says so, if it was one."""
         known = self.tokens.admit(request)
         if known is not None or request is None:
             return known, None
         found = self.session_tokens.find(sent_tokens(request), now)
-        return (None, None) if found is None else (found[1], found[0])
+        return (None, None) if found is None else (found.caller, found)
 
     # --- whether there is room --------------------------------------------------------------------
 
-    def enter(self, request: Request | None, remote: str, now: float) -> Place | Refusal:
+    def enter(
+        self, request: Request | None, remote: str, now: float, *, may_come_back: bool = False
+    ) -> Place | Refusal:
         """Take a connection, or say why not.
 
         Args:
             request: Its opening handshake.
             remote: Its other end.
             now: In seconds.
+            may_come_back: Whether it can ask for a session that it had, so that a token is of use
+                that is spent.
         """
-        return self._admit(request, remote, now, takes=True)
+        return self._admit(request, remote, now, takes=True, may_come_back=may_come_back)
 
     def refusal(self, request: Request, remote: str, now: float) -> Refusal | None:
         """Why a connection would not be taken, if so, before it is made; see :meth:`enter`."""
@@ -199,23 +215,29 @@ class Admission:
         return found if isinstance(found, Refusal) else None
 
     def _admit(
-        self, request: Request | None, remote: str, now: float, *, takes: bool
+        self,
+        request: Request | None,
+        remote: str,
+        now: float,
+        *,
+        takes: bool,
+        may_come_back: bool = False,
     ) -> Place | Refusal:
         if not self.may_come_from_there(request):
             detail = "expected an origin that is allowed here, got another"
             return Refusal("origin", ProtocolError(ErrorName.ORIGIN_REFUSED, detail))
-        caller, session_token = self.caller(request, now)
-        if caller is None:
+        caller, token = self.caller(request, now)
+        if caller is None or (token is not None and token.is_spent and not may_come_back):
             detail = "expected a valid token, got none"
             return Refusal("token", ProtocolError(ErrorName.NOT_AUTHORISED, detail))
         with self._ledger.exclusively():
             address = self.peer(remote, request)
-            return self._enter(caller, session_token, address, now, takes=takes)
+            return self._enter(caller, token, address, now, takes=takes)
 
     def _enter(
-        self, caller: Caller, session_token: str | None, address: str, now: float, *, takes: bool
+        self, caller: Caller, token: SessionToken | None, address: str, now: float, *, takes: bool
     ) -> Place | Refusal:
-        if session_token is not None and self.session_tokens.find([session_token], now) is None:
+        if token is not None and self.session_tokens.again(token, now) != token:
             # Another process has used it since.
             detail = "expected a token that was not used yet, got one that was"
             return Refusal("token", ProtocolError(ErrorName.NOT_AUTHORISED, detail))
@@ -226,12 +248,11 @@ class Admission:
         if (why_not := self.why_not_ready(now)) is not None:
             self._knocks.append(now)
             return Refusal(why_not, self._explain(why_not, now))
-        place = Place(caller, address)
-        if not takes:
-            return place
-        if session_token is not None:
-            self.session_tokens.use(session_token)
-        return self._take(place, now)
+        comes_back = token is not None and token.is_spent
+        if takes and token is not None and not comes_back:
+            token = self.session_tokens.spend(token, now)
+        place = Place(caller, address, token, comes_back)
+        return self._take(place, now) if takes else place
 
     def start(self, place: Place) -> None:
         """Its session has started."""
@@ -244,15 +265,34 @@ class Admission:
         self._places.discard(place)
         self._young.pop(place, None)
         self.quotas.close(place.caller)
+        if place.token is not None and not (place.has_started or place.comes_back):
+            self.session_tokens.give_back(place.token)
         group = address_group(place.address)
         self._ledger.places.add("", -1)
         self._ledger.addresses.add(group, -1)
         if not place.has_started:
             self._ledger.waiting.add(group, -1)
 
-    def move_in(self, caller: Caller, address: str, now: float) -> Place:
-        """Take a connection that was taken elsewhere and comes for a session that is here."""
-        return self._take(Place(caller, address), now)
+    def finish(self, place: Place) -> None:
+        """What the connection was taken for is done: nobody comes back for it."""
+        self.leave(place)
+        if place.token is not None:
+            self.session_tokens.end(place.token.key)
+
+    def move_in(self, place: Place, now: float) -> Place:
+        """Take a connection that was taken elsewhere and comes for a session that is here.
+
+        Args:
+            place: What it was taken for there.
+            now: In seconds.
+        """
+        if place.token is not None and not place.comes_back:
+            self.session_tokens.spend(place.token, now)
+        return self._take(replace(place, has_started=False), now)
+
+    def move_out(self, place: Place) -> None:
+        """A connection has gone to where its session is; :meth:`leave` follows."""
+        place.token = None  # that knows of it there
 
     def why_not_ready(self, now: float) -> NotReady | None:
         """Why a new session would not be taken, whoever opens it; None: it would."""

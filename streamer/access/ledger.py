@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 from cnerta.streamer.access.callers import Caller
 from cnerta.streamer.access.quotas import Quotas
-from cnerta.streamer.access.session_tokens import SessionTokens
+from cnerta.streamer.access.session_tokens import OwnTokenRecords, TokenRecords
 from cnerta.streamer.wire.errors import ProtocolError
 
-__all__ = ["CallerQuotas", "Ledger", "OwnLedger", "OwnTally", "SessionTokenStore", "Tally"]
+__all__ = ["CallerQuotas", "Ledger", "OwnLedger", "OwnTally", "Tally"]
 
 
 class Tally(Protocol):
@@ -57,27 +56,6 @@ class CallerQuotas(Protocol):
         ...
 
 
-class SessionTokenStore(Protocol):
-    """See :class:`cnerta.streamer.access.session_tokens.SessionTokens`, as for all that follows."""
-
-    @property
-    def ttl_s(self) -> float:
-        """How long one may be used."""
-        ...
-
-    def issue(self, caller: Caller, now: float) -> str | None:
-        """A new one for one session of the caller."""
-        ...
-
-    def find(self, sent: Iterable[str], now: float) -> tuple[str, Caller] | None:
-        """The first valid one."""
-        ...
-
-    def use(self, token: str) -> None:
-        """It is worth nothing from now on."""
-        ...
-
-
 class Ledger(Protocol):
     """Everything that is counted."""
 
@@ -102,7 +80,7 @@ class Ledger(Protocol):
         ...
 
     @property
-    def session_tokens(self) -> SessionTokenStore:
+    def token_records(self) -> TokenRecords:
         """Tokens for one session."""
         ...
 
@@ -136,20 +114,15 @@ class OwnLedger:
         addresses: By address.
         waiting: By address.
         quotas: By caller.
-        session_tokens: Those that were issued.
+        token_records: Tokens for one session.
     """
 
-    def __init__(self, session_token_ttl_s: float = 60.0) -> None:
-        """Begin with nothing.
-
-        Args:
-            session_token_ttl_s: How long a token for one session may be used.
-        """
+    def __init__(self) -> None:
         self.places = OwnTally()
         self.addresses = OwnTally()
         self.waiting = OwnTally()
         self.quotas = Quotas()
-        self.session_tokens = SessionTokens(session_token_ttl_s)
+        self.token_records = OwnTokenRecords()
 
     def exclusively(self) -> AbstractContextManager[None]:
         """Nobody else is there."""

@@ -15,7 +15,7 @@ import contextlib
 import logging
 import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,8 +24,7 @@ import msgspec
 
 from cnerta.streamer.access.callers import Caller
 from cnerta.streamer.access.quotas import hour_of, over_an_hour, too_many_sessions
-from cnerta.streamer.access.session_tokens import SESSION_PREFIX
-from cnerta.streamer.access.tokens import digest
+from cnerta.streamer.access.session_tokens import TokenRecord
 from cnerta.streamer.wire.errors import ProtocolError
 
 __all__ = ["Member", "SharedLedger"]
@@ -40,10 +39,10 @@ CREATE TABLE IF NOT EXISTS hours (
     name TEXT, what TEXT, level REAL, at REAL, PRIMARY KEY (name, what)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS tokens (
-    digest BLOB PRIMARY KEY, identity TEXT, caller BLOB, expires_at REAL
+    digest BLOB PRIMARY KEY, identity TEXT, caller BLOB, expires_at REAL, state TEXT, member TEXT
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS tokens_by_time ON tokens (expires_at);
-CREATE INDEX IF NOT EXISTS tokens_by_identity ON tokens (identity);
+CREATE INDEX IF NOT EXISTS tokens_by_state ON tokens (state, identity);
 CREATE TABLE IF NOT EXISTS members (
     member TEXT PRIMARY KEY, pid INTEGER, at REAL, unready TEXT, unhealthy TEXT
 ) WITHOUT ROWID;
@@ -54,8 +53,9 @@ _WRITE_S: Final = 0.5
 _FORGET_S: Final = 7_200.0
 _CLEANING_EVERY: Final = 64
 _FRESH_S: Final = 5.0
-_MOST_TOKENS: Final = 10_000
-_MOST_TOKENS_OF_ONE: Final = 1_000
+_MOST_FLOWS: Final = 10_000
+_AGAIN_S: Final = 60.0
+"""For so long those may come back whose session was in a process that died."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +85,15 @@ class SharedLedger:
         waiting: By address.
         meetings: Those who came to meet others, by what brings them together.
         quotas: By caller.
-        session_tokens: Those that were issued.
+        token_records: Tokens for one session.
     """
 
-    def __init__(self, path: Path, member: str, *, session_token_ttl_s: float = 60.0) -> None:
+    def __init__(self, path: Path, member: str) -> None:
         """Open it, and make it where there is none.
 
         Args:
             path: Of the file; ``-wal`` and ``-shm`` lie beside it.
             member: Name of this process.
-            session_token_ttl_s: How long a token for one session may be used.
         """
         self.member = member
         self._database = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
@@ -107,7 +106,7 @@ class SharedLedger:
         self.waiting = _Tally(self._database, "waiting", member)
         self.meetings = _Tally(self._database, "meeting", member)
         self.quotas = _Quotas(self._database, _Tally(self._database, "caller", member))
-        self.session_tokens = _SessionTokens(self._database, session_token_ttl_s)
+        self.token_records = _TokenRecords(self._database, member)
 
     @contextlib.contextmanager
     def exclusively(self) -> Iterator[None]:
@@ -143,10 +142,19 @@ class SharedLedger:
         )
         return [Member(*row) for row in found]
 
-    def forget(self, member: str) -> None:
-        """A process is gone: so is what it held."""
+    def forget(self, member: str, now: float) -> None:
+        """A process is gone: so is what it held.
+
+        Tokens whose sessions it had open one more each, as it was not their clients that ended
+        them.
+        """
         for table in ("counts", "members"):
             self._database.execute(f"DELETE FROM {table} WHERE member = ?", (member,))
+        self._database.execute(
+            "UPDATE tokens SET state = 'issued', member = NULL, expires_at = max(expires_at, ?) "
+            "WHERE state = 'spent' AND member = ?",
+            (now + _AGAIN_S, member),
+        )
 
     def close(self) -> None:
         """Let go of the file."""
@@ -260,49 +268,61 @@ class _Quotas:
                 "capacity": capacity,
             },
         ).fetchone()
-        if len(self._flows) > _MOST_TOKENS:  # signed tokens can name any number of callers
+        if len(self._flows) > _MOST_FLOWS:  # signed tokens can name any number of callers
             self._flows = {k: f for k, f in self._flows.items() if now - f.at < _WRITE_S}
         flow.unwritten, flow.level, flow.at = 0.0, level, now
         self._flows[identity, what] = flow
         return float(level)
 
 
-class _SessionTokens:
-    """See :class:`cnerta.streamer.access.session_tokens.SessionTokens`."""
+class _TokenRecords:
+    """See :class:`cnerta.streamer.access.session_tokens.TokenRecords`, as for all that follows."""
 
-    def __init__(self, database: sqlite3.Connection, ttl_s: float) -> None:
-        self.ttl_s = ttl_s
-        self._database = database
+    def __init__(self, database: sqlite3.Connection, member: str) -> None:
+        self._database, self._member = database, member
 
-    def issue(self, caller: Caller, now: float) -> str | None:
-        """A new one for one session of the caller; None if too many were not used yet."""
-        self._database.execute("DELETE FROM tokens WHERE expires_at <= ?", (now,))
-        if (
-            self._count("1 = 1") >= _MOST_TOKENS
-            or self._count("identity = ?", caller.identity) >= _MOST_TOKENS_OF_ONE
-        ):
+    def __len__(self) -> int:
+        return self._count("1 = 1")
+
+    def get(self, key: bytes) -> TokenRecord | None:
+        """What is known of a token."""
+        found = self._database.execute(
+            "SELECT caller, expires_at, state FROM tokens WHERE digest = ?", (key,)
+        ).fetchone()
+        if found is None:
             return None
-        token = SESSION_PREFIX + secrets.token_urlsafe(32)
+        caller, expires_at, state = found
+        return TokenRecord(msgspec.json.decode(caller, type=Caller), expires_at, state)
+
+    def put(self, key: bytes, record: TokenRecord) -> None:
+        """This is known of a token now; if it is spent, its session is in this process."""
         self._database.execute(
-            "INSERT INTO tokens VALUES (?, ?, ?, ?)",
-            (digest(token), caller.identity, msgspec.json.encode(caller), now + self.ttl_s),
+            "INSERT OR REPLACE INTO tokens VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                key,
+                record.caller.identity,
+                msgspec.json.encode(record.caller),
+                record.expires_at,
+                record.state,
+                self._member if record.state == "spent" else None,
+            ),
         )
-        return token
 
-    def find(self, sent: Iterable[str], now: float) -> tuple[str, Caller] | None:
-        """The first valid one of the tokens that came, and whose session it opens."""
-        for token in sent:
-            found = self._database.execute(
-                "SELECT caller FROM tokens WHERE digest = ? AND expires_at > ?",
-                (digest(token), now),
-            ).fetchone()
-            if found is not None:
-                return token, msgspec.json.decode(found[0], type=Caller)
-        return None
+    def remove(self, key: bytes) -> None:
+        """Nothing is known of it any more."""
+        self._database.execute("DELETE FROM tokens WHERE digest = ?", (key,))
 
-    def use(self, token: str) -> None:
-        """It has opened its session and is worth nothing from now on."""
-        self._database.execute("DELETE FROM tokens WHERE digest = ?", (digest(token),))
+    def forget_expired(self, now: float) -> None:
+        """Those are gone that are not spent and whose time is over."""
+        self._database.execute(
+            "DELETE FROM tokens WHERE expires_at <= ? AND state <> 'spent'", (now,)
+        )
+
+    def count_issued(self, identity: str | None = None) -> int:
+        """How many are issued, to one caller or to all."""
+        if identity is None:
+            return self._count("state = 'issued'")
+        return self._count("state = 'issued' AND identity = ?", identity)
 
     def _count(self, condition: str, *values: Any) -> int:
         (found,) = self._database.execute(

@@ -38,6 +38,7 @@ from cnerta.streamer.commands.serve_options import (
     MetricsAddressOption,
     OriginOption,
     Secrets,
+    SessionTokenSecretFileOption,
     TlsCertOption,
     TlsKeyOption,
     TokenFileOption,
@@ -133,6 +134,7 @@ def serve(
     jwt_secret_file: JwtSecretFileOption = None,
     jwt_public_key: JwtPublicKeyOption = None,
     jwt_audience: JwtAudienceOption = None,
+    session_token_secret_file: SessionTokenSecretFileOption = None,
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
     max_final_wait_ms: MaxFinalWaitOption = 500,
@@ -222,7 +224,15 @@ def serve(
         logger.warning("%s", unknown)
     with configuration.naming_origins():
         jwt = JwtKey.of(jwt_secret_file, jwt_public_key, jwt_audience)
-        secrets = Secrets.of(host, token_file, jwt, tls_cert, tls_key, insecure=insecure)
+        secrets = Secrets.of(
+            host,
+            token_file,
+            jwt,
+            session_token_secret_file,
+            tls_cert,
+            tls_key,
+            insecure=insecure,
+        )
         options = ServerOptions(
             limits=ConnectionLimits(
                 idle_timeout_s=idle_timeout_s, max_audio_ahead_ms=round(1000 * max_ahead_s)
@@ -234,6 +244,7 @@ def serve(
             grace_s=grace_s,
             parking=ParkingOptions(ttl_s=resume_s, most=resume_sessions),
             tokens=secrets.tokens(),
+            token_signer=secrets.token_signer(),
             access=access_options(
                 allowed_hosts=allowed_host,
                 trusted_proxies=trusted_proxy,
@@ -378,7 +389,7 @@ def _read_anew(server: Server, secrets: Secrets) -> None:
     if secrets.certificate is not None:
         secrets.certificate.reload()
     try:
-        tokens = secrets.tokens()
+        tokens, signer = secrets.tokens(), secrets.token_signer()
     except ConfigError as error:
         logger.error("the tokens stay as they were: %s", error)
         return
@@ -386,6 +397,7 @@ def _read_anew(server: Server, secrets: Secrets) -> None:
         logger.error("the tokens stay as they were: expected at least one, got none")
         return
     server.admission.tokens = tokens
+    server.admission.session_tokens.signer = signer
     logger.info("tokens were read anew")
 
 

@@ -15,6 +15,7 @@ from cnerta.streamer.access.admission import AccessOptions
 from cnerta.streamer.access.jwt_tokens import JwtVerifier
 from cnerta.streamer.access.peers import Network, parse_network
 from cnerta.streamer.access.token_file import read_tokens
+from cnerta.streamer.access.token_signer import TokenSigner
 from cnerta.streamer.access.tokens import Tokens
 from cnerta.streamer.client.connection import TOKEN_VARIABLE
 from cnerta.streamer.serving.tls import CertificateFiles
@@ -34,6 +35,7 @@ __all__ = [
     "MetricsAddressOption",
     "OriginOption",
     "Secrets",
+    "SessionTokenSecretFileOption",
     "TlsCertOption",
     "TlsKeyOption",
     "TokenFileOption",
@@ -85,6 +87,14 @@ JwtPublicKeyOption = Annotated[
 ]
 JwtAudienceOption = Annotated[
     str | None, typer.Option(metavar="TEXT", help="What these tokens have to be for (aud).")
+]
+SessionTokenSecretFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Secret that signs the tokens of /v1/sessions, so that every server with the same "
+        "secret takes them. One a line: the first signs. Read anew on SIGHUP.",
+    ),
 ]
 TlsCertOption = Annotated[
     Path | None,
@@ -235,11 +245,13 @@ class Secrets:
     Attributes:
         token_file: Of tokens.
         jwt: Key of those that somebody else signs.
+        session_token_secret: What signs tokens for one session.
         certificate: For TLS.
     """
 
     token_file: Path | None
     jwt: JwtKey | None
+    session_token_secret: Path | None
     certificate: CertificateFiles | None
 
     @classmethod
@@ -248,6 +260,7 @@ class Secrets:
         host: str,
         token_file: Path | None,
         jwt: JwtKey | None,
+        session_token_secret: Path | None,
         cert: Path | None,
         key: Path | None,
         *,
@@ -261,8 +274,10 @@ class Secrets:
         if key is not None and cert is None:
             raise typer.BadParameter("expected --tls-cert beside --tls-key, got none")
         try:
-            secrets = cls(token_file, jwt, None if cert is None else CertificateFiles(cert, key))
+            certificate = None if cert is None else CertificateFiles(cert, key)
+            secrets = cls(token_file, jwt, session_token_secret, certificate)
             has_token = bool(secrets.tokens())
+            secrets.token_signer()
         except ConfigError as error:
             raise typer.BadParameter(str(error)) from error
         if not (has_token or insecure or is_loopback(host)):
@@ -283,3 +298,12 @@ class Secrets:
         return Tokens(
             (*listed, own) if own else listed, None if self.jwt is None else self.jwt.read()
         )
+
+    def token_signer(self) -> TokenSigner | None:
+        """What signs tokens for one session, as it is now; None: nothing.
+
+        Raises:
+            ConfigError: The file cannot be used.
+        """
+        path = self.session_token_secret
+        return None if path is None else TokenSigner.read(path)

@@ -203,8 +203,7 @@ def _work(
 ) -> int:
     """Serve as a worker. Returns the exit status."""
     share_gil()
-    ttl_s = plan.options.access.session_token_ttl_s
-    group = Membership(fork.name, setup, front, watchers, ttl_s)
+    group = Membership(fork.name, setup, front, watchers)
     keep_in_files(group.metrics_folder, fork.place)
     with plan.serving(model, group) as server:
         folder = Path(setup.folder) / fork.name

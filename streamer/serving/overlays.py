@@ -105,7 +105,8 @@ class Overlays:
         if not _KEY.fullmatch(key):
             return CloseCode.POLICY_VIOLATION, "expected a key of 16 to 64 letters and digits"
         known = self._showings.get(key)
-        is_caller = self._admission.caller(request, now)[0] is not None
+        caller, token = self._admission.caller(request, now)
+        is_caller = caller is not None and (token is None or not token.is_spent)
         if is_page and not is_caller:
             return CloseCode.POLICY_VIOLATION, "expected a valid token, got none"
         # The key of what a caller shows is as good as a token, for this alone.

@@ -71,6 +71,7 @@ class ParkedSession:
         identity: The user it belongs to.
         owner: Whose share of the room it takes.
         digest: Of its token; empty: it cannot be resumed.
+        opened_by: Digest of the token for one session that it was opened with; empty: it was not.
         parked_at: When its connection broke, in seconds; None: it has one.
         held_bytes: What it holds, as of then.
         counted_audio_ms: Audio that is in the metrics.
@@ -82,6 +83,7 @@ class ParkedSession:
     identity: str
     owner: str
     digest: bytes
+    opened_by: bytes = b""
     parked_at: float | None = None
     held_bytes: int = 0
     counted_audio_ms: int = 0
@@ -101,6 +103,7 @@ class ParkingLot:
         options: ParkingOptions,
         observer: ParkingObserver,
         new_token: Callable[[], str] | None = None,
+        end_token: Callable[[bytes], None] = lambda opened_by: None,
     ) -> None:
         """Begin with none.
 
@@ -108,8 +111,10 @@ class ParkingLot:
             options: How sessions wait.
             observer: Is told what becomes of them.
             new_token: Makes secret tokens; None: plain ones.
+            end_token: Is told of the token for one session whose session is over.
         """
         self._new_token = new_token or _plain_token
+        self._end_token = end_token
         self.epoch = secrets.token_hex(8)
         self._options = options
         self._observer = observer
@@ -176,7 +181,20 @@ class ParkingLot:
     def leave(self, entry: ParkedSession) -> None:
         """A session has ended, and nobody will ask for it again."""
         self._forget(entry)
+        if entry.session.protocol.session is not None:  # else the token goes on without it
+            self.reopen(entry, b"")
         entry.session.disconnect()
+
+    def reopen(self, entry: ParkedSession, opened_by: bytes) -> None:
+        """Another token for one session stands for a session; the one before is of no use more.
+
+        Args:
+            entry: The session.
+            opened_by: Digest of the token; empty: there is none.
+        """
+        before, entry.opened_by = entry.opened_by, opened_by
+        if before:
+            self._end_token(before)
 
     def give_up(self, entry: ParkedSession, reason: DropReason) -> int:
         """End a session that may still owe something.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from typing import Final
 
 from cnerta.streamer.serving.client import Client
-from cnerta.streamer.serving.parking import ParkingLot, ResumeResult
+from cnerta.streamer.serving.parking import ParkedSession, ParkingLot, ResumeResult
 from cnerta.streamer.session.outgoing.resumption import lost_history
 from cnerta.streamer.wire.errors import ErrorName, ProtocolError
 
@@ -14,6 +14,10 @@ __all__ = ["answer_resume_request"]
 
 _SUPERSEDED: Final = ProtocolError(
     ErrorName.SUPERSEDED, "expected one connection for a session, got a newer one"
+)
+_NOT_ITS_OWN: Final = ProtocolError(
+    ErrorName.NOT_AUTHORISED,
+    "expected the session that this token has opened, which is over, got another",
 )
 
 
@@ -35,6 +39,10 @@ def answer_resume_request(
     if request is None:
         return
     entry = lot.find(request.token, client.entry.identity)
+    if not _may_have(client, entry):
+        client.session.fail(_NOT_ITS_OWN)
+        on_result("unknown_token")
+        return
     if entry is None:
         client.session.start_anew(lost_history("unknown_token"))
         on_result("unknown_token")
@@ -48,13 +56,34 @@ def answer_resume_request(
     before = next((c for c in clients if c.entry is entry and not c.is_superseded), None)
     if before is not None:
         before.dismiss(_SUPERSEDED)
+    opened_by = client.entry.opened_by or entry.opened_by
     if lost is not None:
+        _name_opener(lot, entry, client.entry, opened_by)
         lot.give_up(entry, "history_too_short")
         client.session.start_anew(lost)
         on_result("history_too_short")
         return
     lot.unpark(entry)
+    _name_opener(lot, client.entry, entry, opened_by)
     lot.leave(client.entry)
     client.take_over(entry)
     entry.session.resume(request.last_seq)
     on_result("recovered")
+
+
+def _may_have(client: Client, entry: ParkedSession | None) -> bool:
+    """Whether a client may have a session, as far as its token for one session is concerned."""
+    place = client.account.place
+    if place is None or place.token is None or not place.comes_back:
+        return True
+    return entry is not None and entry.opened_by == place.token.key
+
+
+def _name_opener(
+    lot: ParkingLot, left: ParkedSession, kept: ParkedSession, opened_by: bytes
+) -> None:
+    """Of two sessions one goes on: the newest token for one session stands for it alone."""
+    if left.opened_by == opened_by:
+        left.opened_by = b""
+    if kept.opened_by != opened_by:
+        lot.reopen(kept, opened_by)

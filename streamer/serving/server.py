@@ -35,6 +35,7 @@ from cnerta.streamer.access.admission import AccessOptions, Admission, Place, Re
 from cnerta.streamer.access.callers import ANYBODY, Caller
 from cnerta.streamer.access.doorstep import Doorstep
 from cnerta.streamer.access.hosts import Hosts
+from cnerta.streamer.access.token_signer import TokenSigner
 from cnerta.streamer.access.tokens import Tokens
 from cnerta.streamer.apis.deepgram_query import LISTEN_PATH
 from cnerta.streamer.apis.entities_request import ENTITIES_PATH
@@ -99,6 +100,7 @@ class ServerOptions:
         origins: Values of the Origin header that are accepted beside that of a page of this server
             itself, see :func:`cnerta.streamer.access.origins.is_allowed`; ``*``: any.
         tokens: Those that open a session; none: everybody may.
+        token_signer: Signs tokens for one session; None: they are good for this server only.
         access: Who else may connect, and how many.
         tls: What encrypts; None: nothing does.
         metrics_address: Host and port for the metrics, which are then not among the public paths.
@@ -120,6 +122,7 @@ class ServerOptions:
     max_sessions: int = 512
     origins: tuple[str, ...] = ()
     tokens: Tokens = field(default_factory=Tokens)
+    token_signer: TokenSigner | None = None
     access: AccessOptions = field(default_factory=AccessOptions)
     tls: ssl.SSLContext | None = None
     metrics_address: tuple[str, int] | None = None
@@ -195,9 +198,6 @@ class Server:
             count_parked=lambda: len(self._lot),
             shared=shared,
         )
-        self._lot = ParkingLot(
-            options.parking, self.metrics, None if group is None else group.new_token
-        )
         self.lost_finals = 0
         self.admission = Admission(
             options.access,
@@ -208,6 +208,13 @@ class Server:
             is_overloaded=lambda: self._batcher is None or self._batcher.is_overloaded,
             why_unfit=self._why_unfit,
             ledger=None if group is None else group.ledger,
+            token_signer=options.token_signer,
+        )
+        self._lot = ParkingLot(
+            options.parking,
+            self.metrics,
+            None if group is None else group.new_token,
+            self.admission.session_tokens.end,
         )
         self._pages = Pages(
             self.admission,
@@ -498,11 +505,15 @@ class Server:
             return
         entered: Place | Refusal
         if connection.handed is not None:
-            handed = connection.handed
-            entered = self.admission.move_in(handed.caller, handed.address, _now())
+            entered = self.admission.move_in(connection.handed.place, _now())
         else:
             self.metrics.opened.inc()
-            entered = self.admission.enter(connection.request, connection.remote_host, _now())
+            entered = self.admission.enter(
+                connection.request,
+                connection.remote_host,
+                _now(),
+                may_come_back=connection.request is None or not is_listen(connection.request),
+            )
         try:
             await self._serve(connection, entered)
         finally:
@@ -519,7 +530,7 @@ class Server:
         is_here = connection.handed is not None
         other = group.meet(key, is_here=is_here)
         if other is not None:
-            self._give_away(connection, group, other, self._address(connection), ANYBODY)
+            self._give_away(connection, group, other, Place(ANYBODY, self._address(connection)))
             return
         connection.forget_opening()
         try:
@@ -549,6 +560,11 @@ class Server:
             owner,
             may_resume=tongue is None,
         )
+        if isinstance(entered, Place) and entered.token is not None:
+            if entered.comes_back:
+                protocol.expect_return()
+            else:
+                entry.opened_by = entered.token.key
         account = Account(
             self.admission, self.metrics, entered, _now(), is_new=connection.handed is None
         )
@@ -631,16 +647,15 @@ class Server:
                 client.connection.forget_opening()
             return False
         to = group.has_session_of(request.token)
-        if to is not None and self._give_away(
-            client.connection, group, to, place.address, place.caller
-        ):
+        if to is not None and self._give_away(client.connection, group, to, place):
+            self.admission.move_out(place)
             client.leave()
             return True
         client.connection.forget_opening()
         return False
 
     def _give_away(
-        self, connection: MeteredConnection, group: Group, to: str, address: str, caller: Caller
+        self, connection: MeteredConnection, group: Group, to: str, place: Place
     ) -> bool:
         """Give a connection to another server. Returns whether it is gone from here."""
         detached = connection.detach()
@@ -648,7 +663,7 @@ class Server:
             return False
         opening, end, relay = detached
         with end:
-            handed = Handed(opening, connection.remote_host, address, caller)
+            handed = Handed(opening, connection.remote_host, replace(place))
             if group.hand_over(to, end, handed):
                 self.metrics.handed_over.inc()
                 if relay is not None:

@@ -160,7 +160,7 @@ class ServerProtocol:
         self._terms: ResumeTerms | None = None
         self._asked: SessionStart | None = None
         self._is_parked = False
-        self._was_resumed = False
+        self._was_resumed = self._returns = False
         self._summary: SessionSummary | None = None
         self._can_recognise = False
         self._owed_s = 0.0
@@ -326,6 +326,10 @@ class ServerProtocol:
         """Let the session be resumed; to be called before anything is received."""
         self._terms = terms
         self._outbox.keep_history(History(self._limits.history_bytes))
+
+    def expect_return(self) -> None:
+        """Begin no session: the client may only go on with another one, and has to ask for it."""
+        self._returns = True
 
     @property
     def is_resumable(self) -> bool:
@@ -525,6 +529,11 @@ class ServerProtocol:
         if self.session is not None:
             raise ProtocolError(
                 ErrorName.ALREADY_STARTED, "expected one session.start, got another"
+            )
+        if message.resume is None and self._returns:
+            raise ProtocolError(
+                ErrorName.NOT_AUTHORISED,
+                "expected to resume the session that this token has opened, got a new one",
             )
         if message.resume is not None and self._terms is None:
             raise ProtocolError(

@@ -358,7 +358,7 @@ class Front:
 
     def _on_hand_over(self, worker: WorkerState, message: HandOver, files: Files) -> None:
         """A connection for a session of another worker; where that is gone, it goes back."""
-        order = TakeOver(message.remote, message.address, message.caller)
+        order = TakeOver(message.remote, message.place)
         other = self._roster.find(message.to)
         if other is None or not self._channels[other].send(order, files):
             self._channels[worker].send(order, files)
@@ -367,7 +367,7 @@ class Front:
         self._roster.remove(worker)
         del self._channels[worker]
         self._deadlines.pop(worker, None)
-        self._ledger.forget(worker.name)
+        self._ledger.forget(worker.name, _now())
         forget_process(self._folder / METRICS_FOLDER, worker.place)
         shutil.rmtree(self._folder / worker.name, ignore_errors=True)
         if not worker.has_ended:

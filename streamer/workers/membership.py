@@ -31,9 +31,7 @@ class Membership:
         metrics_folder: Where all of them keep their metrics.
     """
 
-    def __init__(
-        self, name: str, setup: Setup, front: Channel, watchers: Sequence[int], ttl_s: float
-    ) -> None:
+    def __init__(self, name: str, setup: Setup, front: Channel, watchers: Sequence[int]) -> None:
         """Join.
 
         Args:
@@ -41,12 +39,11 @@ class Membership:
             setup: What all of them share.
             front: Takes what goes to the others.
             watchers: Processes that are no workers.
-            ttl_s: How long a token for one session may be used.
         """
         folder = Path(setup.folder)
         self.name = name
         self.size = setup.size
-        self.ledger = SharedLedger(folder / LEDGER_FILE, name, session_token_ttl_s=ttl_s)
+        self.ledger = SharedLedger(folder / LEDGER_FILE, name)
         self.metrics_folder = folder / METRICS_FOLDER
         self._front = front
         self._tokens = ResumeTokens(name, setup.key)
@@ -70,7 +67,7 @@ class Membership:
         opening = os.memfd_create("opening") if hasattr(os, "memfd_create") else _unnamed_file()
         try:
             _write_all(opening, handed.opening)
-            message = HandOver(to, handed.remote, handed.address, handed.caller)
+            message = HandOver(to, handed.remote, handed.place)
             return self._front.send(message, [client.fileno(), opening])
         finally:
             os.close(opening)

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from cnerta.streamer.access.callers import Caller
+from cnerta.streamer.access.admission import Place
 
 __all__ = [
     "Adopt",
@@ -134,14 +134,12 @@ class HandOver(_Message, frozen=True):
     Attributes:
         to: Name of that worker.
         remote: Address of the other end.
-        address: Of the client.
-        caller: Whose it is.
+        place: What it was taken for.
     """
 
     to: str
     remote: str
-    address: str
-    caller: Caller
+    place: Place
 
 
 class TakeOver(_Message, frozen=True):
@@ -149,13 +147,11 @@ class TakeOver(_Message, frozen=True):
 
     Attributes:
         remote: Address of the other end.
-        address: Of the client.
-        caller: Whose it is.
+        place: What it was taken for.
     """
 
     remote: str
-    address: str
-    caller: Caller
+    place: Place
 
 
 class Retire(_Message, frozen=True):

@@ -110,9 +110,9 @@ class WorkerLoop:
                 client = socket.socket(fileno=files[0])
                 self._taken += 1
                 self._adopt(client, None, for_operators=port == "operators")
-            case TakeOver(remote, address, caller):
+            case TakeOver(remote, place):
                 client = socket.socket(fileno=files[0])
-                handed = Handed(read_opening(files[1]), remote, address, caller)
+                handed = Handed(read_opening(files[1]), remote, place)
                 self._adopt(client, handed, for_operators=False)
             case Retire():
                 self._is_retiring = True

@@ -119,7 +119,7 @@ class EntitiesDoor:
             except BadRequestError as error:
                 answer = _error(error.status, error.name, str(error))
             finally:
-                self.admission.leave(entered)
+                self.admission.finish(entered)
         # Closed upon what is still coming, a connection loses the answer.
         if not content.wants_permission:
             await _drain(content.pieces(), self.own_limits.max_bytes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cnerta.streamer.access.callers import Caller
+from cnerta.streamer.access.admission import Place
 
 __all__ = ["Handed"]
 
@@ -17,11 +17,9 @@ class Handed:
         opening: Every byte that has come so far, from the request's first on. The request was
             answered already.
         remote: Address of the other end.
-        address: Of the client.
-        caller: Whose it is.
+        place: What it was taken for there.
     """
 
     opening: bytes
     remote: str
-    address: str
-    caller: Caller
+    place: Place

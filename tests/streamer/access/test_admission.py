@@ -72,7 +72,32 @@ def test_a_short_lived_token_is_spent_by_the_session_that_it_opens() -> None:
     admission.leave(held)
     place = enter(admission, Authorization=f"Bearer {token}")
     assert place.caller is CAPTIONS, "a refusal does not spend it"
+    admission.start(place)
     admission.leave(place)
+    assert enter(admission, Authorization=f"Bearer {token}").reason == "token"
+    again = admission.enter(
+        request(Authorization=f"Bearer {token}"), "192.0.2.1", 1e6, may_come_back=True
+    )
+    assert isinstance(again, Place)
+    assert again.comes_back, "to its session, and nothing else"
+    assert not place.comes_back
+    admission.leave(again)
+    admission.session_tokens.end(place.token.key)
+    refusal = admission.enter(
+        request(Authorization=f"Bearer {token}"), "192.0.2.1", 1.0, may_come_back=True
+    )
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason == "token"
+
+
+def test_a_short_lived_token_of_which_no_session_came_opens_another() -> None:
+    admission = door(tokens=Tokens([KnownToken(digest(TOKEN), CAPTIONS)]))
+    token = admission.session_tokens.issue(CAPTIONS, 0.0)
+    place = enter(admission, Authorization=f"Bearer {token}")
+    admission.leave(place)
+    place = enter(admission, Authorization=f"Bearer {token}")
+    assert isinstance(place, Place)
+    admission.finish(place)
     assert enter(admission, Authorization=f"Bearer {token}").reason == "token"
 
 

@@ -13,6 +13,7 @@ from websockets.http11 import Request
 
 from cnerta.streamer.access.admission import AccessOptions, Admission, Place
 from cnerta.streamer.access.callers import Caller, Quota
+from cnerta.streamer.access.session_tokens import SessionTokens
 from cnerta.streamer.access.shared_ledger import SharedLedger
 from cnerta.streamer.access.tokens import KnownToken, Tokens, digest
 from cnerta.streamer.wire.errors import ErrorName
@@ -44,7 +45,7 @@ def test_what_each_counts_is_added_up_and_forgotten_with_it(
     assert one.meetings.holder("a key") is None
     other.meetings.add("a key", 1)
     assert one.meetings.holder("a key") == "b"
-    one.forget("b")
+    one.forget("b", 0.0)
     assert one.meetings.holder("a key") is None
     assert one.places.count("") == one.addresses.count("192.0.2.1") == 0
     assert one.quotas.refusal(Caller("captions", Quota(sessions=1))) is None
@@ -74,19 +75,38 @@ def test_hourly_bounds_hold_for_all_together(ledgers: tuple[SharedLedger, Shared
 def test_a_token_opens_one_session_wherever_that_is(
     ledgers: tuple[SharedLedger, SharedLedger],
 ) -> None:
-    one, other = ledgers
+    one, other = (SessionTokens(ledger.token_records) for ledger in ledgers)
     caller = Caller("captions", Quota(sessions=2, audio_rate=1.5))
-    token = one.session_tokens.issue(caller, 0.0)
+    token = one.issue(caller, 0.0)
     assert token is not None
-    assert other.session_tokens.find(["another", token], 59.9) == (token, caller)
-    assert other.session_tokens.find([token], 60.1) is None
-    other.session_tokens.use(token)
-    assert one.session_tokens.find([token], 1.0) is None
-    issued = [one.session_tokens.issue(caller, 1.0) for _ in range(1_001)]
-    assert issued[999] is not None
-    assert issued[1_000] is None
-    assert other.session_tokens.issue(Caller("patient"), 1.0) is not None
-    assert other.session_tokens.issue(caller, 61.5) is not None
+    known = other.find(["another", token], 59.9)
+    assert known is not None
+    assert known.caller == caller
+    assert other.find([token], 60.1) is None
+    other.spend(known, 1.0)
+    assert one.again(known, 1.0) != known
+    back = one.find([token], 100.0)
+    assert back is not None
+    assert back.is_spent, "its session may be resumed from anywhere"
+
+
+def test_a_token_opens_another_session_where_a_process_has_died_with_it(
+    ledgers: tuple[SharedLedger, SharedLedger],
+) -> None:
+    one, other = (SessionTokens(ledger.token_records) for ledger in ledgers)
+    mine, its = one.issue(Caller("a"), 0.0), one.issue(Caller("b"), 0.0)
+    assert mine is not None
+    assert its is not None
+    for tokens, token in ((one, mine), (other, its)):
+        known = tokens.find([token], 0.0)
+        assert known is not None
+        tokens.spend(known, 0.0)
+    ledgers[0].forget("b", 500.0)
+    again, still = one.find([its], 559.0), one.find([mine], 559.0)
+    assert again is not None
+    assert still is not None
+    assert (again.is_spent, still.is_spent) == (False, True)
+    assert one.find([its], 560.0) is None, "not for ever"
 
 
 def door(ledger: SharedLedger, **options: Any) -> Admission:
@@ -115,7 +135,8 @@ def test_doors_of_several_processes_are_one_door(
     assert isinstance(second, Place)
     assert enter(a).reason == enter(b).reason == "quota"
     token = a.session_tokens.issue(Caller("guest"), 0.0)
-    assert isinstance(enter(b, token or ""), Place)
+    guest = enter(b, token or "")
+    assert isinstance(guest, Place)
     assert enter(a, token or "").reason == "token", "it was used at the other one"
     assert enter(a, a.session_tokens.issue(Caller("guest"), 0.0) or "").reason == "address"
     b.start(second)
@@ -131,7 +152,7 @@ def test_the_last_place_is_taken_once(ledgers: tuple[SharedLedger, SharedLedger]
     assert enter(b).reason == "full"
     assert b.why_not_ready(0.0) == "full"
     a.leave(place)
-    moved = b.move_in(Caller("captions"), "192.0.2.1", 0.0)
+    moved = b.move_in(Place(Caller("captions"), "192.0.2.1"), 0.0)
     assert enter(a).reason == "full", "who moves in takes a place"
     b.leave(moved)
     assert b.why_not_ready(0.0) is None
@@ -156,5 +177,5 @@ def test_how_the_others_are(ledgers: tuple[SharedLedger, SharedLedger]) -> None:
     found = {m.name: (m.pid, m.why_not_ready, m.why_not_healthy) for m in one.members(102.0)}
     assert found == {"a": (10, None, None), "b": (11, "overloaded", "engine stalled")}
     assert [m.name for m in one.members(105.5)] == ["b"], "who says nothing any more is left out"
-    one.forget("b")
+    one.forget("b", 102.0)
     assert [m.name for m in other.members(102.0)] == ["a"]

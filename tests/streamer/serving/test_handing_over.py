@@ -179,7 +179,7 @@ async def test_a_session_goes_on_at_another_server(
             assert messages[-1].utterances == 2
             assert second.socket.close_code == 1000
         assert [to for to, _ in two.handed] == ["a"]
-        assert two.handed[0][1].caller is ANYBODY
+        assert two.handed[0][1].place.caller is ANYBODY
         async with asyncio.timeout(10):
             while a.count_sessions + b.count_sessions:
                 await asyncio.sleep(0.01)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from dataclasses import asdict
 
+from cnerta.streamer.access.admission import Place
 from cnerta.streamer.access.callers import Caller, Quota
+from cnerta.streamer.access.session_tokens import SessionToken
 from cnerta.streamer.workers.channel import Channel, Files, are_supported
 from cnerta.streamer.workers.messages import Adopt, Ended, HandOver, Message, Stop
 
@@ -15,13 +18,16 @@ def test_messages_and_files_come_as_they_were_sent() -> None:
     assert are_supported()
     own, other = Channel.pair()
     far = Channel(other)
-    caller = Caller("captions", Quota(sessions=3))
+    token = SessionToken(b"key", Caller("captions", Quota(sessions=3)), 60.0, is_spent=True)
+    place = Place(token.caller, "192.0.2.7", token)
     one, two = socket.socketpair()
     with one, two:
-        assert own.send(HandOver("2", "192.0.2.1", "192.0.2.7", caller), [two.fileno()])
+        assert own.send(HandOver("2", "192.0.2.1", place), [two.fileno()])
         assert own.send(Stop())
         message, files = far.receive() or (None, ())
-        assert message == HandOver("2", "192.0.2.1", "192.0.2.7", caller)
+        assert isinstance(message, HandOver)
+        assert (message.to, message.remote) == ("2", "192.0.2.1")
+        assert asdict(message.place) == asdict(place)
         with socket.socket(fileno=files[0]) as copy:
             copy.send(b"x")
             assert one.recv(1) == b"x"

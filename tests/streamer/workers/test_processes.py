@@ -344,11 +344,25 @@ async def test_limits_hold_for_all_workers_together(tmp_path: Path) -> None:
                 headers={"Authorization": "Bearer the-wide-token-of-ours"},
             )
             token = made.json()["token"]
-            await started(await open_one(token))
+            guest = await open_one(token)
+            ready = await started(guest)
             for _ in range(2):
-                error = await (await open_one(token)).receive()
+                thief = await open_one(token)
+                await thief.send(SessionStart())
+                error = (await thief.rest())[-1]
                 assert isinstance(error, ErrorMessage)
                 assert error.name == "not_authorised", "it was used, wherever that was"
+            for _ in range(2):
+                guest.vanish()
+                guest = await open_one(token)
+                assert ready.resume is not None
+                resume = ResumeRequest(token=ready.resume.token, last_seq=0)
+                await guest.send(SessionStart(resume=resume))
+                assert (await guest.until(SessionReady)).recovered, "wherever it is"
+            wide = {"Authorization": "Bearer the-wide-token-of-ours"}
+            await eventually(
+                lambda: "cnerta_sessions 2.0" in server.get("/metrics", headers=wide).text
+            )
             for _ in range(2):
                 await started(await open_one("the-wide-token-of-ours"))
             assert await asyncio.to_thread(lambda: server.get("/readyz").text) == "full\n"
