@@ -36,8 +36,18 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     Attributes:
         format: ``cnerta`` (the corpus' JSON lines), ``aishell-ner`` (text with brackets),
             ``manifest`` (JSON lines with audio beside them), ``kaldi`` (a data folder with ``text``
-            and ``wav.scp``) or ``words`` (a folder of single-word recordings).
-        path: File or folder, relative to ``--data-root``.
+            and ``wav.scp``), ``lhotse`` (manifests of cuts), ``huggingface`` (a data set),
+            ``shards`` (tar files in WebDataset's layout) or ``words`` (a folder of single-word
+            recordings).
+        path: File or folder, relative to ``--data-root``; for ``lhotse`` and ``shards`` also a
+            pattern of files, such as ``shards/*.tar``, and for ``huggingface`` a name on the hub.
+        stream: For ``lhotse``, ``huggingface`` and ``shards``: read it anew in each epoch, shard by
+            shard, and hold no more of it than ``shuffle`` of a stage says. For training only.
+        split: For ``huggingface``: such as ``train``; needed where there are several.
+        text_field: For ``huggingface`` and ``shards``: field that holds the text; default ``text``,
+            ``sentence``, ``transcription`` or ``transcript``.
+        audio_field: For ``huggingface``: field that holds the recording; default the one of its
+            type.
         audio_root: For ``cnerta`` and ``aishell-ner``: where the recordings are (AISHELL-1's own
             layout, unpacked or not, or a flat folder); none: text only.
         allow_missing: Leave rows out whose recording is missing or, by AISHELL-1's transcripts,
@@ -58,8 +68,14 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         limit: Use the first so many rows; 0 for all.
     """
 
-    format: Literal["cnerta", "aishell-ner", "manifest", "kaldi", "words"]
+    format: Literal[
+        "cnerta", "aishell-ner", "manifest", "kaldi", "lhotse", "huggingface", "shards", "words"
+    ]
     path: str
+    stream: bool = False
+    split: str = ""
+    text_field: str = ""
+    audio_field: str = ""
     audio_root: str = ""
     allow_missing: bool = False
     entity_field: str = ""
@@ -73,6 +89,20 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     repeat: int = 1
     speech: bool = True
     limit: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what would be silently ignored."""
+        if self.stream:
+            if self.format not in ("lhotse", "huggingface", "shards"):
+                raise ValueError(
+                    f"expected lhotse, huggingface or shards with stream, got {self.format}"
+                )
+            if self.join != 1 or self.limit:
+                raise ValueError("expected neither join nor limit with stream, got some")
+        if (self.split or self.audio_field) and self.format != "huggingface":
+            raise ValueError(f"expected huggingface with split and audio_field, got {self.format}")
+        if self.text_field and self.format not in ("huggingface", "shards"):
+            raise ValueError(f"expected huggingface or shards with text_field, got {self.format}")
 
 
 class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -121,6 +151,10 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         exchange_names: Probability that an entity of a text without audio is exchanged for another
             of its type, see :mod:`cnerta.train.batches.mentions`.
         accumulate: Batches that make one optimiser step, in all processes together.
+        shuffle: Of sources that are streamed: so many utterances are held to make batches of, in
+            random order.
+        shards: Of sources that are streamed: so many shards, manifests or stretches of rows are an
+            epoch, and the next goes on with the next ones; 0: all of them.
         patience: Stop after so many epochs without a better development score; 0: never.
         clip_norm: Gradient norm bound.
         skip_nonfinite: How many steps whose loss is not finite may be left out; one more ends the
@@ -156,6 +190,8 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     drop_characters: float = 0.0
     exchange_names: float = 0.0
     accumulate: Annotated[int, msgspec.Meta(ge=1)] = 1
+    shuffle: Annotated[int, msgspec.Meta(ge=1)] = 1000
+    shards: Annotated[int, msgspec.Meta(ge=0)] = 0
     patience: int = 0
     clip_norm: float = 5.0
     skip_nonfinite: int = 0

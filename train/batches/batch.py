@@ -25,7 +25,7 @@ from cnerta.train.data.examples import Example
 from cnerta.train.data.pronunciations import sentence_readings
 from cnerta.train.recipe import Augmentation, Source, Stage
 
-__all__ = ["Batch", "BatchBuilder", "Clip", "plan_epoch"]
+__all__ = ["Batch", "BatchBuilder", "Clip", "plan_clips", "plan_epoch"]
 
 UNKNOWN_FRAME = -1
 UNKNOWN_BREAK = -1
@@ -97,29 +97,37 @@ def plan_epoch(
     for source, examples in sources:
         for _ in range(source.repeat):
             clips += _join(examples, source.join, generator)
+    return plan_clips(clips, stage, cache, generator, mentions)
 
-    def seconds(clip: Clip) -> float:
-        return sum(cache.seconds(e.audio) for e in clip if e.audio is not None)
 
+def plan_clips(
+    clips: Sequence[Clip],
+    stage: Stage,
+    cache: AudioCache,
+    generator: np.random.Generator,
+    mentions: Mentions | None = None,
+) -> list[list[Clip]]:
+    """Divide clips into batches, see :func:`plan_epoch`."""
     spoken = [c for c in clips if c[0].audio is not None]
     written = [c for c in clips if c[0].audio is None]
+    seconds = [sum(cache.seconds(e.audio) for e in c if e.audio is not None) for c in spoken]
     if mentions is not None:
         share = stage.exchange_names
         written = [tuple(mentions.exchanged(e, share, generator) for e in c) for c in written]
     batches: list[list[Clip]] = []
     # A little noise in the sort keys, so that batches differ from epoch to epoch.
-    order = sorted(((seconds(c) * generator.uniform(0.9, 1.1), i) for i, c in enumerate(spoken)))
+    order = sorted(((s * generator.uniform(0.9, 1.1), i) for i, s in enumerate(seconds)))
     if not stage.by_length:
         generator.shuffle(order)
     batch: list[Clip] = []
     longest = 0.0
     for _, i in order:
         # In order of length the last is the longest, but for the noise.
-        longest = seconds(spoken[i]) if stage.by_length else max(longest, seconds(spoken[i]))
+        longest = seconds[i] if stage.by_length else max(longest, seconds[i])
         too_long = stage.batch_seconds and longest * (len(batch) + 1) > stage.batch_seconds
         if batch and (len(batch) == stage.batch_size or too_long):
             batches.append(batch)
-            batch, longest = [], seconds(spoken[i])
+            batch, longest = [], seconds[i]
         batch.append(spoken[i])
     if batch:
         batches.append(batch)

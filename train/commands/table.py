@@ -16,6 +16,7 @@ from cnerta.models.errors import CnertaError, ConfigError
 from cnerta.train.commands.failure import fail
 from cnerta.train.evaluation.differences import differences_document, find_differences
 from cnerta.train.recipe import load_recipe
+from cnerta.train.table.cost import cost_table, row_costs
 from cnerta.train.table.grid import Grid
 from cnerta.train.table.latex import latex_table
 from cnerta.train.table.paper import PAPER_ROWS, PAPER_TEST, merge_flat, plan_paper_runs
@@ -119,6 +120,16 @@ def table(
     report_only: Annotated[
         bool, typer.Option("--report-only", help="Train nothing: report what is there.")
     ] = False,
+    measured: Annotated[
+        Path | None,
+        typer.Option(
+            help="Train nothing: say how long the grid will take, from what the same rows took in "
+            "this folder, where they were trained for an epoch or a few."
+        ),
+    ] = None,
+    price: Annotated[
+        float, typer.Option(min=0, help="Of an hour on that machine, for --measured.")
+    ] = 0.0,
 ) -> None:
     """Run a grid, recipes x seeds, and write table.md, .csv and .tex and a plot for each source.
 
@@ -142,6 +153,9 @@ def table(
                 changes.append(f"stages.{_last_stage(names, changes)}.patience={patience}")
             plan = plan_paper_runs if paper else plan_runs
             runs = plan(names, _numbers(seeds), out, changes)
+            if measured is not None:
+                typer.echo(cost_table(row_costs(runs, find_runs(measured)), price))
+                return
             chosen = evaluation_sources(evaluate or (), [r.record.recipe for r in runs], audio_root)
             arguments = ["--precision", precision, "--threads", str(threads)]
             arguments += ["--workers", str(workers), *(["--cpu"] if cpu else [])]

@@ -18,6 +18,7 @@ from cnerta.train.commands.calibrate import calibrate
 from cnerta.train.commands.failure import fail
 from cnerta.train.commands.invent import invent
 from cnerta.train.commands.names import names
+from cnerta.train.commands.shard import shard
 from cnerta.train.commands.statistics import check, statistics
 from cnerta.train.commands.synthesise import synthesise
 from cnerta.train.commands.table import table
@@ -46,6 +47,7 @@ app.command(name="calibrate")(calibrate)
 app.command(name="average")(average)
 app.command(name="names")(names)
 app.command(name="invent")(invent)
+app.command(name="shard")(shard)
 app.command(name="statistics")(statistics)
 app.command(name="check")(check)
 app.command(name="table")(table)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 import soxr
 
 from cnerta.models.errors import DataError
 from cnerta.models.runtime.geometry import SAMPLE_RATE
+from cnerta.train.data.held import HeldRecording, decode_recording
 from cnerta.train.data.recordings import archive_of, read_members, recording_seconds
 from cnerta.train.data.sample_store import SampleStore
 from cnerta.train.data.segments import read_segment, segment_of
@@ -24,12 +24,13 @@ Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int16]
 
 
-def read_audio(path: Path) -> Floats:
+def read_audio(path: Path | HeldRecording) -> Floats:
     """Read a recording of any rate and channel count as 16 kHz mono.
 
     Args:
-        path: A file, a path through an archive (see :mod:`cnerta.train.data.recordings`), or a
-            stretch of a file (see :mod:`cnerta.train.data.segments`).
+        path: A file, a path through an archive (see :mod:`cnerta.train.data.recordings`), a
+            stretch of a file (see :mod:`cnerta.train.data.segments`), or what is no file of its
+            own (see :mod:`cnerta.train.data.held`).
 
     Returns:
         Samples from -1 to 1. shape: (samples,)
@@ -37,6 +38,8 @@ def read_audio(path: Path) -> Floats:
     Raises:
         DataError: The file is missing, unreadable or empty.
     """
+    if isinstance(path, HeldRecording):
+        return _as_mono(*path.read(), path)
     segment = segment_of(path)
     if segment is not None:
         return _as_mono(*read_segment(segment), path)
@@ -50,14 +53,10 @@ def read_audio(path: Path) -> Floats:
 
 
 def _decode(source: Path | io.BytesIO, path: Path) -> Floats:
-    try:
-        samples, rate = soundfile.read(source, dtype="float32", always_2d=True)
-    except (OSError, soundfile.LibsndfileError) as error:
-        raise DataError(f"expected a recording, got {path}: {error}") from error
-    return _as_mono(samples, rate, path)
+    return _as_mono(*decode_recording(source, path), path)
 
 
-def _as_mono(samples: Floats, rate: int, path: Path) -> Floats:
+def _as_mono(samples: Floats, rate: int, path: Path | HeldRecording) -> Floats:
     if not len(samples):
         raise DataError(f"expected a recording, got {path}, which has no samples")
     mono = samples.mean(axis=1)
@@ -69,6 +68,8 @@ def _as_mono(samples: Floats, rate: int, path: Path) -> Floats:
 
 class AudioCache:
     """Decoded recordings as 16-bit integers, in memory or on disk (115 MB an hour).
+
+    What is no file of its own is decoded anew each time and not kept.
 
     Args:
         folder: Keep them on disk here, for later runs and other processes; None: in memory.
@@ -82,20 +83,24 @@ class AudioCache:
         self._expected: dict[Path, set[str]] = {}
         self._archive_lock = threading.Lock()
 
-    def expect(self, recordings: Iterable[Path]) -> None:
+    def expect(self, recordings: Iterable[Path | HeldRecording]) -> None:
         """Announce recordings that will be requested.
 
         An archive is read from front to back, so all that is wanted of it is decoded together: of
         what was not expected, that is everything.
         """
         for recording in recordings:
+            if isinstance(recording, HeldRecording):
+                continue
             archive = archive_of(recording)
             if archive is not None:
                 member = recording.relative_to(archive).as_posix()
                 self._expected.setdefault(archive, set()).add(member)
 
-    def __call__(self, path: Path) -> Floats:
+    def __call__(self, path: Path | HeldRecording) -> Floats:
         """Samples of a recording, -1 to 1. shape: (samples,)."""
+        if isinstance(path, HeldRecording):
+            return read_audio(path)
         kept = self._kept(path)
         if kept is None:
             archive = archive_of(path)
@@ -137,12 +142,14 @@ class AudioCache:
             raise DataError(f"expected a recording, got {path}: the archive has none of that name")
         return found
 
-    def seconds(self, path: Path) -> float:
+    def seconds(self, path: Path | HeldRecording) -> float:
         """Duration as the file's header says, whether or not it was decoded.
 
         The decoded length can differ by a little, and batches are planned by duration: a resumed
         run, which has decoded nothing yet, must plan as the run before it did.
         """
+        if isinstance(path, HeldRecording):
+            return path.seconds()
         if path not in self._seconds:
             self._seconds[path] = recording_seconds(path, self.folder)
         return self._seconds[path]

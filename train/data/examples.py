@@ -1,6 +1,6 @@
 """Readers: from the publishers' files to :class:`Example` values.
 
-Five formats, see :class:`cnerta.train.recipe.Source`:
+Eight formats, see :class:`cnerta.train.recipe.Source`:
 
 * CNERTA: JSON lines ``{"sentence", "audio", "entity": [[start, end, text, type], ...]}``, with the
   recordings under an AISHELL-1 root (``wav/{train,dev,test}/S0002/BAC009S0002W0122.wav``, or
@@ -11,73 +11,51 @@ Five formats, see :class:`cnerta.train.recipe.Source`:
   ``characters`` (times in ms), ``readings`` (pinyin of each character) and ``prosody`` (the text
   with its boundaries marked, see :mod:`cnerta.train.data.prosody`).
 * kaldi: a data folder, see :mod:`cnerta.train.data.kaldi`.
+* huggingface: a data set of Hugging Face's, see :mod:`cnerta.train.data.huggingface`.
+* lhotse: cuts of Lhotse's, see :mod:`cnerta.train.data.lhotse_cuts`.
+* shards: tar files in WebDataset's layout, see :mod:`cnerta.train.data.shards`.
 * words: a folder of single recordings named ``cmn-<hanzi or pinyin>.<ext>``.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from cnerta.models.errors import DataError
-from cnerta.models.runtime.labels import Span
-from cnerta.models.text.normalisation import NormalisedText, normalise
 from cnerta.train.data.aishell import Transcripts, find_transcripts, read_bracketed
+from cnerta.train.data.example import Example, normalise_example
+from cnerta.train.data.huggingface import is_dataset_folder, open_table, read_table
 from cnerta.train.data.kaldi import read_kaldi
-from cnerta.train.data.prosody import break_levels
-from cnerta.train.data.recordings import archive_of, find_recordings, speaker_of
+from cnerta.train.data.lhotse_cuts import cut_manifests, read_cuts
+from cnerta.train.data.recordings import archive_of, find_recordings
+from cnerta.train.data.rows import example_of_row, is_wanted
 from cnerta.train.data.shaping import cut, thinned
+from cnerta.train.data.shards import read_shard, shard_files
 from cnerta.train.recipe import Source
 
-__all__ = ["Example", "normalise_example", "read_examples", "read_source"]
+__all__ = [
+    "Example",
+    "normalise_example",
+    "raw_examples",
+    "read_examples",
+    "read_source",
+    "shaped",
+]
 
 logger = logging.getLogger(__name__)
 
 _NAMED = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One utterance.
-
-    Attributes:
-        text: Transcript; empty where only the pronunciation is known.
-        spans: Annotated entities; None where there is no annotation.
-        audio: Recording; None for text only.
-        times_ms: Start and end of each character; None where unknown.
-        readings: Pinyin of each character, tone digit last; None where unknown.
-        breaks: How strong a boundary is heard after each character, 0 to 4; None where unknown.
-        isolated: The recording holds this one word and silence around it, so its loud part shows
-            roughly where the characters are (see
-            :func:`cnerta.train.batches.flat_start.isolated_times`).
-        name: The recording's, whether it is used or not; empty where there is none.
-        speaker: Who speaks; empty where unknown.
-        corpus: A character before the text that tells by whose conventions it is annotated; empty
-            for those that the model is to have.
-        duplicates: Entities that the annotation has more than once, counted beyond the first.
-    """
-
-    text: str
-    spans: tuple[Span, ...] | None
-    audio: Path | None = None
-    times_ms: tuple[tuple[float, float], ...] | None = None
-    readings: tuple[str, ...] | None = None
-    breaks: tuple[int, ...] | None = None
-    isolated: bool = False
-    name: str = ""
-    speaker: str = ""
-    corpus: str = ""
-    duplicates: int = 0
-
-
 def read_source(source: Source, data_root: Path, *, cache: Path | None = None) -> list[Example]:
-    """Read a source of a recipe.
+    """Read a source of a recipe, as a model sees it.
 
     Args:
         source: The source.
@@ -87,38 +65,74 @@ def read_source(source: Source, data_root: Path, *, cache: Path | None = None) -
     Raises:
         DataError: A file is missing or a row does not have the promised form.
     """
-    path = data_root / source.path
-    if source.format == "words":
-        examples = _read_words(path)
-    elif source.format == "kaldi":
-        _refuse_fields(source)
-        examples = _read_kaldi(path)
-    else:
-        audio_root = data_root / source.audio_root if source.audio_root else None
-        examples = read_examples(
-            path,
-            audio_root=audio_root,
-            entity_field=source.entity_field,
-            where=source.where,
-            exclude=source.exclude,
-            allow_missing=source.allow_missing,
-            cache=cache,
-        )
-    if not source.speech:
-        examples = [replace(e, audio=None, times_ms=None, breaks=None) for e in examples]
-    if (source.longest or source.corpus) and any(e.audio is not None for e in examples):
-        raise DataError(f"expected text only in {path}, as longest and corpus want, got recordings")
-    if source.longest:
-        examples = [piece for e in examples for piece in cut(e, source.longest)]
-    examples = [replace(normalise_example(e), corpus=source.corpus) for e in examples]
-    if source.longest:
-        examples = [e for e in examples if e.text]
-    examples = list(thinned(examples, source.nameless))
-    if source.limit:
-        examples = examples[: source.limit]
+    read = shaped(raw_examples(source, data_root, cache=cache), source)
+    examples = list(islice(read, source.limit or None))
     if not examples:
+        path = data_root / source.path
         raise DataError(f"expected at least one example in {path}, got none")
     return examples
+
+
+def raw_examples(
+    source: Source, data_root: Path, *, cache: Path | None = None
+) -> Iterable[Example]:
+    """The examples of a source as they are written.
+
+    Args:
+        source: The source; what shapes it is not looked at.
+        data_root: Folder that its paths are relative to.
+        cache: Folder that remembers what archives hold.
+
+    Raises:
+        DataError: See :func:`read_source`.
+    """
+    path = data_root / source.path
+    if source.format in ("words", "kaldi", "lhotse"):
+        _refuse_fields(source)
+    if source.format == "words":
+        return _read_words(path)
+    if source.format == "kaldi":
+        return _read_kaldi(path)
+    if source.format == "lhotse":
+        manifests = cut_manifests(path)
+        return (e for m in manifests for e in read_cuts(m, speech=source.speech))
+    if source.format == "huggingface":
+        return read_table(open_table(source, data_root), source)
+    if source.format == "shards":
+        files = shard_files(path)
+        return (e for f in files for e in read_shard(f, source, streamed=False))
+    return read_examples(
+        path,
+        audio_root=data_root / source.audio_root if source.audio_root else None,
+        entity_field=source.entity_field,
+        where=source.where,
+        exclude=source.exclude,
+        allow_missing=source.allow_missing,
+        cache=cache,
+    )
+
+
+def shaped(examples: Iterable[Example], source: Source) -> Iterator[Example]:
+    """Examples as a source of a recipe wants them, normalised.
+
+    Raises:
+        DataError: Something that is for text only is wanted of one with a recording.
+    """
+    return thinned(_pieces(examples, source), source.nameless)
+
+
+def _pieces(examples: Iterable[Example], source: Source) -> Iterator[Example]:
+    for example in examples:
+        if not source.speech:
+            example = replace(example, audio=None, times_ms=None, breaks=None)
+        if (source.longest or source.corpus) and example.audio is not None:
+            raise DataError(
+                f"expected text only in {source.path}, as longest and corpus want, got recordings"
+            )
+        for piece in cut(example, source.longest) if source.longest else (example,):
+            seen = replace(normalise_example(piece), corpus=source.corpus)
+            if seen.text or not source.longest:
+                yield seen
 
 
 def read_examples(
@@ -134,7 +148,8 @@ def read_examples(
     """Read JSON lines in CNERTA's form or as a plain manifest, or AISHELL-NER's text (``.txt``).
 
     Args:
-        path: The file; or a Kaldi data folder, for which nothing else is looked at.
+        path: The file; or, by what is in it, a folder of Kaldi's, of Hugging Face's or of shards,
+            or a manifest of Lhotse's cuts (``.jsonl.gz``), for which nothing else is looked at.
         audio_root: Where the recordings are. CNERTA's rows have none without it; a manifest's are
             beside the file by default. With a root given, a recording that is missing is an error,
             and so is one that says something else than the row, by AISHELL-1's transcripts.
@@ -149,22 +164,20 @@ def read_examples(
         DataError: The file or a recording is missing, a recording does not say what its row says, a
             row is no JSON object, or an entity does not fit its text.
     """
-    if (path / "wav.scp").is_file():
-        return _read_kaldi(path)
+    other = _format_of(path)
+    if other is not None:
+        return list(raw_examples(Source(format=other, path=str(path.absolute())), Path()))
     if not path.is_file():
         raise DataError(f"expected a data file, got {path}, which is not a file")
     rows = [
-        (number, row)
-        for number, row in _rows(path)
-        if all(str(row.get(f)) in values for f, values in (where or {}).items())
-        and not any(str(row.get(f)) in values for f, values in (exclude or {}).items())
+        (number, row) for number, row in _rows(path) if is_wanted(row, where or {}, exclude or {})
     ]
     wanted = {Path(str(row.get("audio"))).stem for _, row in rows}
     finder = _Finder(path, audio_root, wanted, cache)
     examples = []
     for line_number, row in rows:
         try:
-            example = _example(row, entity_field)
+            example = example_of_row(row, entity_field)
             audio = finder.find(line_number, row)
         except (DataError, KeyError, TypeError, ValueError) as error:
             detail = f"no field {error}" if isinstance(error, KeyError) else str(error)
@@ -180,58 +193,6 @@ def read_examples(
             path, sum(e.duplicates for e in examples), ", ".join(twice[:_NAMED]), more,
         )  # fmt: skip
     return examples
-
-
-def normalise_example(example: Example) -> Example:
-    """The example as a model sees it: normalised characters, and what belongs to them.
-
-    Entities that hold no spoken character at all are left out. A token that is said in other
-    characters than it is written in has its time spread evenly over them; what their readings are
-    is not known, so then the example has none.
-    """
-    normalised = normalise(example.text)
-    if normalised.text == example.text:
-        return example
-    spans = None
-    if example.spans is not None:
-        ranges = [(*normalised.normalised_range(s.start, s.end), s.label) for s in example.spans]
-        spans = tuple(sorted({Span(s, e, label) for s, e, label in ranges if s < e}))
-    kept = normalised.offsets.tolist()
-    times, readings = example.times_ms, example.readings
-    if not all(map(normalised.is_plain, range(len(kept)))):
-        readings = None
-    return replace(
-        example,
-        text=normalised.text,
-        spans=spans,
-        times_ms=None if times is None else _spread(times, normalised),
-        readings=None if readings is None else tuple(readings[i] for i in kept),
-        breaks=None if example.breaks is None else _last_of_each(example.breaks, normalised),
-    )
-
-
-def _spread(
-    times: Sequence[tuple[float, float]], text: NormalisedText
-) -> tuple[tuple[float, float], ...]:
-    """Start and end of each normalised character, from those of the original ones."""
-    spread: list[tuple[float, float]] = []
-    while (first := len(spread)) < len(text.text):
-        start, end = text.original_range(first, first + 1)
-        count = text.normalised_range(start, end)[1] - first
-        begin, stop = times[start][0], times[end - 1][1]
-        edges = [begin + i * (stop - begin) / count for i in range(count)] + [stop]
-        spread += pairwise(edges)
-    return tuple(spread)
-
-
-def _last_of_each(breaks: Sequence[int], text: NormalisedText) -> tuple[int, ...]:
-    """The boundary after each normalised character: inside a token there is none."""
-    levels = []
-    for i in range(len(text.text)):
-        start, end = text.original_range(i, i + 1)
-        ends = text.normalised_range(start, end)[1] == i + 1
-        levels.append(breaks[end - 1] if ends else 0)
-    return tuple(levels)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -251,46 +212,15 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 ) from error
 
 
-def _example(row: dict[str, Any], entity_field: str) -> Example:
-    """A row without its recording."""
-    cnerta = "sentence" in row
-    text = row["sentence"] if cnerta else row["text"]
-    if not isinstance(text, str) or not text:
-        raise DataError(f"expected a text, got {text!r}")
-    annotated = row.get(entity_field or ("entity" if cnerta else "entities"))
-    if entity_field and annotated is None:
-        raise DataError(f"expected the entity field {entity_field!r}, got {sorted(row)}")
-    spans = None if annotated is None else _spans(annotated, text)
-    times = row.get("characters")
-    readings = row.get("readings")
-    for name, values in (("characters", times), ("readings", readings)):
-        if values is not None and len(values) != len(text):
-            raise DataError(f"expected {len(text)} {name}, got {len(values)}")
-    prosody = row.get("prosody")
-    name = Path(row.get("audio") or "").stem
-    return Example(
-        text=text,
-        spans=spans,
-        duplicates=len(annotated or ()) - len(spans or ()),
-        times_ms=None if times is None else tuple((float(s), float(e)) for s, e in times),
-        readings=None if readings is None else tuple(map(str, readings)),
-        breaks=None if prosody is None else break_levels(text, str(prosody)),
-        name=name,
-        # What a voice reads is often named after the recording whose text it reads.
-        speaker=str(row.get("voice") or row.get("speaker") or speaker_of(name)),
-    )
-
-
-def _spans(annotated: Sequence[Sequence[Any]], text: str) -> tuple[Span, ...]:
-    spans = []
-    for entity in annotated:
-        start, end, mention, label = entity
-        if not (isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= len(text)):
-            raise DataError(f"expected an entity inside 0..{len(text)}, got {entity}")
-        if text[start:end] != mention:
-            raise DataError(f"expected {text[start:end]!r} at {start}..{end}, got {mention!r}")
-        spans.append(Span(start, end, str(label)))
-    return tuple(sorted(set(spans)))
+def _format_of(path: Path) -> Literal["kaldi", "huggingface", "shards", "lhotse"] | None:
+    """What a path holds, where that is no file of ours."""
+    if (path / "wav.scp").is_file():
+        return "kaldi"
+    if is_dataset_folder(path):
+        return "huggingface"
+    if path.suffix == ".tar" or (path.is_dir() and any(path.glob("*.tar"))):
+        return "shards"
+    return "lhotse" if path.name.endswith(".jsonl.gz") and path.is_file() else None
 
 
 _MISSING = Path()

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from cnerta.models.errors import DataError
 from cnerta.models.files import write_atomically
+from cnerta.train.data.held import HeldRecording
 from cnerta.train.data.segments import segment_of
 
 __all__ = [
@@ -107,7 +108,7 @@ def _archived(archives: list[Path], index: Path | None) -> Iterator[Path]:
                 yield archive / member
 
 
-def recording_seconds(path: Path, index: Path | None = None) -> float:
+def recording_seconds(path: Path | HeldRecording, index: Path | None = None) -> float:
     """Duration as the recording's header says.
 
     Args:
@@ -117,6 +118,8 @@ def recording_seconds(path: Path, index: Path | None = None) -> float:
     Raises:
         DataError: There is no such recording, or it is not one.
     """
+    if isinstance(path, HeldRecording):
+        return path.seconds()
     segment = segment_of(path)
     if segment is not None:
         return segment.seconds

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from cnerta.models.runtime.labels import Span
 
 if TYPE_CHECKING:
-    from cnerta.train.data.examples import Example
+    from cnerta.train.data.example import Example
 
 __all__ = ["cut", "thinned"]
 

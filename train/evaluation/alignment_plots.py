@@ -102,7 +102,7 @@ def draw_alignments(
             times_ms=times,
             rows={name: _normalised(spans, text) for name, spans in rows.items()},
         )
-        draw_utterance(folder / f"{number:03}-{example.audio.stem}.png", utterance)
+        draw_utterance(folder / f"{number:03}-{Path(str(example.audio)).stem}.png", utterance)
 
 
 def _normalised(spans: Iterable[Span], text: NormalisedText) -> list[Span]:

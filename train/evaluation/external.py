@@ -87,16 +87,28 @@ def load_external(name: str) -> ExternalPipeline:
     try:
         module = importlib.import_module(library)
     except ImportError as error:
-        raise ExternalError(
-            f"expected the package {library}, got none: pip install {library}, best in a virtual "
-            "environment of its own"
-        ) from error
+        raise _missing(library, error) from error
     return _LOADERS[library](module, model)
+
+
+def _missing(library: str, error: ImportError) -> ExternalError:
+    """What to install: the library, or what of its own is not there."""
+    absent = (error.name or library).partition(".")[0]
+    if absent == library and f"{library}." in (error.name or ""):
+        return ExternalError(f"expected a whole installation of {library}, got: {error}")
+    needed = "" if absent == library else f", which {library} needs"
+    return ExternalError(
+        f"expected the package {absent}{needed}, got none: pip install {absent}, best in a virtual "
+        "environment of its own"
+    )
 
 
 def _load_spacy(spacy: Any, model: str) -> ExternalPipeline:
     try:
         pipeline = spacy.load(model)
+    except ModuleNotFoundError as error:
+        # A model's tokeniser may want a package: spacy-pkuseg, jieba.
+        raise _missing("spacy", error) from error
     except (OSError, ImportError, ValueError) as error:
         raise ExternalError(
             f"expected the spaCy model {model}, got: {error} (python -m spacy download {model})"
@@ -114,6 +126,8 @@ def _load_stanza(stanza: Any, language: str) -> ExternalPipeline:
         pipeline = stanza.Pipeline(
             language, processors="tokenize,ner", download_method=None, verbose=False
         )
+    except ModuleNotFoundError as error:
+        raise _missing("stanza", error) from error
     except Exception as error:
         # Its errors have no common root, and a missing model is any of several of them.
         raise ExternalError(

@@ -14,6 +14,7 @@ from cnerta.models.errors import DataError
 from cnerta.models.files import replacing
 from cnerta.models.runtime.labels import Span
 from cnerta.train.data.examples import Example
+from cnerta.train.data.held import recording_path
 
 __all__ = ["Prediction", "pair_predictions", "read_predictions", "write_predictions"]
 
@@ -51,7 +52,7 @@ def pair_predictions(
         ValueError: Not as many answers as examples.
     """
     return [
-        Prediction(e.text, tuple(spans), e.spans, e.audio)
+        Prediction(e.text, tuple(spans), e.spans, recording_path(e.audio))
         for e, spans in zip(examples, found, strict=True)
     ]
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from cnerta.train.data.examples import Example
+from cnerta.train.data.held import recording_path
 from cnerta.train.recipe import Recipe
 
 __all__ = ["examples_digest", "recipe_digest"]
@@ -45,6 +46,8 @@ def examples_digest(examples: Sequence[Example]) -> str:
     """Hash of what was read; recordings count by name."""
     digest = hashlib.sha256()
     for e in examples:
-        row = (e.text, e.spans, e.audio and e.audio.name, e.times_ms, e.readings, e.isolated)
+        recording = recording_path(e.audio)
+        name = recording and recording.name
+        row = (e.text, e.spans, name, e.times_ms, e.readings, e.isolated)
         digest.update((repr(row) + e.corpus).encode())
     return digest.hexdigest()

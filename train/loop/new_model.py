@@ -48,10 +48,11 @@ from cnerta.train.data.pronunciations import character_readings
 from cnerta.train.data.word_lists import lexicon_paths, start_from_vectors
 from cnerta.train.recipe import Recipe
 
-__all__ = ["build_gazetteer", "new_model", "take_acoustic"]
+__all__ = ["STATISTICS_CLIPS", "build_gazetteer", "new_model", "take_acoustic"]
 
 logger = logging.getLogger(__name__)
-_STATISTICS_CLIPS = 400
+STATISTICS_CLIPS = 400
+"""Recordings that the filter bank's statistics are of."""
 _WHITENING_CLIPS = 200
 
 
@@ -159,7 +160,7 @@ def _set_statistics(
     if not spoken or not isinstance(model.acoustic, AcousticEncoder | StreamingWhisperEncoder):
         return
     generator = np.random.default_rng(seed)
-    chosen = generator.choice(len(spoken), min(_STATISTICS_CLIPS, len(spoken)), replace=False)
+    chosen = generator.choice(len(spoken), min(STATISTICS_CLIPS, len(spoken)), replace=False)
     if isinstance(model.acoustic, StreamingWhisperEncoder):
         _whiten(model.acoustic, [spoken[i] for i in chosen[:_WHITENING_CLIPS]], cache)
         return

@@ -20,7 +20,7 @@ import numpy as np
 from cnerta.train.batches.batch import Batch, BatchBuilder, Clip
 from cnerta.train.recipe import Stage
 
-__all__ = ["BatchSchedule", "Part"]
+__all__ = ["BatchSchedule", "Part", "build_part"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,18 +104,44 @@ class BatchSchedule:
                 yield parts
 
     def _build(self, batch: int, share: int) -> Part:
-        clips = self._plan[batch]
-        generator = np.random.default_rng([*self._seed, batch + 1])
-        chunk = None
-        if self._chunks is not None:
-            chunk = int(generator.integers(self._chunks[0], self._chunks[1] + 1))
-        seeds = generator.integers(2**62, size=share + 1)
-        rows = slice(share, None, self._shares)
-        built = self._builder.build(
-            clips,
-            generator,
-            drop_audio=self._stage.drop_audio,
-            drop_characters=self._stage.drop_characters,
-            rows=rows,
-        )
-        return Part(tuple(clips[rows]), built, chunk, int(seeds[share]))
+        return build_part(
+            self._builder, self._stage, self._plan[batch], (*self._seed, batch + 1),
+            chunks=self._chunks, share=share, shares=self._shares,
+        )  # fmt: skip
+
+
+def build_part(
+    builder: BatchBuilder,
+    stage: Stage,
+    clips: Sequence[Clip],
+    seed: Sequence[int],
+    *,
+    chunks: tuple[int, int] | None,
+    share: int = 0,
+    shares: int = 1,
+) -> Part:
+    """Make tensors of a batch or of a share of its rows.
+
+    Args:
+        builder: Makes them.
+        stage: What is left out at random.
+        clips: The whole batch.
+        seed: Everything random about it follows from this.
+        chunks: Least and greatest chunk to draw; None for full context.
+        share: Which share.
+        shares: How many there are.
+    """
+    generator = np.random.default_rng([*seed])
+    chunk = None
+    if chunks is not None:
+        chunk = int(generator.integers(chunks[0], chunks[1] + 1))
+    seeds = generator.integers(2**62, size=share + 1)
+    rows = slice(share, None, shares)
+    built = builder.build(
+        clips,
+        generator,
+        drop_audio=stage.drop_audio,
+        drop_characters=stage.drop_characters,
+        rows=rows,
+    )
+    return Part(tuple(clips[rows]), built, chunk, int(seeds[share]))

@@ -8,13 +8,13 @@ And so do several processes: each knows the whole plan and computes its part (se
 
 from __future__ import annotations
 
+import functools
 import logging
 import platform
 import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,24 +29,24 @@ from cnerta.models.networks.checkpoint import Checkpoint, load_checkpoint, save_
 from cnerta.models.networks.pretrained_text import PretrainedEncoder
 from cnerta.models.networks.tagger import SpeechTagger
 from cnerta.models.networks.zen import ZenEncoder
-from cnerta.train.batches.batch import BatchBuilder, Clip, plan_epoch
+from cnerta.train.batches.batch import BatchBuilder, plan_epoch
 from cnerta.train.batches.mentions import Mentions
 from cnerta.train.data.audio import AudioCache
 from cnerta.train.data.examples import Example
-from cnerta.train.data.sources import read_sources
+from cnerta.train.data.sources import read_sources, read_streams
+from cnerta.train.data.streams import memory_pieces, pieces_digest, representative
 from cnerta.train.environment import ENVIRONMENT, RECIPE, describe_start, record_start
 from cnerta.train.loop.continued_model import continued_model
 from cnerta.train.loop.development import Development
 from cnerta.train.loop.digests import examples_digest, recipe_digest
-from cnerta.train.loop.new_model import (
-    new_model,
-    take_acoustic,
-)
+from cnerta.train.loop.new_model import STATISTICS_CLIPS, new_model, take_acoustic
 from cnerta.train.loop.optimisation import NotFiniteError, Optimisation, learning_rate
 from cnerta.train.loop.run_folder import Progress, RunFolder, SavedRun
 from cnerta.train.loop.run_log import RunLog, check_trackers
 from cnerta.train.loop.schedule import BatchSchedule
-from cnerta.train.recipe import Recipe, Source, Stage
+from cnerta.train.loop.stream_schedule import StreamSchedule, about_steps, check_lanes
+from cnerta.train.loop.streamed_stage import streamed_stage
+from cnerta.train.recipe import Recipe, Stage
 
 __all__ = ["Trainer"]
 
@@ -113,19 +113,32 @@ class Trainer:
         )
         self.cache = AudioCache(cache)
         names = {n for s in recipe.stages for n in (*s.train, *s.dev)}
-        self.examples = read_sources(recipe.data, sorted(names), data_root, cache=cache)
+        streamed = sorted(n for n in names if recipe.data[n].stream)
+        for stage in recipe.stages:
+            if measured := sorted(set(stage.dev) & set(streamed)):
+                raise ConfigError(
+                    f"stage {stage.name!r}: expected development sources that are not streamed, "
+                    f"got {', '.join(measured)}"
+                )
+        held = sorted(names - set(streamed))
+        self.examples = read_sources(recipe.data, held, data_root, cache=cache)
+        self.streams = read_streams(recipe.data, streamed, data_root, cache=cache)
+        for name, pieces in self.streams.items():
+            logger.info("%s: a stream of %d pieces", name, len(pieces))
         for name, examples in self.examples.items():
             spoken = sum(e.audio is not None for e in examples)
             logger.info("%s: %d examples, %d with audio", name, len(examples), spoken)
             self.cache.expect(e.audio for e in examples if e.audio is not None)
         everything = [e for examples in self.examples.values() for e in examples]
-        if recipe.model.uses_audio and all(e.audio is None for e in everything):
+        is_silent = not streamed and all(e.audio is None for e in everything)
+        if recipe.model.uses_audio and is_silent:
             logger.warning(
                 "no source has recordings, so a model that uses audio is taught by text alone: "
                 "audio_root says where those of a source are"
             )
         self._log_cache()
         digests = {n: examples_digest(es) for n, es in self.examples.items()}
+        digests |= {n: pieces_digest(pieces) for n, pieces in self.streams.items()}
         self._agree(digests)
         # The first process reads or makes the model, and the others have theirs from it.
         saved = self._from_first(self.folder.load)
@@ -169,7 +182,7 @@ class Trainer:
                 self.progress.begin(index, recipe_digest(self.recipe, index))
             self._run_stage(self.recipe.stages[index])
             # The next stage starts from the best model of this one.
-            state = self._from_first(partial(_weights, self._best(index)))
+            state = self._from_first(functools.partial(_weights, self._best(index)))
             self.model.load_state_dict(state)
         self._log_cache()
         if self.log is not None:
@@ -185,8 +198,15 @@ class Trainer:
     def _best(self, stage: int) -> Path:
         return self.folder.best(stage, self.recipe.stages[stage].name)
 
-    def _examples(self, names: Sequence[str]) -> list[Example]:
-        return [e for n in names for e in self.examples[n]]
+    def _training_examples(self) -> list[Example]:
+        """All that is trained on; of streams what stands for all."""
+        names = sorted({n for s in self.recipe.stages for n in s.train})
+        found = [e for n in names for e in self.examples.get(n, ())]
+        pieces = [p for n in names for p in self.streams.get(n, ())]
+        if pieces:
+            logger.info("characters and tags of %d pieces are looked for", len(pieces))
+            found += representative(pieces, self.recipe.min_tag_count, STATISTICS_CLIPS)
+        return found
 
     def _from_first(self, make: Callable[[], T]) -> T:
         """What the first process makes, for all of them."""
@@ -205,7 +225,7 @@ class Trainer:
         if init:
             model = continued_model(self.recipe, self.data_root, init, acoustic)
         else:
-            training = self._examples(sorted({n for s in self.recipe.stages for n in s.train}))
+            training = self._training_examples()
             model = new_model(self.recipe, self.data_root, training, self.cache, acoustic)
         if model.config != self.recipe.model:
             raise CheckpointError(f"expected a model as the recipe describes it in {init}")
@@ -215,16 +235,12 @@ class Trainer:
 
     def _run_stage(self, stage: Stage) -> None:
         progress = self.progress
-        sources = self._stage_sources(stage)
+        schedule_of = self._schedules(stage)
         optimisation = Optimisation(self.accelerator, self.model, stage, self.recipe.augmentation)
         if self._saved is not None:
             optimisation.load(self._saved.optimizer, progress.scaler)
             self._saved = None
-        mentions: Mentions | None = None
-        if stage.exchange_names:
-            mentions = Mentions(e for _, examples in sources for e in examples)
-        first_plan = plan_epoch(sources, stage, self.cache, self._generator(0), mentions)
-        steps = len(self._schedule(stage, first_plan, 0))
+        steps = len(schedule_of(0))
         logger.info("stage %s: about %d steps", stage.name, stage.epochs * steps)
         if stage.dev and progress.best_score is None and self._is_trained_before(stage):
             self._finish_epoch(stage, None)
@@ -232,11 +248,7 @@ class Trainer:
             if stage.patience and progress.since_best >= stage.patience:
                 logger.info("no better score in %d epochs: stage ends", stage.patience)
                 break
-            plan = first_plan
-            if progress.epoch:
-                generator = self._generator(progress.epoch)
-                plan = plan_epoch(sources, stage, self.cache, generator, mentions)
-            schedule = self._schedule(stage, plan, progress.epoch)
+            schedule = schedule_of(progress.epoch)
             self._run_epoch(stage, schedule, optimisation, stage.epochs * steps)
             loss = progress.loss_sum / max(1, progress.step)
             progress.epoch += 1
@@ -249,20 +261,76 @@ class Trainer:
                 stage.name,
             )
 
-    def _stage_sources(self, stage: Stage) -> list[tuple[Source, list[Example]]]:
-        """What a stage trains on."""
+    def _schedules(self, stage: Stage) -> Callable[[int], BatchSchedule | StreamSchedule]:
+        """Gives the steps of each epoch of a stage, whose number it is given."""
+        self._check_stage(stage)
+        if any(n in self.streams for n in stage.train):
+            return self._stream_schedules(stage)
         sources = [(self.recipe.data[n], self.examples[n]) for n in stage.train]
         if stage.task == "entities":
             sources = [(s, [e for e in es if e.spans is not None]) for s, es in sources]
-            training = [e for _, es in sources for e in es]
-            self._check_lengths(stage, training)
-            self._check_types(stage, training)
-            if stage.other_audio and not stage.freeze_acoustic:
-                raise ConfigError(
-                    f"stage {stage.name!r}: expected freeze_acoustic with other_audio, got false: "
-                    "the encoder would learn to hear what nobody says"
-                )
-            self._check_corpora(stage, training)
+            self._check_annotation(stage, [e for _, es in sources for e in es])
+        elif any(e.audio is None for _, es in sources for e in es):
+            raise ConfigError(f"stage {stage.name!r}: expected recordings in every source")
+        mentions: Mentions | None = None
+        if stage.exchange_names:
+            mentions = Mentions(e for _, examples in sources for e in examples)
+
+        @functools.lru_cache(maxsize=1)
+        def schedule(epoch: int) -> BatchSchedule:
+            plan = plan_epoch(sources, stage, self.cache, self._generator(epoch), mentions)
+            return BatchSchedule(
+                plan,
+                stage,
+                self._builder(),
+                (self.recipe.seed, self.progress.stage, epoch),
+                self._chunks(),
+                process=self.accelerator.process_index,
+                processes=self.accelerator.num_processes,
+                workers=self.workers,
+            )
+
+        return schedule
+
+    def _stream_schedules(self, stage: Stage) -> Callable[[int], StreamSchedule]:
+        check_lanes(stage, self.accelerator.num_processes)
+        pieces = []
+        for name in stage.train:
+            held = memory_pieces(name, self.examples.get(name, ()))
+            pieces += self.streams.get(name) or held * self.recipe.data[name].repeat
+        seed = (self.recipe.seed, self.progress.stage)
+        check = functools.partial(self._check_annotation, stage)
+        streams = streamed_stage(stage, pieces, check, self.cache, seed)
+
+        def schedule(epoch: int) -> StreamSchedule:
+            return StreamSchedule(
+                functools.partial(streams.batches, epoch),
+                stage,
+                self._builder(),
+                (*seed, epoch),
+                self._chunks(),
+                about=about_steps(stage, streams.size),
+                is_anywhere=self._is_anywhere,
+                process=self.accelerator.process_index,
+                processes=self.accelerator.num_processes,
+                workers=self.workers,
+            )
+
+        return schedule
+
+    def _is_anywhere(self, here: bool) -> bool:
+        """Whether something is true in any process."""
+        if self.accelerator.num_processes == 1:
+            return here
+        flag = torch.tensor([float(here)], device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, "sum").item())
+
+    def _check_stage(self, stage: Stage) -> None:
+        if stage.task == "entities" and stage.other_audio and not stage.freeze_acoustic:
+            raise ConfigError(
+                f"stage {stage.name!r}: expected freeze_acoustic with other_audio, got false: "
+                "the encoder would learn to hear what nobody says"
+            )
         if self.recipe.model.audio_use == "none" and (
             stage.task == "acoustic" or stage.acoustic_weight
         ):
@@ -270,9 +338,11 @@ class Trainer:
                 f"stage {stage.name!r}: expected a model that uses audio for the acoustic task, "
                 "got one of text alone (model.fusion.kind is none, model.ctc.weight 0)"
             )
-        if stage.task == "acoustic" and any(e.audio is None for _, es in sources for e in es):
-            raise ConfigError(f"stage {stage.name!r}: expected recordings in every source")
-        return sources
+
+    def _check_annotation(self, stage: Stage, examples: Sequence[Example]) -> None:
+        self._check_lengths(stage, examples)
+        self._check_types(stage, examples)
+        self._check_corpora(stage, examples)
 
     def _check_lengths(self, stage: Stage, examples: Sequence[Example]) -> None:
         text = self.model.text
@@ -306,27 +376,25 @@ class Trainer:
     def _generator(self, epoch: int) -> np.random.Generator:
         return np.random.default_rng([self.recipe.seed, self.progress.stage, epoch, 0])
 
-    def _schedule(self, stage: Stage, plan: Sequence[Sequence[Clip]], epoch: int) -> BatchSchedule:
-        acoustic = self.recipe.model.acoustic
-        return BatchSchedule(
-            plan,
-            stage,
-            BatchBuilder(
-                self.model.vocabulary,
-                self.model.scheme,
-                self.cache,
-                self.recipe.augmentation,
-                self.model.lexicon,
-            ),
-            (self.recipe.seed, self.progress.stage, epoch),
-            (acoustic.min_chunk, acoustic.max_chunk) if acoustic.streaming else None,
-            process=self.accelerator.process_index,
-            processes=self.accelerator.num_processes,
-            workers=self.workers,
+    def _builder(self) -> BatchBuilder:
+        return BatchBuilder(
+            self.model.vocabulary,
+            self.model.scheme,
+            self.cache,
+            self.recipe.augmentation,
+            self.model.lexicon,
         )
 
+    def _chunks(self) -> tuple[int, int] | None:
+        acoustic = self.recipe.model.acoustic
+        return (acoustic.min_chunk, acoustic.max_chunk) if acoustic.streaming else None
+
     def _run_epoch(
-        self, stage: Stage, schedule: BatchSchedule, optimisation: Optimisation, total_steps: int
+        self,
+        stage: Stage,
+        schedule: BatchSchedule | StreamSchedule,
+        optimisation: Optimisation,
+        total_steps: int,
     ) -> None:
         """One epoch from ``progress.step`` on."""
         progress = self.progress

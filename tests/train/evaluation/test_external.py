@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from dataclasses import dataclass
@@ -109,6 +110,26 @@ def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "spacy", None)
     with pytest.raises(ExternalError, match="pip install spacy"):
         load_external("spacy:zh_fake")
+
+
+@pytest.mark.parametrize("library", ["spacy", "stanza"])
+def test_a_missing_package_of_theirs_is_named(
+    library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As stanza without `udtools`: what is missing is not stanza."""
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [n for n in sys.modules if n.partition(".")[0] == library]:
+        monkeypatch.delitem(sys.modules, name)
+    (tmp_path / f"{library}.py").write_text("import nowhere_udtools.parts\n")
+    expected = f"package nowhere_udtools, which {library} needs, got none: pip install nowhere"
+    with pytest.raises(ExternalError, match=expected):
+        load_external(f"{library}:zh")
+    later = "def load(*_, **__):\n    import nowhere_jieba\nPipeline = load\n"
+    (tmp_path / f"{library}.py").write_text(later)
+    monkeypatch.delitem(sys.modules, library, raising=False)
+    importlib.invalidate_caches()
+    with pytest.raises(ExternalError, match=f"nowhere_jieba, which {library} needs"):
+        load_external(f"{library}:zh")
 
 
 @pytest.fixture

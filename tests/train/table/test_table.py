@@ -441,3 +441,21 @@ def test_the_papers_table_from_its_own_file_layout(
     assert "## Fixed by bilstm-m3t (" in beside.read_text(encoding="utf-8")
     assert "[bilstm-m3t against bilstm-m3t without audio](differences/test-speech-" in out
     assert r"bilstm-m3t & Text+Speech & " in (tmp_path / "out" / "table.tex").read_text()
+
+
+def test_what_a_grid_will_take_is_told_by_short_runs(tmp_path: Path) -> None:
+    """Ten minutes for two epochs are a hundred for twenty, and twice that for two seeds."""
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(RECIPE.replace("epochs = 1", "epochs = 20"))
+    (tmp_path / "s.toml").write_text(RECIPE)
+    a_run(tmp_path / "short", "r", 0, TEXT_ONLY, {}, minutes=10.0, epochs=2)
+    a_run(tmp_path / "short", "r", 1, TEXT_ONLY, {}, status="failed", minutes=99.0, epochs=1)
+    code, out, errors = run_table(
+        "--recipes", f"{recipe},{tmp_path / 's.toml'}", "--seeds", "3,4",
+        "--out", tmp_path / "grid", "--measured", tmp_path / "short", "--price", 3,
+    )  # fmt: skip
+    assert code == 0, errors
+    assert "| r | 5.00 | 20 | 2 | 3.3 | 10.00 |" in out
+    assert "| s | not measured | 1 | 2 | – | – |" in out
+    assert "| all that was measured |  |  | 4 | 3.3 | 10.00 |" in out
+    assert not (tmp_path / "grid").exists(), "nothing is trained"
