@@ -34,8 +34,9 @@ demo-page: $(serve_ready) ## the same sentence in a browser: hear it, see it, se
 serve: $(serve_ready) ## run the server (HOST=127.0.0.1 PORT=8765 ARGS="--bundle DIR …")
 	@$(serve_venv)/bin/cnerta-serve $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(ARGS)
 
-# As many processes as cores, and each its one thread: two cores then take half as long.
-pytest = OMP_NUM_THREADS=1 $(dev_venv)/bin/pytest --numprocesses auto --dist loadscope
+# As many processes as cores, and each its one thread: two cores then take half as long. Modules come in the
+# order of tests/conftest.py, the longest first, so that none works on alone at the end.
+pytest = OMP_NUM_THREADS=1 $(dev_venv)/bin/pytest --numprocesses auto --dist loadscope --no-loadscope-reorder
 
 test: lint ## lint, type-check and test (ARGS="-k name" for some of the tests)
 	$(pytest) $(ARGS)

@@ -17,6 +17,32 @@ settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 
 
+LONGEST = (
+    "tests/docs/test_commands.py",
+    "tests/test_every_recipe.py",
+    "tests/train/table/test_table.py",
+    "tests/streamer/commands/test_stream.py",
+    "tests/streamer/workers/test_processes.py",
+    "tests/export/test_export.py",
+)
+"""Modules that take longest, the longest first; the folders of models and training follow."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with what takes longest: each process has whole modules, and none is to wait for one.
+
+    See ``--dist`` in the Makefile. The order within a module stays.
+    """
+    rank = {name: number for number, name in enumerate(LONGEST)}
+    slow_folders = ("tests/train/", "tests/models/", "tests/export/", "tests/test_")
+
+    def place(item: pytest.Item) -> tuple[int, bool]:
+        module = item.path.relative_to(config.rootpath).as_posix()
+        return rank.get(module, len(rank)), not module.startswith(slow_folders)
+
+    items.sort(key=place)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """See tests/golden/test_golden.py."""
     parser.addoption(

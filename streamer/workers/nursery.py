@@ -66,13 +66,14 @@ def run_nursery(front: Channel, load: Callable[[], Loaded], work: Work) -> None:
     # What is here is here for good; the collector writes to whatever it looks at.
     gc.collect()
     gc.freeze()
-    front.send(loaded)
     try:
+        front.send(loaded)
         _fork_when_asked(front, woken, setup[0], work, others=(front, wake, woken))
     finally:
-        # Workers may outlive this process, and end while it does: nobody is to be woken then.
+        # Workers may outlive this process, and end while it does: nobody is to be woken then. The
+        # handler stays: Python prints an error of a signal that came just before it is taken away.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _fork_when_asked(

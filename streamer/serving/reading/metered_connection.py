@@ -92,6 +92,7 @@ class MeteredConnection(ws.ServerConnection, asyncio.BufferedProtocol):
         self._is_on_doorstep = self._is_turned_away = self._was_pinged = False
         self._is_greeted = handed is None
         self._is_detached = self._was_explained = False
+        self._is_half_closed = False  # the other end sends nothing more, and waits
         self._opening = Opening(is_kept=keeps_opening)
         self._request = RequestStart(content_paths)
         self._request_timer: asyncio.TimerHandle | None = None
@@ -182,7 +183,13 @@ class MeteredConnection(ws.ServerConnection, asyncio.BufferedProtocol):
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """See :class:`asyncio.Protocol`: who waits for an answer may have closed its half."""
         self._once_read(self._end_input)
-        return True if self.content is not None else None
+        self._is_half_closed = self._waits_for_answer
+        return True if self._is_half_closed else None
+
+    @property
+    def _waits_for_answer(self) -> bool:
+        """Whether a request with content is still to be answered."""
+        return self.content is not None and not self.protocol.eof_sent
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See :class:`asyncio.Protocol`: what came before the end is not lost."""
@@ -234,6 +241,8 @@ class MeteredConnection(ws.ServerConnection, asyncio.BufferedProtocol):
             if not self.transport.is_closing():
                 self.transport.write(_BAD_REQUEST)
         super().send_data()
+        if self._is_half_closed and not self._waits_for_answer:
+            self.transport.close()  # what was written goes out first
 
     def _has_come(self) -> None:
         """The request is here, or the connection is gone: nobody waits for it any more."""

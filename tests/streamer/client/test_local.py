@@ -28,7 +28,7 @@ from cnerta.streamer.wire.messages import (
 
 async def everything(connection: LocalConnection) -> list[Any]:
     messages: list[Any] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not (messages and isinstance(messages[-1], SessionSummary | ErrorMessage)):
             messages.append(await connection.receive())
     return messages
@@ -54,7 +54,7 @@ async def test_audio_waits_for_the_engine_not_for_the_clock(
 ) -> None:
     async with LocalConnection(model) as connection:
         await connection.send(SessionStart())
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             for _ in range(40):
                 await connection.send_audio(kit.silence(10_000))
         await connection.send_audio(kit.speak("他在北京"))

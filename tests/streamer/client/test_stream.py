@@ -33,7 +33,7 @@ async def run(
     on_message: Callable[[ServerMessage], None] = lambda message: None,
 ) -> list[ServerMessage]:
     messages: list[ServerMessage] = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         async for message in stream(connection, audio, transcript, stop=stop):
             messages.append(message)
             on_message(message)

@@ -35,7 +35,7 @@ async def test_the_page_is_served_and_opened_until_a_signal_comes(tiny_bundle: P
     async with Server(model) as other:  # its port is taken
         await other.start()
         console = Console(file=told, width=100)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await show_page(Server(model), other.port, console, open_page)
         assert not opened[0][0].endswith(f":{other.port}/")
     address, page = opened[0]

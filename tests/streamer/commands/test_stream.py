@@ -68,7 +68,7 @@ async def spawn(*arguments: str | Path, stdin: bytes = b"") -> tuple[int, str, s
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, complaints = await asyncio.wait_for(process.communicate(stdin), 20)
+    out, complaints = await asyncio.wait_for(process.communicate(stdin), 60)
     assert process.returncode is not None
     return process.returncode, out.decode(), complaints.decode()
 
@@ -272,7 +272,7 @@ async def test_missing_onnx_runtime(talk: Path, tiny_bundle: Path) -> None:
         sys.executable, "-c", script, "--file", talk, "-t", "好", "--bundle", tiny_bundle,
         stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    _, complaints = await asyncio.wait_for(process.communicate(), 20)
+    _, complaints = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 9
     assert "onnxruntime" in complaints.decode()
     assert "Traceback" not in complaints.decode()
@@ -475,13 +475,13 @@ async def first_answer(process: asyncio.subprocess.Process) -> bytes:
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(f"{SENTENCE}\n".encode())
-    return await asyncio.wait_for(process.stdout.readline(), 20)
+    return await asyncio.wait_for(process.stdout.readline(), 60)
 
 
 async def test_microphone_with_piped_lines() -> None:
     async with microphone_session() as process:
         assert await first_answer(process) == "南京市长[PER 江大桥]\n".encode()
-        out, complaints = await asyncio.wait_for(process.communicate("没有".encode()), 10)
+        out, complaints = await asyncio.wait_for(process.communicate("没有".encode()), 60)
     assert (process.returncode, complaints) == (0, b"")
     lines = out.decode().splitlines()
     assert lines[1] == "没有", "the last line counts without its end"
@@ -492,7 +492,7 @@ async def test_microphone_with_piped_lines() -> None:
 async def test_unplugging_ends_it_while_standard_input_is_still_open() -> None:
     async with microphone_session(UNPLUG_AFTER_MS="400", GONE="1") as process:
         await first_answer(process)
-        status = await asyncio.wait_for(process.wait(), 20)
+        status = await asyncio.wait_for(process.wait(), 60)
         assert process.stderr is not None
         complaints = await process.stderr.read()
     assert status == 4, "in particular not an abort of the interpreter over a busy standard input"
@@ -503,9 +503,9 @@ async def test_unplugging_ends_it_while_standard_input_is_still_open() -> None:
 async def test_a_microphone_that_was_unplugged_returns() -> None:
     async with microphone_session(UNPLUG_AFTER_MS="100") as process:
         assert process.stderr is not None
-        await asyncio.wait_for(process.stderr.readuntil(b"is back"), 20)
+        await asyncio.wait_for(process.stderr.readuntil(b"is back"), 60)
         assert await first_answer(process) == "南京市长[PER 江大桥]\n".encode()
-        await asyncio.wait_for(process.communicate(b""), 10)
+        await asyncio.wait_for(process.communicate(b""), 60)
     assert process.returncode == 0
 
 
@@ -513,7 +513,7 @@ async def test_control_c_at_the_microphone_while_standard_input_is_still_open() 
     async with microphone_session() as process:
         await first_answer(process)
         process.send_signal(signal.SIGINT)
-        status = await asyncio.wait_for(process.wait(), 10)
+        status = await asyncio.wait_for(process.wait(), 60)
         assert process.stdout is not None
         out = (await process.stdout.read()).decode()
     assert status == 0
@@ -526,7 +526,7 @@ async def test_closed_standard_input_is_no_transcript() -> None:
         "sh", "-c", 'exec "$@" <&-', "sh", sys.executable, script, "--mic", "--source", "lines",
         stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    _, complaints = await asyncio.wait_for(process.communicate(), 10)
+    _, complaints = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 5
     assert b"expected lines on standard input, got a closed one" in complaints
 
@@ -558,7 +558,7 @@ async def test_microphone_alone_recognises_here_with_a_model_from_the_cache(
     write_tone_model(snapshots)
     (snapshots / "model.onnx").rename(snapshots / "model.int8.onnx")
     async with microphone_alone(HF_HUB_CACHE=str(tmp_path), HF_HUB_OFFLINE="1") as process:
-        _, complaints = await asyncio.wait_for(process.communicate(), 20)
+        _, complaints = await asyncio.wait_for(process.communicate(), 60)
     # It is found and loaded, and is not what the default model is.
     said = complaints.decode()
     assert "Speech is recognised in this process by sherpa-onnx" in said
@@ -568,7 +568,7 @@ async def test_microphone_alone_recognises_here_with_a_model_from_the_cache(
 
 async def test_microphone_alone_without_internet_says_what_to_do(tmp_path: Path) -> None:
     async with microphone_alone(HF_HUB_CACHE=str(tmp_path), HF_HUB_OFFLINE="1") as process:
-        out, complaints = await asyncio.wait_for(process.communicate(), 20)
+        out, complaints = await asyncio.wait_for(process.communicate(), 60)
     assert (process.returncode, out) == (5, b"")
     said = complaints.decode()
     assert "expected to fetch the model k2-fsa/" in said
@@ -586,12 +586,12 @@ async def test_microphone_with_a_recogniser_in_this_process(tmp_path: Path) -> N
         assert process.stdout is not None
         texts = set()
         while "一二" not in texts:
-            line = await asyncio.wait_for(process.stdout.readline(), 20)
+            line = await asyncio.wait_for(process.stdout.readline(), 60)
             assert line, "the session goes on"
             message = decode_server(line)
             texts |= {message.text} if isinstance(message, UtteranceFinal) else set()
         process.send_signal(signal.SIGINT)
-        await asyncio.wait_for(process.communicate(), 20)
+        await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 0
 
 
@@ -621,10 +621,10 @@ async def test_control_c_finishes_the_session(tmp_path: Path) -> None:
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         assert process.stdout is not None
-        messages = [decode_server(await asyncio.wait_for(process.stdout.readline(), 20))]
-        messages.append(decode_server(await asyncio.wait_for(process.stdout.readline(), 20)))
+        messages = [decode_server(await asyncio.wait_for(process.stdout.readline(), 60))]
+        messages.append(decode_server(await asyncio.wait_for(process.stdout.readline(), 60)))
         process.send_signal(signal.SIGINT)
-        out, complaints = await asyncio.wait_for(process.communicate(), 10)
+        out, complaints = await asyncio.wait_for(process.communicate(), 60)
     messages += [decode_server(line) for line in out.splitlines()]
     assert process.returncode == 0
     assert isinstance(messages[1], UtteranceFinal)
@@ -645,12 +645,12 @@ async def test_second_control_c_leaves_at_once(talk: Path) -> None:
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         assert process.stderr is not None
-        await asyncio.wait_for(process.stderr.readuntil(b"connected"), 20)
+        await asyncio.wait_for(process.stderr.readuntil(b"connected"), 60)
         await asyncio.sleep(0.1)
         process.send_signal(signal.SIGINT)
         await asyncio.wait_for(process.stderr.readuntil(b"finishing"), 5)
         process.send_signal(signal.SIGINT)
-        _, complaints = await asyncio.wait_for(process.communicate(), 10)
+        _, complaints = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 130
     assert b"Traceback" not in complaints
 
@@ -665,7 +665,7 @@ async def test_reader_that_leaves_ends_it_quietly(talk: Path, form: list[str]) -
             stdout=writing, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         os.close(writing)
-        _, complaints = await asyncio.wait_for(process.communicate(), 20)
+        _, complaints = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 141
     assert complaints == b""
 
@@ -678,7 +678,7 @@ async def test_closed_output_ends_it_quietly(talk: Path, arguments: list[str]) -
         *COMMAND, "--file", talk, "--transcript", "好", "--connect", "ws://127.0.0.1:1", *arguments,
         stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    _, complaints = await asyncio.wait_for(process.communicate(), 20)
+    _, complaints = await asyncio.wait_for(process.communicate(), 60)
     assert (process.returncode, complaints) == (141, b"")
 
 
@@ -691,7 +691,7 @@ async def test_output_that_cannot_be_written_is_said(talk: Path, form: list[str]
                 *COMMAND, "--file", talk, "--transcript", "好", "--connect", url, *form,
                 stdout=full, stderr=asyncio.subprocess.PIPE,
             )  # fmt: skip
-            _, complaints = await asyncio.wait_for(process.communicate(), 20)
+            _, complaints = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 1
     (line,) = complaints.decode().splitlines()
     assert line.startswith("cnerta-stream: expected to write the answers, got: ")
@@ -704,7 +704,7 @@ async def test_output_without_the_characters_is_not_cut_off(talk: Path) -> None:
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
             env={**os.environ, "PYTHONIOENCODING": "ascii"},
         )  # fmt: skip
-        out, complaints = await asyncio.wait_for(process.communicate(), 20)
+        out, complaints = await asyncio.wait_for(process.communicate(), 60)
     assert (process.returncode, complaints) == (0, b"")
     assert out.startswith(b"????[PER ???]\n")
 
@@ -732,14 +732,14 @@ async def test_keys_in_a_terminal(tmp_path: Path) -> None:
         async def until(part: str) -> None:
             nonlocal seen
             while part.encode() not in seen:
-                seen += await asyncio.wait_for(process.stdout.read(4_096), 20)
+                seen += await asyncio.wait_for(process.stdout.read(4_096), 60)
 
         await until("q finish")
         await until("江大桥")
         process.stdin.write(b"x?")
         await until("an entity and its type")
         process.stdin.write(b"q")
-        out, _ = await asyncio.wait_for(process.communicate(), 20)
+        out, _ = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 0
     assert "1 utterance" in (seen + out).decode()
 

@@ -42,7 +42,7 @@ class Told:
         self.found.append(found)
 
     async def until(self, right: Callable[[Found], bool]) -> Found:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not (fitting := [found for found in self.found if right(found)]):
                 await asyncio.sleep(0.005)
         return fitting[0]
@@ -134,7 +134,7 @@ async def test_a_server_that_comes_back(
         assert first.entities[0].start_ms == 300
 
         sockets[0].transport.abort()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while "transcripts go on without entities" not in caplog.text:
                 await asyncio.sleep(0.005)
             while session.revise("市长") is None:

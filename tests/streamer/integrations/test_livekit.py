@@ -137,7 +137,7 @@ async def events_of(
     watch: Callable[[stt.SpeechEvent], None] = lambda _: None,
 ) -> list[Any]:
     events: list[stt.SpeechEvent] = []
-    async with asyncio.timeout(30), plugin.stream() as stream:
+    async with asyncio.timeout(60), plugin.stream() as stream:
         stream.start_time_offset = offset_s
         for frame in frames(speech):
             stream.push_frame(frame)
@@ -254,7 +254,7 @@ async def test_the_recogniser_shows_through(connect: Any) -> None:
 async def test_a_recogniser_that_fails_fails_the_stream(connect: Any, speech: bytes) -> None:
     recogniser = Recogniser()
     recogniser.failure = ValueError("broken")
-    async with asyncio.timeout(30), EntitySTT(recogniser, connect).stream() as stream:
+    async with asyncio.timeout(60), EntitySTT(recogniser, connect).stream() as stream:
         with contextlib.suppress(RuntimeError):  # Until it is closed.
             while True:
                 stream.push_frame(frames(speech)[0])
@@ -318,7 +318,7 @@ async def test_in_an_agent_session(
         lambda event: heard.put_nowait(event.transcript) if event.is_final else None,
     )
     session.input.audio = Heard(speech)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await session.start(example["Listener"](instructions=""))
         assert await heard.get() == TEXT
         await session.aclose()

@@ -36,7 +36,7 @@ async def converse(
     """Send frames, and receive up to a message of a type; then leave, or vanish."""
     url = f"ws://127.0.0.1:{server.port}/v1/stream"
     got: list[ServerMessage] = []
-    async with asyncio.timeout(20), connect(url, proxy=None, compression=None) as socket:
+    async with asyncio.timeout(60), connect(url, proxy=None, compression=None) as socket:
         for frame in frames:
             raw = isinstance(frame, bytes)
             await socket.send(frame if raw else encode(frame), text=None if raw else True)

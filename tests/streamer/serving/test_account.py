@@ -60,7 +60,7 @@ async def say(socket: ClientConnection, *messages: Any) -> None:
 
 async def rest(socket: ClientConnection) -> list[ServerMessage]:
     messages: list[ServerMessage] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         with contextlib.suppress(ConnectionClosed):
             while True:
                 messages.append(decode_server(await socket.recv()))
@@ -74,7 +74,7 @@ def figures(server: Server) -> dict[str, float]:
 
 
 async def emptied(server: Server) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while server._clients:
             await asyncio.sleep(0.01)
 

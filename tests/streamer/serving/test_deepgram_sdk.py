@@ -54,14 +54,14 @@ class Heard:
     async def listen(self) -> None:
         """Until the connection closes."""
         self.socket.on(EventType.MESSAGE, self.messages.append)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await self.socket.start_listening()
 
     def of(self, kind: str) -> list[Any]:
         return [m for m in self.messages if m.type == kind]
 
     async def until(self, condition: Any) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not condition():
                 await asyncio.sleep(0.01)
 
@@ -260,7 +260,7 @@ async def test_a_connection_that_broke_is_not_kept(model: Any, url: Any) -> None
         ) as socket:
             await socket.send(bytes(3_200))
             socket.transport.abort()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while server._clients:
                 await asyncio.sleep(0.01)
         assert len(server._lot) == 0

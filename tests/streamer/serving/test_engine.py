@@ -217,7 +217,7 @@ def say(session: HostedSession, content: str, revision: int, *, final: bool = Fa
 
 
 async def until_final(session: HostedSession) -> UtteranceFinal:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             message = await session.next_message()
             assert message is not None, "expected a final before the end"
@@ -276,7 +276,7 @@ async def test_a_failing_session_does_not_harm_its_neighbours(
         say(session, content, 1, final=True)
     assert [e.text for e in (await until_final(good)).entities] == ["北京"]
     for session in (bad, buggy):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             error = await session.next_message()
             assert isinstance(error, ErrorMessage)
             assert error.code == 1011
@@ -305,7 +305,7 @@ async def test_a_batch_that_fails_as_a_whole_ends_its_sessions_and_no_others(
     bad, good = host(model, batcher), host(model, batcher)
     good.receive(kit.speak("在北京"))
     say(bad, "毒", 1, final=True)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         error = await bad.next_message()
     assert isinstance(error, ErrorMessage)
     assert error.code == 1011
@@ -350,10 +350,10 @@ async def test_a_session_that_left_is_not_asked_for_work(model: Any) -> None:
 
 async def test_a_batch_that_hangs_fails_its_sessions_and_no_others(model: Any) -> None:
     gate = Gate(model)
-    batcher = Batcher(Engine(model), timeout_s=0.1)
+    batcher = Batcher(Engine(model), timeout_s=1.0)
     stuck, good = host(model, batcher), host(model, batcher)
     say(stuck, "他", 1, final=True)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         error = await stuck.next_message()
     assert isinstance(error, ErrorMessage)
     assert error.code == 1011
@@ -370,7 +370,7 @@ async def test_closing_does_not_wait_for_what_hangs(model: Any) -> None:
     batcher = Batcher(Engine(model))
     say(host(model, batcher), "他", 1, final=True)
     assert await asyncio.to_thread(gate.entered.wait, 10)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await batcher.close(timeout_s=0.05)
     gate.open()
 
@@ -382,13 +382,13 @@ async def test_after_a_batch_that_hung_the_graphs_are_opened_again(model: Any) -
     batcher = Batcher(Engine(model), timeout_s=0.05)
     stuck = host(model, batcher)
     say(stuck, "他", 1, final=True)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         error = await stuck.next_message()
     assert isinstance(error, ErrorMessage)
     assert await asyncio.to_thread(reopened.wait, 10)
     assert batcher.hanging == 1
     gate.open()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while batcher.hanging:
             await asyncio.sleep(0.01)
     await batcher.close()
@@ -404,7 +404,7 @@ async def test_too_many_threads_left_behind_are_an_overload_for_good(
     for _ in range(4):
         session = host(model, batcher)
         say(session, "他", 1, final=True)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert isinstance(await session.next_message(), ErrorMessage)
         overloaded.append(batcher.is_overloaded)
     assert overloaded == [False, False, False, True]

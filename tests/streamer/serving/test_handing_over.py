@@ -135,7 +135,7 @@ def resuming(ready: SessionReady, last_seq: int) -> SessionStart:
 
 
 async def until_parked(server: Server) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not len(server._lot):
             await asyncio.sleep(0.01)
 
@@ -180,7 +180,7 @@ async def test_a_session_goes_on_at_another_server(
             assert second.socket.close_code == 1000
         assert [to for to, _ in two.handed] == ["a"]
         assert two.handed[0][1].place.caller is ANYBODY
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while a.count_sessions + b.count_sessions:
                 await asyncio.sleep(0.01)
         for server in (a, b):
@@ -260,9 +260,9 @@ async def test_a_page_and_its_overlay_meet_wherever_they_came_to(
             visiting(two.servers["b"], path=path) as overlay,
         ):
             await page.socket.send("what is shown")
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 assert await overlay.socket.recv() == "what is shown"
         assert [to for to, _ in two.handed] == ["a"]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while two.parted < 2:
                 await asyncio.sleep(0.01)

@@ -27,12 +27,12 @@ def page(server: Server, key: str = KEY, **options: Any) -> connect:
 
 
 async def next_of(connection: ClientConnection) -> str | bytes:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         return await connection.recv()
 
 
 async def close_of(connecting: connect) -> tuple[int, str]:
-    async with asyncio.timeout(20), connecting as connection:
+    async with asyncio.timeout(60), connecting as connection:
         with pytest.raises(ConnectionClosed):
             await connection.recv()
         assert connection.close_code is not None
@@ -136,7 +136,7 @@ async def test_keys_and_overlays_are_counted(
         assert (await close_of(overlay(server)))[0] == 1013
         assert (await close_of(page(server, KEY + "x")))[0] == 1013
     # Whoever leaves makes room.
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (await close_of(overlay(server, "")))[0] and server._overlays._showings:
             await asyncio.sleep(0.01)
     async with page(server, KEY + "x") as shows, overlay(server, KEY + "x") as watches:

@@ -49,7 +49,7 @@ def resuming(ready: SessionReady, last_seq: int = 0) -> SessionStart:
 
 
 async def until_parked(server: Server, count: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(server._lot) != count:
             await asyncio.sleep(0.01)
 
@@ -89,7 +89,7 @@ async def test_a_session_goes_on_after_its_connection_broke(
             assert isinstance(messages[-1], SessionSummary)
             assert messages[-1].audio_ms == 1280
             assert messages[-1].utterances == 2
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while server._lot._known:  # nothing is kept after the end
                 await asyncio.sleep(0.01)
         assert figures(server)["cnerta_audio_seconds_total"] == "1.28"
@@ -123,7 +123,7 @@ async def test_the_summary_comes_again_until_it_has_arrived(model: Any) -> None:
             ready = await first.until(SessionReady)
             proxy.stall("down")
             await first.send(final("他在北京"), SessionFinish())
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while figures(server).get('cnerta_sent_total{type="session.summary"}') != "1.0":
                     await asyncio.sleep(0.01)
             proxy.cut()
@@ -288,7 +288,7 @@ async def test_idleness_parks(model: Any) -> None:
 
 async def test_a_silent_client_is_told_by_name_and_its_session_waits(model: Any) -> None:
     async with (
-        serving(model, ping_interval_s=0.2, ping_timeout_s=0.2, close_timeout_s=0.2) as server,
+        serving(model, ping_interval_s=0.2, ping_timeout_s=2.0, close_timeout_s=0.2) as server,
         FaultProxy("127.0.0.1", server.port) as proxy,
     ):
         async with client(proxy.port) as dead, client(server.port) as alive:

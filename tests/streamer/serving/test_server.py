@@ -228,7 +228,7 @@ async def test_what_is_no_websocket_is_answered_or_refused(
             writer.write(garbage)
             await writer.drain()
             writer.write_eof()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await reader.read()
             writer.close()
         # A WebSocket frame whose opcode does not exist.
@@ -270,7 +270,7 @@ async def test_a_client_that_vanishes_harms_nobody(model: Any, kit: SimpleNamesp
                 await stream.send(SessionStart(), kit.speak("他在北京"), final("他在北京"))
                 stream.socket.transport.abort()
         assert await still_serves(server, kit)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while server._clients:
                 await asyncio.sleep(0.01)
 
@@ -287,7 +287,7 @@ async def test_a_client_that_never_reads_costs_bounded_memory_and_is_cut_off(
         deaf.socket.transport.pause_reading()
         number = 0
         with contextlib.suppress(ConnectionClosed):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while server._clients:
                     number += 1
                     await deaf.send(final("他在北京大学" * 20, f"u{number}"))
@@ -396,7 +396,7 @@ async def test_what_a_session_held_is_given_back_at_its_end(
                 del entry
                 await stream.send(SessionFinish())
                 await stream.rest()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while held() is not None:
                     await asyncio.sleep(0.01)
         finally:
@@ -508,7 +508,7 @@ async def test_more_sessions_than_allowed_are_told_to_try_again(
                 assert isinstance(error, ErrorMessage)
                 assert (error.code, error.retryable) == (1013, True)
                 assert three.socket.close_code == 1013
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while server._clients:
                 await asyncio.sleep(0.01)
         assert await still_serves(server, kit)
@@ -632,7 +632,7 @@ async def test_a_full_server_is_not_ready(model: Any) -> None:
             await only.until(SessionReady)
             assert (await get(server, "/readyz"))[::2] == (503, b"full\n")
             assert (await get(server, "/healthz"))[0] == 200
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (await get(server, "/readyz"))[0] != 200:
                 await asyncio.sleep(0.01)
 
@@ -687,7 +687,7 @@ async def test_only_a_request_has_to_come_in_time(
         await stream.send(SessionStart())
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"GET /healthz HT")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             with contextlib.suppress(ConnectionResetError):
                 assert await reader.read() == b""
         writer.close()

@@ -49,7 +49,7 @@ class Owner:
         self.over.set()
 
     async def until(self, count: int) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(self.told) < count:
                 await asyncio.sleep(0.005)
 

@@ -299,7 +299,7 @@ async def answers(model: Model, pcm: np.ndarray) -> list[ServerMessage]:
     async with Server(model, ServerOptions()) as server:
         await server.start()
         url = f"ws://127.0.0.1:{server.port}/v1/stream"
-        async with connect(url, proxy=None) as socket, asyncio.timeout(30):
+        async with connect(url, proxy=None) as socket, asyncio.timeout(60):
             await socket.send(encode(SessionStart(max_delay_ms=0)).decode())
             for i in range(6):
                 await socket.send(pcm[8_000 * i : 8_000 * (i + 1)].tobytes())

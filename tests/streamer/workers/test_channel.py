@@ -58,7 +58,7 @@ async def test_the_loop_hands_over_what_comes_and_tells_of_the_end() -> None:
     for n in range(100):
         assert far.send(Ended(n))
     far.close()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await ended.wait()
     assert [message for message, _ in seen] == [Adopt("public"), *(Ended(n) for n in range(100))]
     os.close(seen[0][1][0])

@@ -9,7 +9,7 @@ import puppeteer from "puppeteer-core";
 const require = createRequire(import.meta.url);
 export { sleep, slowLine, startServer } from "../real_server.mjs";
 export const { PAGE_CHROMIUM, PAGE_FIREFOX, PAGE_MICROPHONE, PAGE_SHOTS } = process.env;
-export const PATIENCE_MS = 30_000;
+export const PATIENCE_MS = 90_000;
 
 export function launch({ flags = [], browser = "chrome" } = {}) {
   const isChromium = browser === "chrome";
