@@ -53,9 +53,9 @@ coverage: $(dev_ready) ## all tests, and which lines and branches they reach (wi
 test-golden: $(dev_ready) ## only the answers that must not change (seconds)
 	$(dev_venv)/bin/pytest -q tests/golden
 
-test-integrations: $(integrations_ready) ## plugins in their frameworks, captions in a player (downloads 600 MB)
+test-integrations: $(integrations_ready) ## plugins in their frameworks, Triton, captions in a player (downloads 600 MB)
 	@command -v npm >/dev/null && npm ci --prefix $(player) --ignore-scripts --no-audit --no-fund || echo "no npm: no player for HLS"
-	OMP_NUM_THREADS=1 $(integrations_venv)/bin/pytest -q -rs tests/streamer/integrations tests/streamer/outputs/test_hls_player.py $(ARGS)
+	OMP_NUM_THREADS=1 $(integrations_venv)/bin/pytest -q -rs tests/streamer/integrations tests/streamer/serving/triton tests/streamer/outputs/test_hls_player.py $(ARGS)
 
 lint: $(dev_ready) ## ruff, mypy, and which room may call into which
 	$(dev_venv)/bin/ruff check .
@@ -140,10 +140,10 @@ $(dev_ready): pyproject.toml
 
 $(integrations_ready): pyproject.toml
 	$(check_python)
-	@echo "Installing LiveKit Agents and Pipecat into $(integrations_venv) (about 600 MB) …"
+	@echo "Installing LiveKit Agents, Pipecat and Triton's client into $(integrations_venv) (about 600 MB) …"
 	$(PYTHON) -m venv --clear $(integrations_venv)
-	$(integrations_venv)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[cpu,livekit,pipecat]' \
-		hypothesis jsonschema pytest pytest-asyncio pytest-timeout 'schemathesis>=4'
+	$(integrations_venv)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[cpu,livekit,pipecat,triton]' \
+		hypothesis jsonschema onnx pytest pytest-asyncio pytest-timeout 'schemathesis>=4'
 	@touch $@
 
 # Both bundles that come along, from the published originals: `make model DATA=data`.

@@ -1,4 +1,4 @@
-"""``cnerta-export``: checkpoint to ONNX bundle."""
+"""``cnerta-export``: checkpoint to ONNX bundle, and that to a model repository."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ from cnerta.models.command_line import (
     needs_extra,
 )
 from cnerta.models.errors import CnertaError
-from cnerta.models.runtime.bundle import AUDIO_FIT_BOUND, BLANK_PENALTY
+from cnerta.models.runtime.bundle import (
+    AUDIO_FIT_BOUND,
+    BLANK_PENALTY,
+    MANIFEST_FILE,
+    find_bundle,
+)
 from cnerta.models.runtime.listening import Listening
 
 __all__ = ["export", "main"]
@@ -27,8 +32,17 @@ Int8Name = Literal["none", "acoustic", "tagger", "both"]
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="Folder that cnerta-train wrote.")],
-    out: Annotated[Path, typer.Argument(help="Folder of the bundle; made if missing.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="Folder that cnerta-train wrote; for --triton alone also a bundle: a folder, or "
+            "fast or accurate.",
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Argument(help="Folder of the bundle; made if missing.")
+    ] = None,
     audio_fit_bound: Annotated[
         float,
         typer.Option(
@@ -58,43 +72,97 @@ def export(
             "little; score them with cnerta-evaluate."
         ),
     ] = "none",
+    triton: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write the bundle's graphs as a model repository of NVIDIA Triton, too.",
+        ),
+    ] = None,
+    triton_streams: Annotated[
+        int,
+        typer.Option(min=1, help="With --triton: most streams at once; Triton keeps their caches."),
+    ] = 4096,
+    triton_instances: Annotated[
+        int, typer.Option(min=1, help="With --triton: copies of each graph, on each GPU.")
+    ] = 1,
     version: VersionOption = False,
 ) -> None:
     """Export a trained model as a bundle that the server runs, and check that it is the same."""
     console = Console(stderr=True)
     log_to_console(logging.INFO, console=console, others=logging.WARNING, show_time=True)
-    # Torch takes seconds to import; --help should not.
-    from cnerta.export.quantise import Int8
-    from cnerta.export.write import export_bundle
-    from cnerta.models.networks.checkpoint import load_checkpoint
-
+    bundle = find_bundle(source)
+    is_bundle = (bundle / MANIFEST_FILE).is_file()
+    if is_bundle and (triton is None or out is not None):
+        raise typer.BadParameter(
+            f"expected a checkpoint, or --triton and no second folder, got the bundle {bundle}"
+        )
+    if out is None and not is_bundle:
+        raise typer.BadParameter("expected the folder of the bundle as a second argument, got none")
     try:
         bounds = None if listening is None else Listening(*listening)
     except ValueError as error:
         fail("--listening", error)
     try:
-        with console.status("exporting"):
-            written = export_bundle(
-                load_checkpoint(checkpoint),
-                out,
-                audio_fit_bound=audio_fit_bound,
-                blank_penalty=blank_penalty,
-                listening=bounds,
-                int8=Int8(int8),
-            )
+        if out is not None:
+            with console.status("exporting"):
+                message = _export(
+                    source,
+                    out,
+                    audio_fit_bound=audio_fit_bound,
+                    blank_penalty=blank_penalty,
+                    listening=bounds,
+                    int8=int8,
+                )
+            console.print(message, markup=False, soft_wrap=True)
+            bundle = out
+        if triton is not None:
+            from cnerta.export.triton_config import TritonOptions
+            from cnerta.export.triton_repository import write_model_repository
+
+            options = TritonOptions(instances=triton_instances, max_streams=triton_streams)
+            for folder in write_model_repository(bundle, triton, options):
+                console.print(f"model {folder.name} in {triton}", markup=False, soft_wrap=True)
     except CnertaError as error:
         fail(type(error).__name__, error)
-    console.print(
+
+
+def _export(
+    checkpoint: Path,
+    out: Path,
+    *,
+    audio_fit_bound: float,
+    blank_penalty: float,
+    listening: Listening | None,
+    int8: Int8Name,
+) -> str:
+    """Write a bundle. Returns what there is to say of it.
+
+    Raises:
+        CnertaError: It cannot be written.
+    """
+    # Torch takes seconds to import; --help should not.
+    from cnerta.export.quantise import Int8
+    from cnerta.export.write import export_bundle
+    from cnerta.models.networks.checkpoint import load_checkpoint
+
+    written = export_bundle(
+        load_checkpoint(checkpoint),
+        out,
+        audio_fit_bound=audio_fit_bound,
+        blank_penalty=blank_penalty,
+        listening=listening,
+        int8=Int8(int8),
+    )
+    found = (
         f"bundle {written.bundle.name} in {out}: differs from torch by at most "
         f"{written.acoustic_difference:.1e} (acoustic) and "
         f"{written.tagger_difference:.1e} (tagger)"
-        + (
-            f"; with 8-bit weights {written.agreement:.1%} of tags on random inputs are the same"
-            if written.agreement is not None
-            else ""
-        ),
-        markup=False,
-        soft_wrap=True,
+    )
+    if written.agreement is None:
+        return found
+    return (
+        f"{found}; with 8-bit weights {written.agreement:.1%} of tags on random inputs are the same"
     )
 
 

@@ -44,11 +44,13 @@ __all__ = [
     "ACOUSTIC_FILE",
     "AUDIO_FIT_BOUND",
     "BLANK_PENALTY",
+    "MANIFEST_FILE",
     "READINGS_FILE",
     "SCHEMA_VERSION",
     "TAGGER_FILE",
     "Bundle",
     "default_bundle_path",
+    "file_sha256",
     "find_bundle",
     "load_bundle",
     "write_bundle",
@@ -60,7 +62,7 @@ _READABLE = (2, 3)
 ACOUSTIC_FILE = "acoustic.onnx"
 TAGGER_FILE = "tagger.onnx"
 READINGS_FILE = "readings.onnx"
-_MANIFEST = "bundle.json"
+MANIFEST_FILE = "bundle.json"
 _FILES = (ACOUSTIC_FILE, TAGGER_FILE, READINGS_FILE, LEXICON_FILE, GAZETTEER_FILE)
 _BUNDLES = Path(__file__).parents[1] / "bundles"
 _BUILT_IN = {name: _BUNDLES / name for name in ("fast", "accurate")}
@@ -183,7 +185,8 @@ def find_bundle(bundle: Path | None) -> Path:
     return built_in
 
 
-def _file_sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -223,10 +226,10 @@ def write_bundle(bundle: Bundle) -> None:
         calibration=bundle.calibration,
         hearing="nothing" if bundle.audio_use == "none" else bundle.audio_use,
         listening=bundle.listening,
-        sha256={name: _file_sha256(bundle.path / name) for name in files},
+        sha256={name: file_sha256(bundle.path / name) for name in files},
     )
     encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=0)
-    write_atomically(bundle.path / _MANIFEST, encoded + b"\n")
+    write_atomically(bundle.path / MANIFEST_FILE, encoded + b"\n")
 
 
 def load_bundle(path: Path) -> Bundle:
@@ -238,10 +241,10 @@ def load_bundle(path: Path) -> Bundle:
     """
     if not path.is_dir():
         raise BundleError(f"expected a bundle folder, got {path}, which is not a folder")
-    for name in (_MANIFEST, ACOUSTIC_FILE, TAGGER_FILE):
+    for name in (MANIFEST_FILE, ACOUSTIC_FILE, TAGGER_FILE):
         if not (path / name).is_file():
             raise BundleError(f"expected {name} in the bundle {path}, got no such file")
-    content = (path / _MANIFEST).read_bytes()
+    content = (path / MANIFEST_FILE).read_bytes()
     try:
         version = msgspec.json.decode(content, type=_Version).schema_version
         if version not in _READABLE:
@@ -258,21 +261,21 @@ def load_bundle(path: Path) -> Bundle:
         labels = manifest.labels
         scheme = LabelScheme(labels.kind, labels.tags, labels.encoding, labels.well_formed)
     except (msgspec.MsgspecError, ConfigError) as error:
-        raise BundleError(f"expected a readable {_MANIFEST} in {path}, got: {error}") from error
+        raise BundleError(f"expected a readable {MANIFEST_FILE} in {path}, got: {error}") from error
     if vocabulary.sha256 != manifest.vocabulary.sha256:
         raise BundleError(f"expected the vocabulary the model was trained with in {path}")
     for name in (ACOUSTIC_FILE, TAGGER_FILE):
         if name not in manifest.sha256:
-            raise BundleError(f"expected the sha256 of {name} in {path / _MANIFEST}, got none")
+            raise BundleError(f"expected the sha256 of {name} in {path / MANIFEST_FILE}, got none")
     for name, expected in manifest.sha256.items():
         if name not in _FILES:
             raise BundleError(
-                f"expected files of a bundle ({', '.join(_FILES)}) in {path / _MANIFEST}, got "
+                f"expected files of a bundle ({', '.join(_FILES)}) in {path / MANIFEST_FILE}, got "
                 f"{name!r}"
             )
         if not (path / name).is_file():
             raise BundleError(f"expected {name} in the bundle {path}, got no such file")
-        found = _file_sha256(path / name)
+        found = file_sha256(path / name)
         if found != expected:
             raise BundleError(
                 f"expected {name} with sha256 {expected[:12]}…, got {found[:12]}… in {path}: "

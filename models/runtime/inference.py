@@ -11,12 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from cnerta.models.errors import InferenceError
 from cnerta.models.runtime.alignment import Alignment, align
 from cnerta.models.runtime.buffers import joined
 from cnerta.models.runtime.bundle import (
@@ -35,7 +34,9 @@ from cnerta.models.runtime.crf_search import (
     Search,
 )
 from cnerta.models.runtime.decoding import CrfDecoder, ScoredSpan, SpanHint
-from cnerta.models.runtime.geometry import FrameGeometry, cache_inputs
+from cnerta.models.runtime.encoding.host import HostEncoder
+from cnerta.models.runtime.encoding.plausible import check_plausible
+from cnerta.models.runtime.encoding.state import AcousticState, ChunkEncoder
 from cnerta.models.runtime.graph_session import GraphSession
 from cnerta.models.runtime.onnx_sessions import open_sessions
 from cnerta.models.runtime.readings import CharacterReading, heard_readings
@@ -47,34 +48,7 @@ __all__ = ["AcousticState", "Device", "Model", "Tagged"]
 logger = logging.getLogger(__name__)
 
 Device = Literal["auto", "cpu", "cuda"]
-_MOST: Final = 1e4
-"""Magnitude of frames and scores; those of trained models are below 100."""
 Floats = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class AcousticState:
-    """What one stream carries from one acoustic call to the next.
-
-    Attributes:
-        carry: Last samples. shape: (carry_samples,)
-        cache: Keys of the first layer, its values, keys of the second, and so on, of the last
-            frames, frame ``t`` in place ``t % left_frames``; raw memory, which
-            :func:`cnerta.models.runtime.buffers.joined` joins. shape of each: (heads, left_frames,
-            size)
-        position: Number of the next frame.
-    """
-
-    carry: Floats
-    cache: tuple[bytes, ...]
-    position: int
-
-    @classmethod
-    def initial(cls, geometry: FrameGeometry) -> AcousticState:
-        """The state before the first sample."""
-        layers, kinds, *shape = geometry.cache_shape
-        nothing = np.zeros(shape, np.float32).tobytes()
-        return cls(np.zeros(geometry.carry_samples, np.float32), (nothing,) * (layers * kinds), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +85,7 @@ class Model:
         readings: Any = None,
         *,
         self_test: SelfTest | None = None,
+        encoder: ChunkEncoder | None = None,
     ) -> None:
         """Put loaded parts together; :meth:`load` loads them.
 
@@ -121,6 +96,7 @@ class Model:
             tagger: Of the tagger.
             readings: Of the readings' graph, if the bundle has one.
             self_test: The bundle's golden answers, if it has some.
+            encoder: Encodes the chunks of a streaming model; None: with caches that are values.
         """
         self.bundle = bundle
         self.encoded_samples = 0
@@ -131,7 +107,7 @@ class Model:
         self._self_test = self_test
         self._sessions = [s for s in (acoustic, tagger, readings) if isinstance(s, GraphSession)]
         self._decoder = CrfDecoder(bundle.scheme, bundle.crf, bundle.calibration, search)
-        self._cache_inputs = cache_inputs(bundle.geometry.layers)
+        self._encoder = encoder or HostEncoder(bundle.geometry, acoustic)
 
     @classmethod
     def load(
@@ -151,16 +127,53 @@ class Model:
                 the graphs.
         """
         bundle = load_bundle(path)
-        names = (ACOUSTIC_FILE, TAGGER_FILE, READINGS_FILE)[: 3 if bundle.has_readings else 2]
         use_cuda = {"auto": None, "cpu": False, "cuda": True}[device]
-        graphs = open_sessions([path / n for n in names], use_cuda=use_cuda, threads=threads)
+        graphs = open_sessions(
+            [path / ACOUSTIC_FILE, path / TAGGER_FILE], use_cuda=use_cuda, threads=threads
+        )
+        return cls.assemble(bundle, *graphs, threads=threads, use_cuda=use_cuda, check=check)
+
+    @classmethod
+    def assemble(
+        cls,
+        bundle: Bundle,
+        acoustic: Any,
+        tagger: Any,
+        *,
+        encoder: ChunkEncoder | None = None,
+        threads: int = 1,
+        use_cuda: bool | None = False,
+        check: bool = True,
+    ) -> Model:
+        """Put what runs the large graphs together with the small ones, which run here.
+
+        Args:
+            bundle: What the graphs are of.
+            acoustic: Runs the acoustic graph.
+            tagger: Runs the tagger.
+            encoder: See the constructor.
+            threads: CPU threads of one call.
+            use_cuda: For the readings, see :func:`open_sessions`.
+            check: Compare with the golden answers in the bundle.
+
+        Raises:
+            BundleError: It does not say what it said when exported.
+            InferenceError: onnxruntime is missing or refuses the graphs.
+        """
+        readings = None
+        if bundle.has_readings:
+            path = bundle.path / READINGS_FILE
+            (readings,) = open_sessions([path], use_cuda=use_cuda, threads=threads)
         # Loops of small steps: nothing for a GPU.
         best_scores, lattice = open_sessions([SCORES_FILE, LATTICE_FILE], threads=threads)
         if bundle.lexicon is not None:
             bundle.lexicon.prepare()
         search = partial(GraphSearch, best_scores=best_scores, lattice=lattice)
-        model = cls(bundle, search, *graphs, self_test=read_self_test(path))
-        if check and model._self_test is None:
+        self_test = read_self_test(bundle.path)
+        model = cls(
+            bundle, search, acoustic, tagger, readings, self_test=self_test, encoder=encoder
+        )
+        if check and self_test is None:
             logger.warning("bundle %s has no self-test: whether it works is not known", bundle.name)
         if check:
             model.check()
@@ -178,6 +191,7 @@ class Model:
             self._tagger,
             self._readings,
             self_test=self._self_test,
+            encoder=self._encoder,
         )
 
     @property
@@ -189,7 +203,7 @@ class Model:
     @property
     def device_faults(self) -> int:
         """Calls that failed on a GPU and were made on the CPU, so far."""
-        return sum(session.faults for session in self._sessions)
+        return self._encoder.faults + sum(session.faults for session in self._sessions)
 
     def check(self) -> None:
         """Compare with the golden answers, if the bundle has some.
@@ -208,6 +222,7 @@ class Model:
         """
         for session in self._sessions:
             session.reopen()
+        self._encoder.reopen()
 
     def encode(
         self, samples: Floats, states: Sequence[AcousticState]
@@ -228,36 +243,9 @@ class Model:
         batch, count = samples.shape
         assert count % self.bundle.geometry.hop_samples == 0, "whole frames only"
         assert batch == len(states), "one state a stream"
-        geometry = self.bundle.geometry
-        caches = joined([s.cache[k] for k in range(len(self._cache_inputs)) for s in states])
-        caches = caches.reshape(-1, batch, *geometry.cache_shape[2:])
-        positions = np.array([s.position for s in states], np.int64)
-        feed = {
-            "samples": samples,
-            "carry": joined([s.carry for s in states]).reshape(batch, -1),
-            "position": positions,
-        }
-        feed.update(zip(self._cache_inputs, caches, strict=True))
-        frames, carry, new = self._acoustic.run(["frames", "next_carry", "new_cache"], feed)
-        _check("frames", frames)
+        encoded = self._encoder.encode(samples, states)
         self.encoded_samples += batch * count
-        left = geometry.left_frames
-        # The new keys and values take the places of the oldest.
-        new = new.reshape(-1, *new.shape[2:])[..., -left:, :]
-        places = (positions[:, None] + np.arange(frames.shape[1])[-left:]) % left
-        caches[:, np.arange(batch)[:, None], :, places] = new.transpose(1, 3, 0, 2, 4)
-        # Copies, because a row of the batch would keep the whole batch alive.
-        return [
-            (
-                joined([frames[i]]).reshape(frames.shape[1:]),
-                AcousticState(
-                    joined([carry[i]]),
-                    tuple([layer[i].tobytes() for layer in caches]),
-                    state.position + frames.shape[1],
-                ),
-            )
-            for i, state in enumerate(states)
-        ]
+        return encoded
 
     def encode_utterances(self, utterances: Sequence[Floats]) -> list[Floats]:
         """Encode whole utterances with a full-context model.
@@ -280,7 +268,7 @@ class Model:
         counts = np.array([len(u) // hop for u in utterances], np.int64)
         (frames,) = self._acoustic.run(["frames"], {"samples": samples, "frame_count": counts})
         for row, count in zip(frames, counts, strict=True):
-            _check("frames", row[:count])
+            check_plausible("frames", row[:count])
         self.encoded_samples += hop * int(counts.sum())
         return [f[:n].copy() for f, n in zip(frames, counts, strict=True)]
 
@@ -402,7 +390,7 @@ class Model:
             feed["matches"] = pad_matches([self.bundle.lexicon.match(t) for t in texts])
         emissions, log_probabilities = self._tagger.run(["emissions", "log_probabilities"], feed)
         for row, n in zip(emissions, lengths, strict=True):
-            _check("scores of tags", row[:n])
+            check_plausible("scores of tags", row[:n])
         return emissions, log_probabilities
 
     def read(self, text: str, frames: Floats, tagged: Tagged) -> Tagged:
@@ -436,14 +424,3 @@ class Model:
         scores: Floats
         (scores,) = self._readings.run(["scores"], {"frames": frames, "units": units})
         return scores
-
-
-def _check(what: str, values: Floats) -> None:
-    """Refuse what no working graph gives: decoded, it would look like an answer without entities.
-
-    Raises:
-        InferenceError: Values are NaN, infinite or absurd.
-    """
-    most = float(np.abs(values).max(initial=0.0))
-    if not most <= _MOST:
-        raise InferenceError(f"expected {what} between -{_MOST:g} and {_MOST:g}, got {most:g}")

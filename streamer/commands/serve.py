@@ -26,6 +26,7 @@ from cnerta.streamer.commands.configuration import (
 )
 from cnerta.streamer.commands.serve_options import (
     AllowedHostOption,
+    EngineOption,
     InsecureOption,
     JwtAudienceOption,
     JwtKey,
@@ -44,6 +45,7 @@ from cnerta.streamer.commands.serve_options import (
     TokenFileOption,
     TrustedProxyOption,
     access_options,
+    parse_engine,
     parse_metrics_address,
 )
 from cnerta.streamer.commands.serve_process import (
@@ -111,6 +113,7 @@ def serve(
     device: Annotated[
         Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU if there is one.")
     ] = "auto",
+    engine: EngineOption = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of the engine.")] = 1,
     max_sessions: Annotated[int, typer.Option(min=1, help="Most connections at once.")] = 512,
     memory_mb: Annotated[
@@ -261,6 +264,7 @@ def serve(
                 f"expected --record DIR to be a folder to write in, got {record}"
             )
         count = parse_workers(workers, threads)
+        triton = parse_engine(engine)
     if (
         front is None
         and secrets.tokens()
@@ -302,6 +306,7 @@ def serve(
         port=port,
         bundle=bundle,
         device=device,
+        triton=triton,
         threads=threads,
         count=count,
         retire_s=retire_s,

@@ -19,10 +19,12 @@ from cnerta.streamer.access.token_signer import TokenSigner
 from cnerta.streamer.access.tokens import Tokens
 from cnerta.streamer.client.connection import TOKEN_VARIABLE
 from cnerta.streamer.serving.tls import CertificateFiles
+from cnerta.streamer.serving.triton.server import TritonAddress
 from cnerta.streamer.wire.addresses import is_loopback
 
 __all__ = [
     "AllowedHostOption",
+    "EngineOption",
     "InsecureOption",
     "JwtAudienceOption",
     "JwtKey",
@@ -41,9 +43,18 @@ __all__ = [
     "TokenFileOption",
     "TrustedProxyOption",
     "access_options",
+    "parse_engine",
     "parse_metrics_address",
 ]
 
+EngineOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="triton://HOST:PORT",
+        help="Have the bundle's graphs run by NVIDIA Triton, whose gRPC answers there, on models "
+        "that cnerta-export --triton has written. Needs the extra triton.",
+    ),
+]
 OriginOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -181,6 +192,20 @@ def _network(text: str) -> Network:
         return parse_network(text)
     except ConfigError as error:
         raise typer.BadParameter(str(error), param_hint="--trusted-proxy") from error
+
+
+def parse_engine(text: str | None) -> TritonAddress | None:
+    """What runs the graphs; None: this process.
+
+    Raises:
+        typer.BadParameter: It is no address.
+    """
+    if text is None:
+        return None
+    try:
+        return TritonAddress.parse(text)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error), param_hint="--engine") from error
 
 
 def parse_metrics_address(text: str | None) -> tuple[str, int] | None:

@@ -31,6 +31,8 @@ from cnerta.streamer.commands.serve_process import (
 )
 from cnerta.streamer.serving.server import Server, ServerOptions
 from cnerta.streamer.serving.sharing.shared_metrics import keep_in_files
+from cnerta.streamer.serving.triton.loading import load_from_triton
+from cnerta.streamer.serving.triton.server import TritonAddress
 from cnerta.streamer.workers.channel import Channel, are_supported
 from cnerta.streamer.workers.cores import usable_cores, workers_for
 from cnerta.streamer.workers.front import Front, FrontOptions, FrontResult
@@ -100,6 +102,7 @@ class WorkerPlan:
         port: Likewise.
         bundle: The model's.
         device: What runs it.
+        triton: Or a server that does; None: this process.
         threads: Of each worker's engine.
         count: Workers.
         retire_s: How long sessions of before a reload go on.
@@ -112,6 +115,7 @@ class WorkerPlan:
     port: int
     bundle: Path | None
     device: Device
+    triton: TritonAddress | None
     threads: int
     count: int
     retire_s: float
@@ -123,7 +127,7 @@ class WorkerPlan:
     def shares_memory(self) -> bool:
         """Whether a model that is loaded before a fork can be used after it."""
         uses_gpu = self.device == "cuda" or (self.device == "auto" and offers_cuda())
-        return self.threads == 1 and not uses_gpu
+        return self.threads == 1 and not uses_gpu and self.triton is None
 
     def load(self) -> Model:
         """The model.
@@ -131,7 +135,10 @@ class WorkerPlan:
         Raises:
             CnertaError: It cannot be had.
         """
-        return Model.load(find_bundle(self.bundle), device=self.device, threads=self.threads)
+        bundle = find_bundle(self.bundle)
+        if self.triton is not None:
+            return load_from_triton(bundle, self.triton, threads=self.threads)
+        return Model.load(bundle, device=self.device, threads=self.threads)
 
 
 def watch_over(plan: WorkerPlan) -> int:

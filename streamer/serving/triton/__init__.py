@@ -1,0 +1,1 @@
+"""An engine whose graphs run on NVIDIA Triton: what it is told over gRPC, and what comes back."""
