@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,11 +34,12 @@ from cnerta.models.runtime.crf_search import (
     Search,
 )
 from cnerta.models.runtime.decoding import CrfDecoder, ScoredSpan, SpanHint
+from cnerta.models.runtime.encoding.choice import choose_encoder
 from cnerta.models.runtime.encoding.host import HostEncoder
 from cnerta.models.runtime.encoding.plausible import check_plausible
 from cnerta.models.runtime.encoding.state import AcousticState, ChunkEncoder
 from cnerta.models.runtime.graph_session import GraphSession
-from cnerta.models.runtime.onnx_sessions import open_sessions
+from cnerta.models.runtime.onnx_sessions import Device, choose_device, open_sessions
 from cnerta.models.runtime.readings import CharacterReading, heard_readings
 from cnerta.models.runtime.self_test import SelfTest, check_model, read_self_test
 from cnerta.models.text.lexicon import pad_matches
@@ -47,7 +48,6 @@ __all__ = ["AcousticState", "Device", "Model", "Tagged"]
 
 logger = logging.getLogger(__name__)
 
-Device = Literal["auto", "cpu", "cuda"]
 Floats = npt.NDArray[np.float32]
 
 
@@ -111,27 +111,54 @@ class Model:
 
     @classmethod
     def load(
-        cls, path: Path, *, device: Device = "auto", threads: int = 1, check: bool = True
+        cls,
+        path: Path,
+        *,
+        device: Device = "auto",
+        threads: int = 1,
+        check: bool = True,
+        resident_streams: int | None = None,
     ) -> Model:
         """Load a bundle.
 
         Args:
             path: The bundle's folder.
-            device: ``cuda`` insists on a GPU, ``auto`` takes one if the runtime offers it.
+            device: ``cuda`` and ``tensorrt`` insist on a GPU, ``auto`` takes one by CUDA if the
+                runtime offers it.
             threads: CPU threads of one call.
             check: Compare with the golden answers in the bundle.
+            resident_streams: Streams whose caches stay on the device, see
+                :func:`cnerta.models.runtime.encoding.choice.choose_encoder`.
 
         Raises:
             BundleError: The bundle cannot be used, or does not say what it said when exported.
-            InferenceError: onnxruntime is missing, has no CUDA where it was asked for, or refuses
-                the graphs.
+            InferenceError: onnxruntime is missing, has not the device that was asked for, or
+                refuses the graphs.
         """
         bundle = load_bundle(path)
-        use_cuda = {"auto": None, "cpu": False, "cuda": True}[device]
-        graphs = open_sessions(
-            [path / ACOUSTIC_FILE, path / TAGGER_FILE], use_cuda=use_cuda, threads=threads
+        choice = choose_device(device)
+        acoustic, tagger = open_sessions(
+            [path / ACOUSTIC_FILE, path / TAGGER_FILE], device=device, threads=threads
         )
-        return cls.assemble(bundle, *graphs, threads=threads, use_cuda=use_cuda, check=check)
+        works = acoustic.get_providers()[0] == choice.provider
+        if works:
+            logger.info("graphs run on %s", choice)
+        else:
+            logger.warning(
+                "graphs run on %s: %s was offered, and does not work here",
+                acoustic.get_providers()[0],
+                choice.provider,
+            )
+        encoder = choose_encoder(
+            bundle,
+            acoustic,
+            choice.device if works else "cpu",
+            resident_streams=resident_streams,
+            threads=threads,
+        )
+        return cls.assemble(
+            bundle, acoustic, tagger, encoder=encoder, threads=threads, device=device, check=check
+        )
 
     @classmethod
     def assemble(
@@ -142,7 +169,7 @@ class Model:
         *,
         encoder: ChunkEncoder | None = None,
         threads: int = 1,
-        use_cuda: bool | None = False,
+        device: Device = "cpu",
         check: bool = True,
     ) -> Model:
         """Put what runs the large graphs together with the small ones, which run here.
@@ -153,7 +180,7 @@ class Model:
             tagger: Runs the tagger.
             encoder: See the constructor.
             threads: CPU threads of one call.
-            use_cuda: For the readings, see :func:`open_sessions`.
+            device: Of the readings.
             check: Compare with the golden answers in the bundle.
 
         Raises:
@@ -163,7 +190,7 @@ class Model:
         readings = None
         if bundle.has_readings:
             path = bundle.path / READINGS_FILE
-            (readings,) = open_sessions([path], use_cuda=use_cuda, threads=threads)
+            (readings,) = open_sessions([path], device=device, threads=threads)
         # Loops of small steps: nothing for a GPU.
         best_scores, lattice = open_sessions([SCORES_FILE, LATTICE_FILE], threads=threads)
         if bundle.lexicon is not None:

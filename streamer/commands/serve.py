@@ -26,18 +26,21 @@ from cnerta.streamer.commands.configuration import (
 )
 from cnerta.streamer.commands.serve_options import (
     AllowedHostOption,
+    DeviceOption,
     EngineOption,
     InsecureOption,
     JwtAudienceOption,
     JwtKey,
     JwtPublicKeyOption,
     JwtSecretFileOption,
+    MaxBatchOption,
     MaxFinalWaitOption,
     MaxSessionsPerAddressOption,
     MaxWaitingPerAddressOption,
     MaxYoungSessionsOption,
     MetricsAddressOption,
     OriginOption,
+    ResidentStreamsOption,
     Secrets,
     SessionTokenSecretFileOption,
     TlsCertOption,
@@ -110,11 +113,11 @@ def serve(
         Path | None,
         typer.Option(help="Folder of a model, or one that comes along: fast (default), accurate."),
     ] = None,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU if there is one.")
-    ] = "auto",
+    device: DeviceOption = "auto",
+    resident_streams: ResidentStreamsOption = None,
     engine: EngineOption = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of the engine.")] = 1,
+    max_batch: MaxBatchOption = 16,
     max_sessions: Annotated[int, typer.Option(min=1, help="Most connections at once.")] = 512,
     memory_mb: Annotated[
         int,
@@ -241,6 +244,7 @@ def serve(
                 idle_timeout_s=idle_timeout_s, max_audio_ahead_ms=round(1000 * max_ahead_s)
             ),
             max_sessions=max_sessions,
+            max_batch=max_batch,
             memory_mb=memory_mb,
             origins=tuple(origin or ()),
             drain_timeout_s=drain_s,
@@ -306,6 +310,7 @@ def serve(
         port=port,
         bundle=bundle,
         device=device,
+        resident_streams=resident_streams,
         triton=triton,
         threads=threads,
         count=count,

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from cnerta.models.errors import ConfigError
+from cnerta.models.runtime.onnx_sessions import Device
 from cnerta.streamer.access.admission import AccessOptions
 from cnerta.streamer.access.jwt_tokens import JwtVerifier
 from cnerta.streamer.access.peers import Network, parse_network
@@ -24,18 +25,21 @@ from cnerta.streamer.wire.addresses import is_loopback
 
 __all__ = [
     "AllowedHostOption",
+    "DeviceOption",
     "EngineOption",
     "InsecureOption",
     "JwtAudienceOption",
     "JwtKey",
     "JwtPublicKeyOption",
     "JwtSecretFileOption",
+    "MaxBatchOption",
     "MaxFinalWaitOption",
     "MaxSessionsPerAddressOption",
     "MaxWaitingPerAddressOption",
     "MaxYoungSessionsOption",
     "MetricsAddressOption",
     "OriginOption",
+    "ResidentStreamsOption",
     "Secrets",
     "SessionTokenSecretFileOption",
     "TlsCertOption",
@@ -47,6 +51,29 @@ __all__ = [
     "parse_metrics_address",
 ]
 
+DeviceOption = Annotated[
+    Device,
+    typer.Option(
+        "--device",
+        "--provider",
+        help="What runs the graphs. auto takes a GPU by CUDA if there is one; tensorrt is for "
+        "those who ask for it. The log says what was taken, and why.",
+    ),
+]
+ResidentStreamsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Streams whose caches stay on the device between two chunks; 0: none. [default: "
+        "--max-sessions with CUDA, none elsewhere]",
+    ),
+]
+MaxBatchOption = Annotated[
+    int,
+    typer.Option(
+        min=1, max=512, help="Most sessions that one batch serves; on a GPU more are quicker."
+    ),
+]
 EngineOption = Annotated[
     str | None,
     typer.Option(

@@ -16,8 +16,8 @@ import typer
 from cnerta.models.command_line import fail
 from cnerta.models.errors import CnertaError
 from cnerta.models.runtime.bundle import find_bundle
-from cnerta.models.runtime.inference import Device, Model
-from cnerta.models.runtime.onnx_sessions import offers_cuda
+from cnerta.models.runtime.inference import Model
+from cnerta.models.runtime.onnx_sessions import Device, choose_device, offers_cuda
 from cnerta.streamer.commands.serve_options import Secrets
 from cnerta.streamer.commands.serve_process import (
     EXIT_LOST_FINALS,
@@ -102,6 +102,7 @@ class WorkerPlan:
         port: Likewise.
         bundle: The model's.
         device: What runs it.
+        resident_streams: Streams whose caches stay on it; None: all, where that is of use.
         triton: Or a server that does; None: this process.
         threads: Of each worker's engine.
         count: Workers.
@@ -115,6 +116,7 @@ class WorkerPlan:
     port: int
     bundle: Path | None
     device: Device
+    resident_streams: int | None
     triton: TritonAddress | None
     threads: int
     count: int
@@ -126,7 +128,7 @@ class WorkerPlan:
     @property
     def shares_memory(self) -> bool:
         """Whether a model that is loaded before a fork can be used after it."""
-        uses_gpu = self.device == "cuda" or (self.device == "auto" and offers_cuda())
+        uses_gpu = self.device != "cpu" and (self.device != "auto" or offers_cuda())
         return self.threads == 1 and not uses_gpu and self.triton is None
 
     def load(self) -> Model:
@@ -138,7 +140,12 @@ class WorkerPlan:
         bundle = find_bundle(self.bundle)
         if self.triton is not None:
             return load_from_triton(bundle, self.triton, threads=self.threads)
-        return Model.load(bundle, device=self.device, threads=self.threads)
+        streams = self.resident_streams
+        if streams is None and choose_device(self.device).device == "cuda":
+            streams = self.options.max_sessions
+        return Model.load(
+            bundle, device=self.device, threads=self.threads, resident_streams=streams
+        )
 
 
 def watch_over(plan: WorkerPlan) -> int:

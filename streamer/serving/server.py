@@ -230,7 +230,7 @@ class Server:
         )
         self._deepgram = DeepgramDoor(self.admission, self.metrics, recogniser is not None)
         self._turned_at: float | None = None
-        self._engine = Engine(model)
+        self._engine = Engine(model, max_batch=options.max_batch)
         self._is_stopping = False
         self._batcher: Batcher | None = None
         self._watch: EngineWatch | None = None

@@ -109,7 +109,9 @@ def evaluate(
             "entities; those that differ most from --against first.",
         ),
     ] = 0,
-    device: Annotated[Device, typer.Option(help="auto takes a GPU if there is one.")] = "auto",
+    device: Annotated[
+        Device, typer.Option(help="auto takes a GPU by CUDA if there is one.")
+    ] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
     version: VersionOption = False,
 ) -> None:
