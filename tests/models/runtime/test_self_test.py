@@ -15,6 +15,7 @@ import pytest
 
 from cnerta.models.errors import BundleError, InferenceError
 from cnerta.models.runtime.bundle import find_bundle
+from cnerta.models.runtime.encoding.host import HostEncoder
 from cnerta.models.runtime.inference import AcousticState, Model
 from cnerta.models.runtime.self_test import SELF_TEST_FILE, record_self_test
 
@@ -160,7 +161,7 @@ def test_absurd_frames_are_an_error_and_no_frames(bundle: Path, value: float) ->
             frames[-1, -1, -1] = value
             return [frames, *rest]
 
-    model._acoustic = Broken()
+    model._encoder = HostEncoder(geometry, Broken())
     samples = np.zeros((1, geometry.chunk_samples), np.float32)
     with pytest.raises(InferenceError, match="expected frames between"):
         model.encode(samples, [AcousticState.initial(geometry)])
