@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
 """Sizes of batches on a GPU: for each there are plans that were made before, and the memory."""
 _USUAL_STREAMS: Final = 512
+_LEAST_LAYERS: Final = 2
+"""With one, the table could be written before it is read, see :mod:`kept_graphs`."""
 
 
 def choose_encoder(
@@ -49,7 +51,7 @@ def choose_encoder(
     streams = resident_streams
     if streams is None:
         streams = _USUAL_STREAMS if is_cuda else 0
-    if not streams or device == "tensorrt":
+    if not streams or device == "tensorrt" or bundle.geometry.layers < _LEAST_LAYERS:
         return host
     plan = DevicePlan(
         partial(open_graph, device=device, threads=threads),

@@ -72,7 +72,7 @@ def table_graph(acoustic: Path, geometry: FrameGeometry) -> bytes:
 
     Inputs: ``samples`` (batch, n * hop_samples), ``carry`` (batch, carry_samples), ``position``
     (batch,), ``slot`` (batch,), ``table`` (slots * rows, size). Outputs: ``frames``, ``next_carry``
-    and ``next_table``, which may be the same memory as ``table``.
+    and ``next_table``, which with two layers or more may be the same memory as ``table``.
 
     Args:
         acoustic: ``acoustic.onnx`` of a bundle whose model streams.
@@ -195,8 +195,9 @@ def _reading(s: SlotShape, layers: int) -> str:
 def _writing(s: SlotShape, geometry: FrameGeometry) -> str:
     """Puts the new keys and values into the table.
 
-    How many frames are new is asked of the frames themselves, so that this comes after everything
-    that reads the table: both may be the same memory.
+    The keys of a second layer come of the first layer's cache, which is taken out together with all
+    others. So with two layers or more this comes after the table was read: what is read and what is
+    written may be the same memory.
     """
     layers, heads = geometry.layers, s.heads
     return f"""{_HEADER}
