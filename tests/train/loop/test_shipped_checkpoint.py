@@ -1,4 +1,4 @@
-"""The checkpoint that comes along for fine-tuning is the model that the default bundle holds."""
+"""The checkpoints that come along to train on are the models that the bundles hold."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("torch")
 
 from cnerta.models.networks.checkpoint import load_checkpoint
-from cnerta.models.runtime.bundle import default_bundle_path
+from cnerta.models.runtime.bundle import find_bundle
 from cnerta.models.runtime.inference import Model
 from cnerta.train.data.audio import AudioCache
 from cnerta.train.data.examples import Example
@@ -27,9 +27,10 @@ def examples() -> list[Example]:
     return [*spoken, *(Example(text, None) for text in TEXTS)]
 
 
-def test_checkpoint_and_bundle_say_the_same(examples: list[Example]) -> None:
-    checkpoint = load_checkpoint(REPOSITORY / "models" / "checkpoints" / "fast")
-    bundle = Model.load(default_bundle_path(), device="cpu")
+@pytest.mark.parametrize("name", ["fast", "accurate"])
+def test_checkpoint_and_bundle_say_the_same(name: str, examples: list[Example]) -> None:
+    checkpoint = load_checkpoint(REPOSITORY / "models" / "checkpoints" / name)
+    bundle = Model.load(find_bundle(Path(name)), device="cpu")
     assert checkpoint.model.vocabulary.sha256 == bundle.bundle.vocabulary.sha256
     assert checkpoint.provenance == bundle.bundle.provenance
     found = torch_predictions(checkpoint.model, examples, AudioCache())
