@@ -4,7 +4,8 @@
 
 Every connection sends messages of all families (see fuzz_inputs.py) until it is closed or gives up.
 Checked are the names of all closes, the protocol's rules on all that comes back, that the server is
-still there and logs no error, and the slope of its resident memory over the second half.
+still there and logs no error, and that its resident memory does not rise over the second half: the
+95 % interval of the slope must not lie above zero (see slope.py).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import random
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -169,15 +171,21 @@ class _Connection:
 
 
 async def fuzz(
-    server: ServerProcess, messages: int, *, parallel: int = 16, seed: int = 0
+    server: ServerProcess,
+    messages: int,
+    *,
+    parallel: int = 16,
+    seed: int = 0,
+    most_s: float = inf,
 ) -> Fuzzed:
-    """Send so many messages."""
+    """Send so many messages, or as many as go in so many seconds."""
     into = Fuzzed()
     every = max(1, messages // _READINGS)
+    ends_at = time.monotonic() + most_s
 
     async def one(number: int) -> None:
         draw = random.Random(f"{seed}-{number}")
-        while into.total < messages:
+        while into.total < messages and time.monotonic() < ends_at:
             most = min(1 + int(draw.expovariate(1 / 30)), _MOST_MESSAGES)
             try:
                 socket = await connect(
@@ -225,6 +233,9 @@ def report(found: Fuzzed, seconds: float, log: str) -> str:
 
 def main(
     messages: Annotated[int, typer.Option(help="How many.")] = 1_000_000,
+    most_minutes: Annotated[
+        float, typer.Option(help="End after so many minutes, however many were sent.")
+    ] = inf,
     parallel: Annotated[int, typer.Option(help="Connections at once.")] = 16,
     seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
     bundle: Annotated[str, typer.Option(help="Model of the server.")] = "fast",
@@ -233,7 +244,9 @@ def main(
     """Fuzz a server."""
     with ServerProcess(["--bundle", bundle]) as server:
         began = time.monotonic()
-        found = asyncio.run(fuzz(server, messages, parallel=parallel, seed=seed))
+        found = asyncio.run(
+            fuzz(server, messages, parallel=parallel, seed=seed, most_s=60 * most_minutes)
+        )
         seconds = time.monotonic() - began
         is_running, log = server.is_running, server.log()
     print(report(found, seconds, log))
@@ -241,7 +254,7 @@ def main(
         print(f"unnamed, {count} times: {text}")
     if plot is not None:
         draw_memory(found.memory, plot)
-    if found.unnamed or not is_running or "ERROR" in log:
+    if found.unnamed or not is_running or "ERROR" in log or found.slope.low > 0:
         print(log[-4_000:])
         raise typer.Exit(1)
 
