@@ -17,7 +17,7 @@ from typing import Final, Self
 
 __all__ = ["ServerProcess", "Usage", "free_port"]
 
-_START_S: Final = 60.0
+_START_S: Final = 300.0
 _STOP_S: Final = 30.0
 
 
@@ -110,6 +110,7 @@ class ServerProcess:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
             time.sleep(0.02)
+        self.kill()
         raise RuntimeError(f"expected a server that listens, got:\n{self.log()}")
 
     def kill(self) -> None:

@@ -1,0 +1,92 @@
+"""Nothing is left of sessions that are over, however they ended: objects are counted, not bytes.
+
+Resident memory of a server over a day of audio is the matter of ``make soak``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any
+
+from cnerta.streamer.serving.parking import ParkingOptions
+from cnerta.streamer.serving.server import Server, ServerOptions
+from cnerta.streamer.wire.messages import (
+    SessionFinish,
+    SessionReady,
+    SessionStart,
+    Transcript,
+    UtteranceFinal,
+)
+from cnerta.streamer.wire.parts import GlossaryEntry, ResumeRequest
+
+from ..speaking_client import client
+from .test_http import ask
+
+ROUNDS = 8
+
+
+def final(text: str) -> Transcript:
+    return Transcript(utterance="u1", revision=2, final=True, text=text)
+
+
+async def churn(server: Server, kit: SimpleNamespace) -> None:
+    """Connections that end in every way there is."""
+    interim = Transcript(utterance="u1", revision=1, final=False, text="他在")
+    names = [GlossaryEntry(text="江大桥", label="PER")]
+    async with client(server.port) as stream:  # in order
+        start = SessionStart(glossary=names)
+        await stream.send(start, kit.speak("他在北京"), interim, final("他在北京"))
+        await stream.until(UtteranceFinal)
+        await stream.send(SessionFinish())
+        await stream.rest()
+    async with client(server.port) as stream:  # with an error
+        await stream.send(SessionStart(), kit.speak("他在"), interim, "{")
+        await stream.rest()
+    async with client(server.port) as stream:  # lost, and resumed
+        await stream.send(SessionStart(), kit.speak("他在北京"), final("他在北京"))
+        ready = await stream.until(SessionReady)
+        await stream.until(UtteranceFinal)
+        stream.vanish()
+    async with client(server.port) as stream:
+        resume = ResumeRequest(token=ready.resume.token, last_seq=0)
+        await stream.send(SessionStart(resume=resume), SessionFinish())
+        await stream.rest()
+    async with client(server.port) as stream:  # lost for good
+        await stream.send(SessionStart(), kit.speak("他在"), interim)
+        await stream.until(SessionReady)
+        stream.vanish()
+    async with client(server.port) as stream:  # never begun
+        stream.vanish()
+    assert (await ask(server.port, "/readyz")).status == 200
+
+
+async def until_over(server: Server) -> None:
+    async with asyncio.timeout(20):
+        while server.count_sessions or server.count_open:
+            await asyncio.sleep(0.05)
+
+
+def counted() -> Counter[str]:
+    for _ in range(3):
+        gc.collect()
+    return Counter(f"{type(o).__module__}.{type(o).__qualname__}" for o in gc.get_objects())
+
+
+async def test_nothing_is_left_of_sessions_that_are_over(model: Any, kit: SimpleNamespace) -> None:
+    options = ServerOptions(parking=ParkingOptions(ttl_s=1))
+    async with Server(model, options) as server:
+        await server.start()
+        for _ in range(3):  # what is made once is made
+            await churn(server, kit)
+        await until_over(server)
+        before = counted()
+        for _ in range(ROUNDS):
+            await churn(server, kit)
+        await until_over(server)
+        grown = counted()
+        grown.subtract(before)
+    # Whatever stays of each session, or of each connection of one kind, is there so often.
+    assert {kind: more for kind, more in grown.items() if more >= ROUNDS} == {}
