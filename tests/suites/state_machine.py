@@ -13,6 +13,7 @@ from __future__ import annotations
 import gc
 import time
 from collections import Counter, deque
+from math import inf
 from typing import Annotated, Any, ClassVar, Final
 
 import hypothesis
@@ -362,8 +363,9 @@ class ConnectionMachine(RuleBasedStateMachine):
             self.is_gone = True
 
 
-def run_machine(steps: int, *, examples: int = 200, length: int = 100) -> None:
-    """Run it until so many steps were taken, with other seeds each time."""
+def run_machine(steps: int, *, examples: int = 200, length: int = 100, most_s: float = inf) -> None:
+    """Run it until so many steps were taken, or for so many seconds, with other seeds each time."""
+    ends_at = time.monotonic() + most_s
     ConnectionMachine.steps = 0
     ConnectionMachine.happened.clear()
     seed = 0
@@ -371,7 +373,7 @@ def run_machine(steps: int, *, examples: int = 200, length: int = 100) -> None:
     gc.freeze()  # so that what there is already is not looked through again and again
     with progress("state machine", steps) as move:
         shown = 0
-        while ConnectionMachine.steps < steps:
+        while ConnectionMachine.steps < steps and time.monotonic() < ends_at:
             seeded = hypothesis.seed(seed)(ConnectionMachine)
             run_state_machine_as_test(
                 seeded,
@@ -406,10 +408,13 @@ def report(seconds: float) -> str:
 
 def main(
     steps: Annotated[int, typer.Option(help="How many.")] = 100_000,
+    most_minutes: Annotated[
+        float, typer.Option(help="End after so many minutes, however many were taken.")
+    ] = inf,
 ) -> None:
     """Run the state machine; a rule that is broken ends it with the shortest way to it."""
     began = time.monotonic()
-    run_machine(steps, examples=min(200, max(10, steps // 100)))
+    run_machine(steps, examples=min(50, max(10, steps // 100)), most_s=60 * most_minutes)
     print(report(time.monotonic() - began))
 
 
