@@ -23,6 +23,7 @@ from cnerta.models.runtime.bundle import (
     BLANK_PENALTY,
     MANIFEST_FILE,
     find_bundle,
+    load_bundle,
 )
 from cnerta.models.runtime.listening import Listening
 
@@ -36,8 +37,8 @@ def export(
         Path,
         typer.Argument(
             metavar="CHECKPOINT",
-            help="Folder that cnerta-train wrote; for --triton alone also a bundle: a folder, or "
-            "fast or accurate.",
+            help="Folder that cnerta-train wrote; for --triton and --hub alone also a bundle: a "
+            "folder, or fast or accurate.",
         ),
     ],
     out: Annotated[
@@ -86,16 +87,33 @@ def export(
     triton_instances: Annotated[
         int, typer.Option(min=1, help="With --triton: copies of each graph, on each GPU.")
     ] = 1,
+    hub: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write a folder for the Hugging Face hub, too: the bundle and a model card.",
+        ),
+    ] = None,
+    license_name: Annotated[
+        str,
+        typer.Option(
+            "--license", metavar="ID", help="With --hub: the model's licence, as the hub calls it."
+        ),
+    ] = "other",
     version: VersionOption = False,
 ) -> None:
     """Export a trained model as a bundle that the server runs, and check that it is the same."""
     console = Console(stderr=True)
     log_to_console(logging.INFO, console=console, others=logging.WARNING, show_time=True)
-    bundle = find_bundle(source)
+    try:
+        bundle = find_bundle(source)
+    except CnertaError as error:
+        fail(type(error).__name__, error)
     is_bundle = (bundle / MANIFEST_FILE).is_file()
-    if is_bundle and (triton is None or out is not None):
+    if is_bundle and ((triton is None and hub is None) or out is not None):
         raise typer.BadParameter(
-            f"expected a checkpoint, or --triton and no second folder, got the bundle {bundle}"
+            "expected a checkpoint, or --triton or --hub and no second folder, got the bundle "
+            f"{bundle}"
         )
     if out is None and not is_bundle:
         raise typer.BadParameter("expected the folder of the bundle as a second argument, got none")
@@ -123,6 +141,11 @@ def export(
             options = TritonOptions(instances=triton_instances, max_streams=triton_streams)
             for folder in write_model_repository(bundle, triton, options):
                 console.print(f"model {folder.name} in {triton}", markup=False, soft_wrap=True)
+        if hub is not None:
+            from cnerta.export.hub_folder import HubDescription, write_hub_folder
+
+            write_hub_folder(load_bundle(bundle), hub, HubDescription(license=license_name))
+            console.print(f"for the hub: hf upload OWNER/NAME {hub}", markup=False, soft_wrap=True)
     except CnertaError as error:
         fail(type(error).__name__, error)
 

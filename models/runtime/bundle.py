@@ -28,8 +28,10 @@ from cnerta.models.files import write_atomically
 from cnerta.models.runtime.calibration import Calibration
 from cnerta.models.runtime.decoding import CrfParameters
 from cnerta.models.runtime.geometry import FrameGeometry
+from cnerta.models.runtime.hub import fetch_bundle, is_hub_name
 from cnerta.models.runtime.labels import LabelScheme
 from cnerta.models.runtime.listening import Listening
+from cnerta.models.runtime.self_test import SELF_TEST_FILE
 from cnerta.models.runtime.vocabulary import Vocabulary
 from cnerta.models.text.normalisation import KNOWN_NORMALISATIONS
 from cnerta.models.text.word_files import (
@@ -49,6 +51,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "TAGGER_FILE",
     "Bundle",
+    "bundle_files",
     "default_bundle_path",
     "file_sha256",
     "find_bundle",
@@ -175,14 +178,27 @@ def find_bundle(bundle: Path | None) -> Path:
 
     Args:
         bundle: A folder, or ``fast`` or ``accurate`` for those that come with the package, unless
-            there is a folder of that name; None: the default.
+            there is a folder of that name; or ``hf:OWNER/NAME`` for one of the Hugging Face hub
+            (:mod:`cnerta.models.runtime.hub`); None: the default.
+
+    Raises:
+        BundleError: One of the hub cannot be had.
     """
     if bundle is None:
         return default_bundle_path()
+    if is_hub_name(str(bundle)):
+        return fetch_bundle(str(bundle), (MANIFEST_FILE, *_FILES, SELF_TEST_FILE), MANIFEST_FILE)
     built_in = _BUILT_IN.get(str(bundle))
     if built_in is None or bundle.exists():
         return bundle
     return built_in
+
+
+def bundle_files(path: Path) -> tuple[str, ...]:
+    """The files of a bundle that are in its folder, without whatever else is there."""
+    return tuple(
+        name for name in (MANIFEST_FILE, *_FILES, SELF_TEST_FILE) if (path / name).is_file()
+    )
 
 
 def file_sha256(path: Path) -> str:

@@ -60,7 +60,8 @@ def load(
     """Load a bundle.
 
     Args:
-        bundle: ``fast``, ``accurate``, or the folder of another.
+        bundle: ``fast``, ``accurate``, the folder of another, or ``hf:OWNER/NAME`` of the Hugging
+            Face hub.
         device: ``cuda`` insists on a GPU, ``auto`` takes one if there is one.
         threads: CPU threads of the engine.
 

@@ -358,7 +358,8 @@ def demo(
     bundle: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Folder of a model, or one that comes along: fast, accurate."
+            metavar="DIR",
+            help="Folder of a model, one that comes along (fast, accurate), or hf:OWNER/NAME.",
         ),
     ] = None,
     recordings: Annotated[

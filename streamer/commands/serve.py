@@ -111,7 +111,10 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any free one.")] = 8765,
     bundle: Annotated[
         Path | None,
-        typer.Option(help="Folder of a model, or one that comes along: fast (default), accurate."),
+        typer.Option(
+            help="Folder of a model, one that comes along (fast, the default, or accurate), or "
+            "hf:OWNER/NAME of the Hugging Face hub."
+        ),
     ] = None,
     device: DeviceOption = "auto",
     resident_streams: ResidentStreamsOption = None,

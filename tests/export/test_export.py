@@ -19,7 +19,7 @@ from cnerta.export.parity import TOLERANCE, check_parity  # noqa: E402
 from cnerta.export.quantise import Int8  # noqa: E402
 from cnerta.export.write import export_bundle  # noqa: E402
 from cnerta.models.errors import BundleError, InferenceError, ParityError  # noqa: E402
-from cnerta.models.networks.checkpoint import Checkpoint  # noqa: E402
+from cnerta.models.networks.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
 from cnerta.models.networks.tagger import SpeechTagger  # noqa: E402
 from cnerta.models.runtime.bundle import ACOUSTIC_FILE, TAGGER_FILE, load_bundle  # noqa: E402
 from cnerta.models.runtime.decoding import CrfDecoder  # noqa: E402
@@ -212,6 +212,22 @@ def test_the_command_names_a_checkpoint_that_is_none(tmp_path: Path) -> None:
     assert refused.exit_code == 1
     assert f"CheckpointError: expected a checkpoint folder, got {folder}" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
+
+
+def test_the_command_writes_a_folder_for_the_hub_too(
+    tiny_model: SpeechTagger, tmp_path: Path
+) -> None:
+    save_checkpoint(tmp_path / "from", Checkpoint("tiny", tiny_model, {}, {"dev.nested_f1": 0.5}))
+    app = typer.Typer()
+    app.command()(export)
+    wanted = [str(tmp_path / "from"), str(tmp_path / "out"), "--hub", str(tmp_path / "hub")]
+    done = CliRunner().invoke(app, [*wanted, "--license", "mit"])
+    assert done.exit_code == 0, done.output
+    assert load_bundle(tmp_path / "hub").name == "tiny"
+    card = (tmp_path / "hub" / "README.md").read_text(encoding="utf-8")
+    assert "license: mit" in card
+    assert "value: 0.5" in card
+    assert f"hf upload OWNER/NAME {tmp_path / 'hub'}" in done.stderr
 
 
 def test_8_bit_weights_are_smaller_and_say_nearly_the_same(
