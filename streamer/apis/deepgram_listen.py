@@ -7,7 +7,6 @@ recogniser calls an utterance is one ``Results`` with ``is_final`` and ``speech_
 from __future__ import annotations
 
 import hashlib
-import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,17 +20,23 @@ from cnerta.streamer.apis.deepgram_messages import (
     Channel,
     ConfigureFailure,
     Error,
-    FoundEntity,
     Metadata,
     ModelInfo,
     Results,
     ResultsMetadata,
     SpeechStarted,
     UtteranceEnd,
-    WordItem,
 )
 from cnerta.streamer.apis.deepgram_query import ListenQuery
-from cnerta.streamer.apis.deepgram_words import Word, split_words, word_range
+from cnerta.streamer.apis.deepgram_told import (
+    SURE,
+    model_info,
+    model_uuid,
+    seconds,
+    told_entity,
+    told_words,
+)
+from cnerta.streamer.apis.deepgram_words import Word, split_words
 from cnerta.streamer.apis.tongue import FLUSH, Aside, Closing, Flushed, Heard, Reply, Tongue
 from cnerta.streamer.apis.wave_stream import NotWaveError, WaveStream
 from cnerta.streamer.wire.errors import ErrorName, ProtocolError
@@ -57,12 +62,8 @@ from cnerta.streamer.wire.parts import (
     Entity,
 )
 
-__all__ = ["LABELS", "DeepgramListener"]
+__all__ = ["DeepgramListener"]
 
-LABELS: Final = {"PER": "NAME", "LOC": "LOCATION", "GPE": "LOCATION", "ORG": "ORGANIZATION"}
-"""What Deepgram calls types of entities; others keep their name."""
-_SURE: Final = 1.0
-"""Recognisers here do not say how sure they are of a word, and their clients want a number."""
 _MOST_OPEN: Final = 64
 _UNREAD: Final = 1008
 _NOTHING_CAME: Final = 1011
@@ -186,8 +187,7 @@ class DeepgramListener(Tongue):
     def _said(self, message: ServerMessage | Flushed) -> Iterator[msgspec.Struct]:
         match message:
             case SessionReady(model=model):
-                version = str(model.schema_version)
-                self._model = ModelInfo(name=model.name, version=version, arch="cnerta")
+                self._model = model_info(model)
             case RecognisedTranscript(final=False):
                 yield from self._interim(message)
             case EntityUpsert(utterance=utterance, entity=entity):
@@ -223,7 +223,7 @@ class DeepgramListener(Tongue):
         now = self._of(message.utterance)
         now.text, now.start_ms, now.end_ms = message.text, message.start_ms, message.end_ms
         if is_first and self._query.vad_events:
-            yield SpeechStarted(channel=[0], timestamp=_seconds(message.start_ms))
+            yield SpeechStarted(channel=[0], timestamp=seconds(message.start_ms))
         yield from self._so_far(message.utterance)
 
     def _so_far(self, utterance: str) -> Iterator[msgspec.Struct]:
@@ -272,7 +272,7 @@ class DeepgramListener(Tongue):
         if any(utterance.text for utterance in self._open.values()):
             return
         self._last_word_ms = None
-        yield UtteranceEnd(channel=[0], last_word_end=_seconds(last_ms))
+        yield UtteranceEnd(channel=[0], last_word_end=seconds(last_ms))
 
     def _results(
         self,
@@ -285,37 +285,25 @@ class DeepgramListener(Tongue):
         is_final: bool,
         flushed: bool = False,
     ) -> Results:
-        told = [
-            WordItem(
-                word=word.text,
-                start=_seconds(word.start_ms),
-                end=_seconds(word.end_ms),
-                confidence=_SURE,
-                punctuated_word=word.written,
-            )
-            for word in words
-        ]
-        alternative = Alternative(transcript=text, confidence=_SURE if text else 0.0, words=told)
-        found = [_entity(entity, words) for entity in entities]
+        alternative = Alternative(
+            transcript=text, confidence=SURE if text else 0.0, words=told_words(words)
+        )
+        found = [told_entity(entity, words) for entity in entities]
         return Results(
             channel_index=[0, 1],
-            start=_seconds(start_ms),
-            duration=_seconds(end_ms - start_ms),
+            start=seconds(start_ms),
+            duration=seconds(end_ms - start_ms),
             is_final=is_final,
             speech_final=is_final and self._query.endpointing,
             channel=Channel(alternatives=[alternative]),
             metadata=ResultsMetadata(
                 request_id=self._request_id,
                 model_info=self._model,
-                model_uuid=self._model_uuid,
+                model_uuid=model_uuid(self._model),
             ),
             from_finalize=flushed,
             entities=found if self._query.entities else UNSET,
         )
-
-    @property
-    def _model_uuid(self) -> str:
-        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"cnerta:{self._model.name}"))
 
     def _metadata(self, audio_ms: int) -> Metadata:
         return Metadata(
@@ -323,28 +311,11 @@ class DeepgramListener(Tongue):
             request_id=self._request_id,
             sha256=self._digest.hexdigest(),
             created=self._created.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            duration=_seconds(audio_ms),
+            duration=seconds(audio_ms),
             channels=1 if self._format is None else self._format.channels,
-            models=[self._model_uuid],
-            model_info={self._model_uuid: self._model},
+            models=[model_uuid(self._model)],
+            model_info={model_uuid(self._model): self._model},
         )
-
-
-def _entity(entity: Entity, words: list[Word]) -> FoundEntity:
-    first, behind = word_range(words, entity.start, entity.end)
-    return FoundEntity(
-        label=LABELS.get(entity.label, entity.label),
-        value=entity.text,
-        raw_value=entity.text,
-        confidence=entity.confidence,
-        start_word=first,
-        end_word=behind,
-        id=entity.id,
-        parent=entity.parent,
-        status=entity.status,
-        start=None if entity.start_ms is None else _seconds(entity.start_ms),
-        end=None if entity.end_ms is None else _seconds(entity.end_ms),
-    )
 
 
 def _checked(audio_format: AudioFormat) -> AudioFormat:
@@ -361,7 +332,3 @@ def _checked(audio_format: AudioFormat) -> AudioFormat:
         detail = f"expected 1 to {MAX_CHANNELS} channels, got {channels}"
         raise ProtocolError(ErrorName.UNSUPPORTED_CHANNELS, detail)
     return audio_format
-
-
-def _seconds(ms: float | None) -> float:
-    return round((ms or 0) / 1000, 3)

@@ -1,6 +1,6 @@
-"""What Deepgram's live transcription says, as its clients read it. Times in seconds.
+"""What Deepgram's transcription says, live and of files, as its clients read it. Times in seconds.
 
-https://developers.deepgram.com/reference/speech-to-text/listen-streaming
+https://developers.deepgram.com/reference/speech-to-text/listen-streaming and …/listen-pre-recorded
 """
 
 from __future__ import annotations
@@ -13,6 +13,12 @@ __all__ = [
     "Channel",
     "ConfigureFailure",
     "Error",
+    "FileAlternative",
+    "FileAnswer",
+    "FileChannel",
+    "FileMetadata",
+    "FileResults",
+    "FileUtterance",
     "FoundEntity",
     "Metadata",
     "ModelInfo",
@@ -139,3 +145,54 @@ class Error(_Message, frozen=True, kw_only=True, tag="Error"):
     description: str
     message: str
     variant: str
+
+
+class FileAlternative(Alternative, frozen=True, kw_only=True):
+    """A transcript of a whole file, and what is in it."""
+
+    entities: list[FoundEntity] | UnsetType = UNSET
+
+
+class FileChannel(msgspec.Struct, frozen=True, kw_only=True):
+    """What was heard in a channel of a file."""
+
+    alternatives: list[FileAlternative]
+
+
+class FileUtterance(msgspec.Struct, frozen=True, kw_only=True):
+    """What was said between two pauses."""
+
+    start: float
+    end: float
+    confidence: float
+    channel: int
+    transcript: str
+    words: list[WordItem]
+    id: str
+
+
+class FileResults(msgspec.Struct, frozen=True, kw_only=True):
+    """All that was heard in a file."""
+
+    channels: list[FileChannel]
+    utterances: list[FileUtterance] | UnsetType = UNSET
+
+
+class FileMetadata(msgspec.Struct, frozen=True, kw_only=True):
+    """Which file it was, and by whom it was heard."""
+
+    transaction_key: str
+    request_id: str
+    sha256: str
+    created: str
+    duration: float
+    channels: int
+    models: list[str]
+    model_info: dict[str, ModelInfo]
+
+
+class FileAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a file."""
+
+    metadata: FileMetadata
+    results: FileResults

@@ -1,4 +1,4 @@
-"""What a client of Deepgram's live transcription asks for in its address.
+"""What a client of Deepgram's transcription asks for in its address, live or with a file.
 
 https://developers.deepgram.com/reference/speech-to-text/listen-streaming. Parameters that mean
 something here are read; those that would change what the client may rely on, and cannot be had,
@@ -50,6 +50,8 @@ class ListenQuery:
         utterance_end_ms: Silence after a word, after which it wants to be told; None: never.
         vad_events: Whether it wants to know when somebody begins to speak.
         model: What it called the model.
+        utterances: Of a file: whether it wants each utterance by itself.
+        multichannel: Whether it wants several channels to be heard apart, if there are any.
     """
 
     audio_format: AudioFormat | None = None
@@ -59,6 +61,8 @@ class ListenQuery:
     utterance_end_ms: int | None = None
     vad_events: bool = False
     model: str = ""
+    utterances: bool = False
+    multichannel: bool = False
 
     @classmethod
     def read(cls, path: str) -> ListenQuery:
@@ -80,6 +84,8 @@ class ListenQuery:
             utterance_end_ms=_number(given, "utterance_end_ms", 1, _MOST_MS),
             vad_events=_flag(given, "vad_events"),
             model=given.get("model", "")[:64],
+            utterances=_flag(given, "utterances"),
+            multichannel=_flag(given, "multichannel"),
         )
 
 

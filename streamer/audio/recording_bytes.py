@@ -26,7 +26,7 @@ class DecodedRecording:
     """What was in a file.
 
     Attributes:
-        audio_format: Of the samples: 16 bits, one channel.
+        audio_format: Of the samples; what was decoded has 16 bits and one channel.
         samples: All of them.
     """
 
@@ -36,7 +36,8 @@ class DecodedRecording:
     @property
     def duration_ms(self) -> float:
         """How long it is."""
-        return 1_000 * len(self.samples) / (2 * self.audio_format.sample_rate)
+        audio_format = self.audio_format
+        return 1_000 * len(self.samples) / (audio_format.frame_bytes * audio_format.sample_rate)
 
 
 def decode_recording(content: bytes, most_ms: int) -> DecodedRecording:

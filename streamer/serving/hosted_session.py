@@ -33,7 +33,12 @@ class HostedSession:
     """
 
     def __init__(
-        self, protocol: ServerProtocol, batcher: Batcher, recogniser: Recogniser | None = None
+        self,
+        protocol: ServerProtocol,
+        batcher: Batcher,
+        recogniser: Recogniser | None = None,
+        *,
+        paced: bool = True,
     ) -> None:
         """Host a session of which nothing was received yet.
 
@@ -41,10 +46,13 @@ class HostedSession:
             protocol: The session itself.
             batcher: Brings its work to the engine.
             recogniser: Writes its transcript if the client wants that.
+            paced: Whether its audio comes at the pace of speech. If not, its owner has to wait
+                while :attr:`behind_ms` says that much is waiting.
         """
         self.protocol = protocol
         self._batcher = batcher
         self._recogniser = recogniser
+        self._paced = paced
         self._transcription: Transcription | None = None
         self._asides: deque[Aside] = deque()
         if recogniser is not None:
@@ -94,6 +102,13 @@ class HostedSession:
         """End the session with an error."""
         self.protocol.fail(error)
         self._changed()
+
+    @property
+    def behind_ms(self) -> float:
+        """Audio that waits for the engine, or for the recogniser."""
+        recognised = self._transcription
+        waiting_ms = 0.0 if recognised is None else recognised.waiting_ms
+        return max(waiting_ms, self.protocol.backlog_ms)
 
     @property
     def held_bytes(self) -> int:
@@ -172,7 +187,9 @@ class HostedSession:
         if transcription is None:
             if not protocol.is_recognised:
                 return
-            transcription = Transcription(recogniser, protocol.audio_format, self)
+            transcription = Transcription(
+                recogniser, protocol.audio_format, self, paced=self._paced
+            )
             if not transcription.begin():
                 most = recogniser.most
                 detail = f"expected at most {most} sessions whose speech is recognised, got more"

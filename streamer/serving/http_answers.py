@@ -97,10 +97,8 @@ class HttpAnswers:
 
     def _find(self, request: Request, path: str) -> Answer:
         methods = self.routes.get(path)
-        if path in self.passed_on:
-            methods = {"GET": _nothing}
-        elif path in self.with_content:
-            methods = {"POST": _nothing}
+        asked = {"GET": self.passed_on, "POST": self.with_content}
+        methods = {how: _nothing for how, paths in asked.items() if path in paths} or methods
         if methods is None:
             return refused(http.HTTPStatus.NOT_FOUND, "not found")
         allowed = {*methods, "OPTIONS", *(["HEAD"] if "GET" in methods else [])}

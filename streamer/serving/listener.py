@@ -28,7 +28,7 @@ __all__ = ["Answering", "Listener", "Transport"]
 
 _PAIR: Final = 2
 _OPEN_TIMEOUT_S: Final = 10.0
-_CONTENT_S: Final = 90.0
+_CONTENT_S: Final = 400.0
 """How long a request with content may take, its answer included; its parts have bounds of their
 own."""
 

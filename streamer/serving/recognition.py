@@ -68,6 +68,7 @@ class Recogniser:
         listener: RecognitionListener,
         *,
         after: Recognition | None = None,
+        paced: bool = True,
     ) -> Recognition | None:
         """Begin with a session; None if there are as many as may be.
 
@@ -76,12 +77,14 @@ class Recogniser:
             listener: Whom to tell.
             after: What was done for the same session before, and still comes to its end; then there
                 is room.
+            paced: Whether the audio comes at the pace of speech.
         """
         if after is not None:
             self._succeeded.add(after)
         elif len(self) >= self.most:
             return None
-        recognition = Recognition(self._source, audio_format, listener, self._loop, self._discard)
+        live = LiveAudio(audio_format, paced=paced)
+        recognition = Recognition(self._source, live, listener, self._loop, self._discard)
         self._running.add(recognition)
         return recognition
 
@@ -115,7 +118,7 @@ class Recognition:
     def __init__(
         self,
         source: TranscriptSource,
-        audio_format: AudioFormat,
+        live: LiveAudio,
         listener: RecognitionListener,
         loop: asyncio.AbstractEventLoop,
         on_over: Callable[[Recognition], None],
@@ -126,7 +129,8 @@ class Recognition:
         self._home = asyncio.get_running_loop()
         self._loop = loop
         self._on_over = on_over
-        self._live = LiveAudio(audio_format)
+        self._live = live
+        audio_format = live.format
         self._frame_bytes = audio_format.frame_bytes
         self._bytes_per_ms = audio_format.sample_rate * audio_format.frame_bytes / 1000
         self._blocks: asyncio.Queue[bytes | None] = asyncio.Queue()

@@ -47,6 +47,7 @@ from cnerta.streamer.serving.engine import Engine, Inference, describe_failure
 from cnerta.streamer.serving.engine_watch import EngineWatch
 from cnerta.streamer.serving.hosted_session import HostedSession
 from cnerta.streamer.serving.http.deepgram_door import DeepgramDoor, is_listen, make_tongue
+from cnerta.streamer.serving.http.deepgram_file import DeepgramFileDoor
 from cnerta.streamer.serving.http.entities import EntitiesDoor
 from cnerta.streamer.serving.http_answers import HttpAnswers
 from cnerta.streamer.serving.listener import Listener, Transport
@@ -228,6 +229,14 @@ class Server:
         self._entities = EntitiesDoor(
             self.admission, self.metrics, self._served, options.limits, self._new_connection
         )
+        self._deepgram_files = DeepgramFileDoor(
+            self.admission,
+            self.metrics,
+            self._served,
+            options.limits,
+            self._new_connection,
+            recogniser,
+        )
         self._deepgram = DeepgramDoor(self.admission, self.metrics, recogniser is not None)
         self._turned_at: float | None = None
         self._engine = Engine(model, max_batch=options.max_batch)
@@ -318,7 +327,8 @@ class Server:
             return None
 
         async def answer() -> Response:
-            answer = await self._entities.answer(
+            door = self._deepgram_files if is_listen(request) else self._entities
+            answer = await door.answer(
                 request, connection.remote_host, content, connection.permit_content, batcher
             )
             return answers.allowed_to_read(request, answer).response()
@@ -353,7 +363,7 @@ class Server:
             self.admission.hosts.is_own,
             self.admission.may_come_from_there,
             passed_on=(STREAM_PATH, LISTEN_PATH, OVERLAY_PATH),
-            with_content=(ENTITIES_PATH,),
+            with_content=(ENTITIES_PATH, LISTEN_PATH),
         )
         public = self._listener_of(answers, doorstep, options.tls)
         if options.metrics_address is None:

@@ -38,9 +38,22 @@ class Transcription:
     """See the module. All methods are for the event loop that began it."""
 
     def __init__(
-        self, recogniser: Recogniser, audio_format: AudioFormat, owner: Transcribed
+        self,
+        recogniser: Recogniser,
+        audio_format: AudioFormat,
+        owner: Transcribed,
+        *,
+        paced: bool = True,
     ) -> None:
-        """Prepare; see :meth:`begin`."""
+        """Prepare; see :meth:`begin`.
+
+        Args:
+            recogniser: What writes.
+            audio_format: Of the audio.
+            owner: Whom to tell.
+            paced: Whether the audio comes at the pace of speech.
+        """
+        self._paced = paced
         self._recogniser = recogniser
         self._format = audio_format
         self._owner = owner
@@ -58,6 +71,11 @@ class Transcription:
     def is_too_slow(self) -> bool:
         """Whether more audio waits than may."""
         return any(take.recognition.is_too_slow for take in self._takes)
+
+    @property
+    def waiting_ms(self) -> float:
+        """Audio that the recogniser has not taken yet."""
+        return max((take.recognition.waiting_ms for take in self._takes), default=0.0)
 
     def push(self, block: bytes) -> None:
         """More audio."""
@@ -108,7 +126,7 @@ class Transcription:
     def _next_take(self, start_ms: float, after: Recognition | None) -> bool:
         self._count += 1
         take = _Take(self, "" if self._count == 1 else f"t{self._count}-", start_ms, self._format)
-        recognition = self._recogniser.begin(self._format, take, after=after)
+        recognition = self._recogniser.begin(self._format, take, after=after, paced=self._paced)
         if recognition is None:
             return False
         take.recognition = recognition

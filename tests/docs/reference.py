@@ -29,6 +29,7 @@ from cnerta.streamer.access.callers import Quota
 from cnerta.streamer.commands.configuration import CONFIG_VARIABLE
 from cnerta.streamer.commands.serve import serve
 from cnerta.streamer.commands.settings import OTHER_VARIABLES, settings_of, toml_value
+from cnerta.streamer.serving.http.deepgram_file import FileLimits
 from cnerta.streamer.serving.http.entities import EntitiesLimits
 from cnerta.streamer.serving.parking import ParkingOptions
 from cnerta.streamer.serving.server import ServerOptions
@@ -451,6 +452,8 @@ def limits_page() -> str:
         _limits_table(ServerOptions),
         "## A request for the entities of one text",
         _limits_table(EntitiesLimits),
+        "## A file for Deepgram's clients",
+        _limits_table(FileLimits),
         "## Sessions without a connection",
         _limits_table(ParkingOptions),
         "## Who may connect",

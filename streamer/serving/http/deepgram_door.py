@@ -18,7 +18,14 @@ from cnerta.streamer.apis.tongue import Tongue
 from cnerta.streamer.serving.http_answers import JSON, Answer
 from cnerta.streamer.serving.metrics import ServerMetrics
 
-__all__ = ["DeepgramDoor", "is_listen", "make_tongue"]
+__all__ = [
+    "DeepgramDoor",
+    "is_listen",
+    "make_tongue",
+    "no_recogniser",
+    "refused_request",
+    "told_error",
+]
 
 _STATUS: Final[dict[str, tuple[http.HTTPStatus, str]]] = {
     "token": (http.HTTPStatus.UNAUTHORIZED, "INVALID_AUTH"),
@@ -68,30 +75,44 @@ class DeepgramDoor:
         refused = self.admission.refusal(request, remote, now)
         if refused is not None:
             self.metrics.refused.labels(refused.reason).inc()
-            return _refused(refused, request_id)
+            return refused_request(refused, request_id)
         if not self.has_recogniser:
-            why = "expected a server with a recogniser (cnerta-serve --source), got one without"
-            return _answer(http.HTTPStatus.BAD_REQUEST, "Bad Request", why, request_id)
+            return told_error(400, "Bad Request", no_recogniser(), request_id)
         try:
             ListenQuery.read(request.path)
         except BadQueryError as error:
-            return _answer(http.HTTPStatus.BAD_REQUEST, "Bad Request", str(error), request_id)
+            return told_error(400, "Bad Request", str(error), request_id)
         return None
 
 
-def _refused(refusal: Refusal, request_id: str) -> Answer:
+def no_recogniser() -> str:
+    """Why a server that can only read does not listen."""
+    return "expected a server with a recogniser (cnerta-serve --source), got one without"
+
+
+def refused_request(refusal: Refusal, request_id: str) -> Answer:
+    """Tell who may not come, in their shape."""
     status, code = _STATUS.get(refusal.reason, _BUSY)
     wait_ms = refusal.error.retry_after_ms
-    return _answer(status, code, refusal.error.detail, request_id, wait_ms)
+    return told_error(status, code, refusal.error.detail, request_id, wait_ms)
 
 
-def _answer(
-    status: http.HTTPStatus, code: str, why: str, request_id: str, wait_ms: int | None = None
+def told_error(
+    status: int, code: str, why: str, request_id: str, wait_ms: int | None = None
 ) -> Answer:
+    """An error in their shape.
+
+    Args:
+        status: Of HTTP.
+        code: Their word for it.
+        why: "expected X, got Y".
+        request_id: What the request is called.
+        wait_ms: When trying again can help.
+    """
     body = {"err_code": code, "err_msg": why, "request_id": request_id}
     headers = {"dg-request-id": request_id, "dg-error": why}
     if wait_ms is not None:
         headers["Retry-After"] = str(math.ceil(wait_ms / 1000))
-    if status is http.HTTPStatus.UNAUTHORIZED:
+    if status == http.HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Token"
-    return Answer(status, msgspec.json.encode(body), JSON, headers)
+    return Answer(http.HTTPStatus(status), msgspec.json.encode(body), JSON, headers)

@@ -6,7 +6,7 @@ import asyncio
 import http
 import math
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -26,7 +26,8 @@ from cnerta.streamer.audio.recording_bytes import DecodedRecording, decode_recor
 from cnerta.streamer.errors import AudioFileError
 from cnerta.streamer.serving.batcher import Batcher
 from cnerta.streamer.serving.hosted_session import HostedSession
-from cnerta.streamer.serving.http.content import BrokenContentError, RequestContent
+from cnerta.streamer.serving.http.content import RequestContent
+from cnerta.streamer.serving.http.reading import drain_content, read_content
 from cnerta.streamer.serving.http_answers import JSON, Answer
 from cnerta.streamer.serving.metrics import ServerMetrics
 from cnerta.streamer.session.connection import ServedModel, ServerProtocol
@@ -47,7 +48,6 @@ _STATUS: Final[dict[str, int]] = {"token": 401, "origin": 403, "address": 429, "
 _BLOCK_BYTES: Final = 2**15
 _BACKLOG_MS: Final = 2_000
 _LOOK_S: Final = 0.01
-_DRAIN_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +120,7 @@ class EntitiesDoor:
                 answer = _error(error.status, error.name, str(error))
             finally:
                 self.admission.finish(entered)
-        # Closed upon what is still coming, a connection loses the answer.
-        if not content.wants_permission:
-            await _drain(content.pieces(), self.own_limits.max_bytes)
+        await drain_content(content, self.own_limits.max_bytes)
         return answer
 
     async def _answer(
@@ -138,7 +136,8 @@ class EntitiesDoor:
         self._busy += 1
         try:
             permit()
-            data = await self._read(content)
+            own = self.own_limits
+            data = await read_content(content, own.max_bytes, own.read_timeout_s)
             self.admission.quotas.take(place.caller, _now(), size=len(data))
             types = request.headers.get_all("Content-Type")
             # Both take time that grows with what was sent.
@@ -152,24 +151,6 @@ class EntitiesDoor:
             return await self._tag(question, recording, batcher)
         finally:
             self._busy -= 1
-
-    async def _read(self, content: RequestContent) -> bytes:
-        most = self.own_limits.max_bytes
-        data = bytearray()
-        try:
-            async with asyncio.timeout(self.own_limits.read_timeout_s):
-                async for piece in content.pieces():
-                    data += piece
-                    if len(data) > most:
-                        detail = f"expected at most {most} bytes, got more"
-                        raise BadRequestError(413, "content_too_large", detail)
-        except TimeoutError:
-            seconds = self.own_limits.read_timeout_s
-            detail = f"expected the content within {seconds:g} s, got a part"
-            raise BadRequestError(408, "timeout", detail) from None
-        except BrokenContentError as error:
-            raise BadRequestError(400, "broken_content", str(error)) from error
-        return bytes(data)
 
     async def _decode(self, question: Question) -> DecodedRecording | None:
         if question.audio is None:
@@ -253,18 +234,6 @@ async def _send(
             await asyncio.sleep(_LOOK_S)
     session.receive_message(Transcript(utterance="u1", revision=1, final=True, text=asked.text))
     session.receive_message(SessionFinish())
-
-
-async def _drain(pieces: AsyncIterator[bytes], most: int) -> None:
-    size = 0
-    try:
-        async with asyncio.timeout(_DRAIN_S):
-            async for piece in pieces:
-                size += len(piece)
-                if size > most:
-                    return
-    except (TimeoutError, BrokenContentError):
-        return
 
 
 def _refused(refusal: Refusal) -> Answer:

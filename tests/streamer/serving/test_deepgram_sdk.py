@@ -19,12 +19,14 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from cnerta.streamer.access.callers import Caller, Quota
 from cnerta.streamer.access.tokens import KnownToken, Tokens, digest
+from cnerta.streamer.serving.http.deepgram_file import FileLimits
 from cnerta.streamer.serving.server import Server
 from cnerta.streamer.sources.registry import make_transcript_source
 
 from ..apis.test_wave_stream import written
 from ..recognising import Listener, serving
 from ..sources.collect import collect
+from .test_http import ask
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -264,6 +266,153 @@ async def test_a_connection_that_broke_is_not_kept(model: Any, url: Any) -> None
             while server._clients:
                 await asyncio.sleep(0.01)
         assert len(server._lot) == 0
+
+
+# --- whole files ----------------------------------------------------------------------------------
+
+
+async def test_the_sdk_gets_the_transcript_of_a_file_with_entities(
+    model: Any, kit: SimpleNamespace, tokens: Tokens
+) -> None:
+    said = kit.speak("他在南京市") + kit.silence(160) + kit.speak("在上海")
+    file = written("PCM_16", np.frombuffer(said, "<i2"))
+    async with serving(model, Listener(), tokens=tokens) as server:
+        answer = await sdk(server.port).listen.v1.media.transcribe_file(
+            request=file, model="nova-3", detect_entities=True, utterances=True
+        )
+    (channel,) = answer.results.channels
+    (alternative,) = channel.alternatives
+    assert alternative.transcript == "他在南京市在上海"
+    assert [w.word for w in alternative.words] == list("他在南京市在上海")
+    starts = [0.16 * (i if i < 5 else i + 1) for i in range(8)]
+    assert [w.start for w in alternative.words] == pytest.approx(starts, abs=0.05)
+    found = [(e.label, e.value, e.start_word, e.end_word) for e in alternative.entities]
+    assert sorted(found) == [
+        ("LOCATION", "上海", 6, 8),
+        ("LOCATION", "南京", 2, 4),
+        ("LOCATION", "南京市", 2, 5),
+    ]
+    assert [u.transcript for u in answer.results.utterances] == ["他在南京市", "在上海"]
+    assert answer.metadata.sha256 == hashlib.sha256(file).hexdigest()
+    assert answer.metadata.duration == pytest.approx(len(said) / 32_000, abs=0.001)
+    assert [info["name"] for info in answer.metadata.model_info.values()] == ["fake"]
+
+
+async def test_raw_samples_and_the_synchronous_client(model: Any, kit: SimpleNamespace) -> None:
+    def transcribe(port: int) -> Any:
+        http, ws = f"http://127.0.0.1:{port}", f"ws://127.0.0.1:{port}"
+        environment = DeepgramClientEnvironment(base=http, production=ws, agent=ws, agent_rest=http)
+        client = deepgram.DeepgramClient(api_key=KEY, environment=environment)
+        return client.listen.v1.media.transcribe_file(
+            request=kit.speak("他在北京"),
+            encoding="linear16",
+            request_options={"additional_query_parameters": {"sample_rate": "16000"}},
+        )
+
+    async with serving(model, Listener()) as server:
+        answer = await asyncio.to_thread(transcribe, server.port)
+    (alternative,) = answer.results.channels[0].alternatives
+    assert alternative.transcript == "他在北京"
+    assert alternative.entities is None
+    assert answer.results.utterances is None
+
+
+async def test_a_file_in_which_nothing_is_said_has_an_empty_transcript(
+    model: Any, kit: SimpleNamespace
+) -> None:
+    file = written("PCM_16", np.frombuffer(kit.silence(500), "<i2"))
+    async with serving(model, Listener()) as server:
+        answer = await sdk(server.port).listen.v1.media.transcribe_file(
+            request=file, detect_entities=True, utterances=True
+        )
+    (alternative,) = answer.results.channels[0].alternatives
+    assert (alternative.transcript, alternative.words, alternative.entities) == ("", [], [])
+    assert answer.results.utterances == []
+
+
+async def posted(server: Server, content: bytes, query: str = "", **headers: str) -> Any:
+    got = await ask(server.port, f"/v1/listen?{query}", "POST", body=content, **headers)
+    return got, json.loads(got.body)
+
+
+@pytest.mark.parametrize(
+    ("query", "content", "headers", "complaint"),
+    [
+        ("", b"no audio", {}, "expected a sound file"),
+        ("", b'{"url": "http://example.org"}', {"Content_Type": "application/json"}, "got JSON"),
+        ("multichannel=true", b"", {}, "multichannel=true"),
+        ("encoding=speex", b"", {}, "expected encoding"),
+        ("encoding=linear16&sample_rate=16000", b"", {}, "expected samples, got none"),
+        ("callback=http://example.org", b"", {}, "expected no callback"),
+    ],
+)
+async def test_what_is_no_file_is_refused_in_their_shape(
+    model: Any, query: str, content: bytes, headers: dict[str, str], complaint: str
+) -> None:
+    async with serving(model, Listener()) as server:
+        got, body = await posted(server, content, query, **headers)
+    assert (got.status, body["err_code"]) == (400, "Bad Request")
+    assert complaint in body["err_msg"]
+    assert body["request_id"] == got.headers["dg-request-id"]
+
+
+async def test_a_file_has_bounds(model: Any, kit: SimpleNamespace) -> None:
+    file = written("PCM_16", np.frombuffer(kit.speak("他在北京"), "<i2"))
+    async with serving(model, Listener()) as server:
+        server._deepgram_files.own_limits = FileLimits(max_audio_ms=100)
+        got, body = await posted(server, file)
+        assert (got.status, body["err_msg"]) == (400, "expected at most 0.1 s of audio, got more")
+        raw = "encoding=linear16&sample_rate=16000"
+        got, body = await posted(server, bytes(6_400), raw)
+        assert (got.status, body["err_msg"]) == (400, "expected at most 0.1 s of audio, got more")
+        server._deepgram_files.own_limits = FileLimits(max_bytes=100)
+        got, body = await posted(server, file)
+        assert (got.status, body["err_code"]) == (413, "content_too_large")
+        server._deepgram_files.own_limits = FileLimits(at_once=0)
+        got, body = await posted(server, file)
+        assert (got.status, got.headers["retry-after"]) == (503, "1")
+
+
+async def test_a_file_needs_a_key_where_there_are_any(model: Any, tokens: Tokens) -> None:
+    async with serving(model, Listener(), tokens=tokens) as server:
+        with pytest.raises(ApiError) as caught:
+            await sdk(server.port, "another").listen.v1.media.transcribe_file(request=b"x")
+    assert caught.value.status_code == 401
+    assert caught.value.body["err_code"] == "INVALID_AUTH"
+
+
+async def test_a_recogniser_that_fails_is_no_answer(model: Any, kit: SimpleNamespace) -> None:
+    file = written("PCM_16", np.frombuffer(kit.speak("他在北京"), "<i2"))
+    async with serving(model, Listener(fails_at="北")) as server:
+        got, _ = await posted(server, file)
+    assert got.status in (400, 503)
+    async with Server(model) as server:
+        await server.start()
+        got, body = await posted(server, file)
+    assert got.status == 400
+    assert "--source" in body["err_msg"]
+
+
+async def test_a_recogniser_of_files_may_go_as_fast_as_it_can(
+    model: Any, kit: SimpleNamespace
+) -> None:
+    """Its source is told that the audio is not paced, so that it leaves nothing out."""
+
+    told: list[bool] = []
+
+    class Paced(Listener):
+        async def revisions(self, audio: Any) -> AsyncIterator[Any]:
+            told.append(audio.paced)
+            async for revision in super().revisions(audio):
+                yield revision
+
+    file = written("PCM_16", np.frombuffer(kit.speak("他在北京"), "<i2"))
+    async with serving(model, Paced()) as server:
+        got, _ = await posted(server, file)
+        assert got.status == 200
+        async with listening(server.port, **RAW) as heard:
+            await heard.socket.send_close_stream()
+    assert told == [False, True]
 
 
 # --- both ends ours -------------------------------------------------------------------------------
