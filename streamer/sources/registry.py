@@ -22,15 +22,21 @@ DEFAULT_RECOGNISER: Final = "sherpa-onnx"
 # Each in a module of its own, imported when it is wanted: some need packages that few have.
 BUILT_IN: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "assemblyai": "remote.assemblyai:connect_assemblyai",
         "deepgram": "remote.deepgram:connect_deepgram",
         "faster-whisper": "whisper:WhisperTranscript",
         "funasr": "remote.funasr:connect_funasr",
+        "funasr-realtime": "remote.funasr_realtime:connect_funasr_realtime",
+        "gladia": "remote.gladia:connect_gladia",
         "json": "remote.json_server:connect_json_server",
         "lines": "lines:LineTranscript",
         "openai-realtime": "remote.openai_realtime:connect_openai_realtime",
         "rough": "rough:RoughTranscript",
         "sherpa-onnx": "sherpa:SherpaTranscript",
         "sherpa-server": "remote.sherpa_server:connect_sherpa_server",
+        "soniox": "remote.soniox:connect_soniox",
+        "speechmatics": "remote.speechmatics:connect_speechmatics",
+        "vllm-realtime": "remote.vllm_realtime:connect_vllm_realtime",
         "vosk": "remote.vosk:connect_vosk",
     }
 )

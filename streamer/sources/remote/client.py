@@ -31,7 +31,7 @@ from websockets.typing import Subprotocol
 from cnerta.streamer.errors import RecogniserError, TranscriptError
 from cnerta.streamer.sources.base import LiveAudio, Revision
 from cnerta.streamer.sources.mono_audio import MonoAudio
-from cnerta.streamer.sources.remote.dialect import Dialect, UnknownMessageError
+from cnerta.streamer.sources.remote.dialect import Dialect, ServiceError, UnknownMessageError
 from cnerta.streamer.sources.script import Script, script_writer
 from cnerta.streamer.sources.utterances import Hypothesis, Utterances
 from cnerta.streamer.wire.addresses import is_loopback, parse_address, redact
@@ -278,6 +278,7 @@ class _Conversation:
         self._clock = _Clock()
         self._unknown = 0
         self._sent_all = False
+        self._said_something = asyncio.Event()
 
     async def revisions(self, *, first: bool) -> AsyncIterator[Revision]:
         """Yield what comes of this connection.
@@ -331,7 +332,13 @@ class _Conversation:
                 await asyncio.wait_for(socket.close(), CLOSE_TIMEOUT_S)
 
     async def _connect(self) -> ClientConnection:
-        address = self._dialect.address
+        try:
+            address = await asyncio.to_thread(self._dialect.locate)
+        except ServiceError as error:
+            told = redact(str(error))
+            if error.is_final:
+                raise RecogniserError(f"expected {self.called}, got: {told}") from error
+            raise _BrokenError(told) from error
         host = urlsplit(address.url)
         secure = ssl.create_default_context() if host.scheme == "wss" else None
         if secure is not None and self._options.insecure:
@@ -368,13 +375,17 @@ class _Conversation:
     async def _send(self, socket: ClientConnection) -> None:
         for message in self._dialect.opening():
             await socket.send(message)
+        while not self._dialect.is_ready:
+            self._said_something.clear()
+            await self._said_something.wait()
         sent = 0
         while (block := await self._feed.next_block()) is not None:
             at_ms, samples = block
             self._clock.sent(1_000 * sent / self._dialect.sample_rate, at_ms)
             self._feed.sent(block)
             sent += len(samples)
-            await socket.send(self._dialect.audio(samples))
+            for message in self._dialect.messages(samples):
+                await socket.send(message)
         self._sent_all = True
         for message in self._dialect.closing():
             await socket.send(message)
@@ -403,6 +414,7 @@ class _Conversation:
             return []
         self.is_understood = True
         self._unknown = 0
+        self._said_something.set()
         return [
             replace(
                 hypothesis,

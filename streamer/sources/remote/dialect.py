@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,9 @@ from cnerta.streamer.wire.addresses import exposes_secret, redact
 __all__ = [
     "Address",
     "Dialect",
+    "ServiceError",
     "UnknownMessageError",
+    "append_message",
     "encode_samples",
     "read_key",
     "read_object",
@@ -32,6 +35,18 @@ Floats = npt.NDArray[np.float32]
 
 class UnknownMessageError(Exception):
     """A server's message is not of this dialect; the text says what was expected."""
+
+
+class ServiceError(Exception):
+    """A service gives no address for a connection.
+
+    Attributes:
+        is_final: Whether it is no use to ask again.
+    """
+
+    def __init__(self, said: str, *, is_final: bool) -> None:
+        super().__init__(said)
+        self.is_final = is_final
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +83,7 @@ class Dialect(ABC):
         sample_rate: Of the audio it wants, in Hz.
         block_ms: How much audio a message has.
         over: Whether the server has said all it had to say.
+        is_ready: Whether audio may be sent; for servers that want to say so first.
         server_error: The last error that the server told of, or nothing.
     """
 
@@ -78,7 +94,16 @@ class Dialect(ABC):
     def __init__(self, address: Address) -> None:
         self.address = address
         self.over = False
+        self.is_ready = True
         self.server_error = ""
+
+    def locate(self) -> Address:
+        """Where the connection goes; for services that make an address for each. It may take time.
+
+        Raises:
+            ServiceError: There is none, now or at all.
+        """
+        return self.address
 
     def opening(self) -> Sequence[str | bytes]:
         """What is sent before the audio; nothing if all is in the address."""
@@ -87,6 +112,10 @@ class Dialect(ABC):
     def audio(self, samples: Floats) -> str | bytes:
         """The message for some audio: 16-bit samples. samples: float32, -1 to 1, (samples,)."""
         return encode_samples(samples, "pcm_s16le")
+
+    def messages(self, samples: Floats) -> Sequence[str | bytes]:
+        """All that is sent for some audio; see :meth:`audio`."""
+        return (self.audio(samples),)
 
     def closing(self) -> Sequence[str | bytes]:
         """What is sent after the audio."""
@@ -114,6 +143,12 @@ def read_object(message: str | bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UnknownMessageError("expected a JSON object")
     return value
+
+
+def append_message(samples: Floats) -> str:
+    """Audio as OpenAI's Realtime API and its relatives want it: 16-bit samples in base64."""
+    encoded = base64.b64encode(encode_samples(samples, "pcm_s16le")).decode()
+    return f'{{"type":"input_audio_buffer.append","audio":"{encoded}"}}'
 
 
 def encode_samples(samples: Floats, encoding: Literal["pcm_s16le", "pcm_f32le"]) -> bytes:

@@ -1,16 +1,16 @@
 """OpenAI's Realtime API for transcription, and servers that speak as it does.
 
 https://platform.openai.com/docs/guides/realtime-transcription: audio goes in as base64 within JSON.
-The server finds the turns; text of a turn grows by ``delta`` and ends with ``completed``.
+The server finds the turns, or, for models that leave them to the client (``turns=client``), a pause
+here ends one; text of a turn grows by ``delta`` and ends with ``completed``.
 """
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 import numpy as np
@@ -22,10 +22,11 @@ from cnerta.streamer.sources.remote.dialect import (
     Address,
     Dialect,
     UnknownMessageError,
-    encode_samples,
+    append_message,
     read_key,
     read_object,
 )
+from cnerta.streamer.sources.remote.pauses import Pauses
 from cnerta.streamer.sources.utterances import Hypothesis
 
 __all__ = ["OpenaiRealtime", "OpenaiRealtimeOptions", "connect_openai_realtime"]
@@ -34,6 +35,7 @@ DEFAULT_HOST: Final = "api.openai.com"
 DEFAULT_URL: Final = f"wss://{DEFAULT_HOST}/v1/realtime?intent=transcription"
 KEY_VARIABLE: Final = "OPENAI_API_KEY"
 EMPTY: Final = "input_audio_buffer_commit_empty"
+COMMIT: Final = '{"type":"input_audio_buffer.commit"}'
 _TRANSCRIPTION: Final = "conversation.item.input_audio_transcription."
 
 
@@ -44,11 +46,15 @@ class OpenaiRealtimeOptions(RemoteOptions, frozen=True, kw_only=True):
         model: Which one recognises.
         language: What is spoken.
         rate: Of the audio, in Hz.
+        turns: Who ends a turn; models such as gpt-live-transcribe leave it to the client.
+        pause: With ``turns=client``: so many seconds of quiet end one.
     """
 
     model: str = "gpt-4o-transcribe"
     language: str = "zh"
     rate: int = 24_000
+    turns: Literal["server", "client"] = "server"
+    pause: float = 0.6
 
     @property
     def spoken(self) -> str | None:
@@ -72,29 +78,38 @@ class OpenaiRealtime(Dialect):
         super().__init__(address)
         self.sample_rate = options.rate
         self._options = options
+        self._pauses = Pauses(options.pause, options.rate)
         self._turns: dict[str, _Turn] = {}
         self._closing = False
+        self._has_last = False
+        """Whether the server has taken the last turn, or says that there is none."""
 
     def opening(self) -> Sequence[str]:
-        """Ask for transcription with turns found by the server."""
+        """Ask for transcription, and say who ends turns."""
         options = self._options
         audio = {
             "format": {"type": "audio/pcm", "rate": self.sample_rate},
             "transcription": {"model": options.model, "language": options.language},
-            "turn_detection": {"type": "server_vad"},
+            "turn_detection": {"type": "server_vad"} if options.turns == "server" else None,
         }
         session = {"type": "transcription", "audio": {"input": audio}}
         return [msgspec.json.encode({"type": "session.update", "session": session}).decode()]
 
     def audio(self, samples: npt.NDArray[np.float32]) -> str:
         """16-bit samples in base64."""
-        encoded = base64.b64encode(encode_samples(samples, "pcm_s16le")).decode()
-        return f'{{"type":"input_audio_buffer.append","audio":"{encoded}"}}'
+        return append_message(samples)
+
+    def messages(self, samples: npt.NDArray[np.float32]) -> Sequence[str]:
+        """The samples; and the end of a turn, where that is the client's to say."""
+        audio = self.audio(samples)
+        if self._options.turns == "client" and self._pauses.ends_with(samples):
+            return (audio, COMMIT)
+        return (audio,)
 
     def closing(self) -> Sequence[str]:
         """End the turn that may be open."""
         self._closing = True
-        return ['{"type":"input_audio_buffer.commit"}']
+        return [COMMIT]
 
     def read(self, message: str | bytes) -> Iterable[Hypothesis]:
         """Turns and their text."""
@@ -107,6 +122,7 @@ class OpenaiRealtime(Dialect):
                 self._turn(item).end_ms = _number(said.get("audio_end_ms"))
             case {"type": "input_audio_buffer.committed", "item_id": str() as item}:
                 self._turn(item)
+                self._has_last = self._closing
             case {"type": str() as kind, "item_id": str() as item, "delta": str() as delta} if (
                 kind == _TRANSCRIPTION + "delta"
             ):
@@ -125,17 +141,15 @@ class OpenaiRealtime(Dialect):
                 self.server_error = _told(said)
                 found.append(Hypothesis(item, turn.text, True, turn.start_ms, turn.end_ms))
             case {"type": "error"}:
-                if EMPTY in str(said.get("error")):
-                    self.over = self._closing and not self._turns
-                else:
+                if EMPTY not in str(said.get("error")):
                     self.server_error = _told(said)
-                return found
+                    return found
+                self._has_last = self._closing
             case {"type": str()}:
                 return found  # session.created and many more
             case _:
                 raise UnknownMessageError("expected a type")
-        # What was committed at the end is the last turn.
-        self.over = self._closing and not self._turns
+        self.over = self._has_last and not self._turns
         return found
 
     def _turn(self, item: str) -> _Turn:

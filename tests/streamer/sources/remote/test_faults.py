@@ -342,6 +342,10 @@ async def test_keys_in_an_address_are_not_told(caplog: pytest.LogCaptureFixture)
     [
         ("deepgram:ws://host/v1/listen", "DEEPGRAM_API_KEY"),
         ("openai-realtime:ws://host/v1/realtime", "OPENAI_API_KEY"),
+        ("soniox:ws://host/transcribe-websocket", "SONIOX_API_KEY"),
+        ("assemblyai:ws://host/v3/ws", "ASSEMBLYAI_API_KEY"),
+        ("speechmatics:ws://host/v2", "SPEECHMATICS_API_KEY"),
+        ("vllm-realtime:ws://host/v1/realtime", "VLLM_API_KEY"),
         ("json:ws://host/asr,token=hush", ""),
         ("json:ws://ann:hush@host/asr", ""),
         ("vosk:ws://host?token=hush", ""),

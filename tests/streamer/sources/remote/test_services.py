@@ -1,0 +1,628 @@
+"""Recognition services and newer servers, each by an exchange written down from its documents.
+
+Nobody has spoken to the services themselves. Where the package of the other side is installed, the
+messages of the exchange are checked with its own types.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+import pytest
+
+from cnerta.streamer.errors import RecogniserError, TranscriptError
+from cnerta.streamer.sources import Revision, make_transcript_source
+from cnerta.streamer.sources.remote.pauses import Pauses
+
+from ..collect import collect
+from .recorded_server import Recording, listening
+
+FAST = "speed=1000,patience=2"
+PATIENT = "speed=1000,patience=60"
+SECONDS = np.linspace(-0.5, 0.5, 32_000, dtype=np.float32)  # two seconds
+
+
+def told(revisions: Sequence[Revision]) -> list[tuple[str, str, bool]]:
+    return [(r.utterance, r.text, r.final) for r in revisions]
+
+
+def speech(*parts: tuple[float, bool]) -> np.ndarray:
+    """So many seconds each of noise that is loud (speech) or not."""
+    generator = np.random.default_rng(0)
+    return np.concatenate(
+        [
+            generator.normal(0, 0.1 if loud else 0.001, int(16_000 * seconds)).astype(np.float32)
+            for seconds, loud in parts
+        ]
+    )
+
+
+def audio_of(message: str | bytes) -> bytes | None:
+    """The audio in a message of OpenAI's kind."""
+    audio = json.loads(message).get("audio")
+    return None if audio is None else base64.b64decode(audio)
+
+
+# --- FunASR's newer server ------------------------------------------------------------------------
+
+
+def sentence(text: str, start: int, end: int, **more: Any) -> dict[str, Any]:
+    return {"text": text, "start": start, "end": end, **more}
+
+
+def progress(
+    sentences: Sequence[dict[str, Any]], partial: str = "", start: int = 0, *, final: bool = False
+) -> dict[str, Any]:
+    return {
+        "sentences": list(sentences),
+        "partial": partial,
+        "partial_start_ms": start,
+        "duration_ms": 2_000,
+        "is_final": final,
+    }
+
+
+async def test_funasr_realtime() -> None:
+    """Written from docs/realtime_demo.md and funasr/bin/realtime_ws.py."""
+    first = sentence("南京市长。", 120, 900, spk=0)
+    second = sentence("江大桥。", 1_100, 1_900, spk=1)
+    recording = Recording(
+        answers=[
+            (400, progress([], "南京", 120)),
+            (700, progress([], "南京是长", 120)),
+            (1_000, progress([first])),
+            (1_400, progress([first], "江大", 1_100)),
+        ],
+        rest=[progress([first, second], final=True), {"event": "stopped"}],
+        is_end=lambda message: message == "STOP",
+        on_connect=[{"event": "started"}],
+        closes=False,
+    )
+    async with listening(recording.serve_one) as (url, _):
+        options = f"language=中文,hotwords=南京 江大桥,{PATIENT}"
+        got = await collect(make_transcript_source(f"funasr-realtime:{url},{options}"), SECONDS)
+    assert told(got) == [
+        ("u1", "南京", False),
+        ("u1", "南京是长", False),
+        ("u1", "南京市长。", True),
+        ("u2", "江大", False),
+        ("u2", "江大桥。", True),
+    ]
+    assert [(r.start_ms, r.end_ms, r.speaker) for r in got if r.final] == [
+        (120, 900, "0"),
+        (1_100, 1_900, "1"),
+    ]
+    assert recording.texts == ["START", "LANGUAGE:中文", "HOTWORDS:南京,江大桥", "STOP"]
+
+
+async def test_funasr_realtime_where_the_client_ends_sentences() -> None:
+    """Written from the same documents: COMMIT is answered at once, and the list begins anew."""
+    heard = speech((1.0, True), (0.5, False), (1.0, True), (0.2, False))
+    recording = Recording(
+        answers=[
+            (1_600, progress([sentence("南京市长", 0, 1_300)], final=True)),
+            (2_000, progress([], "江大", 1_500)),
+        ],
+        rest=[progress([sentence("江大桥", 1_500, 2_700)], final=True), {"event": "stopped"}],
+        is_end=lambda message: message == "STOP",
+        closes=False,
+    )
+    async with listening(recording.serve_one) as (url, _):
+        options = f"endpoints=client,pause=0.3,{PATIENT}"
+        got = await collect(make_transcript_source(f"funasr-realtime:{url},{options}"), heard)
+    assert told(got) == [
+        ("u1", "南京市长", True),
+        ("u2", "江大", False),
+        ("u2", "江大桥", True),
+    ]
+    assert recording.texts == ["START", "COMMIT", "STOP"]
+
+
+async def test_an_error_of_funasr_is_told() -> None:
+    """A server that was started otherwise does not take COMMIT, says so, and is left here."""
+    complaint = {"event": "error", "error": "COMMIT requires --endpoint-mode client"}
+    recording = Recording([(500, complaint)], [], lambda message: message == "STOP")
+    async with listening(recording.serve_one) as (url, _):
+        source = make_transcript_source(f"funasr-realtime:{url},retries=0,{FAST}")
+        assert await collect(source, SECONDS) == []
+
+
+# --- vLLM -----------------------------------------------------------------------------------------
+
+
+async def test_vllm_realtime() -> None:
+    """Written from vllm/entrypoints/openai/realtime: one text, started and ended by commits."""
+
+    def delta(text: str) -> dict[str, str]:
+        return {"type": "transcription.delta", "delta": text}
+
+    recording = Recording(
+        on_connect=[{"type": "session.created", "id": "sess-1", "created": 1}],
+        answers=[(400, delta("南京")), (700, delta("市长")), (3_500, delta("江大"))],
+        rest=[delta("桥"), {"type": "transcription.done", "text": "南京市长江大桥", "usage": None}],
+        is_end=lambda message: json.loads(message).get("final") is True,
+        audio_of=audio_of,
+        closes=False,
+    )
+    async with listening(recording.serve_one) as (url, _):
+        source = make_transcript_source(f"vllm-realtime:{url},model=m,speed=4,patience=60")
+        got = await collect(source, np.zeros(64_000, np.float32))
+    assert [r.text for r in got if r.final] == ["南京市长", "江大桥"]
+    assert [json.loads(text) for text in recording.texts] == [
+        {"type": "session.update", "model": "m"},
+        {"type": "input_audio_buffer.commit"},
+        {"type": "input_audio_buffer.commit", "final": True},
+    ]
+    assert len(recording.audio) == 2 * 64_000, "16 kHz of 16 bits"
+
+
+# --- OpenAI, with turns that the client ends ------------------------------------------------------
+
+
+async def test_openai_realtime_where_the_client_ends_turns() -> None:
+    """Written from OpenAI's guide: without turn detection the client commits each turn."""
+    prefix = "conversation.item.input_audio_transcription."
+    heard = speech((1.0, True), (0.5, False), (1.0, True))
+
+    def delta(item: str, text: str) -> dict[str, Any]:
+        return {"type": f"{prefix}delta", "item_id": item, "content_index": 0, "delta": text}
+
+    def completed(item: str, text: str) -> dict[str, Any]:
+        return {
+            "type": f"{prefix}completed",
+            "item_id": item,
+            "content_index": 0,
+            "transcript": text,
+        }
+
+    recording = Recording(
+        answers=[
+            (400, delta("i1", "南京")),
+            (1_450, {"type": "input_audio_buffer.committed", "item_id": "i1"}),
+            (1_500, completed("i1", "南京市长")),
+        ],
+        rest=[
+            {"type": "input_audio_buffer.committed", "item_id": "i2"},
+            delta("i2", "江大"),
+            completed("i2", "江大桥"),
+        ],
+        is_end=lambda message: (
+            json.loads(message)["type"] == "input_audio_buffer.commit"
+            and len(recording.audio) >= 2 * 24_000 * 2.4
+        ),
+        audio_of=audio_of,
+        bytes_per_ms=48.0,
+        closes=False,
+    )
+    async with listening(recording.serve_one) as (url, _):
+        options = f"model=gpt-live-transcribe,turns=client,pause=0.3,{PATIENT}"
+        got = await collect(make_transcript_source(f"openai-realtime:{url},{options}"), heard)
+    assert told(got) == [
+        ("u1", "南京", False),
+        ("u1", "南京市长", True),
+        ("u2", "江大", False),
+        ("u2", "江大桥", True),
+    ]
+    kinds = [json.loads(text)["type"] for text in recording.texts]
+    assert kinds == ["session.update", *["input_audio_buffer.commit"] * 2]
+    asked = json.loads(recording.texts[0])["session"]["audio"]["input"]
+    assert asked["turn_detection"] is None
+    assert asked["transcription"]["model"] == "gpt-live-transcribe"
+
+
+# --- services -------------------------------------------------------------------------------------
+
+
+def token(text: str, start: int, *, final: bool, speaker: str = "1") -> dict[str, Any]:
+    return {
+        "text": text,
+        "start_ms": start,
+        "end_ms": start + 200,
+        "confidence": 0.9,
+        "is_final": final,
+        "speaker": speaker,
+    }
+
+
+async def test_soniox(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written from Soniox's reference of its WebSocket."""
+    monkeypatch.setenv("SONIOX_API_KEY", "a-key")
+
+    def tokens(*spoken: dict[str, Any], **more: Any) -> dict[str, Any]:
+        return {"tokens": list(spoken), "final_audio_proc_ms": 0, "total_audio_proc_ms": 0, **more}
+
+    end = {"text": "<end>", "is_final": True, "confidence": 1.0}
+    recording = Recording(
+        answers=[
+            (300, tokens()),
+            (600, tokens(token("南京", 100, final=False), token("是", 300, final=False))),
+            (900, tokens(token("南京", 100, final=True), token("市长", 300, final=False))),
+            (1_000, tokens(token("市长", 300, final=True), end)),
+            (1_200, tokens(token("你好", 900, final=True), token("谢谢", 1_200, final=True,
+                           speaker="2"))),
+            (1_400, tokens({"text": "thanks", "is_final": True, "translation_status":
+                            "translation"})),
+        ],
+        rest=[tokens(token("再见", 1_500, final=True, speaker="2")), tokens(finished=True)],
+        is_end=lambda message: message == "",
+    )  # fmt: skip
+    async with listening(recording.serve_one) as (url, _):
+        source = make_transcript_source(f"soniox:{url},speakers=true,{FAST}")
+        got = await collect(source, SECONDS)
+    assert told(got) == [
+        ("u1", "南京是", False),
+        ("u1", "南京市长", False),
+        ("u1", "南京市长", True),
+        ("u2", "你好", True),
+        ("u3", "谢谢", False),
+        ("u3", "谢谢再见", False),
+        ("u3", "谢谢再见", True),
+    ]
+    assert [(r.start_ms, r.end_ms, r.speaker) for r in got if r.final] == [
+        (100, 500, "1"),
+        (900, 1_100, "1"),
+        (1_200, 1_700, "2"),
+    ]
+    first = json.loads(recording.texts[0])
+    assert first["audio_format"] == "pcm_s16le"
+    assert first["language_hints"] == ["zh"]
+    assert first["enable_speaker_diarization"] is True
+    assert "api_key" not in first, "it goes with the request"
+    assert recording.headers["Authorization"] == "Bearer a-key"
+
+
+async def test_an_error_of_soniox_is_told() -> None:
+    recording = Recording(
+        [(300, {"error_code": 402, "error_message": "Organization balance exhausted."})],
+        [],
+        lambda message: message == "",
+    )
+
+    async with listening(recording.serve_one) as (url, _):
+        source = make_transcript_source(f"soniox:{url},retries=0,{FAST}")
+        assert await collect(source, SECONDS) == []
+
+
+async def test_assemblyai(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written from AssemblyAI's message sequence, checked with its SDK where that is installed."""
+    monkeypatch.setenv("ASSEMBLYAI_API_KEY", "a-key")
+
+    def turn(number: int, *words: tuple[str, bool], ends: bool = False) -> dict[str, Any]:
+        return {
+            "type": "Turn",
+            "turn_order": number,
+            "turn_is_formatted": False,
+            "end_of_turn": ends,
+            "transcript": " ".join(text for text, final in words if final),
+            "end_of_turn_confidence": 0.5,
+            "words": [
+                {
+                    "start": 1_000 * number + 200 * i,
+                    "end": 1_000 * number + 200 * i + 180,
+                    "text": text,
+                    "confidence": 0.9,
+                    "word_is_final": final,
+                }
+                for i, (text, final) in enumerate(words)
+            ],
+            "speaker_label": "AB"[number],
+        }
+
+    turns = [
+        turn(0, ("南京", False)),
+        turn(0, ("南京", True), ("是长", False)),
+        turn(0, ("南京", True), ("市长", True), ends=True),
+        turn(1, ("江大", False)),
+    ]
+    last = turn(1, ("江大桥", True), ends=True)
+    recording = Recording(
+        on_connect=[{"type": "Begin", "id": "x", "expires_at": 1_759_796_682}],
+        answers=[(300 * (i + 1), each) for i, each in enumerate(turns)],
+        rest=[
+            last,
+            {
+                "type": "Termination",
+                "audio_duration_seconds": 2,
+                "session_duration_seconds": 2,
+            },
+        ],
+        is_end=lambda message: json.loads(message) == {"type": "Terminate"},
+    )
+    async with listening(recording.serve_one) as (url, _):
+        source = make_transcript_source(f"assemblyai:{url}/v3/ws?vad_threshold=0.3,{FAST}")
+        got = await collect(source, SECONDS)
+    assert told(got) == [
+        ("u1", "南京", False),
+        ("u1", "南京是长", False),
+        ("u1", "南京市长", True),
+        ("u2", "江大", False),
+        ("u2", "江大桥", True),
+    ]
+    assert [(r.start_ms, r.end_ms, r.speaker) for r in got if r.final] == [
+        (0, 380, "A"),
+        (1_000, 1_180, "B"),
+    ]
+    asked = {key: value for key, (value,) in parse_qs(urlsplit(recording.path).query).items()}
+    assert asked == {
+        "speech_model": "whisper-rt",
+        "language_codes": '["zh"]',
+        "vad_threshold": "0.3",
+        "sample_rate": "16000",
+        "encoding": "pcm_s16le",
+    }
+    assert recording.headers["Authorization"] == "a-key"
+    with contextlib.suppress(ImportError):
+        from assemblyai.streaming.v3.models import TurnEvent
+
+        for each in (*turns, last):
+            TurnEvent.model_validate(each)
+
+
+async def test_formatted_turns_of_assemblyai_are_final_when_they_are_formatted() -> None:
+    """Written from the same page: with format_turns a turn ends twice."""
+
+    def turn(text: str, *, formatted: bool) -> dict[str, Any]:
+        return {
+            "type": "Turn",
+            "turn_order": 0,
+            "turn_is_formatted": formatted,
+            "end_of_turn": True,
+            "transcript": text,
+            "words": [],
+        }
+
+    recording = Recording(
+        answers=[
+            (300, turn("南京市长", formatted=False)),
+            (600, turn("南京市长。", formatted=True)),
+        ],
+        rest=[{"type": "Termination"}],
+        is_end=lambda message: "Terminate" in str(message),
+    )
+    async with listening(recording.serve_one) as (url, _):
+        source = make_transcript_source(f"assemblyai:{url}/v3/ws?format_turns=true,{FAST}")
+        got = await collect(source, SECONDS)
+    assert told(got) == [("u1", "南京市长", False), ("u1", "南京市长。", True)]
+
+
+async def test_speechmatics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written from Speechmatics' reference: audio only after RecognitionStarted."""
+    monkeypatch.setenv("SPEECHMATICS_API_KEY", "a-key")
+
+    def transcript(kind: str, text: str, start: float, end: float, who: str) -> dict[str, Any]:
+        word = {"content": text, "confidence": 0.9, "language": "cmn", "speaker": who}
+        return {
+            "message": kind,
+            "format": "2.9",
+            "metadata": {"transcript": text, "start_time": start, "end_time": end},
+            "results": [
+                {"type": "word", "start_time": start, "end_time": end, "alternatives": [word]}
+            ],
+        }
+
+    recording = Recording(
+        answers=[
+            (100, {"message": "AudioAdded", "seq_no": 1}),
+            (400, transcript("AddPartialTranscript", "南京", 0.1, 0.4, "UU")),
+            (700, transcript("AddTranscript", "南京", 0.1, 0.4, "S1")),
+            (800, transcript("AddPartialTranscript", "市长", 0.4, 0.7, "S1")),
+            (900, transcript("AddTranscript", "市长", 0.4, 0.8, "S1")),
+            (950, transcript("AddPartialTranscript", "", 0.8, 0.9, "S1")),
+            (1_000, {"message": "EndOfUtterance", "metadata": {"start_time": 1, "end_time": 1}}),
+            (1_300, {"message": "EndOfUtterance", "metadata": {"start_time": 1, "end_time": 1}}),
+        ],
+        rest=[
+            transcript("AddTranscript", "江大桥", 1.2, 1.9, "S2"),
+            {"message": "EndOfTranscript"},
+        ],
+        is_end=lambda message: json.loads(message)["message"] == "EndOfStream",
+    )
+
+    async def serve_one(connection: Any) -> None:
+        start = json.loads(await connection.recv())
+        recording.texts.append(json.dumps(start))
+        # Whoever sends audio now has not waited: none must come for a while.
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(connection.recv(), 0.3)
+        await connection.send('{"message": "RecognitionStarted", "id": "x"}')
+        await recording.serve_one(connection)
+
+    async with listening(serve_one) as (url, _):
+        source = make_transcript_source(f"speechmatics:{url}/v2,speakers=true,{FAST}")
+        got = await collect(source, SECONDS)
+    assert told(got) == [
+        ("u1", "南京", False),
+        ("u1", "南京市长", False),
+        ("u1", "南京市长", True),
+        ("u2", "江大桥", False),
+        ("u2", "江大桥", True),
+    ]
+    assert [(r.start_ms, r.end_ms, r.speaker) for r in got if r.final] == [
+        (100, 800, "S1"),
+        (1_200, 1_900, "S2"),
+    ]
+    first, last = (json.loads(text) for text in recording.texts)
+    assert first["audio_format"] == {"type": "raw", "encoding": "pcm_s16le", "sample_rate": 16_000}
+    assert first["transcription_config"]["language"] == "cmn"
+    assert first["transcription_config"]["diarization"] == "speaker"
+    assert last == {"message": "EndOfStream", "last_seq_no": 20}, "20 blocks of 100 ms"
+    assert recording.headers["Authorization"] == "Bearer a-key"
+
+
+class GladiaService:
+    """What answers POST /v2/live.
+
+    Attributes:
+        asked: What was asked for.
+        keys: With which keys.
+        status: Of the answers.
+        session: What they name; nothing: no address.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.keys: list[str | None] = []
+        self.status = 201
+        self.session = ""
+
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[str]:
+        service = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                length = int(self.headers["Content-Length"])
+                service.asked.append(json.loads(self.rfile.read(length)))
+                service.keys.append(self.headers["x-gladia-key"])
+                content = json.dumps({"id": "1", "url": service.session}).encode()
+                self.send_response(service.status)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+            thread = threading.Thread(target=server.serve_forever, daemon=True)
+            thread.start()
+            yield f"http://127.0.0.1:{server.server_port}/v2/live"
+            server.shutdown()
+            thread.join()
+
+
+async def test_gladia(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written from Gladia's AsyncAPI document."""
+    monkeypatch.setenv("GLADIA_API_KEY", "a-key")
+
+    def transcript(key: str, text: str, start: float, *, final: bool) -> dict[str, Any]:
+        return {
+            "session_id": "s",
+            "created_at": "2026-01-01T00:00:00Z",
+            "type": "transcript",
+            "data": {
+                "id": key,
+                "is_final": final,
+                "utterance": {
+                    "text": text,
+                    "start": start,
+                    "end": start + 0.5,
+                    "language": "zh",
+                    "confidence": 0.9,
+                    "channel": 0,
+                    "words": [],
+                },
+            },
+        }
+
+    recording = Recording(
+        on_connect=[{"type": "start_session", "session_id": "s"}],
+        answers=[
+            (300, {"type": "speech_start", "data": {"time": 0.1}}),
+            (600, transcript("00_00000000", "南京", 0.1, final=False)),
+            (900, transcript("00_00000000", "南京市长", 0.1, final=True)),
+        ],
+        rest=[
+            transcript("00_00000001", "江大桥", 1.2, final=True),
+            {"type": "end_recording", "data": {}},
+            {"type": "end_session", "session_id": "s"},
+        ],
+        is_end=lambda message: json.loads(message) == {"type": "stop_recording"},
+    )
+    service = GladiaService()
+    with service.serving() as address:
+        async with listening(recording.serve_one) as (url, _):
+            service.session = f"{url}/v2/live?token=once"
+            source = make_transcript_source(f"gladia:{address},pause=0.5,{FAST}")
+            got = await collect(source, SECONDS)
+    assert told(got) == [
+        ("u1", "南京", False),
+        ("u1", "南京市长", True),
+        ("u2", "江大桥", True),
+    ]
+    assert [(r.start_ms, r.end_ms, r.channel) for r in got if r.final] == [
+        (100, 600, 0),
+        (1_200, 1_700, 0),
+    ]
+    assert service.keys == ["a-key"]
+    (asked,) = service.asked
+    assert (asked["encoding"], asked["bit_depth"], asked["sample_rate"]) == ("wav/pcm", 16, 16_000)
+    assert asked["endpointing"] == 0.5
+    assert recording.path == "/v2/live?token=once"
+    with contextlib.suppress(ImportError):
+        from gladiaio_sdk import LiveV2InitRequest
+
+        LiveV2InitRequest.from_dict(asked)
+
+
+@pytest.mark.parametrize(
+    ("status", "session", "complaint"),
+    [
+        (401, "", "HTTP status 401"),
+        (503, "", "HTTP status 503"),
+        (201, "", "without the url of a session"),
+        (201, "http://example.org", "without the url of a session"),
+    ],
+)
+async def test_a_session_of_gladia_that_is_not_given(
+    status: int, session: str, complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLADIA_API_KEY", "a-key")
+    service = GladiaService()
+    service.status, service.session = status, session
+    with service.serving() as address:
+        source = make_transcript_source(f"gladia:{address},retries=0,{FAST}")
+        with pytest.raises(RecogniserError, match=complaint) as caught:
+            await collect(source, SECONDS)
+    assert "a-key" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "complaint"),
+    [
+        ("gladia:ws://host", "expected an address such as https://api.gladia.io"),
+        ("gladia:http://host/v2/live", "expected https:// for a recogniser that is sent a key"),
+        ("speechmatics:ws://127.0.0.1,pause=3", "expected a pause above 0 and up to 2 s, got 3"),
+        ("funasr-realtime:ws://127.0.0.1,pause=0", "expected a pause above 0 s, got 0"),
+        ("soniox:http://host", "expected a recogniser's address such as wss://stt-rt.soniox.com"),
+    ],
+)
+def test_what_is_no_source_is_refused(
+    source: str, complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLADIA_API_KEY", "hush")
+    with pytest.raises(TranscriptError, match=complaint):
+        make_transcript_source(source)
+
+
+# --- pauses ---------------------------------------------------------------------------------------
+
+
+def pauses_in(heard: np.ndarray, pause_s: float = 0.3) -> list[float]:
+    """Where pauses are complete, in seconds."""
+    pauses = Pauses(pause_s, 16_000)
+    blocks = range(0, len(heard), 1_600)
+    return [(at + 1_600) / 16_000 for at in blocks if pauses.ends_with(heard[at : at + 1_600])]
+
+
+def test_a_pause_follows_speech() -> None:
+    heard = speech((0.5, False), (1.0, True), (0.2, False), (0.5, True), (1.0, False), (0.1, True),
+                   (1.0, False))  # fmt: skip
+    assert pauses_in(heard) == [pytest.approx(2.5)], "0.2 s is too short, 0.1 s is no speech"
+    assert pauses_in(np.zeros(32_000, np.float32)) == []
+
+
+def test_a_steady_noise_is_no_speech_for_long() -> None:
+    loud = 0.02 * np.random.default_rng(1).normal(size=16_000 * 9).astype(np.float32)
+    assert pauses_in(loud) == [pytest.approx(2.3)], "only while nothing quieter was heard"
+    loud[5 * 16_000 : 6 * 16_000] *= 10
+    assert pauses_in(loud) == [pytest.approx(2.3), pytest.approx(6.3)]
