@@ -66,12 +66,15 @@ class SpanHint:
         end: One past the last character.
         label: Entity type.
         strength: How much it counts: what it adds to the log-odds of the entity, about.
+        inner: The same for each character between the first and the last, where the characters
+            that are there speak against the entity by themselves.
     """
 
     start: int
     end: int
     label: str
     strength: float
+    inner: float = 0.0
 
 
 class CrfDecoder:
@@ -151,7 +154,7 @@ class CrfDecoder:
         ends, by half its strength each. Whatever holds the entity gains all of it, whatever shares
         one boundary half; decoding weighs that against the rest, and the confidences follow. In BIO
         no tag says that an entity ends: its last character's is raised, the next one's lowered if
-        it goes on.
+        it goes on. What a hint says of the characters between raises all tags that go on with it.
 
         Args:
             emissions: shape: (length, tags)
@@ -160,6 +163,8 @@ class CrfDecoder:
         raised = emissions.copy()
         for hint in hints:
             last = hint.end - 1
+            if hint.inner and last - hint.start > 1:
+                raised[hint.start + 1 : last, self._tags["I", hint.label]] += hint.inner
             if self.scheme.encoding == "bio":
                 begins, inside = self._tags["B", hint.label], self._tags["I", hint.label]
                 raised[hint.start, begins] += hint.strength / 2

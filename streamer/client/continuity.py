@@ -11,7 +11,9 @@ No I/O, no clock.
 
 from __future__ import annotations
 
-from msgspec import structs
+from collections.abc import Sequence
+
+from msgspec import UNSET, UnsetType, structs
 
 from cnerta.streamer.wire.messages import (
     AudioAck,
@@ -23,7 +25,7 @@ from cnerta.streamer.wire.messages import (
     SessionSummary,
     UtteranceFinal,
 )
-from cnerta.streamer.wire.parts import Entity
+from cnerta.streamer.wire.parts import Entity, MendedText
 
 __all__ = ["Continuity"]
 
@@ -106,8 +108,14 @@ class Continuity:
                 return [self._written(message)]
             case CaptionUpdate():
                 entities = [self._placed(entity) for entity in message.entities]
-                name = self._name(message)
-                return [structs.replace(message, utterance=name, entities=entities)]
+                return [
+                    structs.replace(
+                        message,
+                        utterance=self._name(message),
+                        entities=entities,
+                        mended=self._placed_text(message.mended),
+                    )
+                ]
             case AudioAck():
                 self._acked_ms = max(self._acked_ms, message.received_ms + self.base_ms)
                 return [AudioAck(received_ms=self._acked_ms)]
@@ -139,10 +147,8 @@ class Continuity:
                 final = structs.replace(
                     event,
                     entities=[self._placed(entity) for entity in event.entities],
-                    characters=[
-                        (start + self.base_ms, end + self.base_ms)
-                        for start, end in event.characters
-                    ],
+                    characters=self._placed_times(event.characters),
+                    mended=self._placed_text(event.mended),
                 )
                 return [self._numbered(e) for e in (*self._held.pop(event.utterance, ()), final)]
 
@@ -183,6 +189,19 @@ class Continuity:
             parent=None if entity.parent is None else self._id(entity.parent),
             start_ms=None if entity.start_ms is None else entity.start_ms + self.base_ms,
             end_ms=None if entity.end_ms is None else entity.end_ms + self.base_ms,
+        )
+
+    def _placed_times(self, characters: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        return [(start + self.base_ms, end + self.base_ms) for start, end in characters]
+
+    def _placed_text(self, mended: MendedText | UnsetType) -> MendedText | UnsetType:
+        """A mended text of the session at hand, in the stream."""
+        if mended is UNSET:
+            return UNSET
+        return structs.replace(
+            mended,
+            entities=[self._placed(entity) for entity in mended.entities],
+            characters=self._placed_times(mended.characters),
         )
 
     def _id(self, entity_id: str) -> str:

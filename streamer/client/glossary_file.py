@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cnerta.streamer.errors import GlossaryFileError
-from cnerta.streamer.session.glossary import read_pinyin
+from cnerta.streamer.session.names.glossary import read_pinyin
 from cnerta.streamer.wire.messages import MAX_GLOSSARY_ENTRIES
 from cnerta.streamer.wire.parts import GlossaryEntry
 

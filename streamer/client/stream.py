@@ -22,6 +22,8 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
+from msgspec import UNSET
+
 from cnerta.streamer.audio.source import AudioSource
 from cnerta.streamer.client.connection import Connection
 from cnerta.streamer.errors import ServerUnreachableError, SessionRefusedError, Unanswered
@@ -63,6 +65,7 @@ class StreamOptions:
     hold_ms: int | None = None
     readings: bool = False
     glossary: tuple[GlossaryEntry, ...] = ()
+    apply_suggestions: bool = False
 
 
 class StreamWatcher(Protocol):
@@ -120,6 +123,7 @@ async def stream(
         hold_ms=options.hold_ms,
         readings=options.readings,
         glossary=list(options.glossary),
+        apply_suggestions=options.apply_suggestions,
         transcript="client" if transcript is not None else "server",
     )
     # If the server has closed already, what it said before is still to be received, and tells more.
@@ -170,6 +174,8 @@ def _revision(message: RecognisedTranscript) -> Revision:
         message.final,
         message.start_ms,
         message.end_ms,
+        None if message.speaker is UNSET else message.speaker,
+        None if message.channel is UNSET else message.channel,
     )
 
 

@@ -53,13 +53,14 @@ cnerta-stream --mic --source server --connect ws://127.0.0.1:8765
 EPILOG = """\
 A transcript file has one utterance a line: either start<TAB>end<TAB>text with times in seconds \
 (an Audacity label track), or JSON such as {"start_ms": 0, "end_ms": 2400, "text": "…"}, \
-optionally with "characters": \\[\\[start_ms, end_ms], …]. Files that end in .srt, .vtt, .ass or \
-.ttml are captions.
+optionally with "characters": \\[\\[start_ms, end_ms], …], "speaker": "…" and "channel": 0. \
+Files that end in .srt, .vtt, .ass or .ttml are captions.
 
 Recognisers for --source. In this process: sherpa-onnx:MODEL · faster-whisper:MODEL, each a folder \
-or a name that is fetched once. On servers: funasr:URL · vosk:URL · sherpa-server:URL · \
-deepgram:URL · openai-realtime:URL · json:URL,text=PATH,final=PATH. That of the server given with \
---connect: server. Without one: lines (typed or \
+or a name that is fetched once. On servers: funasr:URL · funasr-realtime:URL · \
+vosk:URL · sherpa-server:URL · vllm-realtime:URL · json:URL,text=PATH,final=PATH. Services, or \
+servers that speak as they do: deepgram · openai-realtime · soniox · gladia · assemblyai · \
+speechmatics. That of the server given with --connect: server. Without one: lines (typed or \
 piped in) · rough (the model's own acoustic encoder: half of the characters are wrong). \
 Options follow with commas, as in vosk:ws://host:2700,retries=9; docs/how-to/recogniser.md has them.
 

@@ -79,7 +79,8 @@ class StreamArguments:
     bundle: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Folder of a model, or one that comes along: fast, accurate."
+            metavar="DIR",
+            help="Folder of a model, one that comes along (fast, accurate), or hf:OWNER/NAME.",
         ),
     ] = None
     device: Annotated[
@@ -120,6 +121,14 @@ class StreamArguments:
             "otherwise. They are found sooner, also where they are misspelt.",
         ),
     ] = None
+    apply_suggestions: Annotated[
+        bool,
+        typer.Option(
+            "--apply-suggestions",
+            help="With --glossary: write names that were misspelt as the glossary does, marked as "
+            "mended.",
+        ),
+    ] = False
     hold_ms: Annotated[
         int | None,
         typer.Option(
@@ -242,6 +251,15 @@ class StreamArguments:
             rich_help_panel=_OUTPUTS_PANEL,
         ),
     ] = None
+    name_speakers: Annotated[
+        bool,
+        typer.Option(
+            "--name-speakers",
+            help="Write who speaks before the words, in captions and in the terminal, where the "
+            "transcript says so.",
+            rich_help_panel=_OUTPUTS_PANEL,
+        ),
+    ] = False
     highlight_share: Annotated[
         float,
         typer.Option(
@@ -314,6 +332,8 @@ class StreamArguments:
             )
         if self.device is not None and not self.mic:
             raise typer.BadParameter("expected --device with --mic, got it without")
+        if self.apply_suggestions and self.glossary is None:
+            raise typer.BadParameter("expected --apply-suggestions with --glossary, got it without")
         if self.mask is None and self.mask_sign != DEFAULT_SIGN:
             raise typer.BadParameter("expected --mask-sign with --mask, got it without")
         if self.mask is not None and (self.labels is not None or not self.nested):

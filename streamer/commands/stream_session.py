@@ -115,6 +115,7 @@ def build_session(
             hls_mpeg_time=arguments.hls_mpeg_time,
             is_paced=audio.paced,
             webhook=arguments.webhook,
+            name_speakers=arguments.name_speakers,
         ),
         _LIVE if arguments.file is None else arguments.file.stem,
         highlighter,
@@ -123,10 +124,14 @@ def build_session(
     view: Presenter
     if arguments.json:
         view = JsonView(sys.stdout.buffer)
-    elif console.is_terminal and not is_typed:
-        view = LiveView(console, paced=audio.paced, highlighter=highlighter)
     else:
-        view = PlainView(console, paced=audio.paced, highlighter=highlighter)
+        shown = LiveView if console.is_terminal and not is_typed else PlainView
+        view = shown(
+            console,
+            paced=audio.paced,
+            highlighter=highlighter,
+            name_speakers=arguments.name_speakers,
+        )
     log_to_console(
         logging.INFO if arguments.verbose else logging.WARNING,
         console=console if isinstance(view, LiveView) else errors,
@@ -142,6 +147,7 @@ def build_session(
         nested=arguments.nested,
         readings=arguments.readings,
         glossary=glossary,
+        apply_suggestions=arguments.apply_suggestions,
         hold_ms=hold_ms,
     )
     withholding = None

@@ -34,6 +34,8 @@ def open_caption_file(
     recording: str,
     highlighter: Highlighter,
     layout: CaptionLayout = DEFAULT_LAYOUT,
+    *,
+    name_speakers: bool = False,
 ) -> CaptionFile | EventFile:
     """Make the output that the end of a file's name asks for.
 
@@ -42,6 +44,7 @@ def open_caption_file(
         recording: What an entity list calls the audio.
         highlighter: Chooses what is highlighted.
         layout: How much stands on the screen at once.
+        name_speakers: See `Captioner`.
 
     Raises:
         OutputError: No format has files of that name.
@@ -53,7 +56,8 @@ def open_caption_file(
     if not fitting:
         known = ", ".join([*FORMATS, _EVENTS_SUFFIX])
         raise OutputError(f"expected a caption file that ends with one of {known}, got {path}")
-    return CaptionFile(path, max(fitting, key=len), recording, highlighter, layout)
+    captioner = Captioner(highlighter, layout, name_speakers=name_speakers)
+    return CaptionFile(path, max(fitting, key=len), recording, captioner)
 
 
 @contextmanager
@@ -93,17 +97,10 @@ class CaptionFile(PresenterBase):
     Use `open_caption_file` to make one.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        suffix: str,
-        recording: str,
-        highlighter: Highlighter,
-        layout: CaptionLayout,
-    ) -> None:
+    def __init__(self, path: Path, suffix: str, recording: str, captioner: Captioner) -> None:
         self._format = FORMATS[suffix](recording)
         self._file = _File(path)
-        self._captioner = Captioner(highlighter, layout)
+        self._captioner = captioner
         self._body: list[str] = []
         """All that stands before the tail, where there is one."""
 

@@ -44,6 +44,7 @@ _TTML_BEGINNING: Final = """\
 """
 _TTML_LAYOUT: Final = """\
 <style xml:id="inner" tts:textDecoration="underline"/>
+<style xml:id="mended" tts:fontStyle="italic"/>
 </styling>
 <layout>
 <region xml:id="bottom" tts:origin="10% 80%" tts:extent="80% 15%" tts:displayAlign="after" \
@@ -65,6 +66,8 @@ class CaptionedUtterance:
         entities: Everything found in it.
         marked: Ids of those that are highlighted.
         cues: What is shown when.
+        speaker: Who speaks; unset if unknown.
+        channel: In which channel, from 0; unset if unknown.
     """
 
     utterance: str
@@ -72,6 +75,8 @@ class CaptionedUtterance:
     entities: tuple[Entity, ...]
     marked: frozenset[str]
     cues: tuple[Cue, ...]
+    speaker: str | UnsetType = UNSET
+    channel: int | UnsetType = UNSET
 
     @classmethod
     def of(
@@ -82,7 +87,15 @@ class CaptionedUtterance:
             msgspec.structs.replace(entity, text=clean(entity.text), label=clean(entity.label))
             for entity in final.entities
         )
-        return cls(clean(final.utterance), clean(final.text), entities, marked, tuple(cues))
+        return cls(
+            clean(final.utterance),
+            clean(final.text),
+            entities,
+            marked,
+            tuple(cues),
+            speaker=UNSET if final.speaker is UNSET else clean(final.speaker),
+            channel=final.channel,
+        )
 
 
 class CaptionFormat(Protocol):
@@ -128,11 +141,11 @@ def marked_up(
     line: CaptionLine,
     escape: Callable[[str], str],
     opening: Callable[[Mark], str],
-    closing: str,
+    closing: Callable[[Mark], str],
 ) -> str:
     """Write a line with a tag around each of its marks."""
     parts: list[str] = []
-    open_ends: list[int] = []
+    opened: list[Mark] = []
     at = 0
 
     def text_until(place: int) -> None:
@@ -141,15 +154,15 @@ def marked_up(
         at = place
 
     def close_until(place: int) -> None:
-        while open_ends and open_ends[-1] <= place:
-            text_until(open_ends.pop())
-            parts.append(closing)
+        while opened and opened[-1].end <= place:
+            text_until(opened[-1].end)
+            parts.append(closing(opened.pop()))
 
     for mark in line.marks:
         close_until(mark.start)
         text_until(mark.start)
         parts.append(opening(mark))
-        open_ends.append(mark.end)
+        opened.append(mark)
     close_until(len(line.text))
     text_until(len(line.text))
     return "".join(parts)
@@ -158,7 +171,9 @@ def marked_up(
 class WebVtt:
     """WebVTT: a class for each entity type, as in ``<c.PER>…</c>``, and cues that are numbered.
 
-    An entity inside another has the class ``inner`` too. https://www.w3.org/TR/webvtt1/
+    An entity inside another has the class ``inner`` too, and one that is written otherwise than in
+    the transcript ``mended``. A cue of a known speaker is a voice span,
+    as in ``<v NAME>…</v>``. https://www.w3.org/TR/webvtt1/
 
     Args:
         styled: Whether a style block says the colour of each type. Browsers take it; FFmpeg up to 5
@@ -170,12 +185,13 @@ class WebVtt:
         self._number = 0
 
     def head(self, labels: Sequence[str]) -> str:
-        """Its first line, and the style block, in which inner entities are underlined."""
+        """Its first line, and the style block: inner entities are underlined, mended in italics."""
         if not labels or not self._styled:
             return _VTT_FIRST_LINE
         rules = [f"::cue(.{class_name(label)}) {{ color: {colour(label)} }}\n" for label in labels]
         inner = "::cue(.inner) { text-decoration: underline }\n"
-        return "".join([_VTT_FIRST_LINE, "STYLE\n", *rules, inner, "\n"])
+        mended = "::cue(.mended) { font-style: italic }\n"
+        return "".join([_VTT_FIRST_LINE, "STYLE\n", *rules, inner, mended, "\n"])
 
     def block(self, told: CaptionedUtterance) -> str:
         """The utterance's cues."""
@@ -183,8 +199,11 @@ class WebVtt:
 
     def _cue(self, cue: Cue) -> str:
         self._number += 1
-        lines = [marked_up(line, _escaped, _vtt_tag, "</c>") for line in cue.lines]
-        return _vtt_cue(self._number, cue, "\n".join(lines))
+        lines = [marked_up(line, _escaped, _vtt_tag, lambda mark: "</c>") for line in cue.lines]
+        payload = "\n".join(lines)
+        if cue.voice:
+            payload = f"<v {_escaped(cue.voice)}>{payload}</v>"
+        return _vtt_cue(self._number, cue, payload)
 
     def tail(self) -> str:
         """Nothing."""
@@ -192,7 +211,8 @@ class WebVtt:
 
 
 def _vtt_tag(mark: Mark) -> str:
-    return f"<c.{class_name(mark.label)}{'.inner' if mark.inner else ''}>"
+    inner, mended = ".inner" if mark.inner else "", ".mended" if mark.mended else ""
+    return f"<c.{class_name(mark.label)}{inner}{mended}>"
 
 
 def _escaped(text: str) -> str:
@@ -219,6 +239,7 @@ class _ToldEntity(msgspec.Struct, frozen=True):
     confidence: float
     highlighted: bool
     suggested_text: str | UnsetType = UNSET
+    original_text: str | UnsetType = UNSET
 
 
 class _Metadata(msgspec.Struct, frozen=True):
@@ -229,6 +250,8 @@ class _Metadata(msgspec.Struct, frozen=True):
     start: int
     end: int
     entities: list[_ToldEntity]
+    speaker: str | UnsetType = UNSET
+    channel: int | UnsetType = UNSET
 
 
 class MetadataTrack:
@@ -273,12 +296,15 @@ def _metadata(told: CaptionedUtterance, cue: Cue) -> str:
             confidence=entity.confidence,
             highlighted=entity.id in told.marked,
             suggested_text=entity.suggested_text,
+            original_text=entity.original_text,
         )
         for entity in told.entities
         if entity.start < cue.end and entity.end > cue.start
     ]
     text = told.text[cue.start : cue.end]
-    payload = _Metadata(told.utterance, text, cue.start, cue.end, entities)
+    payload = _Metadata(
+        told.utterance, text, cue.start, cue.end, entities, told.speaker, told.channel
+    )
     written = msgspec.json.encode(payload).decode()
     # As JSON escapes, so that no reader takes them for a tag, an escape or the arrow of a new cue.
     # Line separators do not end a line in WebVTT, but they do for some who read it.
@@ -289,6 +315,8 @@ def _metadata(told: CaptionedUtterance, cue: Cue) -> str:
 
 class SubRip:
     r"""SRT, with ``<font color>``, which most players know, and everything else as it is.
+
+    What is written otherwise than in the transcript is in italics.
 
     SRT has no escapes. A character of the text that a player would take for markup is replaced by
     its full-width twin: ``<``, ``{``, ``\`` and the ``>`` of ``-->``.
@@ -308,7 +336,7 @@ class SubRip:
     def _cue(self, cue: Cue) -> str:
         self._number += 1
         times = f"{clock_time(cue.start_ms, ',')} --> {clock_time(cue.end_ms, ',')}"
-        lines = [marked_up(line, _srt_text, _srt_tag, "</font>") for line in cue.lines]
+        lines = [marked_up(line, _srt_text, _srt_tag, _srt_end) for line in cue.lines]
         return "\n".join([str(self._number), times, *lines, "", ""])
 
     def tail(self) -> str:
@@ -322,7 +350,11 @@ def _srt_text(text: str) -> str:
 
 def _srt_tag(mark: Mark) -> str:
     # A font inside a font is not known everywhere: the outer colour ends where the inner one does.
-    return f'<font color="{colour(mark.label)}">'
+    return f'<font color="{colour(mark.label)}">' + ("<i>" if mark.mended else "")
+
+
+def _srt_end(mark: Mark) -> str:
+    return ("</i>" if mark.mended else "") + "</font>"
 
 
 class TimedText:
@@ -349,7 +381,9 @@ class TimedText:
     def _paragraph(self, cue: Cue) -> str:
         self._number += 1
         begin, end = clock_time(cue.start_ms, "."), clock_time(cue.end_ms, ".")
-        lines = "<br/>".join(marked_up(line, _escaped, _ttml_tag, "</span>") for line in cue.lines)
+        lines = "<br/>".join(
+            marked_up(line, _escaped, _ttml_tag, lambda mark: "</span>") for line in cue.lines
+        )
         return f'<p xml:id="cue-{self._number}" begin="{begin}" end="{end}">{lines}</p>\n'
 
     def tail(self) -> str:
@@ -358,12 +392,12 @@ class TimedText:
 
 
 def _ttml_tag(mark: Mark) -> str:
-    inner = " inner" if mark.inner else ""
-    return f'<span style="of-{class_name(mark.label)}{inner}">'
+    inner, mended = " inner" if mark.inner else "", " mended" if mark.mended else ""
+    return f'<span style="of-{class_name(mark.label)}{inner}{mended}">'
 
 
 class EntityList:
-    """One line for each entity, in the ten columns of NIST's RTTM.
+    """One line for each entity, in the ten columns of NIST's RTTM; channels count from 1 there.
 
     Args:
         recording: What the second column calls the audio.
@@ -379,9 +413,10 @@ class EntityList:
     def block(self, told: CaptionedUtterance) -> str:
         """The utterance's entities, in its order, outer ones first."""
         ordered = sorted(told.entities, key=lambda entity: (entity.start, -entity.end))
-        return "".join(map(self._line, ordered))
+        channel = 1 if told.channel is UNSET else told.channel + 1
+        return "".join(self._line(entity, channel) for entity in ordered)
 
-    def _line(self, entity: Entity) -> str:
+    def _line(self, entity: Entity, channel: int) -> str:
         onset = duration = _NOT_KNOWN
         if entity.start_ms is not None and entity.end_ms is not None:
             onset = f"{entity.start_ms / 1_000:.3f}"
@@ -389,7 +424,7 @@ class EntityList:
         columns = (
             "ENTITY",
             self._recording,
-            "1",
+            str(channel),
             onset,
             duration,
             _column(entity.text),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from cnerta.streamer.outputs.caption_formats import CaptionedUtterance
 from cnerta.streamer.outputs.cues import DEFAULT_LAYOUT, CaptionLayout, CueTrack
 from cnerta.streamer.outputs.highlighting import Highlighter
+from cnerta.streamer.outputs.mended import final_as_shown
+from cnerta.streamer.outputs.speakers import lead_of, voice_of
 from cnerta.streamer.outputs.words import bundled_words
 from cnerta.streamer.sources import Revision
 from cnerta.streamer.wire.messages import UtteranceFinal
@@ -18,10 +20,19 @@ class Captioner:
     Args:
         highlighter: Chooses what is highlighted.
         layout: How much stands on the screen at once.
+        name_speakers: Whether the name of whoever speaks stands before the words.
     """
 
-    def __init__(self, highlighter: Highlighter, layout: CaptionLayout = DEFAULT_LAYOUT) -> None:
+    def __init__(
+        self,
+        highlighter: Highlighter,
+        layout: CaptionLayout = DEFAULT_LAYOUT,
+        *,
+        name_speakers: bool = False,
+    ) -> None:
         self._highlighter = highlighter
+        self._layout = layout
+        self._name_speakers = name_speakers
         self._track = CueTrack(layout, bundled_words())
         self._spoken = _SpokenTimes()
 
@@ -50,10 +61,14 @@ class Captioner:
             final: The answer.
             not_before_ms: No cue begins before this time.
         """
+        final = final_as_shown(final)
         chosen = self._highlighter.choose(final.utterance, final.text, final.entities, final=True)
         marked = [entity for entity in final.entities if entity.id in chosen]
         self._track.not_before(not_before_ms)
-        cues = self._track.cues(final, marked, self._spoken.of(final.utterance))
+        voice = voice_of(final.speaker, final.channel)
+        lead = lead_of(voice, self._layout.line_columns) if self._name_speakers else ""
+        spoken_ms = self._spoken.of(final.utterance)
+        cues = self._track.cues(final, marked, spoken_ms, voice=voice, lead=lead)
         return CaptionedUtterance.of(final, chosen, cues)
 
 

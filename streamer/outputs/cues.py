@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from msgspec import UNSET
 from rich.cells import cell_len
 
 from cnerta.streamer.outputs.words import Words, no_words
@@ -115,12 +116,14 @@ class Mark:
         end: After the last.
         label: Type of the entity.
         inner: Whether it lies inside another entity.
+        mended: Whether it is written otherwise than in the transcript.
     """
 
     start: int
     end: int
     label: str
     inner: bool
+    mended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,7 @@ class Cue:
         start_ms: On the audio clock.
         end_ms: After `start_ms`.
         lines: At least one, none of them empty.
+        voice: Who speaks; empty if unknown.
     """
 
     id: str
@@ -152,6 +156,7 @@ class Cue:
     start_ms: int
     end_ms: int
     lines: tuple[CaptionLine, ...]
+    voice: str = ""
 
 
 def clean(text: str) -> str:
@@ -178,6 +183,8 @@ def break_text(
     times: Sequence[tuple[int, int]] = (),
     layout: CaptionLayout = DEFAULT_LAYOUT,
     words: Words = no_words,
+    *,
+    lead_columns: int = 0,
 ) -> list[list[tuple[int, int]]]:
     """Divide a text into cues and these into lines.
 
@@ -187,6 +194,7 @@ def break_text(
         times: Start and end of every character in milliseconds, or nothing if unknown.
         layout: How much fits.
         words: Finds what should stay in one piece rather than not.
+        lead_columns: What stands on the first line before the text.
 
     Returns:
         For every cue its lines, as half-open offsets into the text without the white space around
@@ -209,7 +217,7 @@ def break_text(
     for start in range(count):
         waited = 0.0
         for end in range(start + 1, count + 1):
-            width = columns[at[end - 1] + 1] - columns[at[start]]
+            width = columns[at[end - 1] + 1] - columns[at[start]] + (0 if start else lead_columns)
             if width > limit and end > start + 1:
                 break
             if end > start + 1 and pauses_ms[end - 1] > _LONG_PAUSE_MS:
@@ -388,14 +396,16 @@ def mark_line(text: str, start: int, end: int, entities: Sequence[Entity]) -> Ca
         entities: What is to be marked, in any order. One that runs over the end of the line is
             marked as far as it goes; of two that cross, the later is marked in two pieces.
     """
-    waiting = [
-        (entity.start, entity.end, entity.label, entity.parent is not None)
+    pieces = [
+        Mark(
+            max(entity.start, start) - start,
+            min(entity.end, end) - start,
+            entity.label,
+            inner=entity.parent is not None,
+            mended=entity.original_text is not UNSET,
+        )
         for entity in entities
         if entity.start < end and entity.end > start
-    ]
-    pieces = [
-        Mark(max(first, start) - start, min(last, end) - start, label, inner)
-        for first, last, label, inner in waiting
     ]
     return CaptionLine(text[start:end], _nested(pieces))
 
@@ -426,6 +436,13 @@ def _nested(pieces: Sequence[Mark]) -> tuple[Mark, ...]:
     return tuple(nested)
 
 
+def _led(line: CaptionLine, lead: str) -> CaptionLine:
+    """A line with something before it."""
+    by = len(lead)
+    marks = tuple(replace(m, start=m.start + by, end=m.end + by) for m in line.marks)
+    return CaptionLine(lead + line.text, marks)
+
+
 class CueTrack:
     """Makes cues of one utterance after the other, none of which begins before the last has ended.
 
@@ -447,7 +464,13 @@ class CueTrack:
         self._ends_ms = max(self._ends_ms, at_ms)
 
     def cues(
-        self, final: UtteranceFinal, marked: Sequence[Entity], spoken_ms: tuple[float, float]
+        self,
+        final: UtteranceFinal,
+        marked: Sequence[Entity],
+        spoken_ms: tuple[float, float],
+        *,
+        voice: str = "",
+        lead: str = "",
     ) -> list[Cue]:
         """Return the cues of an utterance, none if it has no text.
 
@@ -456,15 +479,22 @@ class CueTrack:
             marked: Which of its entities are highlighted.
             spoken_ms: From when to when the utterance was spoken as far as the client knows; taken
                 where the answer has no times.
+            voice: Who speaks.
+            lead: What stands before the text, on its first line.
         """
         text = clean(final.text)
         times = _character_times(len(text), final.characters, spoken_ms)
         spans = [(entity.start, entity.end) for entity in final.entities]
-        divided = break_text(text, spans, times, self._layout, self._words)
+        divided = break_text(
+            text, spans, times, self._layout, self._words, lead_columns=cell_len(lead)
+        )
         cues: list[Cue] = []
         for number, lines in enumerate(divided):
             start, end = lines[0][0], lines[-1][1]
-            columns = sum(cell_len(text[first:last]) for first, last in lines)
+            written = [mark_line(text, first, last, marked) for first, last in lines]
+            if not cues:
+                written[0] = _led(written[0], lead)
+            columns = sum(cell_len(line.text) for line in written)
             follows_ms = (
                 times[divided[number + 1][0][0]][0] if number + 1 < len(divided) else math.inf
             )
@@ -477,7 +507,8 @@ class CueTrack:
                     end=end,
                     start_ms=start_ms,
                     end_ms=end_ms,
-                    lines=tuple(mark_line(text, first, last, marked) for first, last in lines),
+                    lines=tuple(written),
+                    voice=voice,
                 )
             )
         return cues

@@ -77,13 +77,19 @@ class HlsCaptions(PresenterBase):
             session has left there is replaced.
         highlighter: Chooses what is highlighted.
         options: How the segments are made.
+        name_speakers: See `Captioner`.
     """
 
     def __init__(
-        self, folder: Path, highlighter: Highlighter, options: HlsOptions = DEFAULT_OPTIONS
+        self,
+        folder: Path,
+        highlighter: Highlighter,
+        options: HlsOptions = DEFAULT_OPTIONS,
+        *,
+        name_speakers: bool = False,
     ) -> None:
         self._folder = folder
-        self._captioner = Captioner(highlighter)
+        self._captioner = Captioner(highlighter, name_speakers=name_speakers)
         self._options = options
         self._format = WebVtt()
         self._cues: list[_WrittenCue] = []

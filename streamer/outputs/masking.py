@@ -14,7 +14,7 @@ from msgspec import UNSET, UnsetType, structs
 
 from cnerta.streamer.errors import OutputError
 from cnerta.streamer.wire.messages import CaptionUpdate, UtteranceFinal
-from cnerta.streamer.wire.parts import CharacterReading, Entity
+from cnerta.streamer.wire.parts import CharacterReading, Entity, MendedText
 
 __all__ = ["DEFAULT_SIGN", "MaskRule", "NameMask"]
 
@@ -85,14 +85,26 @@ class NameMask:
         hidden = self._hidden(message.text, message.entities)
         text = self._masked(message.text, hidden)
         entities = [self._entity(e, text, hidden) for e in message.entities]
-        return structs.replace(message, text=text, entities=entities)
+        speaker = message.speaker if message.speaker is UNSET else self.speaker(message.speaker)
+        return structs.replace(
+            message,
+            text=text,
+            entities=entities,
+            speaker=speaker,
+            mended=self._mended(message),
+        )
+
+    def speaker(self, speaker: str) -> str:
+        """Hide in the name of whoever speaks what is hidden wherever it is written."""
+        return self._masked(speaker, self._hidden(speaker, ()))
 
     def final(self, message: UtteranceFinal) -> UtteranceFinal:
         """Hide the names in a final answer, and remember them."""
         for entity in message.entities:
-            if entity.label in self._rule.labels and len(entity.text) >= _SHORTEST_REMEMBERED:
-                self._known.pop(entity.text, None)
-                self._known[entity.text] = None
+            if entity.label in self._rule.labels:
+                self._remember(entity.text)
+                if entity.suggested_text is not UNSET:
+                    self._remember(entity.suggested_text)
         while len(self._known) > _NAMES_KEPT:
             del self._known[next(iter(self._known))]
         hidden = self._hidden(message.text, message.entities)
@@ -114,7 +126,27 @@ class NameMask:
             text=text,
             entities=[self._entity(e, text, hidden) for e in message.entities],
             readings=readings,
+            speaker=message.speaker if message.speaker is UNSET else self.speaker(message.speaker),
+            mended=self._mended(message),
         )
+
+    def _remember(self, name: str) -> None:
+        if len(name) >= _SHORTEST_REMEMBERED:
+            self._known.pop(name, None)
+            self._known[name] = None
+
+    def _mended(self, message: CaptionUpdate | UtteranceFinal) -> MendedText | UnsetType:
+        """Hide the names in a mended text; the text goes if one of them is not known there."""
+        mended = message.mended
+        if mended is UNSET:
+            return UNSET
+        named = {e.id for e in message.entities if e.label in self._rule.labels}
+        if named - {e.id for e in mended.entities}:
+            return UNSET
+        hidden = self._hidden(mended.text, mended.entities)
+        text = self._masked(mended.text, hidden)
+        entities = [self._entity(e, text, hidden) for e in mended.entities]
+        return structs.replace(mended, text=text, entities=entities)
 
     def _hidden(self, text: str, entities: Sequence[Entity]) -> frozenset[int]:
         """The characters that are."""
@@ -142,6 +174,7 @@ class NameMask:
             start_utf16=_utf16(masked[: entity.start]),
             end_utf16=_utf16(masked[: entity.end]),
             suggested_text=entity.suggested_text if is_whole else UNSET,
+            original_text=entity.original_text if is_whole else UNSET,
         )
 
 

@@ -25,6 +25,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 import websockets.exceptions
+from msgspec import structs
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
@@ -34,6 +35,7 @@ from cnerta.streamer.outputs.cues import DEFAULT_LAYOUT, CaptionLayout, clean, m
 from cnerta.streamer.outputs.highlighting import Highlighter
 from cnerta.streamer.outputs.plain_marks import DEFAULT_MARKS, PlainMarks
 from cnerta.streamer.outputs.presenter import FoldingView
+from cnerta.streamer.outputs.speakers import lead_of
 from cnerta.streamer.outputs.view_state import Caption, fitting
 from cnerta.streamer.outputs.words import bundled_words
 from cnerta.streamer.sources import Revision
@@ -66,6 +68,7 @@ class _LiveText(FoldingView):
         marks: What opens and what closes a name: two characters, or none at all.
         highlighter: Chooses which names.
         layout: How much stands on the screen at once.
+        name_speakers: Whether the name of whoever speaks stands before the words.
 
     Raises:
         OutputError: The marks are something else.
@@ -77,8 +80,9 @@ class _LiveText(FoldingView):
         marks: str = DEFAULT_MARKS,
         highlighter: Highlighter | None = None,
         layout: CaptionLayout = DEFAULT_LAYOUT,
+        name_speakers: bool = False,
     ) -> None:
-        super().__init__(highlighter=highlighter)
+        super().__init__(highlighter=highlighter, name_speakers=name_speakers)
         self._marks = PlainMarks.parse(marks)
         self._layout = layout
         self._newest = ""
@@ -120,9 +124,11 @@ class _LiveText(FoldingView):
             self._set(newest)
 
     def _lines(self, caption: Caption) -> list[str]:
-        text = clean(caption.text)
+        lead = lead_of(caption.voice, self._layout.line_columns) if caption.text else ""
+        text = lead + clean(caption.text)
+        by = len(lead)
         entities = [
-            entity
+            structs.replace(entity, start=entity.start + by, end=entity.end + by)
             for entity in fitting(caption)
             if entity.parent is None and entity.status != "tentative"
         ]
@@ -152,6 +158,7 @@ class ObsTextFile(_LiveText):
         marks: See `ObsWebSocket`.
         highlighter: Chooses which names are marked.
         layout: How much stands on the screen at once.
+        name_speakers: Whether the name of whoever speaks stands before the words.
 
     Raises:
         OutputError: The marks are not two characters or none.
@@ -164,8 +171,11 @@ class ObsTextFile(_LiveText):
         marks: str = DEFAULT_MARKS,
         highlighter: Highlighter | None = None,
         layout: CaptionLayout = DEFAULT_LAYOUT,
+        name_speakers: bool = False,
     ) -> None:
-        super().__init__(marks=marks, highlighter=highlighter, layout=layout)
+        super().__init__(
+            marks=marks, highlighter=highlighter, layout=layout, name_speakers=name_speakers
+        )
         self._path = path
 
     def show(self, text: str) -> None:
@@ -252,6 +262,7 @@ class ObsWebSocket(_LiveText):
         marks: What opens and what closes a name: two characters, or none at all.
         highlighter: Chooses which names are marked.
         layout: How much stands on the screen at once.
+        name_speakers: Whether the name of whoever speaks stands before the words.
 
     Raises:
         OutputError: The marks are something else.
@@ -265,8 +276,11 @@ class ObsWebSocket(_LiveText):
         marks: str = DEFAULT_MARKS,
         highlighter: Highlighter | None = None,
         layout: CaptionLayout = DEFAULT_LAYOUT,
+        name_speakers: bool = False,
     ) -> None:
-        super().__init__(marks=marks, highlighter=highlighter, layout=layout)
+        super().__init__(
+            marks=marks, highlighter=highlighter, layout=layout, name_speakers=name_speakers
+        )
         self._address = address
         self._source = source
         self._news = asyncio.Event()

@@ -36,4 +36,4 @@ class PlainMarks:
     def write(self, line: CaptionLine, escape: Callable[[str], str] = str) -> str:
         """Write a line with its names marked, but not those inside others."""
         outer = CaptionLine(line.text, tuple(mark for mark in line.marks if not mark.inner))
-        return marked_up(outer, escape, lambda _: self.opening, self.closing)
+        return marked_up(outer, escape, lambda _: self.opening, lambda _: self.closing)

@@ -11,6 +11,7 @@ from cnerta.streamer.audio.source import level_dbfs
 from cnerta.streamer.client.connection_change import ConnectionChange
 from cnerta.streamer.client.stream import StreamWatcher
 from cnerta.streamer.outputs.highlighting import Highlighter
+from cnerta.streamer.outputs.mended import as_shown
 from cnerta.streamer.outputs.view_state import ViewState
 from cnerta.streamer.sources import Revision
 from cnerta.streamer.wire.messages import (
@@ -80,10 +81,17 @@ class FoldingView(PresenterBase):
         paced: Whether the audio comes at the pace of speech. If not, it runs ahead on purpose, and
             the server's warning of it says nothing to a person.
         highlighter: Chooses what is highlighted; everything if None.
+        name_speakers: Whether it is shown who speaks.
     """
 
-    def __init__(self, *, paced: bool = True, highlighter: Highlighter | None = None) -> None:
-        self.state = ViewState()
+    def __init__(
+        self,
+        *,
+        paced: bool = True,
+        highlighter: Highlighter | None = None,
+        name_speakers: bool = False,
+    ) -> None:
+        self.state = ViewState(names_speakers=name_speakers)
         self._paced = paced
         self._highlighter = highlighter
 
@@ -103,7 +111,7 @@ class FoldingView(PresenterBase):
         """Note the answer."""
         if self._is_expected(message):
             return
-        self.state = self.state.received(message, time.monotonic())
+        self.state = self.state.received(as_shown(message), time.monotonic())
         if self._highlighter is not None and isinstance(
             message, EntityUpsert | EntityRetract | CaptionUpdate | UtteranceFinal
         ):

@@ -47,6 +47,7 @@ class OutputOptions:
         hls_mpeg_time: Of the video, at which the audio begins; in 1/90,000 s.
         is_paced: Whether the audio comes at the pace of speech.
         webhook: URL that gets the events.
+        name_speakers: Whether captions name whoever speaks before the words.
     """
 
     captions: tuple[Path, ...] = ()
@@ -60,6 +61,7 @@ class OutputOptions:
     hls_mpeg_time: int = 0
     is_paced: bool = True
     webhook: str | None = None
+    name_speakers: bool = False
 
 
 def make_outputs(
@@ -79,23 +81,29 @@ def make_outputs(
     Raises:
         OutputError: A file's format is not known, or an address is none.
     """
+    names = options.name_speakers
     made: list[Presenter] = [
-        open_caption_file(path, recording, highlighter) for path in options.captions
+        open_caption_file(path, recording, highlighter, name_speakers=names)
+        for path in options.captions
     ]
     marks = options.marks
     if options.obs_text is not None:
-        made.append(ObsTextFile(options.obs_text, marks=marks, highlighter=highlighter))
+        made.append(
+            ObsTextFile(options.obs_text, marks=marks, highlighter=highlighter, name_speakers=names)
+        )
     if options.obs is not None:
         address = ObsAddress.parse(options.obs, environment)
         source = options.obs_source
-        made.append(ObsWebSocket(address, source, marks=marks, highlighter=highlighter))
+        made.append(
+            ObsWebSocket(address, source, marks=marks, highlighter=highlighter, name_speakers=names)
+        )
     if options.zoom is not None:
-        made.append(ZoomCaptions(options.zoom, highlighter, marks=marks))
+        made.append(ZoomCaptions(options.zoom, highlighter, marks=marks, name_speakers=names))
     if options.youtube is not None:
-        made.append(YouTubeCaptions(options.youtube, highlighter, marks=marks))
+        made.append(YouTubeCaptions(options.youtube, highlighter, marks=marks, name_speakers=names))
     if options.hls is not None:
         segments = HlsOptions(mpeg_time=options.hls_mpeg_time, is_paced=options.is_paced)
-        made.append(HlsCaptions(options.hls, highlighter, segments))
+        made.append(HlsCaptions(options.hls, highlighter, segments, name_speakers=names))
     if options.webhook is not None:
         made.append(Webhook(options.webhook, token=environment.get(TOKEN_VARIABLE, "")))
     return made

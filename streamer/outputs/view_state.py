@@ -11,6 +11,7 @@ from msgspec import UNSET
 from cnerta.streamer.client.connection_change import ConnectionChange
 from cnerta.streamer.outputs.highlighting import Highlighter
 from cnerta.streamer.outputs.levels import NO_AUDIO, Levels
+from cnerta.streamer.outputs.speakers import voice_of
 from cnerta.streamer.sources import Revision
 from cnerta.streamer.wire.messages import (
     AudioAck,
@@ -48,6 +49,7 @@ class Caption:
         hidden: Ids of those that are listed but not highlighted.
         latencies_ms: For every entity id, from sending the text to its first answer.
         sent: The last revisions with the time they were sent, in seconds.
+        voice: Who speaks; empty if unknown, or not to be shown.
     """
 
     utterance: str
@@ -60,6 +62,7 @@ class Caption:
     latencies_ms: tuple[tuple[str, int], ...] = ()
     final_latency_ms: int | None = None
     sent: tuple[tuple[int, float], ...] = ()
+    voice: str = ""
 
     @property
     def is_text_alone(self) -> bool:
@@ -133,6 +136,7 @@ class ViewState:
         summary: The last message of a finished session.
         recorded: Whether audio, transcripts and messages are kept.
         is_silent: Whether the server says nothing, not even that it is there.
+        names_speakers: Whether it is shown who speaks.
     """
 
     status: str = "connecting"
@@ -147,6 +151,7 @@ class ViewState:
     summary: SessionSummary | None = None
     recorded: bool = False
     is_silent: bool = False
+    names_speakers: bool = False
 
     @property
     def is_stale(self) -> bool:
@@ -161,7 +166,9 @@ class ViewState:
     def sent(self, revision: Revision, now_s: float) -> ViewState:
         """After a revision of the transcript was sent, at `now_s` on a steady clock."""
         return self._changed(
-            revision.utterance, lambda caption: caption.with_revision(revision, now_s), add=True
+            revision.utterance,
+            lambda caption: self._voiced(caption.with_revision(revision, now_s), revision),
+            add=True,
         )
 
     def received(self, message: ServerMessage, now_s: float) -> ViewState:
@@ -175,7 +182,9 @@ class ViewState:
                 return self  # told as a revision
             case CaptionUpdate():
                 return self._changed(
-                    message.utterance, lambda caption: caption.released(message), add=True
+                    message.utterance,
+                    lambda caption: self._voiced(caption.released(message), message),
+                    add=True,
                 )
             case EntityUpsert():
                 state = self._changed(
@@ -189,7 +198,9 @@ class ViewState:
                 return replace(state, behind_live_ms=message.behind_live_ms)
             case UtteranceFinal():
                 state = self._changed(
-                    message.utterance, lambda caption: caption.finished(message, now_s), add=True
+                    message.utterance,
+                    lambda caption: self._voiced(caption.finished(message, now_s), message),
+                    add=True,
                 )
                 return replace(state, behind_live_ms=message.behind_live_ms)
             case WarningMessage():
@@ -223,6 +234,12 @@ class ViewState:
             return replace(caption, hidden=frozenset(entity.id for entity in found) - chosen)
 
         return self._changed(utterance, choose)
+
+    def _voiced(self, caption: Caption, told: Revision | CaptionUpdate | UtteranceFinal) -> Caption:
+        """After it was told who speaks, if that is to be shown."""
+        if not self.names_speakers:
+            return caption
+        return replace(caption, voice=voice_of(told.speaker, told.channel))
 
     def _changed(
         self, utterance: str, change: Callable[[Caption], Caption], *, add: bool = False

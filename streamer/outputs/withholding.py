@@ -40,7 +40,10 @@ class Withholding:
 
     def revision(self, revision: Revision) -> Revision:
         """What outputs are told of a transcript that was sent: of its text, what is released."""
-        return replace(revision, text=self._released.get(revision.utterance, ""))
+        released = replace(revision, text=self._released.get(revision.utterance, ""))
+        if self._mask is None or released.speaker is None:
+            return released
+        return replace(released, speaker=self._mask.speaker(released.speaker))
 
     def message(self, message: ServerMessage) -> ServerMessage | None:
         """What outputs are told of a message; None: nothing.

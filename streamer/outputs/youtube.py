@@ -34,6 +34,7 @@ class YouTubeCaptions(CaptionOutlet):
             since its key is in it.
         highlighter: Chooses which names are marked.
         marks: What opens and what closes a name: two characters, or none at all.
+        name_speakers: See `Captioner`.
         policy: How long to wait and how often to try.
         now_s: Seconds since 1970.
 
@@ -47,6 +48,7 @@ class YouTubeCaptions(CaptionOutlet):
         highlighter: Highlighter,
         *,
         marks: str = DEFAULT_MARKS,
+        name_speakers: bool = False,
         policy: RetryPolicy = DEFAULT_POLICY,
         now_s: Callable[[], float] = time.time,
     ) -> None:
@@ -58,7 +60,8 @@ class YouTubeCaptions(CaptionOutlet):
             policy=policy,
             is_retryable=is_refusal,
         )
-        super().__init__(receiver, Captioner(highlighter), PlainMarks.parse(marks))
+        captioner = Captioner(highlighter, name_speakers=name_speakers)
+        super().__init__(receiver, captioner, PlainMarks.parse(marks))
         self._now_s = now_s
         self._audio_began_s = now_s()
 

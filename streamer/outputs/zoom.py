@@ -29,6 +29,7 @@ class ZoomCaptions(CaptionOutlet):
         url: The caption API token of the meeting, which is an address.
         highlighter: Chooses which names are marked.
         marks: What opens and what closes a name: two characters, or none at all.
+        name_speakers: See `Captioner`.
         policy: How long to wait and how often to try.
 
     Raises:
@@ -41,6 +42,7 @@ class ZoomCaptions(CaptionOutlet):
         highlighter: Highlighter,
         *,
         marks: str = DEFAULT_MARKS,
+        name_speakers: bool = False,
         policy: RetryPolicy = DEFAULT_POLICY,
     ) -> None:
         receiver = HttpReceiver(
@@ -51,7 +53,8 @@ class ZoomCaptions(CaptionOutlet):
             policy=policy,
             is_retryable=is_refusal,
         )
-        super().__init__(receiver, Captioner(highlighter), PlainMarks.parse(marks))
+        captioner = Captioner(highlighter, name_speakers=name_speakers)
+        super().__init__(receiver, captioner, PlainMarks.parse(marks))
 
     def written(self, cue: Cue, lines: Sequence[str]) -> str:
         """The lines; each ends with a line break, so that the next delivery begins a new one."""

@@ -11,7 +11,7 @@ from cnerta.models.runtime.boundaries import character_times
 from cnerta.models.runtime.decoding import ScoredSpan, whole_tokens
 from cnerta.models.runtime.geometry import FrameGeometry
 from cnerta.models.runtime.readings import CharacterReading
-from cnerta.streamer.session.glossary import GlossaryMatch
+from cnerta.streamer.session.names.glossary import GlossaryMatch
 from cnerta.streamer.session.revision import TaggedRevision
 from cnerta.streamer.wire.parts import TimeSource
 

@@ -18,6 +18,7 @@ from cnerta.models.runtime.labels import Span, outermost, parents
 from cnerta.models.runtime.readings import CharacterReading
 from cnerta.models.text.normalisation import NormalisedText
 from cnerta.streamer.session.answers import Answer, CharacterTimes, spread_times
+from cnerta.streamer.session.names.mending import mend
 from cnerta.streamer.session.options import AnswerOptions
 from cnerta.streamer.session.revision import PendingRevision
 from cnerta.streamer.session.span_matching import TextChange, compare_texts, match_spans
@@ -124,7 +125,7 @@ class EntityTracker:
                 events += self._tell(fresh, tracked, options, now, is_news=is_news)
         self._tracked = tuple(tracked)
         if revision.message.final:
-            events.append(self._final(revision, answer, now))
+            events.append(self._final(revision, answer, options, now))
         return events
 
     def tick(self, options: AnswerOptions, now: float) -> list[Event]:
@@ -231,6 +232,8 @@ class EntityTracker:
             revision=self.answered.message.revision,
             entity=structs.replace(tracked.entity, parent=tracked.told_parent),
             behind_live_ms=self.answered.behind_live_ms(self._encoded_ms, now),
+            speaker=self.answered.speaker,
+            channel=self.answered.channel,
         )
 
     def _retraction(self, tracked: _Tracked, reason: RetractReason, now: float) -> EntityRetract:
@@ -244,18 +247,26 @@ class EntityTracker:
             behind_live_ms=self.answered.behind_live_ms(self._encoded_ms, now),
         )
 
-    def _final(self, revision: PendingRevision, answer: Answer, now: float) -> UtteranceFinal:
+    def _final(
+        self, revision: PendingRevision, answer: Answer, options: AnswerOptions, now: float
+    ) -> UtteranceFinal:
+        text, entities = revision.message.text, self.entities
+        characters = _original_times(revision.normalised, answer.times)
+        mended = mend(text, entities, characters) if options.apply_suggestions else None
         return UtteranceFinal(
             seq=_UNSEQUENCED,
             utterance=self._utterance,
             revision=revision.message.revision,
-            text=revision.message.text,
-            entities=[t.entity for t in self._tracked],
-            characters=_original_times(revision.normalised, answer.times),
+            text=text,
+            entities=entities,
+            characters=characters,
             time_source=answer.time_source,
             audio_used=answer.encoded_ms is not None,
             behind_live_ms=revision.behind_live_ms(answer.encoded_ms, now),
             readings=_readings(revision.normalised, answer.readings),
+            mended=UNSET if mended is None else mended,
+            speaker=revision.speaker,
+            channel=revision.channel,
         )
 
 

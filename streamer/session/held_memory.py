@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from cnerta.streamer.session.glossary import Glossary
+from cnerta.streamer.session.names.glossary import Glossary
 from cnerta.streamer.session.revision import PendingRevision
 from cnerta.streamer.session.utterances import Utterances
 

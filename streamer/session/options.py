@@ -29,6 +29,7 @@ class AnswerOptions:
         readings: Whether a final tells how characters were pronounced.
         min_status: From which status on an entity is told of.
         hold_ms: How long text is held back at most until it may be shown; None: it is not.
+        apply_suggestions: Whether texts are told with the glossary's spelling, too.
     """
 
     labels: frozenset[str] | None
@@ -38,6 +39,7 @@ class AnswerOptions:
     readings: bool = False
     min_status: MinStatus = "tentative"
     hold_ms: int | None = None
+    apply_suggestions: bool = False
 
     @classmethod
     def starting(cls, start: SessionStart, bundle: Bundle) -> Self:
@@ -54,6 +56,7 @@ class AnswerOptions:
             readings=_checked_readings(start.readings, bundle),
             min_status=start.min_status,
             hold_ms=start.hold_ms,
+            apply_suggestions=start.apply_suggestions,
         )
 
     def updated(self, update: SessionUpdate, bundle: Bundle) -> Self:
@@ -73,6 +76,8 @@ class AnswerOptions:
             options = replace(options, min_status=update.min_status)
         if update.hold_ms is not UNSET:
             options = replace(options, hold_ms=update.hold_ms)
+        if update.apply_suggestions is not UNSET:
+            options = replace(options, apply_suggestions=update.apply_suggestions)
         if update.max_delay_ms is not UNSET:
             stabiliser = replace(options.stabiliser, max_delay_ms=update.max_delay_ms)
             options = replace(options, stabiliser=stabiliser)

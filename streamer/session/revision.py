@@ -13,6 +13,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
+from msgspec import UNSET, UnsetType
+
 from cnerta.models.runtime.alignment import Alignment
 from cnerta.models.text.normalisation import NormalisedText
 from cnerta.streamer.session.work import TaggedText, TagWork
@@ -60,6 +62,16 @@ class PendingRevision:
     def has_times(self) -> bool:
         """Whether the client said where its audio begins or ends."""
         return self.message.start_ms is not None or self.message.end_ms is not None
+
+    @property
+    def speaker(self) -> str | UnsetType:
+        """Who speaks, by the transcript; unset if it does not say."""
+        return self.message.speaker or UNSET
+
+    @property
+    def channel(self) -> int | UnsetType:
+        """In which channel, by the transcript; unset if it does not say."""
+        return UNSET if self.message.channel is None else self.message.channel
 
     @property
     def normalised(self) -> NormalisedText:

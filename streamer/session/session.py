@@ -29,7 +29,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from cnerta.models.runtime.bundle import Bundle
 from cnerta.models.text.normalisation import NormalisedText, normalise
@@ -38,7 +38,6 @@ from cnerta.streamer.session.audio_track import AudioTrack
 from cnerta.streamer.session.encoder_buffer import Sought
 from cnerta.streamer.session.failures import after_failure
 from cnerta.streamer.session.final_waits import FinalWaits
-from cnerta.streamer.session.glossary import Glossary
 from cnerta.streamer.session.held_memory import (
     SESSION_BYTES,
     glossary_bytes,
@@ -46,6 +45,8 @@ from cnerta.streamer.session.held_memory import (
     utterances_bytes,
 )
 from cnerta.streamer.session.limits import SessionLimits
+from cnerta.streamer.session.names.glossary import Glossary
+from cnerta.streamer.session.names.mending import mend
 from cnerta.streamer.session.options import AnswerOptions, check_labels
 from cnerta.streamer.session.outgoing.outbox import Outbox
 from cnerta.streamer.session.placement import AudioPlacement
@@ -640,8 +641,18 @@ class Session:
         update = utterance.held.release(
             utterance.id, utterance.tracker.entities, self._options.stabiliser, hold_ms, now
         )
-        if update is not None:
-            self.outbox.put(update)
+        answered = utterance.tracker.answered
+        if update is None or answered is None:
+            return
+        mended = mend(update.text, update.entities) if self._options.apply_suggestions else None
+        self.outbox.put(
+            structs.replace(
+                update,
+                speaker=answered.speaker,
+                channel=answered.channel,
+                mended=UNSET if mended is None else mended,
+            )
+        )
 
     def _send(self, messages: Iterable[ServerMessage]) -> None:
         for message in messages:

@@ -10,7 +10,7 @@ import numpy as np
 from cnerta.models.runtime.bundle import Bundle
 from cnerta.streamer.session.audio_track import AudioTrack
 from cnerta.streamer.session.encoder_buffer import Sought
-from cnerta.streamer.session.glossary import Glossary
+from cnerta.streamer.session.names.glossary import Glossary
 from cnerta.streamer.session.placement import AudioPlacement
 from cnerta.streamer.session.revision import PendingRevision
 from cnerta.streamer.session.voice_activity import voiced_range

@@ -18,7 +18,7 @@ from cnerta.models.runtime.boundaries import LEVELS_PER_FRAME
 from cnerta.models.runtime.inference import AcousticState, Tagged
 from cnerta.models.runtime.vocabulary import Vocabulary
 from cnerta.models.text.normalisation import NormalisedText, normalise
-from cnerta.streamer.session.glossary import Glossary, GlossaryMatch, GlossaryName
+from cnerta.streamer.session.names.glossary import Glossary, GlossaryMatch, GlossaryName
 from cnerta.streamer.wire.parts import GlossaryEntry
 
 __all__ = [

@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from msgspec import UNSET
+
 from cnerta.streamer.wire.messages import Transcript
 from cnerta.streamer.wire.parts import AudioFormat
 
@@ -31,6 +33,8 @@ class Revision:
         final: Whether the text will not change any more.
         start_ms: Where the utterance starts in the audio, if known.
         end_ms: Up to where in the audio the text reaches, if known.
+        speaker: Who speaks, if known.
+        channel: In which channel of the recording, from 0, if known.
     """
 
     utterance: str
@@ -39,6 +43,8 @@ class Revision:
     final: bool
     start_ms: int | None = None
     end_ms: int | None = None
+    speaker: str | None = None
+    channel: int | None = None
 
     def message(self) -> Transcript:
         """What a session is told of it."""
@@ -49,6 +55,9 @@ class Revision:
             text=self.text,
             start_ms=self.start_ms,
             end_ms=self.end_ms,
+            # Left out where unknown: an older server refuses fields that it does not know.
+            speaker=self.speaker or UNSET,
+            channel=UNSET if self.channel is None else self.channel,
         )
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from cnerta.streamer.errors import TranscriptError
 from cnerta.streamer.sources.base import LiveAudio, Revision
+from cnerta.streamer.wire.parts import Channel, Speaker
 
 __all__ = ["RevisionPace", "TimedLine", "TimedTranscript", "read_timed_lines"]
 
@@ -39,12 +40,16 @@ class TimedLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         end_ms: Where it ends.
         characters: Start and end of every character, where known. Otherwise every character is
             taken to last equally long, and only the utterance's own times are sent.
+        speaker: Who speaks, if known.
+        channel: In which channel of the recording, from 0, if known.
     """
 
     text: str
     start_ms: float
     end_ms: float
     characters: tuple[tuple[float, float], ...] | None = None
+    speaker: Speaker | None = None
+    channel: Channel | None = None
 
     def problem(self) -> str | None:
         """Say what is wrong with the values, in the form "expected …, got …"."""
@@ -130,6 +135,7 @@ class TimedTranscript:
         ends_ms = line.character_ends_ms()
         final_due_ms = max(ends_ms[-1], line.end_ms) + self._pace.final_delay_ms
         start_ms = round(line.start_ms) if self._send_times else None
+        said_by = (line.speaker, line.channel)
         number = shown = 0
         due_ms = line.start_ms + self._pace.interval_ms
         while due_ms < final_due_ms:
@@ -140,10 +146,12 @@ class TimedTranscript:
                 exact = self._send_times and line.characters is not None
                 end_ms = round(ends_ms[spoken - 1]) if exact else None
                 text = line.text[:spoken]
-                yield due_ms, Revision(utterance, number, text, False, start_ms, end_ms)
+                revision = Revision(utterance, number, text, False, start_ms, end_ms, *said_by)
+                yield due_ms, revision
             due_ms += self._pace.interval_ms
         end_ms = round(line.end_ms) if self._send_times else None
-        yield final_due_ms, Revision(utterance, number + 1, line.text, True, start_ms, end_ms)
+        final = Revision(utterance, number + 1, line.text, True, start_ms, end_ms, *said_by)
+        yield final_due_ms, final
 
 
 def read_timed_lines(stream: IO[bytes], name: str) -> list[TimedLine]:
@@ -151,9 +159,10 @@ def read_timed_lines(stream: IO[bytes], name: str) -> list[TimedLine]:
 
     A line that starts with ``{`` is JSON: ``{"start_ms": 0, "end_ms": 2400, "text": "…"}``,
     optionally with ``"characters": [[start_ms, end_ms], …]``, one pair for every character of the
-    text. Any other line is ``start<TAB>end<TAB>text`` with both times in seconds, as Audacity
-    exports its label tracks. Empty lines are passed over, and so are the lines that begin with a
-    backslash, in which Audacity writes the frequencies of the label before.
+    text, and with ``"speaker": "…"`` and ``"channel": 0``. Any other line is
+    ``start<TAB>end<TAB>text`` with both times in seconds, as Audacity exports its label tracks.
+    Empty lines are passed over, and so are the lines that begin with a backslash, in which Audacity
+    writes the frequencies of the label before.
 
     Args:
         stream: The file, opened for bytes; UTF-8, with or without a byte order mark.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cnerta.streamer.sources.base import Revision
 from cnerta.streamer.sources.mono_audio import without_gaps
+from cnerta.streamer.wire.parts import MAX_SPEAKER_CHARACTERS
 
 __all__ = ["Hypothesis", "Utterances"]
 
@@ -26,6 +27,8 @@ class Hypothesis:
         final: Whether it will not change any more.
         start_ms: Where the utterance starts on the stream's clock, if known.
         end_ms: Up to where the text reaches, if known.
+        speaker: Who speaks, if known.
+        channel: In which channel of the recording, from 0, if known.
     """
 
     key: str
@@ -33,6 +36,8 @@ class Hypothesis:
     final: bool
     start_ms: float | None = None
     end_ms: float | None = None
+    speaker: str | None = None
+    channel: int | None = None
 
 
 @dataclass(slots=True)
@@ -43,6 +48,8 @@ class _Open:
     start_ms: float | None
     began_ms: float
     changed_ms: float
+    speaker: str | None = None
+    channel: int | None = None
 
 
 class Utterances:
@@ -104,6 +111,8 @@ class Utterances:
         known.text = text
         known.changed_ms = audio_ms
         known.start_ms = hypothesis.start_ms if hypothesis.start_ms is not None else known.start_ms
+        known.speaker = hypothesis.speaker or known.speaker
+        known.channel = known.channel if hypothesis.channel is None else hypothesis.channel
         if hypothesis.final:
             del self._open[hypothesis.key]
         return [_revision(known, hypothesis.final, hypothesis.end_ms)]
@@ -148,4 +157,7 @@ def _revision(known: _Open, final: bool, end_ms: float | None) -> Revision:
     end = None if end_ms is None else max(0, round(end_ms))
     if start is not None and end is not None:
         end = max(start, end)
-    return Revision(known.name, known.revision, known.text, final, start, end)
+    speaker = known.speaker[:MAX_SPEAKER_CHARACTERS] if known.speaker else None
+    return Revision(
+        known.name, known.revision, known.text, final, start, end, speaker, known.channel
+    )

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cnerta.models.command_line import printable
+from cnerta.streamer.outputs.speakers import lead_of
 from cnerta.streamer.outputs.view_state import Caption, ViewState, fitting
 from cnerta.streamer.terminal.keyboard import Key
 from cnerta.streamer.terminal.palette import FULL, Palette
@@ -51,6 +52,8 @@ TIMELINE_LINES = 2
 LOW_HEIGHT = 14
 """Below this there is no time line."""
 METER_CELLS = 8
+VOICE_COLUMNS = 40
+"""Half of it is the longest name of a speaker."""
 
 
 def format_time(at_ms: float) -> str:
@@ -76,6 +79,8 @@ def highlighted(caption: Caption, palette: Palette = FULL) -> Text:
             style = "underline"
         text.stylize(style, entity.start, entity.end)
     drawn = Text(overflow="fold")
+    if caption.voice and caption.text:
+        drawn.append(_lead(caption), style="dim")
     at = 0
     for entity in entities:
         if entity.parent is None and entity.end > at:
@@ -100,7 +105,12 @@ def bracketed(caption: Caption) -> str:
         parts.extend(f"[{printable(entity.label)} " for entity in opening.get(index, []))
         parts.append(character)
     parts.append("]" * closing.get(len(caption.text), 0))
-    return "".join(parts)
+    return (_lead(caption) if caption.text else "") + "".join(parts)
+
+
+def _lead(caption: Caption) -> str:
+    """Who speaks, before the words."""
+    return printable(lead_of(caption.voice, VOICE_COLUMNS))
 
 
 def readings_line(caption: Caption) -> str:
@@ -328,9 +338,11 @@ def _counted(count: int, one: str, many: str) -> str:
 
 
 def entity_name(entity: Entity) -> str:
-    """What an entity is called, and what the glossary calls it where that is something else."""
+    """What an entity is called; where the glossary calls it otherwise, that, or what it was."""
     suggested = entity.suggested_text
     name = printable(entity.text)
+    if entity.original_text is not UNSET:
+        name = f"{printable(entity.original_text)} → {name}"
     return name if suggested is UNSET else f"{name} → {printable(suggested)}?"
 
 

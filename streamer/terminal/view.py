@@ -54,12 +54,18 @@ class LiveView(FoldingView):
         console: A terminal.
         paced: See `FoldingView`.
         highlighter: See `FoldingView`.
+        name_speakers: See `FoldingView`.
     """
 
     def __init__(
-        self, console: Console, *, paced: bool = True, highlighter: Highlighter | None = None
+        self,
+        console: Console,
+        *,
+        paced: bool = True,
+        highlighter: Highlighter | None = None,
+        name_speakers: bool = False,
     ) -> None:
-        super().__init__(paced=paced, highlighter=highlighter)
+        super().__init__(paced=paced, highlighter=highlighter, name_speakers=name_speakers)
         self.keys: tuple[Key, ...] = ()
         """What can be pressed; `own_keys` are among them."""
         self._console = console
@@ -121,12 +127,18 @@ class PlainView(FoldingView):
         console: Where to print; need not be a terminal.
         paced: See `FoldingView`.
         highlighter: See `FoldingView`.
+        name_speakers: See `FoldingView`.
     """
 
     def __init__(
-        self, console: Console, *, paced: bool = True, highlighter: Highlighter | None = None
+        self,
+        console: Console,
+        *,
+        paced: bool = True,
+        highlighter: Highlighter | None = None,
+        name_speakers: bool = False,
     ) -> None:
-        super().__init__(paced=paced, highlighter=highlighter)
+        super().__init__(paced=paced, highlighter=highlighter, name_speakers=name_speakers)
         self._console = console
         self._palette = palette_of(console)
         self._connection: ConnectionState | None = None

@@ -82,7 +82,16 @@ _ALL: Final[tuple[ClientMessage | ServerMessage, ...]] = (
         glossary=[GlossaryEntry(text="任萍", label="PER", pronunciation="ren2 ping2")],
         resume=ResumeRequest(token="Zk3q9vN1xT7bR2mW8cY5dL0aHfJ4uEsP", last_seq=412),
     ),
-    Transcript(utterance="u1", revision=4, final=True, text=_SENTENCE, start_ms=350, end_ms=3_100),
+    Transcript(
+        utterance="u1",
+        revision=4,
+        final=True,
+        text=_SENTENCE,
+        start_ms=350,
+        end_ms=3_100,
+        speaker="主持人",
+        channel=0,
+    ),
     SessionUpdate(nested=False, glossary=[]),
     Keepalive(),
     SessionFinish(),
@@ -144,6 +153,8 @@ _ALL: Final[tuple[ClientMessage | ServerMessage, ...]] = (
                 alternatives=[PossibleReading(reading="chang2", confidence=0.02)],
             )
         ],
+        speaker="主持人",
+        channel=0,
     ),
     AudioAck(received_ms=5_000),
     WarningMessage(

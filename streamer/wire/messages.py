@@ -20,18 +20,21 @@ from msgspec import UNSET, Meta, UnsetType
 
 from cnerta.streamer.wire.parts import (
     AudioFormat,
+    Channel,
     CharacterReading,
     Counter,
     Entity,
     GlossaryEntry,
     Limits,
     LostHistory,
+    MendedText,
     Milliseconds,
     MinStatus,
     ModelInfo,
     ResumeOffer,
     ResumeRequest,
     RoundedMilliseconds,
+    Speaker,
     TimeSource,
 )
 
@@ -139,6 +142,10 @@ class SessionStart(_ClientMessage, frozen=True, kw_only=True, tag="session.start
         Annotated[list[GlossaryEntry], Meta(max_length=MAX_GLOSSARY_ENTRIES)],
         Meta(description="Names that are expected: they are found sooner, misspelt ones too."),
     ] = []
+    apply_suggestions: Annotated[
+        bool,
+        Meta(description="True: texts come with the glossary's spelling, too, as mended."),
+    ] = False
     transcript: Annotated[
         Literal["client", "server"],
         Meta(
@@ -171,6 +178,14 @@ class Transcript(_ClientMessage, frozen=True, kw_only=True, tag="transcript"):
     ]
     start_ms: RoundedMilliseconds | None = None
     end_ms: RoundedMilliseconds | None = None
+    speaker: Annotated[
+        Speaker | UnsetType | None,
+        Meta(description="Who speaks, by any name; the answers to this revision repeat it."),
+    ] = UNSET
+    channel: Annotated[
+        Channel | UnsetType | None,
+        Meta(description="In which channel of the recording, from 0; repeated likewise."),
+    ] = UNSET
 
     def __post_init__(self) -> None:
         """Round the times."""
@@ -195,6 +210,7 @@ class SessionUpdate(_ClientMessage, frozen=True, kw_only=True, tag="session.upda
         Annotated[list[GlossaryEntry], Meta(max_length=MAX_GLOSSARY_ENTRIES)] | UnsetType,
         Meta(description="Takes the place of the one before; empty: none."),
     ] = UNSET
+    apply_suggestions: bool | UnsetType = UNSET
 
 
 class Keepalive(_ClientMessage, frozen=True, kw_only=True, tag="keepalive"):
@@ -206,6 +222,20 @@ class SessionFinish(_ClientMessage, frozen=True, kw_only=True, tag="session.fini
 
 
 # --- server to client -----------------------------------------------------------------------------
+
+_TellsMended: TypeAlias = Annotated[
+    MendedText | UnsetType,
+    Meta(
+        description="With apply_suggestions, where a name is misspelt, else absent: the text with "
+        "the glossary's spelling."
+    ),
+]
+_TellsSpeaker: TypeAlias = Annotated[
+    str | UnsetType, Meta(description="As the transcript says; absent where it does not.")
+]
+_TellsChannel: TypeAlias = Annotated[
+    int | UnsetType, Meta(description="As the transcript says; absent where it does not.")
+]
 
 
 class _ServerMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
@@ -264,11 +294,14 @@ class RecognisedTranscript(_ServerMessage, frozen=True, kw_only=True, tag="trans
     text: str
     start_ms: Milliseconds | None = None
     end_ms: Milliseconds | None = None
+    speaker: _TellsSpeaker = UNSET
+    channel: _TellsChannel = UNSET
 
     @classmethod
     def of(cls, transcript: Transcript) -> Self:
         """What a client would have sent, told to it."""
-        return cls(**msgspec.structs.asdict(transcript))
+        known = msgspec.structs.asdict(transcript).items()
+        return cls(**{name: value for name, value in known if value is not None})
 
 
 class CaptionUpdate(_ServerMessage, frozen=True, kw_only=True, tag="caption.update"):
@@ -288,6 +321,9 @@ class CaptionUpdate(_ServerMessage, frozen=True, kw_only=True, tag="caption.upda
         Meta(description="All that is found in it; none reaches beyond its end."),
     ]
     held: Annotated[int, Meta(description="Code points of the revision that are held back.")]
+    mended: _TellsMended = UNSET
+    speaker: _TellsSpeaker = UNSET
+    channel: _TellsChannel = UNSET
 
 
 class EntityUpsert(_ServerMessage, frozen=True, kw_only=True, tag="entity.upsert"):
@@ -300,6 +336,8 @@ class EntityUpsert(_ServerMessage, frozen=True, kw_only=True, tag="entity.upsert
     behind_live_ms: Annotated[
         int, Meta(description="Age of the newest text and audio that this answer has heard.")
     ]
+    speaker: _TellsSpeaker = UNSET
+    channel: _TellsChannel = UNSET
 
 
 class EntityRetract(_ServerMessage, frozen=True, kw_only=True, tag="entity.retract"):
@@ -335,6 +373,9 @@ class UtteranceFinal(_ServerMessage, frozen=True, kw_only=True, tag="utterance.f
             "for, empty without audio."
         ),
     ] = UNSET
+    mended: _TellsMended = UNSET
+    speaker: _TellsSpeaker = UNSET
+    channel: _TellsChannel = UNSET
 
 
 class AudioAck(_ServerMessage, frozen=True, kw_only=True, tag="audio.ack"):

@@ -8,10 +8,13 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 __all__ = [
+    "MAX_CHANNEL",
     "MAX_CHANNELS",
     "MAX_SAMPLE_RATE",
+    "MAX_SPEAKER_CHARACTERS",
     "MIN_SAMPLE_RATE",
     "AudioFormat",
+    "Channel",
     "CharacterReading",
     "Counter",
     "Encoding",
@@ -21,6 +24,7 @@ __all__ = [
     "Limits",
     "LossReason",
     "LostHistory",
+    "MendedText",
     "Milliseconds",
     "MinStatus",
     "ModelInfo",
@@ -28,6 +32,7 @@ __all__ = [
     "ResumeOffer",
     "ResumeRequest",
     "RoundedMilliseconds",
+    "Speaker",
     "TimeSource",
 ]
 
@@ -35,6 +40,8 @@ MIN_SAMPLE_RATE: Final = 8_000
 MAX_SAMPLE_RATE: Final = 48_000
 MAX_CHANNELS: Final = 8
 _MAX_NAME_CHARACTERS: Final = 64
+MAX_CHANNEL: Final = 255
+MAX_SPEAKER_CHARACTERS: Final = 64
 _MAX_PRONUNCIATION_CHARACTERS: Final = 512
 _MAX_INTEGER: Final = 2**53 - 1
 """The largest integer that a JavaScript client can hold."""
@@ -55,6 +62,9 @@ Counter: TypeAlias = Annotated[int, Meta(ge=0, le=_MAX_INTEGER)]
 Milliseconds: TypeAlias = Annotated[
     int, Meta(ge=0, le=_MAX_INTEGER, description="Milliseconds on the stream's audio clock.")
 ]
+
+Speaker: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_SPEAKER_CHARACTERS)]
+Channel: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_CHANNEL)]
 
 if TYPE_CHECKING:
     RoundedMilliseconds: TypeAlias = int
@@ -208,6 +218,30 @@ class Entity(_ServerPart, frozen=True, kw_only=True):
             "else absent. The text itself is never changed."
         ),
     ] = UNSET
+    original_text: Annotated[
+        str | UnsetType,
+        Meta(
+            description="In a mended text, what the transcript has here, where that is not the "
+            "same; else absent."
+        ),
+    ] = UNSET
+
+
+class MendedText(_ServerPart, frozen=True, kw_only=True):
+    """A text with the glossary's spelling of the names that only sounded like it."""
+
+    text: str
+    entities: Annotated[
+        list[Entity],
+        Meta(
+            description="Those of the answer, with offsets into this text. One inside a mended "
+            "name of another length is left out."
+        ),
+    ]
+    characters: Annotated[
+        list[tuple[int, int]],
+        Meta(description="[start_ms, end_ms] of each code point of this text; empty if unknown."),
+    ] = []
 
 
 class PossibleReading(_ServerPart, frozen=True, kw_only=True):

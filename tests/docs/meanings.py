@@ -7,6 +7,7 @@ from typing import Final
 __all__ = ["MEANINGS"]
 
 MEANINGS: Final = {
+    "apply_suggestions": "Texts come with the glossary's spelling, too, as mended.",
     "audio": "Format of the audio that follows.",
     "audio_ms": "Audio received.",
     "audio_used": "False: answered from the text alone.",

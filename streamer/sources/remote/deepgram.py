@@ -2,12 +2,14 @@
 
 https://developers.deepgram.com/reference/speech-to-text/listen-streaming: text comes in pieces.
 What is ``is_final`` will not change; with ``speech_final`` the speaker has paused, which ends the
-utterance.
+utterance. With ``diarize=true`` words have speakers, and an utterance is of whoever said most of
+it.
 """
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -57,6 +59,8 @@ class Deepgram(Dialect):
         self._utterance = 0
         self._fixed = ""
         self._start_ms: float | None = None
+        self._words_of: Counter[str] = Counter()
+        """How many words of the fixed text each speaker said, where speakers are told apart."""
 
     def closing(self) -> Sequence[str]:
         """Ask for the rest."""
@@ -83,9 +87,10 @@ class Deepgram(Dialect):
         raise UnknownMessageError("expected a type")
 
     def _results(self, said: dict[str, object]) -> Iterable[Hypothesis]:
+        speakers: list[str] = []
         match said.get("channel"):
-            case {"alternatives": [{"transcript": str() as text}, *_]}:
-                pass
+            case {"alternatives": [{"transcript": str() as text, **rest}, *_]}:
+                speakers = _speakers(rest.get("words"))
             case _:
                 raise UnknownMessageError("expected channel.alternatives[0].transcript")
         end_ms = None
@@ -97,17 +102,44 @@ class Deepgram(Dialect):
         # Words of other scripts have spaces between them, also over the seam.
         seam = " " if self._fixed and text else ""
         whole = self._fixed + seam + text
+        heard = self._words_of + Counter(speakers)
         if said.get("is_final") is True:
-            self._fixed = whole
+            self._fixed, self._words_of = whole, heard
         if said.get("speech_final") is True:
             return self._end(end_ms)
-        hypothesis = Hypothesis(str(self._utterance), whole, False, self._start_ms, end_ms)
+        hypothesis = Hypothesis(
+            str(self._utterance), whole, False, self._start_ms, end_ms, _most(heard)
+        )
         return [hypothesis]
 
     def _end(self, end_ms: float | None) -> Iterable[Hypothesis]:
-        hypothesis = Hypothesis(str(self._utterance), self._fixed, True, self._start_ms, end_ms)
+        hypothesis = Hypothesis(
+            str(self._utterance),
+            self._fixed,
+            True,
+            self._start_ms,
+            end_ms,
+            _most(self._words_of),
+        )
         self._utterance, self._fixed, self._start_ms = self._utterance + 1, "", None
+        self._words_of = Counter()
         return [hypothesis]
+
+
+def _speakers(words: object) -> list[str]:
+    """Who said each word; with ``diarize=true`` each has a number."""
+    if not isinstance(words, list):
+        return []
+    return [
+        str(speaker)
+        for word in words
+        if isinstance(word, dict) and isinstance(speaker := word.get("speaker"), int)
+    ]
+
+
+def _most(speakers: Counter[str]) -> str | None:
+    """Who said most of an utterance."""
+    return max(speakers, key=lambda name: speakers[name]) if speakers else None
 
 
 def connect_deepgram(where: str = DEFAULT_URL, **options: str) -> ServerTranscript:

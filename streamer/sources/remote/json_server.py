@@ -19,6 +19,7 @@ from cnerta.streamer.sources.options import read_options
 from cnerta.streamer.sources.remote.client import RemoteOptions, ServerTranscript, check_url
 from cnerta.streamer.sources.remote.dialect import Address, Dialect, encode_samples, read_object
 from cnerta.streamer.sources.utterances import Hypothesis
+from cnerta.streamer.wire.parts import MAX_CHANNEL
 
 __all__ = ["JsonOptions", "JsonServer", "connect_json_server"]
 
@@ -36,6 +37,8 @@ class JsonOptions(RemoteOptions, frozen=True, kw_only=True):
         start: Path of where the utterance starts.
         end: Path of up to where the text reaches.
         unit: Of those times.
+        speaker: Path of who speaks.
+        channel: Path of the number of the channel, from 0.
         pieces: Whether a text is only what was added.
         rate: Of the audio, in Hz.
         encoding: Of its samples.
@@ -53,6 +56,8 @@ class JsonOptions(RemoteOptions, frozen=True, kw_only=True):
     start: str = ""
     end: str = ""
     unit: Literal["ms", "s"] = "ms"
+    speaker: str = ""
+    channel: str = ""
     pieces: bool = False
     rate: int = SAMPLE_RATE
     encoding: Literal["pcm_s16le", "pcm_f32le"] = "pcm_s16le"
@@ -111,11 +116,27 @@ class JsonServer(Dialect):
             self._texts.pop(key, None)
             self._utterance += named is None
         scale = 1_000 if options.unit == "s" else 1
-        times = [
+        start_ms, end_ms = (
             scale * float(at) if isinstance(at, int | float) else None
             for at in (_find(said, path) if path else None for path in (options.start, options.end))
+        )
+        speaker = _find(said, options.speaker) if options.speaker else None
+        channel = _find(said, options.channel) if options.channel else None
+        return [
+            Hypothesis(
+                key,
+                text,
+                final,
+                start_ms,
+                end_ms,
+                speaker=None if speaker is None else str(speaker),
+                channel=channel if _is_channel(channel) else None,
+            )
         ]
-        return [Hypothesis(key, text, final, *times)]
+
+
+def _is_channel(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_CHANNEL
 
 
 def _find(value: Any, path: str) -> Any:

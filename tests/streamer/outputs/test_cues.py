@@ -453,7 +453,8 @@ def test_webvtt_as_text() -> None:
     assert vtt.head(["PER"]) == "WEBVTT\n\n"
     assert WebVtt(styled=True).head(["PER", "my type"]) == (
         "WEBVTT\n\nSTYLE\n::cue(.PER) { color: #ff9cff }\n::cue(.my_type) { color: #ffff8c }\n"
-        "::cue(.inner) { text-decoration: underline }\n\n"
+        "::cue(.inner) { text-decoration: underline }\n"
+        "::cue(.mended) { font-style: italic }\n\n"
     )
     block = vtt.block(sentence_cue()[0])
     assert block.startswith("1\n00:59:59.000 --> 01:00:0")

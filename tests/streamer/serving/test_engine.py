@@ -18,8 +18,8 @@ from cnerta.streamer.serving.batcher import Batcher
 from cnerta.streamer.serving.engine import Engine, describe_failure
 from cnerta.streamer.serving.hosted_session import HostedSession
 from cnerta.streamer.session.connection import ServedModel, ServerProtocol
-from cnerta.streamer.session.glossary import Glossary
 from cnerta.streamer.session.limits import ConnectionLimits
+from cnerta.streamer.session.names.glossary import Glossary
 from cnerta.streamer.session.work import (
     CompileWork,
     EncodedAudio,

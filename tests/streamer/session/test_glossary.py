@@ -21,7 +21,7 @@ from cnerta.models.runtime.labels import Span
 from cnerta.models.runtime.vocabulary import Vocabulary
 from cnerta.streamer.client.glossary_file import read_glossary
 from cnerta.streamer.errors import GlossaryFileError
-from cnerta.streamer.session.glossary import Glossary, GlossaryName, Strengths, read_pinyin
+from cnerta.streamer.session.names.glossary import Glossary, GlossaryName, Strengths, read_pinyin
 from cnerta.streamer.wire.codec import decode_server, encode
 from cnerta.streamer.wire.messages import EntityUpsert, ErrorMessage, SessionStart, SessionUpdate
 from cnerta.streamer.wire.parts import GlossaryEntry

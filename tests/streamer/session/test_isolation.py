@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from cnerta.models.runtime.vocabulary import Vocabulary
-from cnerta.streamer.session import glossary as glossary_module
 from cnerta.streamer.session import session as session_module
-from cnerta.streamer.session.glossary import Glossary, GlossaryName
 from cnerta.streamer.session.held_memory import glossary_bytes
 from cnerta.streamer.session.limits import ConnectionLimits, SessionLimits
+from cnerta.streamer.session.names import glossary as glossary_module
+from cnerta.streamer.session.names.glossary import Glossary, GlossaryName
 from cnerta.streamer.session.text_budget import TextBudget
 from cnerta.streamer.session.work import CompileWork, NormaliseWork, TagWork
 from cnerta.streamer.wire.messages import SessionUpdate

@@ -9,6 +9,7 @@ from importlib.metadata import EntryPoint, EntryPoints
 
 import numpy as np
 import numpy.typing as npt
+import pysubs2
 import pytest
 
 from cnerta.streamer.errors import TranscriptError
@@ -355,10 +356,36 @@ AT&T 和 iPhone 15
     ("name", "text"), [("talk.vtt", VTT), ("TALK.SRT", SRT), ("talk.srt", "\ufeff" + SRT)]
 )
 def test_caption_files_are_transcripts(name: str, text: str) -> None:
+    speaker = "主持人" if "<v " in text else None
     assert read_captions(io.BytesIO(text.encode()), name) == [
-        TimedLine(text="他在北京大学上班", start_ms=1_000, end_ms=2_500),
+        TimedLine(text="他在北京大学上班", start_ms=1_000, end_ms=2_500, speaker=speaker),
         TimedLine(text="AT&T 和 iPhone 15", start_ms=3_603_000, end_ms=3_604_000),
     ]
+
+
+def test_captions_of_several_voices_have_no_speaker() -> None:
+    text = "WEBVTT\n\n00:01.000 --> 00:02.000\n<v 甲>你好</v>\n<v.loud 乙 &amp; 丙>好</v>\n"
+    one = text.replace("<v 甲>你好</v>\n", "")
+    assert [line.speaker for line in read_captions(io.BytesIO(text.encode()), "a.vtt")] == [None]
+    assert [line.speaker for line in read_captions(io.BytesIO(one.encode()), "a.vtt")] == [
+        "乙 & 丙"
+    ]
+
+
+def test_the_name_of_an_ass_event_is_its_speaker() -> None:
+    captions = pysubs2.SSAFile()
+    captions.append(pysubs2.SSAEvent(start=0, end=1_000, text="你好", name="甲"))
+    content = captions.to_string("ass").encode()
+    assert [line.speaker for line in read_captions(io.BytesIO(content), "a.ass")] == ["甲"]
+
+
+async def test_lines_say_who_speaks_and_in_which_channel() -> None:
+    line = '{"start_ms": 0, "end_ms": 900, "text": "你好", "speaker": "S1", "channel": 1}'.encode()
+    got = await collect(TimedTranscript(read_timed_lines(io.BytesIO(line), "lines")), 2_000)
+    assert len(got) >= 2
+    assert {(revision.speaker, revision.channel) for _, revision in got} == {("S1", 1)}
+    with pytest.raises(TranscriptError, match=r"line 1: .*speaker"):
+        read_timed_lines(io.BytesIO(line.replace(b'"S1"', b'""')), "lines")
 
 
 @pytest.mark.parametrize(

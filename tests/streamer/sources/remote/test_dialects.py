@@ -181,6 +181,39 @@ async def test_deepgram(monkeypatch: pytest.MonkeyPatch) -> None:
     assert recording.headers["Authorization"] == "Token a-key"
 
 
+async def test_an_utterance_of_deepgram_is_of_whoever_said_most_of_it() -> None:
+    """Written from the same reference: with diarize=true each word has a number."""
+
+    def results(text: str, speakers: list[int], final: bool, ends: bool) -> dict[str, object]:
+        words = [{"word": c, "speaker": s} for c, s in zip(text, speakers, strict=True)]
+        return {
+            "type": "Results",
+            "is_final": final,
+            "speech_final": ends,
+            "channel": {"alternatives": [{"transcript": text, "words": words}]},
+        }
+
+    recording = Recording(
+        answers=[
+            (300, results("南京", [0, 0], False, False)),
+            (600, results("南京市", [0, 0, 1], True, False)),
+            (900, results("长江大桥", [1, 1, 1, 1], True, True)),
+            (1_200, results("好", [0], True, True)),
+        ],
+        rest=[{"type": "Metadata", "duration": 2.0}],
+        is_end=lambda message: json.loads(message)["type"] == "CloseStream",
+    )
+    async with listening(recording.serve_one) as (url, _):
+        source = make_transcript_source(f"deepgram:{url}/v1/listen?diarize=true,{FAST}")
+        got = await collect(source, SECONDS)
+    assert [(r.text, r.speaker, r.final) for r in got] == [
+        ("南京", "0", False),
+        ("南京市", "0", False),
+        ("南京市长江大桥", "1", True),
+        ("好", "0", True),
+    ]
+
+
 async def test_openai_realtime(monkeypatch: pytest.MonkeyPatch) -> None:
     """Written from OpenAI's reference of the Realtime API's transcription events."""
     monkeypatch.setenv("OPENAI_API_KEY", "a-key")
@@ -260,11 +293,13 @@ async def test_openai_realtime_with_nothing_left_to_commit() -> None:
         assert await collect(source, SECONDS) == []
 
 
-@pytest.mark.parametrize("name", ["deepgram", "openai-realtime"])
+@pytest.mark.parametrize(
+    "name", ["assemblyai", "deepgram", "gladia", "openai-realtime", "soniox", "speechmatics"]
+)
 def test_the_public_services_need_a_key(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in ("DEEPGRAM_API_KEY", "OPENAI_API_KEY"):
-        monkeypatch.delenv(variable, raising=False)
-    with pytest.raises(TranscriptError, match=r"expected a key for api\..*_API_KEY, got none"):
+    for variable in ("ASSEMBLYAI", "DEEPGRAM", "GLADIA", "OPENAI", "SONIOX", "SPEECHMATICS"):
+        monkeypatch.delenv(f"{variable}_API_KEY", raising=False)
+    with pytest.raises(TranscriptError, match=r"expected a key for [a-z.-]*.*_API_KEY, got none"):
         make_transcript_source(name)
 
 
@@ -303,6 +338,23 @@ async def test_json_by_paths() -> None:
     ]
     assert json.loads(recording.texts[0]) == {"hello": 1, "lang": "zh"}
     assert abs(len(recording.audio) - 4 * 16_000) < 400
+
+
+async def test_json_with_speakers_and_channels() -> None:
+    """A made-up server that tells speakers apart."""
+    recording = Recording(
+        answers=[
+            (200, {"text": "你好", "who": {"id": 3}, "track": 1, "final": True}),
+            (400, {"text": "好", "who": {}, "track": True, "final": True}),
+            (600, {"text": "再见", "who": {"id": "王" * 99}, "track": 256, "final": True}),
+        ],
+        rest=[],
+        is_end=lambda message: message == "bye",
+    )
+    options = f"speaker=who.id,channel=track,last=bye,{FAST}"
+    async with listening(recording.serve_one) as (url, _):
+        got = await collect(make_transcript_source(f"json:{url},{options}"), SECONDS)
+    assert [(r.speaker, r.channel) for r in got] == [("3", 1), (None, None), ("王" * 64, None)]
 
 
 async def test_json_with_pieces_and_named_utterances() -> None:

@@ -72,7 +72,7 @@ def progress(
 
 
 async def test_funasr_realtime() -> None:
-    """Written from docs/realtime_demo.md and funasr/bin/realtime_ws.py."""
+    """Written from FunASR's page on its realtime server, and that server's source."""
     first = sentence("南京市长。", 120, 900, spk=0)
     second = sentence("江大桥。", 1_100, 1_900, spk=1)
     recording = Recording(

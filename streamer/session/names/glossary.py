@@ -22,7 +22,7 @@ import ahocorasick
 from cnerta.models.runtime.decoding import SpanHint
 from cnerta.models.runtime.vocabulary import Vocabulary
 from cnerta.models.text.normalisation import normalise
-from cnerta.streamer.session.pronunciation_classes import Pronunciation, pronunciation_classes
+from cnerta.streamer.session.names.pronunciation_classes import Pronunciation, pronunciation_classes
 from cnerta.streamer.wire.errors import ErrorName, ProtocolError
 from cnerta.streamer.wire.parts import GlossaryEntry
 
@@ -93,11 +93,15 @@ class Strengths:
         characters: Written so.
         tones: Pronounced so.
         syllables: Pronounced so but for tones.
+        inner: Of a name that is only pronounced so, for each character between its first and its
+            last, as a share of the half that each end is given. Other words often stand there
+            (比例时 for 比利时), and a long name is hardly one by chance.
     """
 
     characters: float = 10.0
     tones: float = 10.0
     syllables: float = 8.0
+    inner: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +209,9 @@ class Glossary:
     def hint(self, match: GlossaryMatch) -> SpanHint:
         """What the decoder is told of a match."""
         strength: float = getattr(self._strengths, match.kind)
-        return SpanHint(match.start, match.end, match.name.label, strength)
+        is_heard = match.kind != "characters" and match.end - match.start > 2
+        inner = self._strengths.inner * strength / 2 if is_heard else 0.0
+        return SpanHint(match.start, match.end, match.name.label, strength, inner)
 
     def _pattern(self, name: GlossaryName) -> _Pattern:
         characters = name.characters
