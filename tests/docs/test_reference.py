@@ -123,7 +123,8 @@ def wrong_options(block: Block, options: dict[str, set[str]]) -> list[tuple[str,
             if re.fullmatch(r"cnerta-\w+", script):
                 # `cnerta-train RECIPE` is short for its command `train`.
                 likely = (f"{script} {following}", f"{script} train", script)
-                command = next(name for name in likely if name in options)
+                # Other things are called so, too, such as a cluster's secret.
+                command = next((name for name in likely if name in options), "")
             elif set(word) <= set("|;&>"):
                 command = ""
             elif command and word.startswith("--") and word not in options[command]:
