@@ -26,6 +26,8 @@ from typing import Final
 
 import pytest
 import soundfile
+import typer
+from typer.testing import CliRunner
 
 from .pages import ROOT, Block, Page, all_pages
 
@@ -40,6 +42,7 @@ TREE: Final = (
     "train",
 )
 RUN: Final = ("sh", "python")
+FINE_TUNING: Final = "docs/how-to/fine-tune.md"
 SECONDS: Final = 300
 """For one block. None takes nearly as long; a hanging one is to fail as itself."""
 USUAL_PORT: Final = "8765"
@@ -121,14 +124,20 @@ def free_port() -> str:
 @pytest.fixture(scope="module")
 def outcomes(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, Future[None]]]:
-    """What becomes of each page that is asked for. Two run at a time: most of it is waiting."""
+) -> Iterator[dict[str, Future[Path]]]:
+    """What becomes of each page that is asked for: the folder where its blocks ran.
+
+    Two run at a time: most of it is waiting.
+    """
     if shutil.which("bash") is None:
         pytest.skip("no bash")
     items = [item for item in request.session.items if isinstance(item, pytest.Function)]
-    asking = [item for item in items if item.originalname == "test_the_commands_of_a_page_run"]
-    pages = [item.callspec.params["page"] for item in asking]
-    wanted = [page for page in PAGES if page in pages]
+    asking = [item for item in items if "outcomes" in item.fixturenames]
+    names = {
+        item.callspec.params["page"].name if "page" in item.fixturenames else FINE_TUNING
+        for item in asking
+    }
+    wanted = [page for page in PAGES if page.name in names]
     with ThreadPoolExecutor(2) as pool:
         yield {
             page.name: pool.submit(run_page, page, make_clone(tmp_path_factory.mktemp("clone")))
@@ -138,12 +147,36 @@ def outcomes(
 
 @pytest.mark.timeout(600)  # a page may wait for those before it
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
-def test_the_commands_of_a_page_run(page: Page, outcomes: dict[str, Future[None]]) -> None:
+def test_the_commands_of_a_page_run(page: Page, outcomes: dict[str, Future[Path]]) -> None:
     outcomes[page.name].result()
 
 
-def run_page(page: Page, folder: Path) -> None:
-    """Run a page's blocks in order, in a folder of their own."""
+@pytest.mark.timeout(600)
+def test_the_example_of_fine_tuning_improves_on_new_names_and_keeps_the_old(
+    outcomes: dict[str, Future[Path]],
+) -> None:
+    pytest.importorskip("torch")
+    folder = outcomes[FINE_TUNING].result()
+    start, best = ROOT / "models" / "checkpoints" / "fast", folder / "runs/mine/best-0-mine"
+    new, old = folder / "mine/test.jsonl", folder / "mine/old_test.jsonl"
+    assert nested_f1(best, new) > nested_f1(start, new) + 25
+    assert nested_f1(best, old) >= nested_f1(start, old) - 0.5
+
+
+def nested_f1(checkpoint: Path, data: Path) -> float:
+    """As ``cnerta-evaluate`` says it, in percent."""
+    from cnerta.train.commands.evaluate import evaluate
+
+    app = typer.Typer()
+    app.command()(evaluate)
+    arguments = ["--checkpoint", checkpoint, "--data", data, "--json", "--text-only", "--threads"]
+    said = CliRunner().invoke(app, [*map(str, arguments), "1"])
+    assert said.exit_code == 0, said.output
+    return float(json.loads(said.stdout)["nested"]["f1"])
+
+
+def run_page(page: Page, folder: Path) -> Path:
+    """Run a page's blocks in order, in a folder of their own, which is returned."""
     port = free_port()
     environment = {
         **os.environ,
@@ -165,6 +198,7 @@ def run_page(page: Page, folder: Path) -> None:
                     stack.enter_context(in_background(command, url, folder, environment))
                 else:
                     run(page, block, command, folder, environment)
+    return folder
 
 
 def missing(block: Block) -> bool:

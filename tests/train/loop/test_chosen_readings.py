@@ -8,9 +8,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from cnerta.export.graphs import TaggerGraph  # noqa: E402
+from cnerta.export.graphs import TaggerGraph, write_graph  # noqa: E402
 from cnerta.export.parity import check_parity  # noqa: E402
-from cnerta.export.write import export_bundle  # noqa: E402
 from cnerta.models.config import GazetteerConfig  # noqa: E402
 from cnerta.models.errors import ConfigError  # noqa: E402
 from cnerta.models.networks.checkpoint import load_checkpoint  # noqa: E402
@@ -120,9 +119,9 @@ def test_the_tagger_goes_by_it(trained: Path, data: Path) -> None:
 
 def test_a_bundle_is_told_too(trained: Path, tmp_path: Path) -> None:
     checkpoint = load_checkpoint(trained)
-    export_bundle(checkpoint, tmp_path)
     graph = TaggerGraph(checkpoint.model)
     generator = torch.Generator().manual_seed(1)
+    write_graph(graph, graph.example(3, 7, 20, generator), tmp_path / TAGGER_FILE)
     examples = [graph.example(*size, generator) for size in [(1, 40, 3), (2, 1, 90), (9, 5, 1)]]
     check_parity(graph, tmp_path / TAGGER_FILE, examples)
     with torch.no_grad():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -68,17 +69,32 @@ WORDS = {"甲乙": "ns", "乙丙": "v", "丙丁": "ns", "丁甲": "v", "戊己":
 UNSEEN = ["的戊己了", "的庚辛了"]
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
+def write_data(folder: Path) -> Path:
     rows = [
         {"text": f"的{w}了", "entities": [[1, 3, w, "LOC"]] if WORDS[w] == "ns" else []}
         for w in ("甲乙", "乙丙", "丙丁", "丁甲")
     ]
-    (tmp_path / "texts.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    (folder / "texts.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     words = "".join(f"{w} 30 {tag}\n" for w, tag in WORDS.items())
-    (tmp_path / "words.txt").write_text(words, encoding="utf-8")
-    (tmp_path / "recipe.toml").write_text(RECIPE)
-    return tmp_path
+    (folder / "words.txt").write_text(words, encoding="utf-8")
+    (folder / "recipe.toml").write_text(RECIPE)
+    return folder
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_data(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(write_data(tmp_path_factory.mktemp("trained")))
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """After one epoch: enough where the weights do not matter."""
+    return train(write_data(tmp_path_factory.mktemp("begun")), "stages.0.epochs=1")
 
 
 def train(data: Path, *overrides: str, out: str = "out", init: Path | None = None) -> Path:
@@ -91,8 +107,8 @@ def found(checkpoint: Path, texts: list[str] = UNSEEN) -> list[list[Span]]:
     return torch_predictions(model, [Example(t, ()) for t in texts], AudioCache())
 
 
-def test_names_that_training_never_showed_are_known_by_their_kind(data: Path) -> None:
-    assert found(train(data)) == [[Span(1, 3, "LOC")], []]
+def test_names_that_training_never_showed_are_known_by_their_kind(trained: Path) -> None:
+    assert found(trained) == [[Span(1, 3, "LOC")], []]
 
 
 def test_a_trained_model_is_given_a_gazetteer(data: Path) -> None:
@@ -107,8 +123,7 @@ def test_a_trained_model_is_given_a_gazetteer(data: Path) -> None:
     assert found(train(data, init=plain)) == [[Span(1, 3, "LOC")], []]
 
 
-def test_a_trained_model_is_given_another_gazetteer(data: Path) -> None:
-    trained = train(data)
+def test_a_trained_model_is_given_another_gazetteer(data: Path, trained: Path) -> None:
     # A kind more, which sorts before the others, and words that the first one has not.
     (data / "more.txt").write_text("壬癸 30 ns\n子丑 30 a\n", encoding="utf-8")
     lists = 'model.gazetteer.lists="words.txt,more.txt"'
@@ -122,22 +137,18 @@ def test_a_trained_model_is_given_another_gazetteer(data: Path) -> None:
     assert found(train(data, lists, "stages.0.epochs=1", out="on", init=trained)) == answers[:2]
 
 
-def test_lists_are_not_read_again_where_they_are_the_same(data: Path) -> None:
-    trained = train(data, "stages.0.epochs=1")
+def test_lists_are_not_read_again_where_they_are_the_same(data: Path, begun: Path) -> None:
     (data / "words.txt").unlink()
     recipe = load_recipe(str(data / "recipe.toml"), ["model.gazetteer.hide=0.5"])
-    model = Trainer(recipe, data, data / "other", init=trained).model
+    model = Trainer(recipe, data, data / "other", init=begun).model
     assert model.word_kinds is not None
     assert model.word_kinds.hide == 0.5
-    assert found(trained) == torch_predictions(
-        model, [Example(t, ()) for t in UNSEEN], AudioCache()
-    )
+    assert found(begun) == torch_predictions(model, [Example(t, ()) for t in UNSEEN], AudioCache())
 
 
-def test_the_width_of_a_gazetteer_stays(data: Path) -> None:
-    trained = train(data, "stages.0.epochs=1")
+def test_the_width_of_a_gazetteer_stays(data: Path, begun: Path) -> None:
     with pytest.raises(ConfigError, match=r"expected model\.gazetteer\.width = 8, got 4"):
-        train(data, "model.gazetteer.width=4", init=trained, out="other")
+        train(data, "model.gazetteer.width=4", init=begun, out="other")
 
 
 def test_other_settings_must_still_be_those_of_the_model(data: Path) -> None:
@@ -146,16 +157,15 @@ def test_other_settings_must_still_be_those_of_the_model(data: Path) -> None:
         train(data, "model.text.hidden=20", init=plain)
 
 
-def test_a_checkpoint_without_its_gazetteer(data: Path) -> None:
-    best = train(data, "stages.0.epochs=1")
+def test_a_checkpoint_without_its_gazetteer(begun: Path, tmp_path: Path) -> None:
+    best = shutil.copytree(begun, tmp_path / "best")
     (best / GAZETTEER_FILE).unlink()
     with pytest.raises(CnertaError, match="gazetteer"):
         load_checkpoint(best)
 
 
-def test_a_bundle_looks_words_up_by_itself(data: Path, tmp_path: Path) -> None:
-    best = train(data)
-    checkpoint = load_checkpoint(best)
+def test_a_bundle_looks_words_up_by_itself(trained: Path, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(trained)
     export_bundle(checkpoint, tmp_path / "bundle")
     graph = TaggerGraph(checkpoint.model)
     generator = torch.Generator().manual_seed(1)
