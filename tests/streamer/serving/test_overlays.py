@@ -71,7 +71,7 @@ async def test_an_overlay_that_comes_later_sees_what_is_shown(server: Server) ->
 
 async def test_an_overlay_that_does_not_read_holds_nobody_up(server: Server) -> None:
     async with (
-        overlay(server, max_queue=1) as slow,
+        overlay(server, max_queue=1, close_timeout=0.1) as slow,
         overlay(server) as quick,
         page(server) as shows,
     ):

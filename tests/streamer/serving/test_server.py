@@ -436,7 +436,7 @@ async def test_a_connection_is_given_back_at_its_end(model: Any, end: str) -> No
 
 async def test_new_glossaries_are_taken_once_a_second(model: Any) -> None:
     names = [GlossaryEntry(text=f"北京{n}", label="LOC") for n in range(3)]
-    async with serving(model) as server, client(server.port) as eager:
+    async with serving(model) as server, client(server.port, close_timeout=0.1) as eager:
         await eager.send(SessionStart())
         await eager.until(SessionReady)
         await eager.send(*[SessionUpdate(glossary=names)] * 20, SessionUpdate(nested=False))
