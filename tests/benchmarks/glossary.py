@@ -39,7 +39,7 @@ from cnerta.train.data.examples import read_examples
 SETTINGS: Final = (
     Strengths(),
     Strengths(inner=0.0),
-    Strengths(inner=1.0),
+    Strengths(inner=0.5),
     Strengths(4, 4, 3, inner=0.0),
     Strengths(14, 14, 12, inner=0.0),
     Strengths(40, 40, 40, inner=0.0),

@@ -101,7 +101,7 @@ class Strengths:
     characters: float = 10.0
     tones: float = 10.0
     syllables: float = 8.0
-    inner: float = 0.5
+    inner: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
