@@ -8,16 +8,20 @@ there and then. So a revision that a newer one has overtaken never reaches the e
 nothing and a batch is as large as what came in while the lane was busy: no artificial delay. What
 waits is bounded by what each session may hold.
 
-Sessions that owe an answer to a final transcript come first. Each session has at most one piece of
-work away in each lane, so none can crowd out the others. A batch that does not come back in time
-fails its sessions; the thread that it hangs in is given up and another one takes its place.
+Sessions that owe an answer to a final transcript come first, but for every fourth place. That is
+for sessions whose viewers have seen nothing of an utterance for half a second, so finals never
+starve first revisions.
+Each session has at most one piece of work away in each lane, so none can crowd out the others. A
+batch that does not come back in time fails its sessions; the thread that it hangs in is given up
+and another one takes its place.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Protocol
@@ -34,6 +38,8 @@ logger = logging.getLogger(__name__)
 _OVERLOADED_S: Final = 1.0
 _RECOVERY_S: Final = 10.0
 """For so long after a batch that never came back no new sessions are taken."""
+_EVERY: Final = 4
+"""Of so many places one is for a session that is overdue, if there is any."""
 _MOST_HANGING: Final = 4
 """With so many threads left behind it is time for another process."""
 
@@ -50,6 +56,10 @@ class WorkSource(Protocol):
     @property
     def is_urgent(self) -> bool:
         """Whether a final transcript waits for its answer."""
+        ...
+
+    def is_overdue(self, now: float) -> bool:
+        """Whether an utterance has waited for its first answer for too long."""
         ...
 
     def lanes(self) -> Sequence[Lane]:
@@ -256,13 +266,12 @@ class Batcher:
         running.add_done_callback(lambda future: self._finish_batch(lane, items, future))
 
     def _collect(self, lane: _LaneState) -> list[_Item]:
-        """Take work from the sessions that wait, the urgent first."""
+        """Take work from the sessions that wait, in their order."""
         items: list[_Item] = []
         if not lane.waiting:
             return items
         now = oldest = _now()
-        # The sort keeps the order of those that are as urgent.
-        for source in sorted(lane.waiting, key=lambda s: not s.is_urgent):
+        for source in _in_order(lane.waiting, now):
             if len(items) >= self._max_batch:
                 break
             since = lane.waiting.pop(source)
@@ -329,6 +338,29 @@ class Batcher:
         """A bug that one session met ends this session and no other."""
         logger.error("a session failed: %s", describe_failure(error))
         source.fail_internally()
+
+
+def _in_order(waiting: Iterable[WorkSource], now: float) -> Iterator[WorkSource]:
+    """The urgent first, every fourth place for one that is overdue, then the others.
+
+    Those of a kind keep their order.
+    """
+    urgent: deque[WorkSource] = deque()
+    overdue: deque[WorkSource] = deque()
+    others: list[WorkSource] = []
+    for source in waiting:
+        if source.is_urgent:
+            urgent.append(source)
+        elif source.is_overdue(now):
+            overdue.append(source)
+        else:
+            others.append(source)
+    while urgent or overdue:
+        for _ in range(min(_EVERY - 1, len(urgent))):
+            yield urgent.popleft()
+        if overdue:
+            yield overdue.popleft()
+    yield from others
 
 
 def _log_failure(future: asyncio.Future[None]) -> None:

@@ -230,6 +230,10 @@ class HostedSession:
         """See :class:`cnerta.streamer.serving.batcher.WorkSource`, as for all that follow."""
         return self.protocol.is_urgent
 
+    def is_overdue(self, now: float) -> bool:
+        """Whether an utterance has waited for its first answer for too long."""
+        return self.protocol.is_overdue(now)
+
     def lanes(self) -> list[Lane]:
         """The lanes that may have work for it."""
         return self.protocol.lanes()

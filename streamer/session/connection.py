@@ -423,6 +423,10 @@ class ServerProtocol:
         """Whether a final transcript waits for its answer."""
         return self.session is not None and self.session.is_urgent
 
+    def is_overdue(self, now: float) -> bool:
+        """Whether an utterance has waited for its first answer for too long."""
+        return self.session is not None and self.session.is_overdue(now)
+
     def lanes(self) -> list[Lane]:
         """See :meth:`Session.lanes`."""
         if self.session is None or self._state is _State.CLOSED:

@@ -83,6 +83,10 @@ __all__ = ["Session"]
 _SHORT_TEXT: Final = 256
 """Texts up to this length are normalised where they come in, which takes a third of a millisecond;
 longer ones beside the event loop."""
+_OVERDUE_S: Final = 0.5
+"""An utterance of which nothing was answered after so long is answered from text alone: the encoder
+is behind, and viewers have seen nothing of it. Only once, because each answer takes time from audio
+and so from finals: in the simulation (docs/scale.md) an answer every 2 s doubles their delay."""
 _LONG_INTERIM: Final = 4
 _NORMALISED_PER_TAGGED: Final = 8
 """So many characters that are normalised beside the loop cost the others as much as one that is
@@ -186,7 +190,7 @@ class Session:
             self.final_waits.begin(now)
             self._audio.commit(revision.audio_end_ms)
         elif self._options.interim:
-            utterance.waiting = self._pending(message, now)
+            utterance.wait(self._pending(message, now))
 
     def update(self, message: SessionUpdate) -> None:
         """Change options from now on.
@@ -200,7 +204,7 @@ class Session:
         self._options = options
         if not options.interim:
             for utterance in self._utterances:
-                utterance.waiting = None
+                utterance.drop()
         if message.audio is not UNSET:
             self._audio.change(message.audio)
             self._forget_old()
@@ -258,7 +262,8 @@ class Session:
 
         Texts are tagged finals first, in the order they came, then interims, the oldest utterance
         first. A text waits until a new glossary is compiled and until audio that had come before it
-        is encoded: for a final all of it, for an interim whole chunks.
+        is encoded: for a final all of it, for an interim whole chunks; for the first answer of an
+        utterance not longer than half a second.
         """
         match lane:
             case "audio":
@@ -313,7 +318,7 @@ class Session:
         """A revision is on its way: an interim waits no longer, a final is still the first."""
         utterance = self._utterances.of(revision)
         if utterance is not None and not revision.is_final:
-            utterance.waiting = None
+            utterance.take()
 
     def work_done(self, work: Work, result: Result | Exception, now: float) -> None:
         """Take back what :meth:`next_work` gave out.
@@ -390,6 +395,10 @@ class Session:
     def is_urgent(self) -> bool:
         """Whether a final transcript waits for its answer."""
         return self._utterances.first_final is not None
+
+    def is_overdue(self, now: float) -> bool:
+        """Whether interims of an utterance have waited for half a second, and none was answered."""
+        return any(utterance.is_overdue(now, _OVERDUE_S) for utterance in self._utterances)
 
     @property
     def is_idle(self) -> bool:
@@ -553,6 +562,8 @@ class Session:
             missing = self._audio.frame_at(waiting.audio_end_ms) - self._audio.end
             if missing < self._geometry.chunk_frames:
                 return waiting
+            if utterance.is_overdue(now, _OVERDUE_S):
+                return waiting.without_audio()
         return None
 
     def _due_audio(self, now: float) -> Sought | None:

@@ -26,6 +26,8 @@ class Utterance:
         began: Number of the frame that was received when its first revision came.
         tracker: Its entities.
         waiting: Interim revision that has not been answered.
+        waits_since: When the first interim came, in seconds, as long as none is on its way.
+        was_heard: An interim was on its way to its answer.
         final_revision: That of the final transcript that is on its way, if one is.
         heard: How often the session had been resumed when its newest revision came.
         warned_too_long: The client was told that it lasts too long.
@@ -37,6 +39,8 @@ class Utterance:
     began: int
     tracker: EntityTracker
     waiting: PendingRevision | None = None
+    waits_since: float | None = None
+    was_heard: bool = False
     final_revision: int | None = None
     heard: int = 0
     warned_too_long: bool = False
@@ -46,6 +50,25 @@ class Utterance:
     def has_final(self) -> bool:
         """Whether a final transcript is on its way."""
         return self.final_revision is not None
+
+    def wait(self, revision: PendingRevision) -> None:
+        """An interim has come; it takes the place of the one before."""
+        self.waiting = revision
+        if self.waits_since is None and not self.was_heard:
+            self.waits_since = revision.arrived
+
+    def take(self) -> None:
+        """The interim that waits is on its way to its answer."""
+        self.waiting, self.waits_since, self.was_heard = None, None, True
+
+    def drop(self) -> None:
+        """Nobody is to be told of interims."""
+        self.waiting = self.waits_since = None
+
+    def is_overdue(self, now: float, overdue_s: float) -> bool:
+        """Whether interims have waited for so long, and none was answered yet."""
+        waits = self.waiting is not None and self.waits_since is not None
+        return waits and now - (self.waits_since or 0.0) > overdue_s
 
 
 @dataclass(slots=True)
@@ -125,7 +148,7 @@ class Utterances:
     def drop_all_interims(self) -> None:
         """Nobody is there to be told; the client will send the newest again."""
         for utterance in self:
-            utterance.waiting = None
+            utterance.drop()
 
     @property
     def owed(self) -> tuple[str, ...]:
