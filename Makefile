@@ -19,7 +19,7 @@ lock_file := .ci/requirements-serve.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-page serve test page-tools page-test coverage test-golden test-integrations lint format docs bench overload lock audit clean
-.PHONY: asyncapi fuzz fuzz-decoder autobahn state-machine soak chaos isolation
+.PHONY: api asyncapi fuzz fuzz-decoder autobahn state-machine soak chaos isolation
 .DELETE_ON_ERROR:
 
 help: ## list what can be made
@@ -69,6 +69,9 @@ format: $(dev_ready) ## let ruff rewrite what it can
 
 docs: $(dev_ready) ## write the reference pages anew from the code
 	$(dev_venv)/bin/python tests/docs/reference.py
+
+api: $(dev_ready) ## pages of the Python API, in build/api (what a docstring refers to must exist)
+	$(dev_venv)/bin/python -m tests.docs.api_pages build/api
 
 asyncapi: $(dev_ready) ## have the official parser judge the AsyncAPI document (needs node and npm)
 	npm install --silent --no-audit --no-fund --prefix .venv/asyncapi @asyncapi/parser@3

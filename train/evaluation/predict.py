@@ -79,7 +79,7 @@ def torch_predictions(
 def bundle_predictions(
     model: Model, examples: Sequence[Example], *, use_audio: bool = True
 ) -> Iterator[list[Span]]:
-    """Spans the bundle finds; see :func:`bundle_answers`."""
+    """Spans the bundle finds; see :func:`cnerta.train.evaluation.predict.bundle_answers`."""
     for answer in bundle_answers(model, examples, use_audio=use_audio):
         yield [s.span for s in answer]
 
