@@ -101,7 +101,10 @@ def tiny_bundle(
     and those beside it and the next runs copy it, until something that makes it changes.
     """
     pytest.importorskip("torch")
-    kept = pytestconfig.cache.mkdir("tiny-bundle") / _made_by()
+    # Without pytest's cache (`-p no:cacheprovider`) each run writes it for itself.
+    cache: pytest.Cache | None = getattr(pytestconfig, "cache", None)
+    folder = cache.mkdir("tiny-bundle") if cache else tmp_path_factory.mktemp("kept")
+    kept = folder / _made_by()
     with kept.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not kept.exists():
