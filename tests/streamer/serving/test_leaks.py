@@ -11,6 +11,10 @@ from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from cnerta.streamer.access.admission import AccessOptions
+from cnerta.streamer.serving.batcher import Batcher
 from cnerta.streamer.serving.parking import ParkingOptions
 from cnerta.streamer.serving.server import Server, ServerOptions
 from cnerta.streamer.wire.messages import (
@@ -26,6 +30,7 @@ from ..speaking_client import client
 from .test_http import ask
 
 ROUNDS = 8
+_COUNTED = ("cnerta.", "websockets.", "_asyncio.")
 
 
 def final(text: str) -> Transcript:
@@ -70,13 +75,24 @@ async def until_over(server: Server) -> None:
 
 
 def counted() -> Counter[str]:
+    """Objects of ours, and of what connections and tasks are made of.
+
+    Bare functions and tuples are not among them, since threads that come bring some along, nor are
+    timers: those that were called off stay with the loop for a while, empty.
+    """
     for _ in range(3):
         gc.collect()
-    return Counter(f"{type(o).__module__}.{type(o).__qualname__}" for o in gc.get_objects())
+    kinds = Counter(f"{type(o).__module__}.{type(o).__qualname__}" for o in gc.get_objects())
+    return Counter({kind: n for kind, n in kinds.items() if kind.startswith(_COUNTED)})
 
 
-async def test_nothing_is_left_of_sessions_that_are_over(model: Any, kit: SimpleNamespace) -> None:
-    options = ServerOptions(parking=ParkingOptions(ttl_s=1))
+async def test_nothing_is_left_of_sessions_that_are_over(
+    model: Any, kit: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nobody is refused because the machine is busy.
+    monkeypatch.setattr(Batcher, "is_overloaded", False)
+    access = AccessOptions(max_final_wait_ms=None)
+    options = ServerOptions(access=access, parking=ParkingOptions(ttl_s=1))
     async with Server(model, options) as server:
         await server.start()
         for _ in range(3):  # what is made once is made
