@@ -31,13 +31,13 @@ from .fuzz_inputs import FAMILIES
 from .protocol_rules import TRANSPORT_CODES, ProtocolRules, RuleBrokenError
 from .report import progress, run, table
 from .server_process import ServerProcess
-from .slope import Slope, slope_of
+from .slope import STRETCHES, Slope, slope_of
 
 __all__ = ["Fuzzed", "fuzz", "main"]
 
 _MOST_MESSAGES: Final = 80
 """Of one connection."""
-_READINGS: Final = 400
+_READINGS: Final = 2_000
 _ANSWER_S: Final = 20.0
 _START: Final = '{"type":"session.start","audio":{"encoding":"pcm_s16le","sample_rate":16000}}'
 _SAFE: Final = {"valid", "binary", "fragmented", "control"}
@@ -249,6 +249,8 @@ def main(
         )
         seconds = time.monotonic() - began
         is_running, log = server.is_running, server.log()
+    if len(found.memory) < 2 * STRETCHES + 1:
+        raise typer.BadParameter(f"expected enough --messages for {2 * STRETCHES + 1} readings")
     print(report(found, seconds, log))
     for text, count in Counter(found.unnamed).most_common(20):
         print(f"unnamed, {count} times: {text}")
