@@ -1,7 +1,7 @@
 """Predicts what finals wait from what work costs, and holds it against a measurement.
 
     python tests/benchmarks/workers.py --sessions 100,200,280 --workers 1,2 > workers.jsonl
-    python tests/benchmarks/simulate.py --measured workers.jsonl --plot docs/simulation.png
+    python tests/benchmarks/simulate.py --measured workers.jsonl --plot simulation.png
     python tests/benchmarks/simulate.py --measured workers.jsonl --plan
 
 What is measured here, in this process: batches of chunks and of texts of 1 to 16, the share of
