@@ -53,7 +53,7 @@ def options(pool: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("name", "version"), product(["namespace", "cpu", "gpu", "ingress"], [OLDEST, NEWEST])
+    ("name", "version"), [*product(["namespace", "cpu", "gpu", "ingress"], [OLDEST, NEWEST])]
 )
 def test_kubernetes_takes_every_field(name: str, version: str) -> None:
     for manifest in manifests(name):
