@@ -47,8 +47,9 @@ from cnerta.streamer.serving.engine import Engine, Inference, describe_failure
 from cnerta.streamer.serving.engine_watch import EngineWatch
 from cnerta.streamer.serving.hosted_session import HostedSession
 from cnerta.streamer.serving.http.deepgram_door import DeepgramDoor, is_listen, make_tongue
-from cnerta.streamer.serving.http.deepgram_file import DeepgramFileDoor
-from cnerta.streamer.serving.http.entities import EntitiesDoor
+from cnerta.streamer.serving.http.deepgram_file import FILE_LIMITS, DeepgramFiles
+from cnerta.streamer.serving.http.entities import ENTITIES_LIMITS, Entities
+from cnerta.streamer.serving.http.request_door import Asked, RequestDoor
 from cnerta.streamer.serving.http_answers import HttpAnswers
 from cnerta.streamer.serving.listener import Listener, Transport
 from cnerta.streamer.serving.listening import AddressError, explain_address, log_listening
@@ -226,12 +227,14 @@ class Server:
             now=_now,
         )
         self._overlays = Overlays(self.admission)
-        self._entities = EntitiesDoor(
-            self.admission, self.metrics, self._served, options.limits, self._new_connection
+        self._entities = Entities(
+            RequestDoor(self.admission, self.metrics, ENTITIES_LIMITS),
+            self._served,
+            options.limits,
+            self._new_connection,
         )
-        self._deepgram_files = DeepgramFileDoor(
-            self.admission,
-            self.metrics,
+        self._deepgram_files = DeepgramFiles(
+            RequestDoor(self.admission, self.metrics, FILE_LIMITS),
             self._served,
             options.limits,
             self._new_connection,
@@ -327,10 +330,9 @@ class Server:
             return None
 
         async def answer() -> Response:
-            door = self._deepgram_files if is_listen(request) else self._entities
-            answer = await door.answer(
-                request, connection.remote_host, content, connection.permit_content, batcher
-            )
+            asked = Asked(request, connection.remote_host, content, connection.permit_content)
+            service = self._deepgram_files if is_listen(request) else self._entities
+            answer = await service.answer(asked, batcher)
             return answers.allowed_to_read(request, answer).response()
 
         return answer()

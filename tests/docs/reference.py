@@ -29,8 +29,8 @@ from cnerta.streamer.access.callers import Quota
 from cnerta.streamer.commands.configuration import CONFIG_VARIABLE
 from cnerta.streamer.commands.serve import serve
 from cnerta.streamer.commands.settings import OTHER_VARIABLES, settings_of, toml_value
-from cnerta.streamer.serving.http.deepgram_file import FileLimits
-from cnerta.streamer.serving.http.entities import EntitiesLimits
+from cnerta.streamer.serving.http.deepgram_file import FILE_LIMITS
+from cnerta.streamer.serving.http.entities import ENTITIES_LIMITS
 from cnerta.streamer.serving.parking import ParkingOptions
 from cnerta.streamer.serving.server import ServerOptions
 from cnerta.streamer.session.limits import ConnectionLimits, SessionLimits
@@ -445,19 +445,19 @@ def limits_page() -> str:
         "([Limits](messages.md#limits)). `cnerta-serve` changes some of them "
         "([commands](commands.md#cnerta-serve)).",
         "## A connection",
-        _limits_table(ConnectionLimits),
+        _limits_table(ConnectionLimits()),
         "## A session",
-        _limits_table(SessionLimits),
+        _limits_table(SessionLimits()),
         "## The server",
-        _limits_table(ServerOptions),
+        _limits_table(ServerOptions()),
         "## A request for the entities of one text",
-        _limits_table(EntitiesLimits),
+        _limits_table(ENTITIES_LIMITS),
         "## A file for Deepgram's clients",
-        _limits_table(FileLimits),
+        _limits_table(FILE_LIMITS),
         "## Sessions without a connection",
-        _limits_table(ParkingOptions),
+        _limits_table(ParkingOptions()),
         "## Who may connect",
-        _limits_table(AccessOptions),
+        _limits_table(AccessOptions()),
         "## A token",
         "What a [file of tokens](../how-to/operations.md#tokens) may say of each; no bound unless "
         "it does.",
@@ -484,10 +484,9 @@ def limits_page() -> str:
 
 
 def _limits_table(limits: Any) -> str:
-    described = _attributes(limits)
+    described = _attributes(type(limits))
     assert is_dataclass(limits)
-    made = limits()
-    values = {field.name: getattr(made, field.name) for field in fields(limits)}
+    values = {field.name: getattr(limits, field.name) for field in fields(limits)}
     rows = [
         (f"`{name}`", f"{value:,}".removesuffix(".0"), described[name])
         for name, value in values.items()

@@ -23,7 +23,7 @@ from cnerta.streamer.commands.settings import (
     read_file,
     settings_of,
 )
-from cnerta.streamer.serving.http.entities import EntitiesLimits
+from cnerta.streamer.serving.http.entities import ENTITIES_LIMITS
 from cnerta.streamer.serving.metrics import ServerMetrics
 from cnerta.streamer.serving.overlays import OVERLAY_PATH
 from cnerta.streamer.serving.pages import METRICS_PATH
@@ -296,4 +296,4 @@ def test_balancers_know_the_paths_and_the_port() -> None:
         assert addresses == {str(SETTINGS["port"].default)}
     assert "uri /readyz " in HAPROXY
     (body_m,) = re.findall(r"client_max_body_size (\d+)m", NGINX)
-    assert int(body_m) * 2**20 > EntitiesLimits().max_bytes
+    assert int(body_m) * 2**20 > ENTITIES_LIMITS.max_bytes

@@ -11,14 +11,13 @@ import hashlib
 import http
 import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
-from websockets.http11 import Request
 
-from cnerta.streamer.access.admission import Admission, Place, Refusal
+from cnerta.streamer.access.admission import Refusal
 from cnerta.streamer.apis.deepgram_file import HeardFile, file_answer
 from cnerta.streamer.apis.deepgram_query import BadQueryError, ListenQuery
 from cnerta.streamer.apis.deepgram_told import model_info
@@ -27,11 +26,9 @@ from cnerta.streamer.audio.recording_bytes import DecodedRecording, decode_recor
 from cnerta.streamer.errors import AudioFileError
 from cnerta.streamer.serving.batcher import Batcher
 from cnerta.streamer.serving.hosted_session import HostedSession
-from cnerta.streamer.serving.http.content import RequestContent
 from cnerta.streamer.serving.http.deepgram_door import no_recogniser, refused_request, told_error
-from cnerta.streamer.serving.http.reading import drain_content, read_content
+from cnerta.streamer.serving.http.request_door import Asked, RequestDoor, RequestLimits, Visit
 from cnerta.streamer.serving.http_answers import JSON, Answer
-from cnerta.streamer.serving.metrics import ServerMetrics
 from cnerta.streamer.serving.recognition import Recogniser
 from cnerta.streamer.session.connection import ServedModel, ServerProtocol
 from cnerta.streamer.session.limits import ConnectionLimits
@@ -42,7 +39,7 @@ from cnerta.streamer.wire.messages import (
     UtteranceFinal,
 )
 
-__all__ = ["DeepgramFileDoor", "FileLimits"]
+__all__ = ["FILE_LIMITS", "DeepgramFiles"]
 
 _BLOCK_MS: Final = 50
 """Short: sources have a number of blocks that wait for them, and all of them count at the end."""
@@ -52,132 +49,79 @@ _LOOK_S: Final = 0.01
 _RETRY_MS: Final = 1_000
 
 
+FILE_LIMITS: Final = RequestLimits(
+    max_bytes=2**25, max_audio_ms=600_000, at_once=2, read_timeout_s=60.0, answer_timeout_s=300.0
+)
+
+
 @dataclass(frozen=True, slots=True)
-class FileLimits:
-    """What one file may take.
+class DeepgramFiles:
+    """Answers who comes through its door.
 
     Attributes:
-        max_bytes: Longest content.
-        max_audio_ms: Longest recording.
-        at_once: How many may have their content here at the same time.
-        read_timeout_s: How long the content may take to come.
-        answer_timeout_s: How long the answer may take.
-    """
-
-    max_bytes: int = 2**25
-    max_audio_ms: int = 600_000
-    at_once: int = 2
-    read_timeout_s: float = 60.0
-    answer_timeout_s: float = 300.0
-
-
-@dataclass(slots=True)
-class DeepgramFileDoor:
-    """Answers.
-
-    Attributes:
-        admission: Who may ask.
-        metrics: Are told.
+        door: Of these requests.
         served: What answers.
         limits: Of a connection.
         new_connection: Makes the session's protocol.
         recogniser: Writes what is said; None: the server has none.
-        own_limits: Of a request.
     """
 
-    admission: Admission
-    metrics: ServerMetrics
+    door: RequestDoor
     served: ServedModel
     limits: ConnectionLimits
     new_connection: Callable[[ServedModel, ConnectionLimits, str], Awaitable[ServerProtocol]]
     recogniser: Recogniser | None
-    own_limits: FileLimits = field(default_factory=FileLimits)
-    _busy: int = 0
 
-    async def answer(
-        self,
-        request: Request,
-        remote: str,
-        content: RequestContent,
-        permit: Callable[[], None],
-        batcher: Batcher,
-    ) -> Answer:
+    async def answer(self, asked: Asked, batcher: Batcher) -> Answer:
         """Answer a request.
 
-        The arguments are those of
-        :meth:`cnerta.streamer.serving.http.entities.EntitiesDoor.answer`.
+        Args:
+            asked: The request.
+            batcher: Brings work to the engine.
         """
         request_id = str(uuid.uuid4())
-        entered = self.admission.enter(request, remote, _now())
-        if isinstance(entered, Refusal):
-            self.metrics.refused.labels(entered.reason).inc()
-            answer = refused_request(entered, request_id)
-        else:
-            self.metrics.admitted.inc()
-            self.admission.start(entered)
-            try:
-                return await self._answer(request, request_id, entered, content, permit, batcher)
-            except BadRequestError as error:
-                answer = told_error(error.status, error.name, str(error), request_id)
-            finally:
-                self.admission.finish(entered)
-        await drain_content(content, self.own_limits.max_bytes)
-        return answer
 
-    async def _answer(
-        self,
-        request: Request,
-        request_id: str,
-        place: Place,
-        content: RequestContent,
-        permit: Callable[[], None],
-        batcher: Batcher,
-    ) -> Answer:
+        async def respond(visit: Visit) -> Answer:
+            recogniser, query = self._understand(asked)
+            async with visit.turn():
+                created = datetime.now(UTC)
+                data = await visit.read()
+                # Both take time that grows with what was sent.
+                digest = await asyncio.to_thread(hashlib.sha256, data)
+                recording = await self._decode(data, query)
+                del data
+                visit.count_audio(recording)
+                heard = HeardFile(
+                    request_id=request_id,
+                    created=created,
+                    sha256=digest.hexdigest(),
+                    duration_ms=recording.duration_ms,
+                    channels=recording.audio_format.channels,
+                    model=model_info(self.served.message()),
+                    utterances=(),
+                )
+                return await self._listen(heard, recording, query, batcher, recogniser)
+
+        return await self.door.answer(asked, _Replies(request_id), respond)
+
+    def _understand(self, asked: Asked) -> tuple[Recogniser, ListenQuery]:
+        """What is asked for; an error if it cannot be had."""
         if self.recogniser is None:
             raise BadRequestError(400, "Bad Request", no_recogniser())
         try:
-            query = ListenQuery.read(request.path)
+            query = ListenQuery.read(asked.request.path)
         except BadQueryError as error:
             raise BadRequestError(400, "Bad Request", str(error)) from error
         if query.multichannel:
             detail = "expected channels that are heard as one, got multichannel=true"
             raise BadRequestError(400, "Bad Request", detail)
-        types = request.headers.get_all("Content-Type")
-        if types and types[0].partition(";")[0].strip().lower() == JSON_TYPE:
+        if asked.content_type.partition(";")[0].strip().lower() == JSON_TYPE:
             detail = "expected audio as the content, got JSON: nothing is fetched from an address"
             raise BadRequestError(400, "Bad Request", detail)
-        if self._busy >= self.own_limits.at_once:
-            detail = "expected fewer files at once"
-            return told_error(503, "SERVICE_UNAVAILABLE", detail, request_id, _RETRY_MS)
-        self._busy += 1
-        try:
-            permit()
-            limits = self.own_limits
-            created = datetime.now(UTC)
-            data = await read_content(content, limits.max_bytes, limits.read_timeout_s)
-            self.admission.quotas.take(place.caller, _now(), size=len(data))
-            # Both take time that grows with what was sent.
-            digest = await asyncio.to_thread(hashlib.sha256, data)
-            recording = await self._decode(data, query)
-            del data
-            seconds = recording.duration_ms / 1_000
-            self.metrics.audio.inc(seconds)
-            self.admission.quotas.take(place.caller, _now(), audio_s=seconds)
-            heard = HeardFile(
-                request_id=request_id,
-                created=created,
-                sha256=digest.hexdigest(),
-                duration_ms=recording.duration_ms,
-                channels=recording.audio_format.channels,
-                model=model_info(self.served.message()),
-                utterances=(),
-            )
-            return await self._listen(heard, recording, query, batcher, self.recogniser)
-        finally:
-            self._busy -= 1
+        return self.recogniser, query
 
     async def _decode(self, data: bytes, query: ListenQuery) -> DecodedRecording:
-        most_ms = self.own_limits.max_audio_ms
+        most_ms = self.door.limits.max_audio_ms
         if query.audio_format is None:
             try:
                 return await asyncio.to_thread(decode_recording, data, most_ms)
@@ -206,7 +150,7 @@ class DeepgramFileDoor:
         session = HostedSession(protocol, batcher, recogniser, paced=False)
         sending = asyncio.create_task(_send(session, recording))
         try:
-            async with asyncio.timeout(self.own_limits.answer_timeout_s):
+            async with asyncio.timeout(self.door.limits.answer_timeout_s):
                 finals: list[UtteranceFinal] = []
                 while (message := await session.next_message()) is not None:
                     if isinstance(message, ErrorMessage):
@@ -240,11 +184,22 @@ async def _send(session: HostedSession, recording: DecodedRecording) -> None:
     session.receive_message(SessionFinish())
 
 
+@dataclass(frozen=True, slots=True)
+class _Replies:
+    request_id: str
+
+    def refused(self, refusal: Refusal) -> Answer:
+        return refused_request(refusal, self.request_id)
+
+    def bad(self, error: BadRequestError) -> Answer:
+        return told_error(error.status, error.name, str(error), self.request_id)
+
+    def busy(self) -> Answer:
+        detail = "expected fewer files at once"
+        return told_error(503, "SERVICE_UNAVAILABLE", detail, self.request_id, _RETRY_MS)
+
+
 def _failure(message: ErrorMessage, request_id: str) -> Answer:
     if message.retryable:
         return told_error(503, "SERVICE_UNAVAILABLE", message.detail, request_id, _RETRY_MS)
     return told_error(400, "Bad Request", message.detail, request_id)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

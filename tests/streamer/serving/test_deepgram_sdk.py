@@ -9,6 +9,7 @@ import json
 import threading
 import warnings
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from cnerta.streamer.access.callers import Caller, Quota
 from cnerta.streamer.access.tokens import KnownToken, Tokens, digest
-from cnerta.streamer.serving.http.deepgram_file import FileLimits
+from cnerta.streamer.serving.http.deepgram_file import FILE_LIMITS
 from cnerta.streamer.serving.server import Server
 from cnerta.streamer.sources.registry import make_transcript_source
 
@@ -359,16 +360,16 @@ async def test_what_is_no_file_is_refused_in_their_shape(
 async def test_a_file_has_bounds(model: Any, kit: SimpleNamespace) -> None:
     file = written("PCM_16", np.frombuffer(kit.speak("他在北京"), "<i2"))
     async with serving(model, Listener()) as server:
-        server._deepgram_files.own_limits = FileLimits(max_audio_ms=100)
+        server._deepgram_files.door.limits = replace(FILE_LIMITS, max_audio_ms=100)
         got, body = await posted(server, file)
         assert (got.status, body["err_msg"]) == (400, "expected at most 0.1 s of audio, got more")
         raw = "encoding=linear16&sample_rate=16000"
         got, body = await posted(server, bytes(6_400), raw)
         assert (got.status, body["err_msg"]) == (400, "expected at most 0.1 s of audio, got more")
-        server._deepgram_files.own_limits = FileLimits(max_bytes=100)
+        server._deepgram_files.door.limits = replace(FILE_LIMITS, max_bytes=100)
         got, body = await posted(server, file)
         assert (got.status, body["err_code"]) == (413, "content_too_large")
-        server._deepgram_files.own_limits = FileLimits(at_once=0)
+        server._deepgram_files.door.limits = replace(FILE_LIMITS, at_once=0)
         got, body = await posted(server, file)
         assert (got.status, got.headers["retry-after"]) == (503, "1")
 

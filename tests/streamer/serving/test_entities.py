@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +19,7 @@ import soundfile
 from cnerta.streamer.access.callers import Caller, Quota
 from cnerta.streamer.access.tokens import KnownToken, Tokens, digest
 from cnerta.streamer.apis.openapi import openapi_document
-from cnerta.streamer.serving.http.entities import EntitiesLimits
+from cnerta.streamer.serving.http.entities import ENTITIES_LIMITS
 from cnerta.streamer.serving.server import Server, ServerOptions
 
 from .test_http import Got, ask
@@ -35,7 +36,7 @@ async def serving(model: Any, limits: Any = None, **options: Any) -> AsyncIterat
     async with Server(model, ServerOptions(**options)) as server:
         await server.start()
         if limits is not None:
-            server._entities.own_limits = limits
+            server._entities.door.limits = limits
         yield server
 
 
@@ -164,7 +165,7 @@ async def test_what_cannot_be_answered_is_refused_by_name(
 
 
 async def test_too_much_is_refused_and_the_answer_arrives(model: Any, kit: SimpleNamespace) -> None:
-    limits = EntitiesLimits(max_bytes=100_000, max_audio_ms=1_000)
+    limits = replace(ENTITIES_LIMITS, max_bytes=100_000, max_audio_ms=1_000)
     async with serving(model, limits) as server:
         assert (await post(server, b"x" * 150_000, **JSON)).status == 413
         # Silence takes next to nothing in a file.
@@ -176,7 +177,7 @@ async def test_too_much_is_refused_and_the_answer_arrives(model: Any, kit: Simpl
 
 
 async def test_content_that_does_not_come_is_not_waited_for(model: Any) -> None:
-    async with serving(model, EntitiesLimits(read_timeout_s=0.1)) as server:
+    async with serving(model, replace(ENTITIES_LIMITS, read_timeout_s=0.1)) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         head = f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nContent-Length: 9\r\n\r\n"
         writer.write(head.encode() + b"{")
@@ -186,18 +187,18 @@ async def test_content_that_does_not_come_is_not_waited_for(model: Any) -> None:
 
 
 async def test_so_many_at_once_and_the_rest_is_told_to_come_again(model: Any) -> None:
-    async with serving(model, EntitiesLimits(at_once=1)) as server:
+    async with serving(model, replace(ENTITIES_LIMITS, at_once=1)) as server:
         _, writer = await asyncio.open_connection("127.0.0.1", server.port)
         head = f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nContent-Length: 9\r\n\r\n"
         writer.write(head.encode() + b"{")
         async with asyncio.timeout(60):
-            while not server._entities._busy:
+            while not server._entities.door._busy:
                 await asyncio.sleep(0.01)
         got = await post(server, {"text": "张三"})
         assert (got.status, got.headers["retry-after"]) == (503, "1")
         writer.close()
         async with asyncio.timeout(60):
-            while server._entities._busy:
+            while server._entities.door._busy:
                 await asyncio.sleep(0.01)
         assert (await post(server, {"text": "张三"})).status == 200
         assert not server.admission._places
