@@ -7,26 +7,25 @@ address), the formatted one is the last.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from cnerta.streamer.sources.options import read_options
-from cnerta.streamer.sources.remote.client import RemoteOptions, ServerTranscript, check_url
+from cnerta.streamer.sources.remote.client import RemoteOptions, ServerTranscript
 from cnerta.streamer.sources.remote.dialect import (
     Address,
     Dialect,
     UnknownMessageError,
-    read_key,
+    read_number,
     read_object,
 )
+from cnerta.streamer.sources.remote.service import service_address
 from cnerta.streamer.sources.utterances import Hypothesis
 
 __all__ = ["AssemblyAi", "AssemblyAiOptions", "connect_assemblyai"]
 
-DEFAULT_HOST: Final = "streaming.assemblyai.com"
-DEFAULT_URL: Final = f"wss://{DEFAULT_HOST}/v3/ws"
+DEFAULT_URL: Final = "wss://streaming.assemblyai.com/v3/ws"
 KEY_VARIABLE: Final = "ASSEMBLYAI_API_KEY"
 
 
@@ -94,30 +93,27 @@ class AssemblyAi(Dialect):
             str(number),
             text,
             said.get("end_of_turn") is True and is_last,
-            _number(words[0].get("start")) if words else None,
-            _number(words[-1].get("end")) if words else None,
+            read_number(words[0].get("start")) if words else None,
+            read_number(words[-1].get("end")) if words else None,
             str(speaker) if speaker else None,
         )
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
 
 
 def connect_assemblyai(where: str = DEFAULT_URL, **options: str) -> ServerTranscript:
     """Make the source ``assemblyai``."""
     given = read_options(AssemblyAiOptions, "assemblyai", options)
-    parts = urlsplit(check_url(where, DEFAULT_URL))
-    key = read_key(KEY_VARIABLE, where, DEFAULT_HOST, os.environ)
-    query = {
-        "speech_model": given.model,
-        "language_codes": f'["{given.language}"]',
-        **({"speaker_labels": "true"} if given.speakers else {}),
-        **dict(parse_qsl(parts.query)),  # the address has the last word, but for the audio
-        "sample_rate": str(AssemblyAi.sample_rate),
-        "encoding": "pcm_s16le",
-    }
-    url = parts._replace(query=urlencode(query)).geturl()
-    address = Address(url, headers={"Authorization": key} if key else {})
+    address = service_address(
+        where,
+        DEFAULT_URL,
+        KEY_VARIABLE,
+        scheme="",
+        asked={
+            "speech_model": given.model,
+            "language_codes": f'["{given.language}"]',
+            **({"speaker_labels": "true"} if given.speakers else {}),
+        },
+        audio={"sample_rate": str(AssemblyAi.sample_rate), "encoding": "pcm_s16le"},
+    )
+    query = dict(parse_qsl(urlsplit(address.url).query))
     is_formatted = query.get("format_turns", "").lower() == "true"
     return ServerTranscript(lambda: AssemblyAi(address, is_formatted=is_formatted), given)

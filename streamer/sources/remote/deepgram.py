@@ -8,27 +8,25 @@ it.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
-from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from cnerta.streamer.sources.options import read_options
-from cnerta.streamer.sources.remote.client import RemoteOptions, ServerTranscript, check_url
+from cnerta.streamer.sources.remote.client import RemoteOptions, ServerTranscript
 from cnerta.streamer.sources.remote.dialect import (
     Address,
     Dialect,
     UnknownMessageError,
-    read_key,
+    main_speaker,
     read_object,
 )
+from cnerta.streamer.sources.remote.service import service_address
 from cnerta.streamer.sources.utterances import Hypothesis
 
 __all__ = ["Deepgram", "DeepgramOptions", "connect_deepgram"]
 
-DEFAULT_HOST: Final = "api.deepgram.com"
-DEFAULT_URL: Final = f"wss://{DEFAULT_HOST}/v1/listen"
+DEFAULT_URL: Final = "wss://api.deepgram.com/v1/listen"
 KEY_VARIABLE: Final = "DEEPGRAM_API_KEY"
 
 
@@ -108,7 +106,7 @@ class Deepgram(Dialect):
         if said.get("speech_final") is True:
             return self._end(end_ms)
         hypothesis = Hypothesis(
-            str(self._utterance), whole, False, self._start_ms, end_ms, _most(heard)
+            str(self._utterance), whole, False, self._start_ms, end_ms, main_speaker(heard)
         )
         return [hypothesis]
 
@@ -119,7 +117,7 @@ class Deepgram(Dialect):
             True,
             self._start_ms,
             end_ms,
-            _most(self._words_of),
+            main_speaker(self._words_of),
         )
         self._utterance, self._fixed, self._start_ms = self._utterance + 1, "", None
         self._words_of = Counter()
@@ -137,25 +135,23 @@ def _speakers(words: object) -> list[str]:
     ]
 
 
-def _most(speakers: Counter[str]) -> str | None:
-    """Who said most of an utterance."""
-    return max(speakers, key=lambda name: speakers[name]) if speakers else None
-
-
 def connect_deepgram(where: str = DEFAULT_URL, **options: str) -> ServerTranscript:
     """Make the source ``deepgram``."""
     given = read_options(DeepgramOptions, "deepgram", options)
-    parts = urlsplit(check_url(where, DEFAULT_URL))
-    key = read_key(KEY_VARIABLE, where, DEFAULT_HOST, os.environ)
-    query = {
-        "language": given.language,
-        "interim_results": "true",
-        **({"model": given.model} if given.model else {}),
-        **dict(parse_qsl(parts.query)),  # the address has the last word, but for the audio
-        "encoding": "linear16",
-        "sample_rate": str(Deepgram.sample_rate),
-        "channels": "1",
-    }
-    url = parts._replace(query=urlencode(query)).geturl()
-    address = Address(url, headers={"Authorization": f"Token {key}"} if key else {})
+    address = service_address(
+        where,
+        DEFAULT_URL,
+        KEY_VARIABLE,
+        scheme="Token ",
+        asked={
+            "language": given.language,
+            "interim_results": "true",
+            **({"model": given.model} if given.model else {}),
+        },
+        audio={
+            "encoding": "linear16",
+            "sample_rate": str(Deepgram.sample_rate),
+            "channels": "1",
+        },
+    )
     return ServerTranscript(lambda: Deepgram(address), given)

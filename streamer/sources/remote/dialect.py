@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -26,7 +27,9 @@ __all__ = [
     "UnknownMessageError",
     "append_message",
     "encode_samples",
+    "main_speaker",
     "read_key",
+    "read_number",
     "read_object",
 ]
 
@@ -143,6 +146,16 @@ def read_object(message: str | bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UnknownMessageError("expected a JSON object")
     return value
+
+
+def read_number(value: object) -> float | None:
+    """A number that a server says, or nothing."""
+    return float(value) if isinstance(value, int | float) else None
+
+
+def main_speaker(words_of: Counter[str]) -> str | None:
+    """Who said most of an utterance; nobody where speakers are not told apart."""
+    return max(words_of, key=lambda name: words_of[name]) if words_of else None
 
 
 def append_message(samples: Floats) -> str:

@@ -1,8 +1,9 @@
 """FunASR's runtime server, in its modes ``2pass`` and ``online``.
 
-https://github.com/modelscope/FunASR/blob/main/runtime/docs/websocket_protocol.md: in both, text of
-the streaming model comes in pieces that belong one after the other. With two passes a better text
-of the whole sentence comes at its end; without, nothing says where a sentence ends.
+https://github.com/modelscope/FunASR/blob/main/runtime/docs/websocket_protocol.md and the source of
+runtime/python/websocket/funasr_wss_server.py: in both, text of the streaming model comes in pieces
+that belong one after the other. With two passes a better text of the whole sentence comes at its
+end; without, nothing says where a sentence ends.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ class Funasr(Dialect):
         # Its C++ server says is_final at the end, its Python server until then: what it says
         # before the end tells which it is.
         self._final_before: bool | None = None
+        # Its Python server of 1.4 says is_final of every second pass, and tells of the end apart.
+        self._acknowledges = False
 
     def opening(self) -> Sequence[str]:
         """Tell the mode and the form of the audio."""
@@ -74,20 +77,26 @@ class Funasr(Dialect):
         return [msgspec.json.encode(first).decode()]
 
     def closing(self) -> Sequence[str]:
-        """Tell that there is no more."""
+        """Tell that there is no more, and ask to be told when all is said."""
         self._ended = True
-        return ['{"is_speaking": false}']
+        return ['{"is_speaking": false, "is_end": true}']
 
     def read(self, message: str | bytes) -> Iterable[Hypothesis]:
         """Pieces of the streaming model, or a sentence of the second pass."""
         said = read_object(message)
+        if said.get("is_end") is True:
+            self.over = True
+            self.server_error = str(said.get("error") or "")
+            return ()
         text, mode = said.get("text"), said.get("mode")
         if not isinstance(text, str) or not isinstance(mode, str):
             raise UnknownMessageError("expected mode and text")
         is_final = said.get("is_final") is True
+        self._acknowledges = self._acknowledges or "spk_name" in said
         if not self._ended:
             self._final_before = is_final
-        last = self._ended and self._final_before not in (None, is_final)
+        differs = self._final_before not in (None, is_final)
+        last = self._ended and differs and not self._acknowledges
         if mode == "2pass-offline":
             self.over = last
             hypothesis = Hypothesis(str(self._utterance), text, final=True)

@@ -23,6 +23,7 @@ from cnerta.streamer.sources.remote.dialect import (
     Address,
     Dialect,
     UnknownMessageError,
+    read_number,
     read_object,
 )
 from cnerta.streamer.sources.remote.pauses import Pauses
@@ -98,7 +99,7 @@ class FunasrRealtime(Dialect):
             case {"sentences": list() as sentences, "partial": str() as partial}:
                 found = [*self._finals(sentences)]
                 if partial:
-                    start_ms = _number(said.get("partial_start_ms"))
+                    start_ms = read_number(said.get("partial_start_ms"))
                     found.append(Hypothesis(str(self._utterance), partial, False, start_ms))
                 return found
         raise UnknownMessageError("expected an event, or sentences and partial")
@@ -111,7 +112,7 @@ class FunasrRealtime(Dialect):
                         continue
                     self._told_ms = float(start)
                     key, self._utterance = str(self._utterance), self._utterance + 1
-                    end_ms = _number(rest.get("end"))
+                    end_ms = read_number(rest.get("end"))
                     yield Hypothesis(key, text, True, float(start), end_ms, _speaker(rest))
                 case _:
                     raise UnknownMessageError("expected text and start of each sentence")
@@ -120,10 +121,6 @@ class FunasrRealtime(Dialect):
 def _speaker(sentence: Mapping[Any, Any]) -> str | None:
     speaker = sentence.get("spk")
     return str(speaker) if isinstance(speaker, int) and speaker >= 0 else None
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
 
 
 def connect_funasr_realtime(where: str = DEFAULT_URL, **options: str) -> ServerTranscript:

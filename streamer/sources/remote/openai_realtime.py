@@ -7,7 +7,6 @@ here ends one; text of a turn grows by ``delta`` and ends with ``completed``.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -17,22 +16,22 @@ import numpy as np
 import numpy.typing as npt
 
 from cnerta.streamer.sources.options import read_options
-from cnerta.streamer.sources.remote.client import RemoteOptions, ServerTranscript, check_url
+from cnerta.streamer.sources.remote.client import RemoteOptions, ServerTranscript
 from cnerta.streamer.sources.remote.dialect import (
     Address,
     Dialect,
     UnknownMessageError,
     append_message,
-    read_key,
+    read_number,
     read_object,
 )
 from cnerta.streamer.sources.remote.pauses import Pauses
+from cnerta.streamer.sources.remote.service import service_address
 from cnerta.streamer.sources.utterances import Hypothesis
 
 __all__ = ["OpenaiRealtime", "OpenaiRealtimeOptions", "connect_openai_realtime"]
 
-DEFAULT_HOST: Final = "api.openai.com"
-DEFAULT_URL: Final = f"wss://{DEFAULT_HOST}/v1/realtime?intent=transcription"
+DEFAULT_URL: Final = "wss://api.openai.com/v1/realtime?intent=transcription"
 KEY_VARIABLE: Final = "OPENAI_API_KEY"
 EMPTY: Final = "input_audio_buffer_commit_empty"
 COMMIT: Final = '{"type":"input_audio_buffer.commit"}'
@@ -117,9 +116,9 @@ class OpenaiRealtime(Dialect):
         found: list[Hypothesis] = []
         match said:
             case {"type": "input_audio_buffer.speech_started", "item_id": str() as item}:
-                self._turn(item).start_ms = _number(said.get("audio_start_ms"))
+                self._turn(item).start_ms = read_number(said.get("audio_start_ms"))
             case {"type": "input_audio_buffer.speech_stopped", "item_id": str() as item}:
-                self._turn(item).end_ms = _number(said.get("audio_end_ms"))
+                self._turn(item).end_ms = read_number(said.get("audio_end_ms"))
             case {"type": "input_audio_buffer.committed", "item_id": str() as item}:
                 self._turn(item)
                 self._has_last = self._closing
@@ -156,10 +155,6 @@ class OpenaiRealtime(Dialect):
         return self._turns.setdefault(item, _Turn())
 
 
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
-
-
 def _told(said: dict[str, object]) -> str:
     match said.get("error"):
         case {"message": str() as text}:
@@ -171,7 +166,5 @@ def _told(said: dict[str, object]) -> str:
 def connect_openai_realtime(where: str = DEFAULT_URL, **options: str) -> ServerTranscript:
     """Make the source ``openai-realtime``."""
     given = read_options(OpenaiRealtimeOptions, "openai-realtime", options)
-    url = check_url(where, DEFAULT_URL)
-    key = read_key(KEY_VARIABLE, url, DEFAULT_HOST, os.environ)
-    address = Address(url, headers={"Authorization": f"Bearer {key}"} if key else {})
+    address = service_address(where, DEFAULT_URL, KEY_VARIABLE)
     return ServerTranscript(lambda: OpenaiRealtime(address, given), given)

@@ -7,27 +7,26 @@ says that the speaker has paused.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from cnerta.streamer.sources.options import read_options
-from cnerta.streamer.sources.remote.client import RemoteOptions, ServerTranscript, check_url
+from cnerta.streamer.sources.remote.client import RemoteOptions, ServerTranscript
 from cnerta.streamer.sources.remote.dialect import (
     Address,
     Dialect,
     UnknownMessageError,
-    read_key,
+    read_number,
     read_object,
 )
+from cnerta.streamer.sources.remote.service import service_address
 from cnerta.streamer.sources.utterances import Hypothesis
 
 __all__ = ["Soniox", "SonioxOptions", "connect_soniox"]
 
-DEFAULT_HOST: Final = "stt-rt.soniox.com"
-DEFAULT_URL: Final = f"wss://{DEFAULT_HOST}/transcribe-websocket"
+DEFAULT_URL: Final = "wss://stt-rt.soniox.com/transcribe-websocket"
 KEY_VARIABLE: Final = "SONIOX_API_KEY"
 _ENDS: Final = frozenset({"<end>", "<fin>"})
 _NONE_SPOKEN: Final = "translation"
@@ -130,20 +129,14 @@ def _hypothesis(key: str, tokens: Sequence[dict[str, Any]], *, final: bool) -> H
         key,
         text,
         final,
-        _number(tokens[0].get("start_ms")),
-        _number(tokens[-1].get("end_ms")),
+        read_number(tokens[0].get("start_ms")),
+        read_number(tokens[-1].get("end_ms")),
         None if speaker is None else str(speaker),
     )
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
 
 
 def connect_soniox(where: str = DEFAULT_URL, **options: str) -> ServerTranscript:
     """Make the source ``soniox``."""
     given = read_options(SonioxOptions, "soniox", options)
-    url = check_url(where, DEFAULT_URL)
-    key = read_key(KEY_VARIABLE, url, DEFAULT_HOST, os.environ)
-    address = Address(url, headers={"Authorization": f"Bearer {key}"} if key else {})
+    address = service_address(where, DEFAULT_URL, KEY_VARIABLE)
     return ServerTranscript(lambda: Soniox(address, given), given)

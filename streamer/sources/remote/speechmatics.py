@@ -8,7 +8,6 @@ paused.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -19,20 +18,20 @@ import numpy.typing as npt
 
 from cnerta.streamer.errors import TranscriptError
 from cnerta.streamer.sources.options import read_options
-from cnerta.streamer.sources.remote.client import RemoteOptions, ServerTranscript, check_url
+from cnerta.streamer.sources.remote.client import RemoteOptions, ServerTranscript
 from cnerta.streamer.sources.remote.dialect import (
     Address,
     Dialect,
     UnknownMessageError,
-    read_key,
+    main_speaker,
     read_object,
 )
+from cnerta.streamer.sources.remote.service import service_address
 from cnerta.streamer.sources.utterances import Hypothesis
 
 __all__ = ["Speechmatics", "SpeechmaticsOptions", "connect_speechmatics"]
 
-DEFAULT_HOST: Final = "eu.rt.speechmatics.com"
-DEFAULT_URL: Final = f"wss://{DEFAULT_HOST}/v2"
+DEFAULT_URL: Final = "wss://eu.rt.speechmatics.com/v2"
 KEY_VARIABLE: Final = "SPEECHMATICS_API_KEY"
 LONGEST_PAUSE_S: Final = 2.0
 _UNKNOWN_SPEAKER: Final = "UU"
@@ -42,7 +41,7 @@ class SpeechmaticsOptions(RemoteOptions, frozen=True, kw_only=True):
     """Options of the source ``speechmatics``; the key comes from SPEECHMATICS_API_KEY.
 
     Attributes:
-        model: Its operating point.
+        model: Which one recognises: enhanced or standard.
         language: What is spoken; Mandarin is cmn.
         speakers: Whether speakers are told apart.
         pause: So many seconds of quiet end an utterance.
@@ -82,7 +81,7 @@ class Speechmatics(Dialect):
         options = self._options
         wanted = {
             "language": options.language,
-            "operating_point": options.model,
+            "model": options.model,
             "enable_partials": True,
             "max_delay": options.delay,
             "conversation_config": {"end_of_utterance_silence_trigger": options.pause},
@@ -150,7 +149,7 @@ class Speechmatics(Dialect):
     def _now(self, text: str, words_of: Counter[str]) -> list[Hypothesis]:
         if not text:
             return []
-        speaker = _most(words_of)
+        speaker = main_speaker(words_of)
         key = str(self._utterance)
         return [Hypothesis(key, text, False, self._start_ms, self._end_ms, speaker)]
 
@@ -163,7 +162,7 @@ class Speechmatics(Dialect):
             True,
             self._start_ms,
             self._end_ms,
-            _most(self._words_of),
+            main_speaker(self._words_of),
         )
         self._utterance, self._fixed, self._words_of = self._utterance + 1, "", Counter()
         self._start_ms = self._end_ms = None
@@ -182,11 +181,6 @@ def _speakers(said: dict[str, Any]) -> list[str]:
     return found
 
 
-def _most(speakers: Counter[str]) -> str | None:
-    """Who said most of an utterance."""
-    return max(speakers, key=lambda name: speakers[name]) if speakers else None
-
-
 def connect_speechmatics(where: str = DEFAULT_URL, **options: str) -> ServerTranscript:
     """Make the source ``speechmatics``."""
     given = read_options(SpeechmaticsOptions, "speechmatics", options)
@@ -194,7 +188,5 @@ def connect_speechmatics(where: str = DEFAULT_URL, **options: str) -> ServerTran
         raise TranscriptError(
             f"expected a pause above 0 and up to {LONGEST_PAUSE_S:g} s, got {given.pause:g}"
         )
-    url = check_url(where, DEFAULT_URL)
-    key = read_key(KEY_VARIABLE, url, DEFAULT_HOST, os.environ)
-    address = Address(url, headers={"Authorization": f"Bearer {key}"} if key else {})
+    address = service_address(where, DEFAULT_URL, KEY_VARIABLE)
     return ServerTranscript(lambda: Speechmatics(address, given), given)

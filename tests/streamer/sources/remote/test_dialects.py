@@ -25,6 +25,7 @@ from cnerta.streamer.sources import make_transcript_source
 
 from ..collect import collect, finals
 from ..tone_recogniser import tones, write_tone_model
+from . import exchanges
 from .recorded_server import Recording, listening
 
 # As fast as it goes: a recording has no pace.
@@ -108,6 +109,37 @@ async def test_funasr_with_two_passes(python_server: bool) -> None:
     assert first["chunk_size"] == [5, 10, 5]
 
 
+async def test_funasr_tells_of_the_end_apart() -> None:
+    """Written from the source of its Python server of 1.4: is_final is of every second pass."""
+
+    def second(text: str) -> dict[str, object]:
+        return {
+            "mode": "2pass-offline",
+            "spk_name": "unknown",
+            "spk_score": 0.0,
+            "text": text,
+            "wav_name": "cnerta-stream",
+            "is_final": True,
+        }
+
+    recording = Recording(
+        answers=[(600, {"mode": "2pass-online", "text": "南京", "is_final": False})],
+        # The first sentence is still being recognised when the audio ends.
+        rest=[
+            second("南京市长，"),
+            second("江大桥。"),
+            {"mode": "2pass", "is_final": True, "is_end": True},
+        ],
+        is_end=lambda message: json.loads(message).get("is_end") is True,
+        closes=False,
+    )
+    async with listening(recording.serve_one) as (url, _):
+        source = make_transcript_source(f"funasr:{url},speed=1000,patience=60")
+        got = await collect(source, SECONDS)
+    assert finals(got) == ["南京市长，", "江大桥。"]
+    assert json.loads(recording.texts[-1]) == {"is_speaking": False, "is_end": True}
+
+
 async def test_funasr_without_a_second_pass_ends_an_utterance_in_a_pause() -> None:
     """Written from the same protocol: in mode online nothing says where a sentence ends."""
 
@@ -127,36 +159,8 @@ async def test_funasr_without_a_second_pass_ends_an_utterance_in_a_pause() -> No
 
 
 async def test_deepgram(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Written from Deepgram's reference of /v1/listen."""
     monkeypatch.setenv("DEEPGRAM_API_KEY", "a-key")
-
-    def results(
-        text: str, start: float, length: float, final: bool, ends: bool
-    ) -> dict[str, object]:
-        return {
-            "type": "Results",
-            "channel_index": [0, 1],
-            "start": start,
-            "duration": length,
-            "is_final": final,
-            "speech_final": ends,
-            "channel": {"alternatives": [{"transcript": text, "confidence": 0.9, "words": []}]},
-        }
-
-    recording = Recording(
-        answers=[
-            (100, {"type": "SpeechStarted", "channel": [0], "timestamp": 0.1}),
-            (300, results("", 0.0, 0.3, False, False)),
-            (600, results("南京 市", 0.1, 0.5, False, False)),
-            (700, results("南京 市长", 0.1, 0.6, True, False)),
-            (900, results("江大", 0.7, 0.2, False, False)),
-            (1_000, results("江大橋", 0.7, 0.3, True, True)),
-            (1_300, results("到 北京", 1.1, 0.2, True, False)),
-            (1_800, {"type": "UtteranceEnd", "channel": [0, 1], "last_word_end": 1.3}),
-        ],
-        rest=[results("", 1.8, 0.2, True, False), {"type": "Metadata", "duration": 2.0}],
-        is_end=lambda message: json.loads(message)["type"] == "CloseStream",
-    )
+    recording = exchanges.deepgram()
     async with listening(recording.serve_one) as (url, _):
         source = make_transcript_source(f"deepgram:{url}/v1/listen?language=zh,{FAST},model=nova-2")
         got = await collect(source, SECONDS)
@@ -215,51 +219,8 @@ async def test_an_utterance_of_deepgram_is_of_whoever_said_most_of_it() -> None:
 
 
 async def test_openai_realtime(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Written from OpenAI's reference of the Realtime API's transcription events."""
     monkeypatch.setenv("OPENAI_API_KEY", "a-key")
-    prefix = "conversation.item.input_audio_transcription."
-
-    def delta(item: str, text: str) -> dict[str, object]:
-        return {"type": f"{prefix}delta", "item_id": item, "content_index": 0, "delta": text}
-
-    def completed(item: str, text: str) -> dict[str, object]:
-        return {
-            "type": f"{prefix}completed",
-            "item_id": item,
-            "content_index": 0,
-            "transcript": text,
-            "usage": {"type": "duration", "seconds": 1},
-        }
-
-    recording = Recording(
-        on_connect=[{"type": "session.created", "event_id": "e1", "session": {}}],
-        answers=[
-            (100, {"type": "session.updated", "session": {}}),
-            (300, {"type": "input_audio_buffer.speech_started", "audio_start_ms": 120,
-                   "item_id": "i1"}),
-            (900, {"type": "input_audio_buffer.speech_stopped", "audio_end_ms": 880,
-                   "item_id": "i1"}),
-            (900, {"type": "input_audio_buffer.committed", "item_id": "i1"}),
-            (1_000, delta("i1", "南京市")),
-            (1_100, delta("i1", "长")),
-            (1_200, {"type": "input_audio_buffer.speech_started", "audio_start_ms": 1_100,
-                     "item_id": "i2"}),
-            (1_300, completed("i1", "南京市长。")),
-        ],
-        rest=[
-            {"type": "input_audio_buffer.committed", "item_id": "i2"},
-            delta("i2", "江大桥"),
-            completed("i2", "江大桥。"),
-        ],
-        is_end=lambda message: json.loads(message)["type"] == "input_audio_buffer.commit",
-        audio_of=lambda message: (
-            base64.b64decode(audio)
-            if (audio := json.loads(message).get("audio")) is not None
-            else None
-        ),
-        bytes_per_ms=48.0,
-        closes=False,
-    )  # fmt: skip
+    recording = exchanges.openai_server_turns()
     async with listening(recording.serve_one) as (url, _):
         source = make_transcript_source(f"openai-realtime:{url},speed=1000,patience=60")
         got = await collect(source, SECONDS)
@@ -280,14 +241,8 @@ async def test_openai_realtime(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_openai_realtime_with_nothing_left_to_commit() -> None:
-    """Written from the same reference: an empty buffer cannot be committed, which is no failure."""
-    recording = Recording(
-        answers=[],
-        rest=[{"type": "error", "error": {"code": "input_audio_buffer_commit_empty"}}],
-        is_end=lambda message: "commit" in str(message),
-        audio_of=lambda message: b"x" if "append" in str(message) else None,
-        closes=False,
-    )
+    """That is no failure."""
+    recording = exchanges.openai_nothing_to_commit()
     async with listening(recording.serve_one) as (url, _):
         source = make_transcript_source(f"openai-realtime:{url},speed=1000,patience=60")
         assert await collect(source, SECONDS) == []

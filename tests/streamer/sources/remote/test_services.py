@@ -1,18 +1,14 @@
 """Recognition services and newer servers, each by an exchange written down from its documents.
 
-Nobody has spoken to the services themselves. Where the package of the other side is installed, the
-messages of the exchange are checked with its own types.
+Nobody has spoken to the services themselves; `test_sdks` holds their own SDKs against the same
+exchanges.
 """
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import contextlib
 import json
-import threading
-from collections.abc import Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -22,8 +18,10 @@ import pytest
 from cnerta.streamer.errors import RecogniserError, TranscriptError
 from cnerta.streamer.sources import Revision, make_transcript_source
 from cnerta.streamer.sources.remote.pauses import Pauses
+from cnerta.streamer.sources.remote.service import service_address
 
 from ..collect import collect
+from . import exchanges
 from .recorded_server import Recording, listening
 
 FAST = "speed=1000,patience=2"
@@ -44,12 +42,6 @@ def speech(*parts: tuple[float, bool]) -> np.ndarray:
             for seconds, loud in parts
         ]
     )
-
-
-def audio_of(message: str | bytes) -> bytes | None:
-    """The audio in a message of OpenAI's kind."""
-    audio = json.loads(message).get("audio")
-    return None if audio is None else base64.b64decode(audio)
 
 
 # --- FunASR's newer server ------------------------------------------------------------------------
@@ -150,7 +142,7 @@ async def test_vllm_realtime() -> None:
         answers=[(400, delta("南京")), (700, delta("市长")), (3_500, delta("江大"))],
         rest=[delta("桥"), {"type": "transcription.done", "text": "南京市长江大桥", "usage": None}],
         is_end=lambda message: json.loads(message).get("final") is True,
-        audio_of=audio_of,
+        audio_of=exchanges.openai_audio,
         closes=False,
     )
     async with listening(recording.serve_one) as (url, _):
@@ -169,40 +161,8 @@ async def test_vllm_realtime() -> None:
 
 
 async def test_openai_realtime_where_the_client_ends_turns() -> None:
-    """Written from OpenAI's guide: without turn detection the client commits each turn."""
-    prefix = "conversation.item.input_audio_transcription."
     heard = speech((1.0, True), (0.5, False), (1.0, True))
-
-    def delta(item: str, text: str) -> dict[str, Any]:
-        return {"type": f"{prefix}delta", "item_id": item, "content_index": 0, "delta": text}
-
-    def completed(item: str, text: str) -> dict[str, Any]:
-        return {
-            "type": f"{prefix}completed",
-            "item_id": item,
-            "content_index": 0,
-            "transcript": text,
-        }
-
-    recording = Recording(
-        answers=[
-            (400, delta("i1", "南京")),
-            (1_450, {"type": "input_audio_buffer.committed", "item_id": "i1"}),
-            (1_500, completed("i1", "南京市长")),
-        ],
-        rest=[
-            {"type": "input_audio_buffer.committed", "item_id": "i2"},
-            delta("i2", "江大"),
-            completed("i2", "江大桥"),
-        ],
-        is_end=lambda message: (
-            json.loads(message)["type"] == "input_audio_buffer.commit"
-            and len(recording.audio) >= 2 * 24_000 * 2.4
-        ),
-        audio_of=audio_of,
-        bytes_per_ms=48.0,
-        closes=False,
-    )
+    recording = exchanges.openai_client_turns()
     async with listening(recording.serve_one) as (url, _):
         options = f"model=gpt-live-transcribe,turns=client,pause=0.3,{PATIENT}"
         got = await collect(make_transcript_source(f"openai-realtime:{url},{options}"), heard)
@@ -222,39 +182,9 @@ async def test_openai_realtime_where_the_client_ends_turns() -> None:
 # --- services -------------------------------------------------------------------------------------
 
 
-def token(text: str, start: int, *, final: bool, speaker: str = "1") -> dict[str, Any]:
-    return {
-        "text": text,
-        "start_ms": start,
-        "end_ms": start + 200,
-        "confidence": 0.9,
-        "is_final": final,
-        "speaker": speaker,
-    }
-
-
 async def test_soniox(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Written from Soniox's reference of its WebSocket."""
     monkeypatch.setenv("SONIOX_API_KEY", "a-key")
-
-    def tokens(*spoken: dict[str, Any], **more: Any) -> dict[str, Any]:
-        return {"tokens": list(spoken), "final_audio_proc_ms": 0, "total_audio_proc_ms": 0, **more}
-
-    end = {"text": "<end>", "is_final": True, "confidence": 1.0}
-    recording = Recording(
-        answers=[
-            (300, tokens()),
-            (600, tokens(token("南京", 100, final=False), token("是", 300, final=False))),
-            (900, tokens(token("南京", 100, final=True), token("市长", 300, final=False))),
-            (1_000, tokens(token("市长", 300, final=True), end)),
-            (1_200, tokens(token("你好", 900, final=True), token("谢谢", 1_200, final=True,
-                           speaker="2"))),
-            (1_400, tokens({"text": "thanks", "is_final": True, "translation_status":
-                            "translation"})),
-        ],
-        rest=[tokens(token("再见", 1_500, final=True, speaker="2")), tokens(finished=True)],
-        is_end=lambda message: message == "",
-    )  # fmt: skip
+    recording = exchanges.soniox()
     async with listening(recording.serve_one) as (url, _):
         source = make_transcript_source(f"soniox:{url},speakers=true,{FAST}")
         got = await collect(source, SECONDS)
@@ -293,50 +223,8 @@ async def test_an_error_of_soniox_is_told() -> None:
 
 
 async def test_assemblyai(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Written from AssemblyAI's message sequence, checked with its SDK where that is installed."""
     monkeypatch.setenv("ASSEMBLYAI_API_KEY", "a-key")
-
-    def turn(number: int, *words: tuple[str, bool], ends: bool = False) -> dict[str, Any]:
-        return {
-            "type": "Turn",
-            "turn_order": number,
-            "turn_is_formatted": False,
-            "end_of_turn": ends,
-            "transcript": " ".join(text for text, final in words if final),
-            "end_of_turn_confidence": 0.5,
-            "words": [
-                {
-                    "start": 1_000 * number + 200 * i,
-                    "end": 1_000 * number + 200 * i + 180,
-                    "text": text,
-                    "confidence": 0.9,
-                    "word_is_final": final,
-                }
-                for i, (text, final) in enumerate(words)
-            ],
-            "speaker_label": "AB"[number],
-        }
-
-    turns = [
-        turn(0, ("南京", False)),
-        turn(0, ("南京", True), ("是长", False)),
-        turn(0, ("南京", True), ("市长", True), ends=True),
-        turn(1, ("江大", False)),
-    ]
-    last = turn(1, ("江大桥", True), ends=True)
-    recording = Recording(
-        on_connect=[{"type": "Begin", "id": "x", "expires_at": 1_759_796_682}],
-        answers=[(300 * (i + 1), each) for i, each in enumerate(turns)],
-        rest=[
-            last,
-            {
-                "type": "Termination",
-                "audio_duration_seconds": 2,
-                "session_duration_seconds": 2,
-            },
-        ],
-        is_end=lambda message: json.loads(message) == {"type": "Terminate"},
-    )
+    recording = exchanges.assemblyai()
     async with listening(recording.serve_one) as (url, _):
         source = make_transcript_source(f"assemblyai:{url}/v3/ws?vad_threshold=0.3,{FAST}")
         got = await collect(source, SECONDS)
@@ -360,11 +248,6 @@ async def test_assemblyai(monkeypatch: pytest.MonkeyPatch) -> None:
         "encoding": "pcm_s16le",
     }
     assert recording.headers["Authorization"] == "a-key"
-    with contextlib.suppress(ImportError):
-        from assemblyai.streaming.v3.models import TurnEvent
-
-        for each in (*turns, last):
-            TurnEvent.model_validate(each)
 
 
 async def test_formatted_turns_of_assemblyai_are_final_when_they_are_formatted() -> None:
@@ -395,48 +278,9 @@ async def test_formatted_turns_of_assemblyai_are_final_when_they_are_formatted()
 
 
 async def test_speechmatics(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Written from Speechmatics' reference: audio only after RecognitionStarted."""
     monkeypatch.setenv("SPEECHMATICS_API_KEY", "a-key")
-
-    def transcript(kind: str, text: str, start: float, end: float, who: str) -> dict[str, Any]:
-        word = {"content": text, "confidence": 0.9, "language": "cmn", "speaker": who}
-        return {
-            "message": kind,
-            "format": "2.9",
-            "metadata": {"transcript": text, "start_time": start, "end_time": end},
-            "results": [
-                {"type": "word", "start_time": start, "end_time": end, "alternatives": [word]}
-            ],
-        }
-
-    recording = Recording(
-        answers=[
-            (100, {"message": "AudioAdded", "seq_no": 1}),
-            (400, transcript("AddPartialTranscript", "南京", 0.1, 0.4, "UU")),
-            (700, transcript("AddTranscript", "南京", 0.1, 0.4, "S1")),
-            (800, transcript("AddPartialTranscript", "市长", 0.4, 0.7, "S1")),
-            (900, transcript("AddTranscript", "市长", 0.4, 0.8, "S1")),
-            (950, transcript("AddPartialTranscript", "", 0.8, 0.9, "S1")),
-            (1_000, {"message": "EndOfUtterance", "metadata": {"start_time": 1, "end_time": 1}}),
-            (1_300, {"message": "EndOfUtterance", "metadata": {"start_time": 1, "end_time": 1}}),
-        ],
-        rest=[
-            transcript("AddTranscript", "江大桥", 1.2, 1.9, "S2"),
-            {"message": "EndOfTranscript"},
-        ],
-        is_end=lambda message: json.loads(message)["message"] == "EndOfStream",
-    )
-
-    async def serve_one(connection: Any) -> None:
-        start = json.loads(await connection.recv())
-        recording.texts.append(json.dumps(start))
-        # Whoever sends audio now has not waited: none must come for a while.
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(connection.recv(), 0.3)
-        await connection.send('{"message": "RecognitionStarted", "id": "x"}')
-        await recording.serve_one(connection)
-
-    async with listening(serve_one) as (url, _):
+    recording = exchanges.speechmatics()
+    async with listening(partial(exchanges.serve_speechmatics, recording)) as (url, _):
         source = make_transcript_source(f"speechmatics:{url}/v2,speakers=true,{FAST}")
         got = await collect(source, SECONDS)
     assert told(got) == [
@@ -458,91 +302,14 @@ async def test_speechmatics(monkeypatch: pytest.MonkeyPatch) -> None:
     assert recording.headers["Authorization"] == "Bearer a-key"
 
 
-class GladiaService:
-    """What answers POST /v2/live.
-
-    Attributes:
-        asked: What was asked for.
-        keys: With which keys.
-        status: Of the answers.
-        session: What they name; nothing: no address.
-    """
-
-    def __init__(self) -> None:
-        self.asked: list[dict[str, Any]] = []
-        self.keys: list[str | None] = []
-        self.status = 201
-        self.session = ""
-
-    @contextlib.contextmanager
-    def serving(self) -> Iterator[str]:
-        service = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                length = int(self.headers["Content-Length"])
-                service.asked.append(json.loads(self.rfile.read(length)))
-                service.keys.append(self.headers["x-gladia-key"])
-                content = json.dumps({"id": "1", "url": service.session}).encode()
-                self.send_response(service.status)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *arguments: object) -> None:
-                pass
-
-        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-            thread = threading.Thread(target=server.serve_forever, daemon=True)
-            thread.start()
-            yield f"http://127.0.0.1:{server.server_port}/v2/live"
-            server.shutdown()
-            thread.join()
-
-
 async def test_gladia(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Written from Gladia's AsyncAPI document."""
     monkeypatch.setenv("GLADIA_API_KEY", "a-key")
-
-    def transcript(key: str, text: str, start: float, *, final: bool) -> dict[str, Any]:
-        return {
-            "session_id": "s",
-            "created_at": "2026-01-01T00:00:00Z",
-            "type": "transcript",
-            "data": {
-                "id": key,
-                "is_final": final,
-                "utterance": {
-                    "text": text,
-                    "start": start,
-                    "end": start + 0.5,
-                    "language": "zh",
-                    "confidence": 0.9,
-                    "channel": 0,
-                    "words": [],
-                },
-            },
-        }
-
-    recording = Recording(
-        on_connect=[{"type": "start_session", "session_id": "s"}],
-        answers=[
-            (300, {"type": "speech_start", "data": {"time": 0.1}}),
-            (600, transcript("00_00000000", "南京", 0.1, final=False)),
-            (900, transcript("00_00000000", "南京市长", 0.1, final=True)),
-        ],
-        rest=[
-            transcript("00_00000001", "江大桥", 1.2, final=True),
-            {"type": "end_recording", "data": {}},
-            {"type": "end_session", "session_id": "s"},
-        ],
-        is_end=lambda message: json.loads(message) == {"type": "stop_recording"},
-    )
-    service = GladiaService()
+    recording = exchanges.gladia()
+    service = exchanges.GladiaService()
     with service.serving() as address:
         async with listening(recording.serve_one) as (url, _):
             service.session = f"{url}/v2/live?token=once"
-            source = make_transcript_source(f"gladia:{address},pause=0.5,{FAST}")
+            source = make_transcript_source(f"gladia:{address}/v2/live,pause=0.5,{FAST}")
             got = await collect(source, SECONDS)
     assert told(got) == [
         ("u1", "南京", False),
@@ -558,10 +325,6 @@ async def test_gladia(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (asked["encoding"], asked["bit_depth"], asked["sample_rate"]) == ("wav/pcm", 16, 16_000)
     assert asked["endpointing"] == 0.5
     assert recording.path == "/v2/live?token=once"
-    with contextlib.suppress(ImportError):
-        from gladiaio_sdk import LiveV2InitRequest
-
-        LiveV2InitRequest.from_dict(asked)
 
 
 @pytest.mark.parametrize(
@@ -577,10 +340,10 @@ async def test_a_session_of_gladia_that_is_not_given(
     status: int, session: str, complaint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GLADIA_API_KEY", "a-key")
-    service = GladiaService()
+    service = exchanges.GladiaService()
     service.status, service.session = status, session
     with service.serving() as address:
-        source = make_transcript_source(f"gladia:{address},retries=0,{FAST}")
+        source = make_transcript_source(f"gladia:{address}/v2/live,retries=0,{FAST}")
         with pytest.raises(RecogniserError, match=complaint) as caught:
             await collect(source, SECONDS)
     assert "a-key" not in str(caught.value)
@@ -602,6 +365,29 @@ def test_what_is_no_source_is_refused(
     monkeypatch.setenv("GLADIA_API_KEY", "hush")
     with pytest.raises(TranscriptError, match=complaint):
         make_transcript_source(source)
+
+
+@pytest.mark.parametrize(
+    ("given", "query"),
+    [
+        ("", "model=m&rate=16000"),
+        ("?model=other", "model=other&rate=16000"),
+        ("?rate=8000", "model=m&rate=16000"),
+        ("?key=%E5%A4%A7%E6%A1%A5&key=%E4%BB%BB%E8%90%8D", None),
+        ("?bare", "model=m&bare=&rate=16000"),
+    ],
+)
+def test_what_an_address_asks_for(given: str, query: str | None) -> None:
+    address = service_address(
+        f"ws://127.0.0.1:1/v1{given}",
+        "wss://service.example/v1",
+        "NO_SUCH_KEY",
+        asked={"model": "m"},
+        audio={"rate": "16000"},
+    )
+    wanted = query or f"model=m&{given[1:]}&rate=16000"
+    assert address.url == f"ws://127.0.0.1:1/v1?{wanted}"
+    assert address.headers == {}
 
 
 # --- pauses ---------------------------------------------------------------------------------------
