@@ -18,7 +18,7 @@ player := tests/streamer/outputs/player
 lock_file := .ci/requirements-serve.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-page serve test page-tools page-test coverage test-golden test-integrations lint format docs bench overload lock audit clean
+.PHONY: help demo demo-page serve test page-tools page-test coverage test-golden test-integrations test-funasr lint format docs bench overload lock audit clean
 .PHONY: api asyncapi fuzz fuzz-decoder autobahn state-machine soak chaos isolation
 .DELETE_ON_ERROR:
 
@@ -56,6 +56,11 @@ test-golden: $(dev_ready) ## only the answers that must not change (seconds)
 test-integrations: $(integrations_ready) ## plugins in their frameworks, Triton, captions in a player (downloads 600 MB)
 	@command -v npm >/dev/null && npm ci --prefix $(player) --ignore-scripts --no-audit --no-fund || echo "no npm: no player for HLS"
 	OMP_NUM_THREADS=1 $(integrations_venv)/bin/pytest -q -rs tests/streamer/integrations tests/streamer/serving/triton tests/streamer/outputs/test_hls_player.py $(ARGS)
+
+# Without what its models need, which are made up: torch and the rest are in dev.
+test-funasr: $(dev_ready) ## FunASR's own realtime server, with models that are made up (fetches its package)
+	$(dev_venv)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .venv/funasr funasr
+	PYTHONPATH=.venv/funasr $(dev_venv)/bin/pytest -q -rs tests/streamer/sources/remote/test_funasr_server.py $(ARGS)
 
 lint: $(dev_ready) ## ruff, mypy, and which room may call into which
 	$(dev_venv)/bin/ruff check .
