@@ -100,6 +100,22 @@ def export(
             "--license", metavar="ID", help="With --hub: the model's licence, as the hub calls it."
         ),
     ] = "other",
+    datasets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--dataset",
+            metavar="OWNER/NAME",
+            help="With --hub: data on the hub that the model was trained on; repeatable.",
+        ),
+    ] = None,
+    base_models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--base-model",
+            metavar="OWNER/NAME",
+            help="With --hub: a model on the hub that it began with; repeatable.",
+        ),
+    ] = None,
     version: VersionOption = False,
 ) -> None:
     """Export a trained model as a bundle that the server runs, and check that it is the same."""
@@ -144,7 +160,8 @@ def export(
         if hub is not None:
             from cnerta.export.hub_folder import HubDescription, write_hub_folder
 
-            write_hub_folder(load_bundle(bundle), hub, HubDescription(license=license_name))
+            about = HubDescription(license_name, tuple(datasets or ()), tuple(base_models or ()))
+            write_hub_folder(load_bundle(bundle), hub, about)
             console.print(f"for the hub: hf upload OWNER/NAME {hub}", markup=False, soft_wrap=True)
     except CnertaError as error:
         fail(type(error).__name__, error)

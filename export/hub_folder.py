@@ -2,8 +2,6 @@
 
 What the hub reads stands between the dashes at the beginning of the card (its metadata); the text
 is for people. https://huggingface.co/docs/hub/model-cards
-
-    python -m cnerta.export.hub_folder BUNDLE DIR
 """
 
 from __future__ import annotations
@@ -12,15 +10,13 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Final
 
-import typer
 from huggingface_hub import EvalResult, ModelCardData
 
-from cnerta.models.command_line import fail
-from cnerta.models.errors import CnertaError, ConfigError
+from cnerta.models.errors import ConfigError
 from cnerta.models.files import write_atomically
-from cnerta.models.runtime.bundle import Bundle, bundle_files, find_bundle, load_bundle
+from cnerta.models.runtime.bundle import Bundle, bundle_files
 
 __all__ = ["CARD_FILE", "HubDescription", "write_hub_folder"]
 
@@ -183,28 +179,3 @@ def _table(head: tuple[str, str], rows: list[tuple[str, str]]) -> list[str]:
         )
 
     return [row(head), "|---|---|", *map(row, rows)]
-
-
-def main(
-    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle, or fast or accurate.")],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What is to be uploaded.")],
-    license_name: Annotated[
-        str, typer.Option("--license", metavar="ID", help="As the hub calls it.")
-    ] = "other",
-    dataset: Annotated[
-        list[str] | None, typer.Option(help="Data on the hub that it was trained on; repeatable.")
-    ] = None,
-    base_model: Annotated[
-        list[str] | None, typer.Option(help="Models on the hub that it began with; repeatable.")
-    ] = None,
-) -> None:
-    """Write a folder for the Hugging Face hub from a bundle that is there."""
-    about = HubDescription(license_name, tuple(dataset or ()), tuple(base_model or ()))
-    try:
-        write_hub_folder(load_bundle(find_bundle(bundle)), folder, about)
-    except CnertaError as error:
-        fail(type(error).__name__, error)
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -221,12 +221,15 @@ def test_the_command_writes_a_folder_for_the_hub_too(
     app = typer.Typer()
     app.command()(export)
     wanted = [str(tmp_path / "from"), str(tmp_path / "out"), "--hub", str(tmp_path / "hub")]
-    done = CliRunner().invoke(app, [*wanted, "--license", "mit"])
+    about = ["--license", "mit", "--dataset", "owner/data", "--base-model", "owner/model"]
+    done = CliRunner().invoke(app, [*wanted, *about])
     assert done.exit_code == 0, done.output
     assert load_bundle(tmp_path / "hub").name == "tiny"
     card = (tmp_path / "hub" / "README.md").read_text(encoding="utf-8")
     assert "license: mit" in card
     assert "value: 0.5" in card
+    assert "- owner/data" in card
+    assert "base_model:\n- owner/model" in card
     assert f"hf upload OWNER/NAME {tmp_path / 'hub'}" in done.stderr
 
 
