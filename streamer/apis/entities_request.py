@@ -10,7 +10,7 @@ from email.message import Message
 from typing import Annotated, Final, TypeVar
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser
 
@@ -19,6 +19,7 @@ from cnerta.streamer.wire.parts import (
     CharacterReading,
     Entity,
     GlossaryEntry,
+    MendedText,
     ModelInfo,
     TimeSource,
 )
@@ -68,6 +69,9 @@ class EntitiesOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         Annotated[list[GlossaryEntry], Meta(max_length=MAX_GLOSSARY_ENTRIES)],
         Meta(description="Names that are expected."),
     ] = []
+    apply_suggestions: Annotated[
+        bool, Meta(description="True: tell the text with the glossary's spelling, too.")
+    ] = False
 
 
 class EntitiesRequest(EntitiesOptions, frozen=True, kw_only=True):
@@ -90,6 +94,13 @@ class EntitiesAnswer(msgspec.Struct, frozen=True, kw_only=True):
     readings: list[CharacterReading]
     warnings: Annotated[list[str], Meta(description="What is wrong and did not matter.")]
     model: ModelInfo
+    mended: Annotated[
+        MendedText | UnsetType,
+        Meta(
+            description="The text with the glossary's spelling; absent unless apply_suggestions "
+            "asks for it and a name is misspelt."
+        ),
+    ] = UNSET
 
 
 class EntitiesError(msgspec.Struct, frozen=True, kw_only=True):

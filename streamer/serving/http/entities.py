@@ -145,6 +145,7 @@ class Entities:
             readings=[] if final.readings is UNSET else final.readings,
             warnings=warnings,
             model=self.served.message(),
+            mended=final.mended,
         )
         return Answer(http.HTTPStatus.OK, msgspec.json.encode(answer), JSON)
 
@@ -160,6 +161,7 @@ async def _send(
             nested=asked.nested,
             readings=asked.readings,
             glossary=asked.glossary,
+            apply_suggestions=asked.apply_suggestions,
             interim=False,
         )
     )

@@ -98,6 +98,26 @@ async def test_options_are_those_of_a_session(model: Any) -> None:
     assert [e["text"] for e in json.loads(got.body)["entities"]] == ["南京市"]
 
 
+@pytest.mark.parametrize("is_form", [False, True])
+async def test_a_misspelt_name_is_told_as_the_glossary_writes_it(model: Any, is_form: bool) -> None:
+    text, glossary = "他是上海的", [{"text": "尚海", "label": "LOC"}]
+    options = {"glossary": glossary, "apply_suggestions": True}
+    async with serving(model) as server:
+        if is_form:
+            got = await post(server, form(text=text, options=json.dumps(options)), **FORM)
+        else:
+            got = await post(server, {"text": text, **options})
+        not_asked = await post(server, {"text": text, "glossary": glossary})
+        spelt_right = await post(server, {"text": "他是尚海的", **options})
+    answer = json.loads(got.body)
+    assert (answer["text"], answer["mended"]["text"]) == (text, "他是尚海的")
+    (named,) = (e for e in answer["mended"]["entities"] if "original_text" in e)
+    assert (named["text"], named["original_text"]) == ("尚海", "上海")
+    assert answer["mended"]["text"][named["start"] : named["end"]] == "尚海"
+    assert "mended" not in json.loads(not_asked.body)
+    assert "mended" not in json.loads(spelt_right.body)
+
+
 @pytest.mark.parametrize("kind", ["FLAC", "WAV", "OGG"])
 async def test_with_its_recording_it_has_times(model: Any, kit: SimpleNamespace, kind: str) -> None:
     body = form(text="他在北京", audio=recording(kit.speak("他在北京"), kind))
