@@ -116,6 +116,7 @@ def build_session(
             is_paced=audio.paced,
             webhook=arguments.webhook,
             name_speakers=arguments.name_speakers,
+            mends=arguments.apply_suggestions,
         ),
         _LIVE if arguments.file is None else arguments.file.stem,
         highlighter,
@@ -131,6 +132,7 @@ def build_session(
             paced=audio.paced,
             highlighter=highlighter,
             name_speakers=arguments.name_speakers,
+            mends=arguments.apply_suggestions,
         )
     log_to_console(
         logging.INFO if arguments.verbose else logging.WARNING,

@@ -69,6 +69,7 @@ class _LiveText(FoldingView):
         highlighter: Chooses which names.
         layout: How much stands on the screen at once.
         name_speakers: Whether the name of whoever speaks stands before the words.
+        mends: See `FoldingView`.
 
     Raises:
         OutputError: The marks are something else.
@@ -81,8 +82,9 @@ class _LiveText(FoldingView):
         highlighter: Highlighter | None = None,
         layout: CaptionLayout = DEFAULT_LAYOUT,
         name_speakers: bool = False,
+        mends: bool = False,
     ) -> None:
-        super().__init__(highlighter=highlighter, name_speakers=name_speakers)
+        super().__init__(highlighter=highlighter, name_speakers=name_speakers, mends=mends)
         self._marks = PlainMarks.parse(marks)
         self._layout = layout
         self._newest = ""
@@ -114,7 +116,7 @@ class _LiveText(FoldingView):
 
     def _update(self) -> None:
         lines: list[str] = []
-        for caption in reversed(self.state.captions):
+        for caption in reversed(self.state.shown):
             if caption.utterance not in self._gone:
                 lines[:0] = self._lines(caption)
         newest = "\n".join(lines[-self._layout.lines :])
@@ -159,6 +161,7 @@ class ObsTextFile(_LiveText):
         highlighter: Chooses which names are marked.
         layout: How much stands on the screen at once.
         name_speakers: Whether the name of whoever speaks stands before the words.
+        mends: See `FoldingView`.
 
     Raises:
         OutputError: The marks are not two characters or none.
@@ -172,9 +175,14 @@ class ObsTextFile(_LiveText):
         highlighter: Highlighter | None = None,
         layout: CaptionLayout = DEFAULT_LAYOUT,
         name_speakers: bool = False,
+        mends: bool = False,
     ) -> None:
         super().__init__(
-            marks=marks, highlighter=highlighter, layout=layout, name_speakers=name_speakers
+            marks=marks,
+            highlighter=highlighter,
+            layout=layout,
+            name_speakers=name_speakers,
+            mends=mends,
         )
         self._path = path
 
@@ -263,6 +271,7 @@ class ObsWebSocket(_LiveText):
         highlighter: Chooses which names are marked.
         layout: How much stands on the screen at once.
         name_speakers: Whether the name of whoever speaks stands before the words.
+        mends: See `FoldingView`.
 
     Raises:
         OutputError: The marks are something else.
@@ -277,9 +286,14 @@ class ObsWebSocket(_LiveText):
         highlighter: Highlighter | None = None,
         layout: CaptionLayout = DEFAULT_LAYOUT,
         name_speakers: bool = False,
+        mends: bool = False,
     ) -> None:
         super().__init__(
-            marks=marks, highlighter=highlighter, layout=layout, name_speakers=name_speakers
+            marks=marks,
+            highlighter=highlighter,
+            layout=layout,
+            name_speakers=name_speakers,
+            mends=mends,
         )
         self._address = address
         self._source = source

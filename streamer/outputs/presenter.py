@@ -82,6 +82,8 @@ class FoldingView(PresenterBase):
             the server's warning of it says nothing to a person.
         highlighter: Chooses what is highlighted; everything if None.
         name_speakers: Whether it is shown who speaks.
+        mends: Whether names that are settled are shown as the glossary writes them while their text
+            still grows; what is final is always shown as the server has mended it.
     """
 
     def __init__(
@@ -90,8 +92,9 @@ class FoldingView(PresenterBase):
         paced: bool = True,
         highlighter: Highlighter | None = None,
         name_speakers: bool = False,
+        mends: bool = False,
     ) -> None:
-        self.state = ViewState(names_speakers=name_speakers)
+        self.state = ViewState(names_speakers=name_speakers, mends=mends)
         self._paced = paced
         self._highlighter = highlighter
 

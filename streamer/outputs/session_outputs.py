@@ -48,6 +48,7 @@ class OutputOptions:
         is_paced: Whether the audio comes at the pace of speech.
         webhook: URL that gets the events.
         name_speakers: Whether captions name whoever speaks before the words.
+        mends: Whether names in text that still grows are shown as the glossary writes them.
     """
 
     captions: tuple[Path, ...] = ()
@@ -62,6 +63,7 @@ class OutputOptions:
     is_paced: bool = True
     webhook: str | None = None
     name_speakers: bool = False
+    mends: bool = False
 
 
 def make_outputs(
@@ -89,13 +91,26 @@ def make_outputs(
     marks = options.marks
     if options.obs_text is not None:
         made.append(
-            ObsTextFile(options.obs_text, marks=marks, highlighter=highlighter, name_speakers=names)
+            ObsTextFile(
+                options.obs_text,
+                marks=marks,
+                highlighter=highlighter,
+                name_speakers=names,
+                mends=options.mends,
+            )
         )
     if options.obs is not None:
         address = ObsAddress.parse(options.obs, environment)
         source = options.obs_source
         made.append(
-            ObsWebSocket(address, source, marks=marks, highlighter=highlighter, name_speakers=names)
+            ObsWebSocket(
+                address,
+                source,
+                marks=marks,
+                highlighter=highlighter,
+                name_speakers=names,
+                mends=options.mends,
+            )
         )
     if options.zoom is not None:
         made.append(ZoomCaptions(options.zoom, highlighter, marks=marks, name_speakers=names))

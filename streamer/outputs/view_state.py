@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from cnerta.streamer.client.connection_change import ConnectionChange
 from cnerta.streamer.outputs.highlighting import Highlighter
 from cnerta.streamer.outputs.levels import NO_AUDIO, Levels
 from cnerta.streamer.outputs.speakers import voice_of
+from cnerta.streamer.session.names.mending import mend
 from cnerta.streamer.sources import Revision
 from cnerta.streamer.wire.messages import (
     AudioAck,
@@ -101,6 +102,23 @@ class Caption:
         """After it was said what of the text may be shown."""
         return replace(self, text=message.text, entities=_in_text_order(message.entities))
 
+    def mended(self) -> Caption:
+        """With the glossary's spelling of names that only sound like it.
+
+        They must be settled and fit the text. What is final was mended by the server.
+        """
+        if self.final:
+            return self
+        found = [e for e in self.entities if _fits(e, self.text)]
+        settled = [
+            structs.replace(e, suggested_text=UNSET) if e.status == "tentative" else e
+            for e in found
+        ]
+        mended = mend(self.text, settled)
+        if mended is None:
+            return self
+        return replace(self, text=mended.text, entities=_in_text_order(mended.entities))
+
     def finished(self, message: UtteranceFinal, now_s: float) -> Caption:
         """After the final answer, which is complete by itself."""
         return replace(
@@ -112,6 +130,11 @@ class Caption:
             entities=_in_text_order(message.entities),
             final_latency_ms=self._since_sent_ms(message.revision, now_s),
         )
+
+
+def _fits(entity: Entity, text: str) -> bool:
+    """Whether a text, which may be newer than the revision that was answered, still has it."""
+    return text[entity.start : entity.end] == entity.text
 
 
 def _in_text_order(entities: Sequence[Entity]) -> tuple[Entity, ...]:
@@ -137,6 +160,7 @@ class ViewState:
         recorded: Whether audio, transcripts and messages are kept.
         is_silent: Whether the server says nothing, not even that it is there.
         names_speakers: Whether it is shown who speaks.
+        mends: Whether names are shown as the glossary writes them while their text still grows.
     """
 
     status: str = "connecting"
@@ -152,6 +176,14 @@ class ViewState:
     recorded: bool = False
     is_silent: bool = False
     names_speakers: bool = False
+    mends: bool = False
+
+    @property
+    def shown(self) -> tuple[Caption, ...]:
+        """The captions as they are to be shown."""
+        if not self.mends:
+            return self.captions
+        return tuple(caption.mended() for caption in self.captions)
 
     @property
     def is_stale(self) -> bool:
@@ -265,6 +297,5 @@ def fitting(caption: Caption) -> list[Entity]:
     return [
         entity
         for entity in caption.entities
-        if entity.id not in caption.hidden
-        and caption.text[entity.start : entity.end] == entity.text
+        if entity.id not in caption.hidden and _fits(entity, caption.text)
     ]

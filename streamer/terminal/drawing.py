@@ -226,6 +226,7 @@ def render(
         keys: What can be pressed.
         explained: Whether to explain the keys and the picture instead of showing captions.
     """
+    captions = state.shown
     inner = max(2, width - OUTER_COLUMNS)
     framed = Panel if not keys else partial(Panel, subtitle=_keys_line(keys, inner))
     notes: list[Text] = []
@@ -241,16 +242,16 @@ def render(
     if height >= LOW_HEIGHT and inner >= NARROW_WIDTH:
         timeline = draw_timeline(
             state.levels,
-            _spoken(state.captions, palette),
+            _spoken(captions, palette),
             state.audio_ms,
             inner,
             format_time,
             palette.level,
         )
         room -= TIMELINE_LINES
-    entities = sum(len(caption.entities) for caption in state.captions)
+    entities = sum(len(caption.entities) for caption in captions)
     lines: list[Text] = []
-    for caption in state.captions:
+    for caption in captions:
         drawn = draw_caption(caption, palette)
         if caption.is_text_alone:
             drawn = Text.assemble(drawn, ("  from the text alone", "dim"))
@@ -260,12 +261,12 @@ def render(
     lines = lines[-max(room // 2, room - entities) :]
     if explained:
         lines = _explanation(keys, palette)[: max(1, room)]
-    captions = Group(*lines) if lines else Text("waiting for speech …", style="dim")
+    spoken = Group(*lines) if lines else Text("waiting for speech …", style="dim")
     parts: list[RenderableType] = [
         _header(state, inner, palette),
         *timeline,
-        Panel(captions, title="help" if explained else "captions"),
-        _entity_table(state.captions, inner, room - max(1, len(lines)), palette),
+        Panel(spoken, title="help" if explained else "captions"),
+        _entity_table(captions, inner, room - max(1, len(lines)), palette),
         *notes,
     ]
     return framed(Group(*parts), title="cnerta-stream", title_align="left", border_style="dim")

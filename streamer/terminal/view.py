@@ -55,6 +55,7 @@ class LiveView(FoldingView):
         paced: See `FoldingView`.
         highlighter: See `FoldingView`.
         name_speakers: See `FoldingView`.
+        mends: See `FoldingView`.
     """
 
     def __init__(
@@ -64,8 +65,11 @@ class LiveView(FoldingView):
         paced: bool = True,
         highlighter: Highlighter | None = None,
         name_speakers: bool = False,
+        mends: bool = False,
     ) -> None:
-        super().__init__(paced=paced, highlighter=highlighter, name_speakers=name_speakers)
+        super().__init__(
+            paced=paced, highlighter=highlighter, name_speakers=name_speakers, mends=mends
+        )
         self.keys: tuple[Key, ...] = ()
         """What can be pressed; `own_keys` are among them."""
         self._console = console
@@ -128,6 +132,7 @@ class PlainView(FoldingView):
         paced: See `FoldingView`.
         highlighter: See `FoldingView`.
         name_speakers: See `FoldingView`.
+        mends: See `FoldingView`.
     """
 
     def __init__(
@@ -137,8 +142,11 @@ class PlainView(FoldingView):
         paced: bool = True,
         highlighter: Highlighter | None = None,
         name_speakers: bool = False,
+        mends: bool = False,
     ) -> None:
-        super().__init__(paced=paced, highlighter=highlighter, name_speakers=name_speakers)
+        super().__init__(
+            paced=paced, highlighter=highlighter, name_speakers=name_speakers, mends=mends
+        )
         self._console = console
         self._palette = palette_of(console)
         self._connection: ConnectionState | None = None

@@ -19,8 +19,8 @@ from cnerta.streamer.outputs.obs import ObsTextFile
 from cnerta.streamer.outputs.session_outputs import OutputOptions, make_outputs
 from cnerta.streamer.session.names.mending import mend
 from cnerta.streamer.sources import Revision
-from cnerta.streamer.terminal.view import PlainView
-from cnerta.streamer.wire.messages import UtteranceFinal
+from cnerta.streamer.terminal.view import LiveView, PlainView
+from cnerta.streamer.wire.messages import EntityUpsert, UtteranceFinal
 
 from .. import server_messages as wire
 
@@ -88,6 +88,47 @@ def test_views_show_the_mended_text(tmp_path: Path) -> None:
     shown = console.export_text()
     assert "我是[PER 江大桥]的朋友" in shown
     assert "姜大侨 → 江大桥 " in shown
+
+
+def test_views_mend_text_that_still_grows(tmp_path: Path) -> None:
+    path = tmp_path / "live.txt"
+    (obs,) = make_outputs(OutputOptions(obs_text=path, mends=True), "talk", Highlighter(), {})
+    console = Console(record=True, width=100, height=30, color_system=None)
+    view = LiveView(console, mends=True)
+    tentative = msgspec.structs.replace(NAME, status="tentative")
+    stable = msgspec.structs.replace(NAME, status="stable")
+    with obs:
+
+        def shown() -> str:
+            console.print(view.picture())
+            return console.export_text()
+
+        def tell(told: Revision | EntityUpsert) -> None:
+            for output in (obs, view):
+                output.on_revision(told) if isinstance(told, Revision) else output.on_message(told)
+
+        tell(Revision("u1", 1, "我是姜大侨", False))
+        tell(wire.upsert("u1", 1, tentative))
+        assert path.read_text(encoding="utf-8") == "我是姜大侨", "it may well change"
+        tell(wire.upsert("u1", 1, stable))
+        assert path.read_text(encoding="utf-8") == "我是【江大桥】"
+        assert "姜大侨 → 江大桥" in (picture := shown())
+        assert "我是[PER 江大桥]" in picture
+        # The name's place holds in the transcript's text, also where that goes on.
+        tell(Revision("u1", 2, TEXT, False))
+        assert path.read_text(encoding="utf-8") == "我是【江大桥】的朋友"
+        # The recogniser has changed its mind: a name that is no more is not written.
+        tell(Revision("u1", 3, "我是将大桥的朋友", False))
+        assert path.read_text(encoding="utf-8") == "我是将大桥的朋友"
+
+
+def test_growing_text_is_as_it_came_unless_it_is_to_be_mended(tmp_path: Path) -> None:
+    path = tmp_path / "live.txt"
+    (obs,) = make_outputs(OutputOptions(obs_text=path), "talk", Highlighter(), {})
+    with obs:
+        obs.on_revision(Revision("u1", 1, TEXT, False))
+        obs.on_message(wire.upsert("u1", 1, NAME))
+        assert path.read_text(encoding="utf-8") == "我是【姜大侨】的朋友"
 
 
 def test_a_hidden_name_is_hidden_in_the_mended_text_too() -> None:
