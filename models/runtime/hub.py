@@ -61,9 +61,10 @@ def fetch_bundle(name: str, files: Sequence[str], needed: str) -> Path:
         folder = Path(hub.snapshot_download(repository, **wanted))
     except Exception as error:  # no connection, no such model, no room: its client has many kinds
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        said = said.removeprefix("Got: ").rstrip(".")
         raise BundleError(
-            f"expected to fetch the bundle {name} once from the Hugging Face hub, got: {said} "
-            f"Without internet: fetch it elsewhere (hf download {repository}) and name its folder"
+            f"expected to fetch the bundle {name} once from the Hugging Face hub, got: {said}. "
+            f"Without internet, fetch it elsewhere (hf download {repository}) and name its folder"
         ) from error
     if not (folder / needed).is_file():
         raise BundleError(f"expected a bundle with {needed} at {name}, got something else")

@@ -16,11 +16,12 @@ _LINE_EM = 0.12
 _GAP_EM = 0.18
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class TaggedUtterance:
     """The entities of one text, with its recording or without.
 
-    Iterating over it gives the entities; a notebook draws it.
+    Iterating over it gives the entities; a notebook draws it, and as a string it is its text with
+    the entities in brackets: ``[ORG [LOC 北京]大学]``.
 
     Attributes:
         text: As it was given.
@@ -44,6 +45,19 @@ class TaggedUtterance:
 
     def __len__(self) -> int:
         return len(self.entities)
+
+    def __str__(self) -> str:
+        parts: list[str] = []
+        for at, character in enumerate([*self.text, ""]):
+            parts += [
+                *("]" for entity in self if entity.end == at),
+                *(f"[{entity.label} " for entity in self if entity.start == at),
+                character,
+            ]
+        return "".join(parts)
+
+    def __repr__(self) -> str:
+        return f"<TaggedUtterance {self}>"
 
     def _repr_html_(self) -> str:
         """The text with its entities underlined, as notebooks show it."""

@@ -111,6 +111,13 @@ def test_what_cannot_be_used_is_said(model: Any, tmp_path: Path) -> None:
         tagger.tag("他", silence * np.nan, sample_rate=16_000)
 
 
+def test_as_a_string_it_is_the_text_with_its_entities_in_brackets(tagger: Tagger) -> None:
+    bridge = tagger.tag(TEXT, DEMO / "bridge.flac")
+    assert str(bridge) == "各位观众今天我们来认识一下[LOC 南京市][LOC [LOC 长江]大桥]"
+    assert repr(bridge) == f"<TaggedUtterance {bridge}>"
+    assert str(tagger.tag("好的")) == "好的"
+
+
 def test_a_notebook_draws_the_text_with_its_entities_underlined(tagger: Tagger) -> None:
     drawn = tagger.tag("<" + TEXT, DEMO / "bridge.flac")._repr_html_()
     assert re.sub("<[^>]*>", "", drawn.replace("LOC", "")) == "&lt;" + TEXT
