@@ -16,12 +16,34 @@ from typing import TYPE_CHECKING
 from cnerta.models.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from cnerta.export.hub_folder import (
+        HubDescription,
+        write_checkpoint_folder,
+        write_hub_folder,
+    )
+    from cnerta.export.hub_push import push
     from cnerta.export.quantise import Int8
     from cnerta.export.write import Export, export_bundle
 
-__all__ = ["Export", "Int8", "export_bundle"]
+__all__ = [
+    "Export",
+    "HubDescription",
+    "Int8",
+    "export_bundle",
+    "push",
+    "write_checkpoint_folder",
+    "write_hub_folder",
+]
 
-_MODULES = {"Export": "write", "Int8": "quantise", "export_bundle": "write"}
+_MODULES = {
+    "Export": "write",
+    "HubDescription": "hub_folder",
+    "Int8": "quantise",
+    "export_bundle": "write",
+    "push": "hub_push",
+    "write_checkpoint_folder": "hub_folder",
+    "write_hub_folder": "hub_folder",
+}
 
 # Type checkers see the imports above, and that any other name is wrong.
 if not TYPE_CHECKING:

@@ -17,7 +17,7 @@ from cnerta.models.command_line import (
     make_app,
     needs_extra,
 )
-from cnerta.models.errors import CnertaError
+from cnerta.models.errors import BundleError, CnertaError
 from cnerta.models.runtime.bundle import (
     AUDIO_FIT_BOUND,
     BLANK_PENALTY,
@@ -25,6 +25,7 @@ from cnerta.models.runtime.bundle import (
     find_bundle,
     load_bundle,
 )
+from cnerta.models.runtime.hub import is_hub_name
 from cnerta.models.runtime.listening import Listening
 
 __all__ = ["export", "main"]
@@ -37,8 +38,8 @@ def export(
         Path,
         typer.Argument(
             metavar="CHECKPOINT",
-            help="Folder that cnerta-train wrote; for --triton and --hub alone also a bundle: a "
-            "folder, or fast or accurate.",
+            help="Folder that cnerta-train wrote, or hf:OWNER/NAME; for --triton and --hub alone "
+            "also a bundle: a folder, fast or accurate, or hf:OWNER/NAME.",
         ),
     ],
     out: Annotated[
@@ -91,7 +92,8 @@ def export(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Write a folder for the Hugging Face hub, too: the bundle and a model card.",
+            help="Write a folder for the Hugging Face hub, too: the bundle (without one, the "
+            "checkpoint) and a model card.",
         ),
     ] = None,
     license_name: Annotated[
@@ -104,34 +106,47 @@ def export(
         list[str] | None,
         typer.Option(
             "--dataset",
-            metavar="OWNER/NAME",
-            help="With --hub: data on the hub that the model was trained on; repeatable.",
+            metavar="ID",
+            help="With --hub: data on the hub that it was trained on. Repeatable.",
         ),
     ] = None,
     base_models: Annotated[
         list[str] | None,
         typer.Option(
             "--base-model",
-            metavar="OWNER/NAME",
-            help="With --hub: a model on the hub that it began with; repeatable.",
+            metavar="ID",
+            help="With --hub: a model on the hub that it began with. Repeatable.",
         ),
     ] = None,
+    push: Annotated[
+        str,
+        typer.Option(
+            metavar="hf:OWNER/NAME",
+            help="With --hub: upload the folder, by the account of hf auth login or HF_TOKEN.",
+        ),
+    ] = "",
+    private: Annotated[
+        bool, typer.Option("--private", help="With --push: a new model is its owner's only.")
+    ] = False,
     version: VersionOption = False,
 ) -> None:
     """Export a trained model as a bundle that the server runs, and check that it is the same."""
     console = Console(stderr=True)
     log_to_console(logging.INFO, console=console, others=logging.WARNING, show_time=True)
+    if push and hub is None:
+        raise typer.BadParameter("expected --hub DIR with --push, got none")
     try:
-        bundle = find_bundle(source)
+        source = _find(source)
     except CnertaError as error:
         fail(type(error).__name__, error)
+    bundle = source
     is_bundle = (bundle / MANIFEST_FILE).is_file()
     if is_bundle and ((triton is None and hub is None) or out is not None):
         raise typer.BadParameter(
             "expected a checkpoint, or --triton or --hub and no second folder, got the bundle "
             f"{bundle}"
         )
-    if out is None and not is_bundle:
+    if out is None and not is_bundle and (hub is None or triton is not None):
         raise typer.BadParameter("expected the folder of the bundle as a second argument, got none")
     try:
         bounds = None if listening is None else Listening(*listening)
@@ -158,13 +173,60 @@ def export(
             for folder in write_model_repository(bundle, triton, options):
                 console.print(f"model {folder.name} in {triton}", markup=False, soft_wrap=True)
         if hub is not None:
-            from cnerta.export.hub_folder import HubDescription, write_hub_folder
+            _write_for_hub(
+                bundle, hub, license_name, tuple(datasets or ()), tuple(base_models or ())
+            )
+            if push:
+                from cnerta.export.hub_push import push as upload
 
-            about = HubDescription(license_name, tuple(datasets or ()), tuple(base_models or ()))
-            write_hub_folder(load_bundle(bundle), hub, about)
-            console.print(f"for the hub: hf upload OWNER/NAME {hub}", markup=False, soft_wrap=True)
+                with console.status("uploading"):
+                    message = f"uploaded: {upload(hub, push, private=private)}"
+            else:
+                message = f"for the hub: hf upload OWNER/NAME {hub}"
+            console.print(message, markup=False, soft_wrap=True)
     except CnertaError as error:
         fail(type(error).__name__, error)
+
+
+def _find(source: Path) -> Path:
+    """Folder of the checkpoint or bundle that is named; one of the hub may be either.
+
+    Raises:
+        CnertaError: One of the hub cannot be had.
+    """
+    if not is_hub_name(str(source)):
+        return find_bundle(source)
+    try:
+        return find_bundle(source)
+    except BundleError:
+        from cnerta.models.networks.checkpoint import find_checkpoint
+
+        return find_checkpoint(source)
+
+
+def _write_for_hub(
+    source: Path,
+    folder: Path,
+    license_name: str,
+    datasets: tuple[str, ...],
+    base_models: tuple[str, ...],
+) -> None:
+    """Write a bundle or a checkpoint for the hub.
+
+    Raises:
+        CnertaError: It is neither, or the folder cannot be had.
+    """
+    from cnerta.export.hub_folder import (
+        HubDescription,
+        write_checkpoint_folder,
+        write_hub_folder,
+    )
+
+    about = HubDescription(license_name, datasets, base_models)
+    if (source / MANIFEST_FILE).is_file():
+        write_hub_folder(load_bundle(source), folder, about)
+    else:
+        write_checkpoint_folder(source, folder, about)
 
 
 def _export(

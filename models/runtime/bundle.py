@@ -14,7 +14,6 @@ A bundle whose schema version or hashes do not fit is refused.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -24,11 +23,11 @@ import numpy as np
 
 from cnerta.models.config import AudioUse, Encoding, LabelKind
 from cnerta.models.errors import BundleError, ConfigError
-from cnerta.models.files import write_atomically
+from cnerta.models.files import file_sha256, write_atomically
 from cnerta.models.runtime.calibration import Calibration
 from cnerta.models.runtime.decoding import CrfParameters
 from cnerta.models.runtime.geometry import FrameGeometry
-from cnerta.models.runtime.hub import fetch_bundle, is_hub_name
+from cnerta.models.runtime.hub import HubContent, fetch, is_hub_name
 from cnerta.models.runtime.labels import LabelScheme
 from cnerta.models.runtime.listening import Listening
 from cnerta.models.runtime.self_test import SELF_TEST_FILE
@@ -53,7 +52,6 @@ __all__ = [
     "Bundle",
     "bundle_files",
     "default_bundle_path",
-    "file_sha256",
     "find_bundle",
     "load_bundle",
     "write_bundle",
@@ -67,6 +65,9 @@ TAGGER_FILE = "tagger.onnx"
 READINGS_FILE = "readings.onnx"
 MANIFEST_FILE = "bundle.json"
 _FILES = (ACOUSTIC_FILE, TAGGER_FILE, READINGS_FILE, LEXICON_FILE, GAZETTEER_FILE)
+_HUB_CONTENT = HubContent(
+    "bundle", (MANIFEST_FILE, *_FILES, SELF_TEST_FILE), MANIFEST_FILE, BundleError
+)
 _BUNDLES = Path(__file__).parents[1] / "bundles"
 _BUILT_IN = {name: _BUNDLES / name for name in ("fast", "accurate")}
 
@@ -187,7 +188,7 @@ def find_bundle(bundle: Path | None) -> Path:
     if bundle is None:
         return default_bundle_path()
     if is_hub_name(str(bundle)):
-        return fetch_bundle(str(bundle), (MANIFEST_FILE, *_FILES, SELF_TEST_FILE), MANIFEST_FILE)
+        return fetch(str(bundle), _HUB_CONTENT)
     built_in = _BUILT_IN.get(str(bundle))
     if built_in is None or bundle.exists():
         return bundle
@@ -199,12 +200,6 @@ def bundle_files(path: Path) -> tuple[str, ...]:
     return tuple(
         name for name in (MANIFEST_FILE, *_FILES, SELF_TEST_FILE) if (path / name).is_file()
     )
-
-
-def file_sha256(path: Path) -> str:
-    """Of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_bundle(bundle: Bundle) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from typing import Final, Literal
 
-from cnerta.models.runtime.bundle import ACOUSTIC_FILE, TAGGER_FILE, Bundle, file_sha256
+from cnerta.models.files import file_sha256
+from cnerta.models.runtime.bundle import ACOUSTIC_FILE, TAGGER_FILE, Bundle
 
 __all__ = [
     "CHARACTERS_STEP",

@@ -9,8 +9,14 @@ import pytest
 
 hub = pytest.importorskip("huggingface_hub")
 
-from cnerta.export.hub_folder import HubDescription, write_hub_folder  # noqa: E402
-from cnerta.models.errors import ConfigError  # noqa: E402
+from cnerta import models  # noqa: E402
+from cnerta.export.hub_folder import (  # noqa: E402
+    HubDescription,
+    write_checkpoint_folder,
+    write_hub_folder,
+)
+from cnerta.models.errors import CheckpointError, ConfigError  # noqa: E402
+from cnerta.models.networks.checkpoint import checkpoint_files, load_checkpoint  # noqa: E402
 from cnerta.models.runtime.bundle import (  # noqa: E402
     bundle_files,
     default_bundle_path,
@@ -56,8 +62,37 @@ def test_the_folder_is_a_bundle_and_nothing_else_of_its_own(tmp_path: Path) -> N
 
 def test_the_bundle_is_not_written_over(tmp_path: Path) -> None:
     source = load_bundle(default_bundle_path())
-    with pytest.raises(ConfigError, match="expected another folder than the bundle's"):
+    with pytest.raises(ConfigError, match="expected another folder than the model's"):
         write_hub_folder(source, source.path, HubDescription())
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"got .*file"):
         write_hub_folder(source, tmp_path / "file", HubDescription())
+
+
+CHECKPOINT = Path(models.__file__).parent / "checkpoints" / "fast"
+
+
+def test_a_checkpoint_becomes_a_folder_with_hashes(tmp_path: Path) -> None:
+    write_checkpoint_folder(CHECKPOINT, tmp_path, HubDescription("mit"))
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {*checkpoint_files(CHECKPOINT), "README.md", ".gitattributes"}
+    card = hub.ModelCard.load(tmp_path / "README.md")
+    assert card.data.license == "mit"
+    assert "safetensors" in card.data.tags
+    assert "cnerta-train RECIPE --init hf:OWNER/NAME" in card.text
+    loaded, source = load_checkpoint(tmp_path), load_checkpoint(CHECKPOINT)
+    for name, weight in source.model.state_dict().items():
+        assert loaded.model.state_dict()[name].equal(weight)
+    for name in ("model.safetensors", "gazetteer.npz"):
+        kept = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+        with pytest.raises(CheckpointError, match=f"expected {name} with sha256"):
+            load_checkpoint(tmp_path)
+        (tmp_path / name).write_bytes(kept)
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="expected a checkpoint folder"):
+        write_checkpoint_folder(tmp_path / "none", tmp_path / "hub", HubDescription())
+    with pytest.raises(ConfigError, match="expected another folder"):
+        write_checkpoint_folder(CHECKPOINT, CHECKPOINT, HubDescription())
