@@ -125,7 +125,10 @@ class Hub:
                 if line["key"] == "file":
                     content = base64.b64decode(line["value"]["content"])
                     self.files[line["value"]["path"]] = content
-            return 200, {"commitOid": COMMIT, "commitUrl": f"https://huggingface.co/{NAME}/commit/{COMMIT}"}
+            return 200, {
+                "commitOid": COMMIT,
+                "commitUrl": f"https://huggingface.co/{NAME}/commit/{COMMIT}",
+            }
         return 404, {"error": f"nothing at {path}"}
 
 

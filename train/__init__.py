@@ -20,8 +20,9 @@ from cnerta.models.lazy import lazy_names
 if TYPE_CHECKING:
     from cnerta.train.data.audio import AudioCache
     from cnerta.train.data.examples import Example, read_examples
+    from cnerta.train.evaluation.bundle_answers import bundle_predictions
     from cnerta.train.evaluation.metrics import EntityScores, Scores, score_entities
-    from cnerta.train.evaluation.predict import bundle_predictions, torch_predictions
+    from cnerta.train.evaluation.predict import torch_predictions
     from cnerta.train.evaluation.predictions import (
         Prediction,
         pair_predictions,
@@ -63,7 +64,7 @@ _MODULES = {
     "Report": "evaluation.report",
     "Scores": "evaluation.metrics",
     "Trainer": "loop.trainer",
-    "bundle_predictions": "evaluation.predict",
+    "bundle_predictions": "evaluation.bundle_answers",
     "load_recipe": "recipe",
     "make_report": "evaluation.report",
     "pair_predictions": "evaluation.predictions",

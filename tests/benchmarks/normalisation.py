@@ -22,7 +22,7 @@ from cnerta.models.runtime.bundle import find_bundle
 from cnerta.models.runtime.inference import Model
 from cnerta.models.runtime.labels import Span, outermost
 from cnerta.train.data.examples import Example, read_examples
-from cnerta.train.evaluation.predict import bundle_predictions
+from cnerta.train.evaluation.bundle_answers import bundle_predictions
 
 FIGURES: Final = "零一二三四五六七八九"
 NUMBERS: Final = re.compile(

@@ -17,13 +17,13 @@ from cnerta.models.runtime.calibration import Calibration
 from cnerta.models.runtime.inference import Model
 from cnerta.train.commands.failure import fail
 from cnerta.train.data.examples import Example, read_examples
+from cnerta.train.evaluation.bundle_answers import bundle_answers
 from cnerta.train.evaluation.calibration import (
     ReliabilityBin,
     expected_calibration_error,
     fit_calibration,
     reliability,
 )
-from cnerta.train.evaluation.predict import bundle_answers
 
 __all__ = ["calibrate"]
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import track
 
 from cnerta.models.errors import ConfigError
-from cnerta.models.networks.checkpoint import load_checkpoint
-from cnerta.models.networks.tagger import SpeechTagger
 from cnerta.models.runtime.bundle import find_bundle
 from cnerta.models.runtime.decoding import ScoredSpan, whole_tokens
 from cnerta.models.runtime.inference import Device, Model
@@ -20,17 +20,19 @@ from cnerta.models.runtime.labels import Span
 from cnerta.models.text.normalisation import normalise
 from cnerta.train.data.audio import AudioCache
 from cnerta.train.data.examples import Example, normalise_example
+from cnerta.train.evaluation.bundle_answers import Times, bundle_predictions, bundle_times
 from cnerta.train.evaluation.external import load_external
-from cnerta.train.evaluation.predict import (
-    Times,
-    bundle_predictions,
-    bundle_times,
-    majority,
-    torch_predictions,
-    torch_times,
-)
 
-__all__ = ["Answers", "answers_of_bundle", "answers_of_checkpoints", "answers_of_external"]
+if TYPE_CHECKING:
+    from cnerta.models.networks.tagger import SpeechTagger
+
+__all__ = [
+    "Answers",
+    "answers_of_bundle",
+    "answers_of_checkpoints",
+    "answers_of_external",
+    "majority",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,8 @@ class Answers:
         nested: Whether entities may lie in one another.
         uses_audio: Whether recordings were used.
         align: Gives the time of each normalised character of a spoken example, see
-            :func:`cnerta.train.evaluation.predict.bundle_times`; None if the system cannot tell.
+            :func:`cnerta.train.evaluation.bundle_answers.bundle_times`; None if the system cannot
+            tell.
     """
 
     name: str
@@ -125,7 +128,11 @@ def answers_of_checkpoints(
         CheckpointError: A checkpoint cannot be read.
         ConfigError: There is no such device.
     """
+    # Torch takes seconds to import, and a bundle needs none.
     import torch
+
+    from cnerta.models.networks.checkpoint import load_checkpoint
+    from cnerta.train.evaluation.predict import torch_predictions, torch_times
 
     found_cuda = torch.cuda.is_available()
     if device == "cuda" and not found_cuda:
@@ -156,3 +163,9 @@ def answers_of_checkpoints(
     hears = use_audio and first.config.uses_audio
     align = partial(torch_times, first.cpu()) if hears else None
     return Answers(" + ".join(names), found, nested, hears, align)
+
+
+def majority(votes: Sequence[Sequence[Span]]) -> list[Span]:
+    """The spans of one sentence that more than half of the models found, in text order."""
+    counts = Counter(span for found in votes for span in set(found))
+    return sorted(span for span, count in counts.items() if 2 * count > len(votes))

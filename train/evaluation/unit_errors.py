@@ -18,7 +18,7 @@ from cnerta.models.runtime.inference import Model
 from cnerta.train.data.audio import AudioCache
 from cnerta.train.data.examples import Example, normalise_example
 from cnerta.train.data.pronunciations import sentence_readings
-from cnerta.train.evaluation.predict import edit_distance
+from cnerta.train.evaluation.edit_distance import edit_distance
 
 __all__ = ["UnitErrors", "UnitScores", "bundle_unit_scores", "count_unit_errors", "toneless"]
 

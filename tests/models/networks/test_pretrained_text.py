@@ -30,7 +30,7 @@ from cnerta.models.runtime.inference import Model  # noqa: E402
 from cnerta.models.runtime.labels import LabelScheme  # noqa: E402
 from cnerta.models.runtime.vocabulary import PADDING_ID, UNKNOWN_ID, Vocabulary  # noqa: E402
 from cnerta.train.data.examples import Example  # noqa: E402
-from cnerta.train.evaluation.predict import bundle_answers  # noqa: E402
+from cnerta.train.evaluation.bundle_answers import bundle_answers  # noqa: E402
 
 # Pieces in an order of their own, words and punctuation among them.
 PIECES = [

@@ -17,7 +17,7 @@ from cnerta.models.networks.tagger import SpeechTagger
 from cnerta.models.runtime.inference import Model
 from cnerta.models.runtime.labels import Span
 from cnerta.train.commands.evaluate import evaluate
-from cnerta.train.evaluation.predict import majority
+from cnerta.train.evaluation.systems import majority
 
 app = typer.Typer()
 app.command()(evaluate)

@@ -25,7 +25,7 @@ from cnerta.train.evaluation.alignment_plots import (
     draw_utterance,
     find_cjk_font,
 )
-from cnerta.train.evaluation.predict import bundle_times
+from cnerta.train.evaluation.bundle_answers import bundle_times
 from cnerta.train.evaluation.predictions import Prediction
 from cnerta.train.evaluation.systems import Answers, answers_of_checkpoints
 

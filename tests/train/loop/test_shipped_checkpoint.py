@@ -13,7 +13,8 @@ from cnerta.models.runtime.bundle import find_bundle
 from cnerta.models.runtime.inference import Model
 from cnerta.train.data.audio import AudioCache
 from cnerta.train.data.examples import Example
-from cnerta.train.evaluation.predict import bundle_predictions, torch_predictions
+from cnerta.train.evaluation.bundle_answers import bundle_predictions
+from cnerta.train.evaluation.predict import torch_predictions
 
 REPOSITORY = Path(__file__).parents[3]
 DEMO = REPOSITORY / "streamer" / "demo"
