@@ -8,17 +8,15 @@ all that comes after (CTC, alignment, fusion, server) finds the 40 ms frames it 
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
-from transformers.audio_utils import mel_filter_bank
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from cnerta.models.config import AcousticConfig
 from cnerta.models.errors import ConfigError
 from cnerta.models.networks.filterbank import windows
-from cnerta.models.networks.pretrained_text import architecture_config, attention_mask
+from cnerta.models.networks.pretrained_text import architecture_config, attention_mask, transformers
 from cnerta.models.runtime.geometry import (
     HOP_SAMPLES,
     SAMPLE_RATE,
@@ -26,6 +24,10 @@ from cnerta.models.runtime.geometry import (
     WINDOW_SAMPLES,
     FrameGeometry,
 )
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 __all__ = [
     "PretrainedAcousticEncoder",
@@ -146,6 +148,8 @@ class _Whisper(nn.Module):
     carry_samples = SHIFT_SAMPLES
 
     def __init__(self, encoder: WhisperEncoder) -> None:
+        from transformers.audio_utils import mel_filter_bank
+
         super().__init__()
         self.layers = encoder.layers
         self.conv1, self.conv2 = encoder.conv1, encoder.conv2
@@ -260,7 +264,7 @@ def acoustic_architecture(checkpoint: str) -> str:
         ConfigError: There is no such checkpoint, or it is of no encoder this module supports.
     """
     try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(checkpoint)
+        config: PreTrainedConfig = transformers().AutoConfig.from_pretrained(checkpoint)
     except (OSError, ValueError) as error:
         raise ConfigError(_missing(checkpoint, error)) from error
     _check_kind(config.model_type)
@@ -291,7 +295,9 @@ def pretrained_weights(checkpoint: str) -> dict[str, Tensor]:
 
 def _pretrained_encoder(checkpoint: str) -> PreTrainedModel:
     try:
-        source: PreTrainedModel = AutoModel.from_pretrained(checkpoint, dtype=torch.float32)
+        source: PreTrainedModel = transformers().AutoModel.from_pretrained(
+            checkpoint, dtype=torch.float32
+        )
     except (OSError, ValueError) as error:
         raise ConfigError(_missing(checkpoint, error)) from error
     return source.encoder if source.config.model_type == _WHISPER else source
@@ -302,8 +308,10 @@ def _from_architecture(architecture: str) -> _Whisper | _Waveform:
     _check_kind(config.model_type)
     # Not the whole Whisper: its decoder has as many weights again.
     if config.model_type == _WHISPER:
+        from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
         return _wrapped(WhisperEncoder(config))
-    return _wrapped(AutoModel.from_config(config))
+    return _wrapped(transformers().AutoModel.from_config(config))
 
 
 def _wrapped(model: PreTrainedModel) -> _Whisper | _Waveform:

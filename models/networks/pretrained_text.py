@@ -10,23 +10,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
 
 from cnerta.models.config import TextConfig
 from cnerta.models.errors import ConfigError
 from cnerta.models.networks.bilstm import BRACKETS, bracketed
 from cnerta.models.runtime.vocabulary import PADDING_ID, UNKNOWN_ID, Vocabulary
 from cnerta.models.text.normalisation import normalise
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = [
     "PretrainedEncoder",
@@ -36,9 +33,17 @@ __all__ = [
     "pretrained_architecture",
     "pretrained_characters",
     "principal_embeddings",
+    "transformers",
 ]
 
 _COUNT_FROM_PADDING = ("roberta", "xlm-roberta")
+
+
+def transformers() -> ModuleType:
+    """The library of pretrained encoders, imported where one is used: it takes seconds."""
+    import transformers as library
+
+    return library
 
 
 class PretrainedEncoder(nn.Module):
@@ -97,7 +102,7 @@ def pretrained_architecture(checkpoint: str) -> str:
         ConfigError: There is no such checkpoint.
     """
     try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(checkpoint)
+        config: PreTrainedConfig = transformers().AutoConfig.from_pretrained(checkpoint)
     except (OSError, ValueError) as error:
         raise ConfigError(_missing(checkpoint, error)) from error
     return json.dumps(config.to_diff_dict(), sort_keys=True, default=str)
@@ -125,7 +130,7 @@ def load_pretrained(encoder: PretrainedEncoder, checkpoint: str, vocabulary: Voc
     weights = source.state_dict()
     embedding = source.get_input_embeddings().weight
     name = next(n for n, p in source.named_parameters() if p is embedding)
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    tokenizer = transformers().AutoTokenizer.from_pretrained(checkpoint)
     brackets = torch.tensor([tokenizer.cls_token_id, tokenizer.sep_token_id])
     rows = torch.cat([_piece_rows(tokenizer, vocabulary), brackets])
     weights[name] = embedding.detach()[rows]
@@ -149,7 +154,7 @@ def principal_embeddings(checkpoint: str, vocabulary: Vocabulary, size: int) -> 
         ConfigError: There is no such checkpoint, or it has fewer numbers a piece.
     """
     source = _load(checkpoint)
-    rows = _piece_rows(AutoTokenizer.from_pretrained(checkpoint), vocabulary)
+    rows = _piece_rows(transformers().AutoTokenizer.from_pretrained(checkpoint), vocabulary)
     pieces = source.get_input_embeddings().weight.detach()[rows]
     if size > pieces.shape[1]:
         raise ConfigError(
@@ -189,7 +194,7 @@ def architecture_config(architecture: str, **changes: object) -> PreTrainedConfi
     try:
         table = json.loads(architecture)
         kind = table.pop("model_type")
-        config: PreTrainedConfig = AutoConfig.for_model(kind, **{**table, **changes})
+        config: PreTrainedConfig = transformers().AutoConfig.for_model(kind, **{**table, **changes})
     except (ValueError, KeyError) as error:
         raise ConfigError(
             f"expected the configuration of a pretrained encoder, got: {error}"
@@ -202,7 +207,9 @@ def architecture_config(architecture: str, **changes: object) -> PreTrainedConfi
 def _from_architecture(architecture: str, pieces: int) -> PreTrainedModel:
     config = architecture_config(architecture, vocab_size=pieces)
     config.pad_token_id = PADDING_ID
-    model: PreTrainedModel = AutoModel.from_config(config, **_pooler_off(config.model_type))
+    model: PreTrainedModel = transformers().AutoModel.from_config(
+        config, **_pooler_off(config.model_type)
+    )
     return model
 
 
@@ -213,8 +220,8 @@ def _pooler_off(kind: str) -> dict[str, bool]:
 
 def _load(checkpoint: str) -> PreTrainedModel:
     try:
-        kind = AutoConfig.from_pretrained(checkpoint).model_type
-        model: PreTrainedModel = AutoModel.from_pretrained(
+        kind = transformers().AutoConfig.from_pretrained(checkpoint).model_type
+        model: PreTrainedModel = transformers().AutoModel.from_pretrained(
             checkpoint, dtype=torch.float32, **_pooler_off(kind)
         )
     except (OSError, ValueError) as error:
@@ -231,7 +238,9 @@ def _piece_rows(tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary) -> T
 
 def _pieces(checkpoint: str) -> dict[str, int]:
     try:
-        vocabulary: dict[str, int] = AutoTokenizer.from_pretrained(checkpoint).get_vocab()
+        vocabulary: dict[str, int] = (
+            transformers().AutoTokenizer.from_pretrained(checkpoint).get_vocab()
+        )
     except (OSError, ValueError) as error:
         raise ConfigError(_missing(checkpoint, error)) from error
     return vocabulary
