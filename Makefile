@@ -65,7 +65,7 @@ test-funasr: $(dev_ready) ## FunASR's own realtime server, with models that are 
 lint: $(dev_ready) ## ruff, mypy, and which room may call into which
 	$(dev_venv)/bin/ruff check .
 	$(dev_venv)/bin/ruff format --check .
-	$(dev_venv)/bin/mypy
+	$(dev_venv)/bin/mypy --num-workers auto
 	$(dev_venv)/bin/lint-imports
 
 format: $(dev_ready) ## let ruff rewrite what it can

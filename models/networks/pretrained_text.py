@@ -41,8 +41,9 @@ _COUNT_FROM_PADDING = ("roberta", "xlm-roberta")
 
 def transformers() -> ModuleType:
     """The library of pretrained encoders, imported where one is used: it takes seconds."""
-    import transformers as library
+    import transformers
 
+    library: ModuleType = transformers
     return library
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,6 @@ torch = pytest.importorskip("torch")
 from cnerta.export.cli import export  # noqa: E402
 from cnerta.export.graphs import AcousticGraph, TaggerGraph  # noqa: E402
 from cnerta.export.parity import TOLERANCE, check_parity  # noqa: E402
-from cnerta.export.quantise import Int8  # noqa: E402
-from cnerta.export.write import export_bundle  # noqa: E402
 from cnerta.models.errors import BundleError, InferenceError, ParityError  # noqa: E402
 from cnerta.models.networks.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
 from cnerta.models.networks.tagger import SpeechTagger  # noqa: E402
@@ -214,42 +213,51 @@ def test_the_command_names_a_checkpoint_that_is_none(tmp_path: Path) -> None:
     assert len(refused.stderr.splitlines()) == 1
 
 
-def test_the_command_writes_a_folder_for_the_hub_too(
-    tiny_model: SpeechTagger, tmp_path: Path
-) -> None:
-    save_checkpoint(tmp_path / "from", Checkpoint("tiny", tiny_model, {}, {"dev.nested_f1": 0.5}))
+@pytest.fixture(scope="module")
+def commanded(
+    tiny_model: SpeechTagger, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
+    """A folder with what the command wrote, with 8-bit weights and for the hub; what it said."""
+    folder = tmp_path_factory.mktemp("commanded")
+    save_checkpoint(folder / "from", Checkpoint("tiny", tiny_model, {}, {"dev.nested_f1": 0.5}))
     app = typer.Typer()
     app.command()(export)
-    wanted = [str(tmp_path / "from"), str(tmp_path / "out"), "--hub", str(tmp_path / "hub")]
+    wanted = [str(folder / "from"), str(folder / "out"), "--hub", str(folder / "hub")]
     about = ["--license", "mit", "--dataset", "owner/data", "--base-model", "owner/model"]
-    done = CliRunner().invoke(app, [*wanted, *about])
+    done = CliRunner().invoke(app, [*wanted, *about, "--int8", "both"])
     assert done.exit_code == 0, done.output
-    assert load_bundle(tmp_path / "hub").name == "tiny"
-    card = (tmp_path / "hub" / "README.md").read_text(encoding="utf-8")
+    return folder, done.stderr
+
+
+def test_the_command_writes_a_folder_for_the_hub_too(commanded: tuple[Path, str]) -> None:
+    folder, said = commanded
+    assert load_bundle(folder / "hub").name == "tiny"
+    card = (folder / "hub" / "README.md").read_text(encoding="utf-8")
     assert "license: mit" in card
     assert "value: 0.5" in card
     assert "- owner/data" in card
     assert "base_model:\n- owner/model" in card
-    assert f"hf upload OWNER/NAME {tmp_path / 'hub'}" in done.stderr
+    assert f"hf upload OWNER/NAME {folder / 'hub'}" in said
 
 
 def test_8_bit_weights_are_smaller_and_say_nearly_the_same(
-    tiny_model: SpeechTagger, tiny_bundle: Path, tmp_path: Path
+    commanded: tuple[Path, str], tiny_bundle: Path
 ) -> None:
-    written = export_bundle(Checkpoint("tiny", tiny_model, {}, {}), tmp_path, int8=Int8.BOTH)
-    assert written.agreement is not None
-    assert written.agreement > 0.8
+    out = commanded[0] / "out"
+    agreement = re.search(r"with 8-bit weights ([\d.]+)% of tags", commanded[1])
+    assert agreement is not None
+    assert float(agreement[1]) > 80
     for name in (ACOUSTIC_FILE, TAGGER_FILE):
-        before, after = onnx.load(tiny_bundle / name), onnx.load(tmp_path / name)
+        before, after = onnx.load(tiny_bundle / name), onnx.load(out / name)
         types = [i.data_type for i in after.graph.initializer]
         assert onnx.TensorProto.INT8 in types
         assert onnx.TensorProto.INT8 not in [i.data_type for i in before.graph.initializer]
     # The filter bank is left alone: its output has to stay exact.
-    bank = [n for n in nodes(tmp_path / ACOUSTIC_FILE) if "filter_bank" in scopes(n)]
+    bank = [n for n in nodes(out / ACOUSTIC_FILE) if "filter_bank" in scopes(n)]
     assert bank
     assert not any("Integer" in n.op_type or "QuantizeLinear" in n.op_type for n in bank)
     samples = np.random.default_rng(0).normal(scale=0.1, size=16_000).astype(np.float32)
-    exact, rounded = (Model.load(p, device="cpu") for p in (tiny_bundle, tmp_path))
+    exact, rounded = (Model.load(p, device="cpu") for p in (tiny_bundle, out))
     frames = exact.encode_recording(samples), rounded.encode_recording(samples)
     (tagged,) = rounded.tag([TEXT], [frames[1]])
     assert tagged.alignment is not None
