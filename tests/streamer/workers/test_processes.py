@@ -173,6 +173,9 @@ async def test_sessions_are_spread_counted_and_resumed_wherever_their_client_lan
         assert (two.get("/readyz").text, two.get("/healthz").text) == ("ready\n", "ok\n")
         # Each comes back twice, on a connection to either worker: its session is where it was.
         for stream, ready in zip(streams[:2], readies, strict=False):
+            # Workers say within a second what they have: until then those that are gone count, and
+            # both connections could land on one worker.
+            await asyncio.sleep(1.5)
             one = await stack.enter_async_context(client(port))
             other = await stack.enter_async_context(client(port))
             stream.vanish()
