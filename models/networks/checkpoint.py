@@ -193,7 +193,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a model, also one that an earlier version has written.
 
     Args:
-        path: See :func:`find_checkpoint`.
+        path: A folder, or ``hf:OWNER/NAME`` for one of the Hugging Face hub.
 
     Raises:
         CheckpointError: A file is missing or damaged, its hash does not fit, or the weights are of

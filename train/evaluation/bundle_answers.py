@@ -27,7 +27,7 @@ Times = npt.NDArray[np.float64]
 def bundle_predictions(
     model: Model, examples: Sequence[Example], *, use_audio: bool = True
 ) -> Iterator[list[Span]]:
-    """Spans the bundle finds; see :func:`bundle_answers`."""
+    """Spans the bundle finds; see :func:`cnerta.train.evaluation.bundle_answers.bundle_answers`."""
     for answer in bundle_answers(model, examples, use_audio=use_audio):
         yield [s.span for s in answer]
 
