@@ -14,6 +14,8 @@ serve_ready := $(serve_venv)/.ready-$(EXTRA)
 dev_ready := $(dev_venv)/.ready
 integrations_venv := .venv/integrations
 integrations_ready := $(integrations_venv)/.ready
+ray_venv := .venv/ray
+ray_ready := $(ray_venv)/.ready
 player := tests/streamer/outputs/player
 lock_file := .ci/requirements-serve.txt
 
@@ -53,9 +55,10 @@ coverage: $(dev_ready) ## all tests, and which lines and branches they reach (wi
 test-golden: $(dev_ready) ## only the answers that must not change (seconds)
 	$(dev_venv)/bin/pytest -q tests/golden
 
-test-integrations: $(integrations_ready) ## plugins in their frameworks, Triton, captions in a player (downloads 600 MB)
+test-integrations: $(integrations_ready) $(ray_ready) ## plugins in their frameworks, Triton, Ray, captions in a player (downloads 800 MB)
 	@command -v npm >/dev/null && npm ci --prefix $(player) --ignore-scripts --no-audit --no-fund || echo "no npm: no player for HLS"
 	OMP_NUM_THREADS=1 $(integrations_venv)/bin/pytest -q -rs tests/streamer/integrations tests/streamer/serving/triton tests/streamer/outputs/test_hls_player.py $(ARGS)
+	OMP_NUM_THREADS=1 $(ray_venv)/bin/pytest -q -rs tests/streamer/ray_serve $(ARGS)
 
 # Without what its models need, which are made up: torch and the rest are in dev.
 test-funasr: $(dev_ready) ## FunASR's own realtime server, with models that are made up (fetches its package)
@@ -152,6 +155,15 @@ $(integrations_ready): pyproject.toml
 	$(PYTHON) -m venv --clear $(integrations_venv)
 	$(integrations_venv)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[cpu,livekit,pipecat,triton]' \
 		hypothesis jsonschema onnx pytest pytest-asyncio pytest-timeout 'schemathesis>=4'
+	@touch $@
+
+# Its gRPC and protobuf are others than those of Triton's client.
+$(ray_ready): pyproject.toml
+	$(check_python)
+	@echo "Installing Ray Serve into $(ray_venv) (about 200 MB) …"
+	$(PYTHON) -m venv --clear $(ray_venv)
+	$(ray_venv)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[cpu,ray]' \
+		hypothesis pytest pytest-asyncio pytest-timeout
 	@touch $@
 
 # Both bundles that come along, from the published originals: `make model DATA=data`.

@@ -15,7 +15,7 @@ from typing import Annotated, Final, Literal
 import typer
 
 from cnerta.models.command_line import VersionOption, fail, log_lines, make_app
-from cnerta.models.errors import CnertaError, ConfigError
+from cnerta.models.errors import CnertaError
 from cnerta.models.runtime.bundle import find_bundle, load_bundle
 from cnerta.models.runtime.inference import Model
 from cnerta.streamer.client.connection import TOKEN_VARIABLE
@@ -56,10 +56,20 @@ from cnerta.streamer.commands.serve_process import (
     end_by_force,
     exit_code,
     force_after,
+    read_anew,
     run_loop,
     share_gil,
     spare_collector,
     watch,
+)
+from cnerta.streamer.commands.serve_ray import (
+    PlanTaker,
+    RayAddressOption,
+    RayOption,
+    RayReplicasOption,
+    RayStreamsOption,
+    check_ray,
+    serve_on_ray,
 )
 from cnerta.streamer.commands.serve_workers import (
     RetireOption,
@@ -199,6 +209,10 @@ def serve(
     ] = 2.0,
     workers: WorkersOption = "1",
     retire_s: RetireOption = 600.0,
+    ray: RayOption = False,
+    ray_replicas: RayReplicasOption = "1",
+    ray_streams: RayStreamsOption = 64,
+    ray_address: RayAddressOption = None,
     record_total_limit_mb: Annotated[
         int | None,
         typer.Option(
@@ -322,7 +336,21 @@ def serve(
         secrets=secrets,
         serving=serving,
     )
+    if isinstance(context.obj, PlanTaker):
+        context.obj.plan = plan  # a replica of Ray runs it
+        return
     try:
+        if ray:
+            with configuration.naming_origins():
+                check_ray(plan, insecure=insecure)
+                serve_on_ray(
+                    plan,
+                    configuration,
+                    replicas=ray_replicas,
+                    streams=ray_streams,
+                    address=ray_address,
+                )
+            return
         if front is not None:
             nurse(front, plan)
             return
@@ -384,7 +412,7 @@ async def _run(server: Server, host: str, port: int, secrets: Secrets) -> None:
         with contextlib.suppress(NotImplementedError):
             loop.add_signal_handler(number, stop.set)
     with contextlib.suppress(NotImplementedError, AttributeError):
-        loop.add_signal_handler(signal.SIGHUP, _read_anew, server, secrets)
+        loop.add_signal_handler(signal.SIGHUP, read_anew, server, secrets)
     await server.start(host, port)
     spare_collector()
     watching = asyncio.create_task(watch(secrets))
@@ -395,23 +423,6 @@ async def _run(server: Server, host: str, port: int, secrets: Secrets) -> None:
         await server.stop()
     finally:
         call_off()
-
-
-def _read_anew(server: Server, secrets: Secrets) -> None:
-    """Take tokens and certificate as they are now; what cannot be used changes nothing."""
-    if secrets.certificate is not None:
-        secrets.certificate.reload()
-    try:
-        tokens, signer = secrets.tokens(), secrets.token_signer()
-    except ConfigError as error:
-        logger.error("the tokens stay as they were: %s", error)
-        return
-    if server.admission.tokens and not tokens:
-        logger.error("the tokens stay as they were: expected at least one, got none")
-        return
-    server.admission.tokens = tokens
-    server.admission.session_tokens.signer = signer
-    logger.info("tokens were read anew")
 
 
 def main() -> None:

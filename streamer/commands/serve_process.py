@@ -11,10 +11,11 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from cnerta.models.errors import BundleError, CnertaError, InferenceError
+from cnerta.models.errors import BundleError, CnertaError, ConfigError, InferenceError
 from cnerta.streamer.commands.serve_options import Secrets
 from cnerta.streamer.errors import RecogniserMissingError, TranscriptError
 from cnerta.streamer.serving.listening import AddressError
+from cnerta.streamer.serving.server import Server
 
 __all__ = [
     "EXIT_LOST_FINALS",
@@ -23,6 +24,7 @@ __all__ = [
     "end_by_force",
     "exit_code",
     "force_after",
+    "read_anew",
     "run_loop",
     "share_gil",
     "spare_collector",
@@ -101,6 +103,23 @@ def end_by_force() -> None:
     logger.error("something hangs: the process ends by force, with code %d", FORCED_EXIT)
     logging.shutdown()
     os._exit(FORCED_EXIT)
+
+
+def read_anew(server: Server, secrets: Secrets) -> None:
+    """Take tokens and certificate as they are now; what cannot be used changes nothing."""
+    if secrets.certificate is not None:
+        secrets.certificate.reload()
+    try:
+        tokens, signer = secrets.tokens(), secrets.token_signer()
+    except ConfigError as error:
+        logger.error("the tokens stay as they were: %s", error)
+        return
+    if server.admission.tokens and not tokens:
+        logger.error("the tokens stay as they were: expected at least one, got none")
+        return
+    server.admission.tokens = tokens
+    server.admission.session_tokens.signer = signer
+    logger.info("tokens were read anew")
 
 
 async def watch(secrets: Secrets) -> None:

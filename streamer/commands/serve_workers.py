@@ -123,7 +123,7 @@ class WorkerPlan:
     retire_s: float
     options: ServerOptions
     secrets: Secrets
-    serving: Callable[[Model, Membership], AbstractContextManager[Server]]
+    serving: Callable[[Model, Membership | None], AbstractContextManager[Server]]
 
     @property
     def shares_memory(self) -> bool:

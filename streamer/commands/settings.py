@@ -32,6 +32,7 @@ __all__ = [
     "Setting",
     "read_environment",
     "read_file",
+    "read_table",
     "redacted",
     "settings_of",
     "toml_value",
@@ -190,17 +191,33 @@ def read_file(path: Path, settings: Mapping[str, Setting]) -> dict[str, Found]:
         raise ConfigError(f"expected a TOML file at {path}, got: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"expected TOML in {path}, got: {error}") from error
+    return read_table(table, settings, str(path))
+
+
+def read_table(
+    table: Mapping[str, Any], settings: Mapping[str, Setting], origin: str
+) -> dict[str, Found]:
+    """What a table says, by key.
+
+    Args:
+        table: Values that have a type.
+        settings: What there is.
+        origin: Where it is from, in words.
+
+    Raises:
+        ConfigError: It has a key that is none, or a value that is none of its key.
+    """
     found = {}
     for key, value in table.items():
         setting = settings.get(key)
         if setting is None:
             raise ConfigError(
-                f"{path}: expected a key of the options, got {key}{_likely(key, settings)}"
+                f"{origin}: expected a key of the options, got {key}{_likely(key, settings)}"
             )
         try:
-            found[key] = Found(setting.of_file(value), str(path))
+            found[key] = Found(setting.of_file(value), origin)
         except ConfigError as error:
-            raise ConfigError(f"{path}: {key}: {error}") from None
+            raise ConfigError(f"{origin}: {key}: {error}") from None
     return found
 
 

@@ -65,6 +65,8 @@ class Listener:
         doorstep: Doorstep,
         transport: Transport,
         content_paths: tuple[str, ...] = (),
+        *,
+        may_give_away: bool = False,
     ) -> None:
         """Begin; nothing is listened to yet.
 
@@ -74,8 +76,10 @@ class Listener:
             doorstep: Counts those whose handshake has not come.
             transport: How they are handled.
             content_paths: What requests with content may be for.
+            may_give_away: Whether another process may be given a connection that was adopted.
         """
         self._content_paths = content_paths
+        self._may_give_away = may_give_away
         self._serve = serve
         self._answer = answer
         self._doorstep = doorstep
@@ -101,12 +105,15 @@ class Listener:
         """
         self._server = await self._serving(ws.unix_serve, path)
 
-    async def adopt(self, client: socket.socket, handed: Handed | None = None) -> None:
-        """Take a connection that another process has accepted.
+    async def adopt(
+        self, client: socket.socket, handed: Handed | None = None, *, remote: str = ""
+    ) -> None:
+        """Take a connection that was accepted elsewhere.
 
         Args:
             client: Its socket.
-            handed: What else it did with it.
+            handed: What else another process did with it.
+            remote: Address of its other end, where the socket does not know that.
         """
         tls = self._transport.tls if handed is None else None
         client.setblocking(False)
@@ -115,7 +122,7 @@ class Listener:
             more["ssl_handshake_timeout"] = _OPEN_TIMEOUT_S
             more["ssl_shutdown_timeout"] = self._transport.close_timeout_s
         await asyncio.get_running_loop().connect_accepted_socket(
-            partial(self._new_connection, handed), client, ssl=tls, **more
+            partial(self._new_connection, handed, remote), client, ssl=tls, **more
         )
 
     @property
@@ -172,7 +179,7 @@ class Listener:
             **more,
         )
 
-    def _new_connection(self, handed: Handed | None) -> MeteredConnection:
+    def _new_connection(self, handed: Handed | None, remote: str) -> MeteredConnection:
         """What the library makes of a connection that it has accepted itself."""
         assert self._server is not None, "expected to listen"
         transport = self._transport
@@ -190,8 +197,9 @@ class Listener:
             write_limit=transport.write_buffer_bytes,
             content_paths=self._content_paths,
             handed=handed,
+            remote=remote,
             # Whoever was handed over once stays.
-            keeps_opening=handed is None,
+            keeps_opening=self._may_give_away and handed is None,
         )
 
 

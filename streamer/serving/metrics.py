@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.metrics_core import Metric
 
 from cnerta.streamer.serving.flicker import FlickerWatch
 from cnerta.streamer.serving.parking import DropReason, ResumeResult
@@ -256,6 +257,10 @@ class ServerMetrics:
         change = watch.see(message)
         if change is not None:
             self._changes.labels(change.kind, change.status).inc()
+
+    def families(self) -> Iterable[Metric]:
+        """All of this process, as they are now."""
+        return self._registry.collect()
 
     def exposition(self) -> bytes:
         """The text that Prometheus reads; of all processes of the server."""

@@ -319,7 +319,14 @@ class Server:
             )
 
         content_paths = tuple(answers.with_content)
-        return Listener(self._handle, answer, doorstep, transport, content_paths)
+        return Listener(
+            self._handle,
+            answer,
+            doorstep,
+            transport,
+            content_paths,
+            may_give_away=self._group is not None,
+        )
 
     def _answer_content(
         self, connection: MeteredConnection, request: Request, answers: HttpAnswers
@@ -395,7 +402,7 @@ class Server:
             asyncio.create_task(self._give_back()),
         ]
 
-    async def start_in_group(self, host: str, folder: Path) -> None:
+    async def start_behind(self, host: str, folder: Path) -> None:
         """Take connections that :meth:`adopt` is given.
 
         Args:
@@ -410,13 +417,19 @@ class Server:
         self._start_tasks()
 
     async def adopt(
-        self, client: socket.socket, handed: Handed | None = None, *, for_operators: bool = False
+        self,
+        client: socket.socket,
+        handed: Handed | None = None,
+        *,
+        remote: str = "",
+        for_operators: bool = False,
     ) -> None:
         """Take a connection that was accepted elsewhere.
 
         Args:
             client: Its socket.
             handed: What else was done with it.
+            remote: Address of its other end, where the socket does not know that.
             for_operators: Whether it came to their address.
         """
         listener = self._metrics_listener if for_operators else self._listener
@@ -425,7 +438,7 @@ class Server:
             return
         # A client may hang up, or speak no TLS; nobody else has to know.
         with contextlib.suppress(OSError, TimeoutError):
-            await listener.adopt(client, handed)
+            await listener.adopt(client, handed, remote=remote)
 
     async def stop(self, reason: str = "shutdown") -> None:
         """Stop taking connections, give the answers still owed, close."""

@@ -60,7 +60,7 @@ class WorkerLoop:
         """
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
-        await self._server.start_in_group(self._host, self._folder)
+        await self._server.start_behind(self._host, self._folder)
         self._front.follow(self._on_message, self._on_front_gone)
         telling = asyncio.create_task(self._tell())
         await self._stop.wait()

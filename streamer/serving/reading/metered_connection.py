@@ -71,6 +71,7 @@ class MeteredConnection(ws.ServerConnection, asyncio.BufferedProtocol):
         *arguments: Any,
         content_paths: tuple[str, ...] = (),
         handed: Handed | None = None,
+        remote: str = "",
         keeps_opening: bool = False,
         **options: Any,
     ) -> None:
@@ -81,13 +82,14 @@ class MeteredConnection(ws.ServerConnection, asyncio.BufferedProtocol):
             arguments: Of the library.
             content_paths: What requests with content may be for.
             handed: See above.
+            remote: Address of the other end, where the socket does not know that.
             keeps_opening: Keep what comes until :meth:`forget_opening`, so that the connection can
                 be given to another process.
             options: Of the library.
         """
         super().__init__(*arguments, **options)
         self.handed = handed
-        self.remote_host = self.request_id = ""
+        self.remote_host, self.request_id = remote, ""
         self._doorstep = doorstep
         self._is_on_doorstep = self._is_turned_away = self._was_pinged = False
         self._is_greeted = handed is None
@@ -146,7 +148,8 @@ class MeteredConnection(ws.ServerConnection, asyncio.BufferedProtocol):
             self._go_on(self.handed, transport)
             return
         address = transport.get_extra_info("peername")
-        self.remote_host = str(address[0]) if address else ""
+        if address:
+            self.remote_host = str(address[0])
         self._is_on_doorstep = self._doorstep.enter(self.remote_host, self.loop.time())
         if not self._is_on_doorstep:
             # The library, to which each connection is a task, never hears of it.

@@ -99,7 +99,7 @@ async def both(model: Any, folder: Path, **options: Any) -> AsyncIterator[Two]:
             made = Server(model, ServerOptions(**options), group=Group(two, name, folder))  # type: ignore[arg-type]
             server = await stack.enter_async_context(made)
             (folder / name).mkdir()
-            await server.start_in_group("127.0.0.1", folder / name)
+            await server.start_behind("127.0.0.1", folder / name)
             two.servers[name] = server
         yield two
 
