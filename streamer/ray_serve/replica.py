@@ -70,7 +70,7 @@ class Replica:
         """Serve what Ray passes on."""
         await self._ingress(scope, receive, send)
 
-    def check_health(self) -> None:
+    async def check_health(self) -> None:
         """Have Ray replace this replica if it is of no use any more.
 
         Raises:
@@ -80,7 +80,7 @@ class Replica:
         if why_not is not None and not self._ingress.is_stopping:
             raise RuntimeError(f"expected a server that works, got: {why_not}")
 
-    def reconfigure(self, user_config: Any) -> None:
+    async def reconfigure(self, user_config: Any) -> None:
         """Read tokens anew: whatever changes in the configuration of replicas asks for that."""
         self._hosted.read_anew()
 

@@ -14,18 +14,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from cnerta.streamer.ray_serve.cluster import alone
-
-os.environ |= alone()  # before Ray is imported
-
 import ray
+import yaml
 from ray import serve
 from ray.serve.schema import ServeDeploySchema
 from ray.util import list_named_actors

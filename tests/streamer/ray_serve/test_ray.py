@@ -21,6 +21,10 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from cnerta.streamer.ray_serve.cluster import alone
+
+# Ray looks at its variables when it is imported. On a busy machine it takes its time to start.
+os.environ |= {**alone(), "RAY_raylet_start_wait_time_s": "200"}
 pytest.importorskip("ray.serve", reason="make test-integrations installs ray")
 
 from cnerta.streamer.access.tokens import SUBPROTOCOL
@@ -37,7 +41,7 @@ from cnerta.streamer.wire.messages import (
 from ..balancers import free_port
 from ..client.test_reconnecting import Talk, Watcher, check, run
 from ..speaking_client import client
-from .cluster import Deployed, deployed
+from .cluster import Deployed, deployed, ray
 
 STREAMS = 6
 PATIENT = ReconnectOptions(give_up_s=120.0, silence_s=10.0, first_pause_s=0.1, longest_pause_s=1.0)
@@ -131,6 +135,7 @@ async def test_replicas_of_a_cluster(kit: SimpleNamespace, tmp_path: Path) -> No
     async with deployed(args, num_replicas=2) as there:
         assert len(there.replicas()) == 2
         await tokens_hold(there)
+        await metrics_are_among_those_of_ray()
         await tokens_are_read_anew(there, tokens)
 
 
@@ -163,11 +168,27 @@ async def tokens_hold(there: Deployed) -> None:
     assert refused.value.response.status_code == 401
 
 
+async def metrics_are_among_those_of_ray() -> None:
+    """Of each node, for each replica."""
+    (node,) = ray.nodes()
+    url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    async with httpx2.AsyncClient(trust_env=False, timeout=20) as caller, asyncio.timeout(60):
+        while True:
+            text = (await caller.get(url)).text
+            found = re.findall(r'^ray_cnerta_sessions\{.*replica="(\w+)"', text, re.MULTILINE)
+            refused = re.findall(
+                r'^ray_cnerta_refused_total\{.*reason="token".*\} (\S+)$', text, re.MULTILINE
+            )
+            if len(set(found)) == 2 and sum(map(float, refused)) >= 1:
+                return
+            await asyncio.sleep(1)
+
+
 async def tokens_are_read_anew(there: Deployed, tokens: Path) -> None:
     """With another ``user_config``, by replicas as they run."""
     before = there.replicas()
     tokens.write_text(f"{OTHER}\n", encoding="utf-8")
-    await there.change(user_config=2)
+    await there.change(user_config={"tokens": 2})
     assert there.replicas() == before
     async with asyncio.timeout(60):
         while not await is_taken(there.port, OTHER) or await is_taken(there.port, TOKEN):
