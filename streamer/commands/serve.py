@@ -211,7 +211,7 @@ def serve(
     retire_s: RetireOption = 600.0,
     ray: RayOption = False,
     ray_replicas: RayReplicasOption = "1",
-    ray_streams: RayStreamsOption = 64,
+    ray_streams: RayStreamsOption = 32,
     ray_address: RayAddressOption = None,
     record_total_limit_mb: Annotated[
         int | None,

@@ -196,7 +196,7 @@ def test_what_a_file_comes_to(monkeypatch: pytest.MonkeyPatch) -> None:
     assert given == {
         # Others than this machine come: without a token no replica would start.
         "host": "0.0.0.0",
-        "max_sessions": 128,
+        "max_sessions": 64,
         "token_file": "/etc/cnerta/tokens.toml",
         "session_token_secret_file": "/etc/cnerta/session-token-secret",
     }
