@@ -216,6 +216,6 @@ def test_ray_takes_the_file() -> None:
     (one,) = read.applications
     assert [each.name for each in one.deployments] == ["streams"]
     broken = config()
-    broken["applications"][0]["deployments"][0]["replicas"] = 2
-    with pytest.raises(ValueError, match="replicas"):
+    broken["applications"][0]["deployments"][0]["user_config"] = 2
+    with pytest.raises(ValueError, match="user_config"):
         schema.ServeDeploySchema.model_validate(broken)
