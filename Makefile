@@ -310,7 +310,7 @@ $(bundles)/accurate/.scored: int8 := both
 $(bundles)/fast/.scored: $(again)/.done
 $(bundles)/accurate/.scored: $(gated)/.done
 $(bundles)/%/.scored:
-	$(bin)/cnerta-export $(<D) $(@D) --int8 $(int8)
+	$(bin)/cnerta-export $(<D) $(@D) --int8 $(int8) --listening -2.0 -0.5
 	$(bin)/cnerta-train calibrate $(@D) --data $(DATA)/text/cnerta_dev20.json --text-only --plot $(bundles)/$*-reliability.png
 	for data in text/cnerta_dev20.json spoken/cnerta_dev20/manifest.jsonl spoken/homographs_dev/manifest.jsonl; do \
 		$(bin)/cnerta-evaluate --bundle $(@D) --data $(DATA)/$$data || exit 1; done

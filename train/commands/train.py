@@ -91,6 +91,13 @@ def train(
         Path | None,
         typer.Option(help="Start from this checkpoint's acoustic encoder and CTC head."),
     ] = None,
+    text_from: Annotated[
+        Path | None,
+        typer.Option(
+            help="Start from this checkpoint's text encoder and kinds of words, and from the rest "
+            "of that of --init."
+        ),
+    ] = None,
     cpu: Annotated[bool, typer.Option("--cpu", help="Do not use an accelerator.")] = False,
     precision: Annotated[
         Literal["no", "fp16", "bf16"], typer.Option(help="Of the forward pass.")
@@ -144,6 +151,7 @@ def train(
             save_minutes=save_minutes,
             init=init,
             acoustic_from=acoustic_from,
+            text_from=text_from,
             workers=workers,
             cache=cache,
             trackers=trackers or (),

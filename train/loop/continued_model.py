@@ -9,7 +9,7 @@ import msgspec
 import torch
 
 from cnerta.models.config import GazetteerConfig, ModelConfig
-from cnerta.models.errors import ConfigError
+from cnerta.models.errors import CheckpointError, ConfigError
 from cnerta.models.networks.checkpoint import load_checkpoint
 from cnerta.models.networks.ctc import CtcHead
 from cnerta.models.networks.tagger import SpeechTagger
@@ -22,6 +22,7 @@ from cnerta.train.recipe import Recipe
 
 __all__ = [
     "continued_model",
+    "take_text",
     "with_chosen_readings",
     "with_gate",
     "with_gazetteer",
@@ -208,6 +209,43 @@ def with_other_acoustic(model: SpeechTagger, other: SpeechTagger) -> SpeechTagge
             weight.copy_(known[name])
     take_acoustic(joined, other)
     return joined
+
+
+@torch.no_grad()
+def take_text(model: SpeechTagger, other: SpeechTagger) -> None:
+    """Give a trained model what another knows of text; what listens stays.
+
+    That is the text encoder, the kinds of words, and the weights by which the context reads the
+    two. It works for models of which one was trained on from the other, mostly from text: that
+    moves what listens, too, although it has nothing to learn there (docs/history.md).
+
+    Args:
+        model: Changed in place.
+        other: One of the same composition and vocabulary.
+
+    Raises:
+        CheckpointError: It is of another composition or has other characters.
+        ConfigError: The models have no context, or two heads.
+    """
+    if model.config != other.config or model.vocabulary.sha256 != other.vocabulary.sha256:
+        raise CheckpointError(
+            "expected a model of the same composition and characters to take text from, got another"
+        )
+    if model.context is None or model.audio_head is not None:
+        raise ConfigError(
+            "expected a model with model.fusion.context and one head to take text from another"
+        )
+    weights, theirs = model.state_dict(), other.state_dict()
+    for name, weight in weights.items():
+        if name.startswith(("text.", "word_kinds.")):
+            weight.copy_(theirs[name])
+    # The context reads, in this order: text, speech, kinds of words, readings.
+    kinds = model.word_kinds.width if model.word_kinds else 0
+    for name in ("context.forwards.weight_ih_l0", "context.backwards.weight_ih_l0"):
+        inputs = weights[name].shape[1]
+        before = inputs - model.config.fusion.readings - kinds
+        for columns in (slice(model.text.width), slice(before, before + kinds)):
+            weights[name][:, columns] = theirs[name][:, columns]
 
 
 def with_prosody(model: SpeechTagger, weight: float) -> SpeechTagger:

@@ -36,7 +36,7 @@ from cnerta.train.data.examples import Example
 from cnerta.train.data.sources import read_sources, read_streams
 from cnerta.train.data.streams import memory_pieces, pieces_digest, representative
 from cnerta.train.environment import ENVIRONMENT, RECIPE, describe_start, record_start
-from cnerta.train.loop.continued_model import continued_model
+from cnerta.train.loop.continued_model import continued_model, take_text
 from cnerta.train.loop.development import Development
 from cnerta.train.loop.digests import examples_digest, recipe_digest
 from cnerta.train.loop.new_model import STATISTICS_CLIPS, new_model, take_acoustic
@@ -68,6 +68,7 @@ class Trainer:
         init: Checkpoint to start from in place of random weights; brings its own vocabulary and
             labels.
         acoustic_from: Checkpoint whose acoustic encoder and CTC head to start from.
+        text_from: Checkpoint whose text encoder and kinds of words to start from, beside ``init``.
         workers: Threads that build batches.
         cache: Folder for decoded recordings; None: they are kept in memory.
         trackers: That accelerate knows and that are told of the run too, such as ``wandb``.
@@ -89,6 +90,7 @@ class Trainer:
         save_minutes: float = 5.0,
         init: Path | None = None,
         acoustic_from: Path | None = None,
+        text_from: Path | None = None,
         workers: int = 1,
         cache: Path | None = None,
         trackers: Sequence[str] = (),
@@ -154,7 +156,7 @@ class Trainer:
         self.model = (
             saved.model
             if saved
-            else self._from_first(lambda: self._starting_model(init, acoustic_from))
+            else self._from_first(lambda: self._starting_model(init, acoustic_from, text_from))
         )
         self.model.to(self.accelerator.device)
         self.development = Development(
@@ -219,7 +221,9 @@ class Trainer:
         if len({repr(v) for v in gather_object([value])}) > 1:
             raise DataError("expected the same data on every machine, got files that differ")
 
-    def _starting_model(self, init: Path | None, acoustic_from: Path | None) -> SpeechTagger:
+    def _starting_model(
+        self, init: Path | None, acoustic_from: Path | None, text_from: Path | None
+    ) -> SpeechTagger:
         torch.manual_seed(self.recipe.seed)
         acoustic = load_checkpoint(acoustic_from).model if acoustic_from else None
         if init:
@@ -231,6 +235,10 @@ class Trainer:
             raise CheckpointError(f"expected a model as the recipe describes it in {init}")
         if init and acoustic is not None:
             take_acoustic(model, acoustic)
+        if text_from:
+            if not init:
+                raise ConfigError("expected a checkpoint to start from (init) with text_from")
+            take_text(model, load_checkpoint(text_from).model)
         return model
 
     def _run_stage(self, stage: Stage) -> None:

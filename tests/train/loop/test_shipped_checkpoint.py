@@ -40,3 +40,15 @@ def test_checkpoint_and_bundle_say_the_same(name: str, examples: list[Example]) 
     assert found[0] != found[1], "the two readings of one text are told apart"
     assert any(found[2:5])
     assert found[-1] == []
+
+
+def test_the_checkpoint_to_come_tells_readings_apart(examples: list[Example]) -> None:
+    found = []
+    for name in ("fast-named", "fast-listens"):
+        model = load_checkpoint(REPOSITORY / "models" / "checkpoints" / name).model
+        found.append(torch_predictions(model, examples, AudioCache()))
+    read, listens = found
+    assert listens[0] != listens[1], "it listens"
+    assert any(read[2:5])
+    assert any(listens[2:5])
+    assert read[-1] == listens[-1] == []
