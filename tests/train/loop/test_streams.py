@@ -210,6 +210,8 @@ def test_about_how_many_steps() -> None:
 LIMITED = """
 import gc, resource, sys, time
 from pathlib import Path
+# The first step of an optimiser imports it; it is no data.
+import torch._dynamo
 from cnerta.train.loop.trainer import Trainer
 from cnerta.train.recipe import load_recipe
 
