@@ -25,7 +25,6 @@ from cnerta.models.runtime.bundle import (
     find_bundle,
     load_bundle,
 )
-from cnerta.models.runtime.hub import is_hub_name
 from cnerta.models.runtime.listening import Listening
 
 __all__ = ["export", "main"]
@@ -194,11 +193,9 @@ def _find(source: Path) -> Path:
     Raises:
         CnertaError: One of the hub cannot be had.
     """
-    if not is_hub_name(str(source)):
-        return find_bundle(source)
     try:
         return find_bundle(source)
-    except BundleError:
+    except BundleError:  # of a name of the hub only
         from cnerta.models.networks.checkpoint import find_checkpoint
 
         return find_checkpoint(source)

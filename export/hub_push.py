@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Final
 
@@ -14,8 +13,6 @@ from cnerta.models.errors import ConfigError
 from cnerta.models.runtime.hub import split_hub_name
 
 __all__ = ["push"]
-
-logger = logging.getLogger(__name__)
 
 _MESSAGE: Final = "Upload a model of cnerta-stream"
 

@@ -30,7 +30,6 @@ __all__ = [
     "checkpoint_files",
     "copy_with_hashes",
     "find_checkpoint",
-    "is_checkpoint",
     "load_checkpoint",
     "parameter_name",
     "save_checkpoint",
@@ -123,11 +122,6 @@ def save_checkpoint(
 def parameter_name(stored: str, fusion: FusionKind) -> str:
     """Today's name of a parameter in a checkpoint that an earlier version may have written."""
     return _RENAMED[fusion].get(stored, stored)
-
-
-def is_checkpoint(path: Path) -> bool:
-    """Whether a folder has a checkpoint."""
-    return (path / _DESCRIPTION).is_file()
 
 
 def find_checkpoint(path: Path) -> Path:
