@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 
 from cnerta.streamer.wire.messages import ServerMessage, UtteranceFinal
 
 from ..fake_model_server import FakeModelServer
 from .test_reconnecting import Talk, Watcher, check, run
+
+
+class PausingTalk(Talk):
+    """Whoever speaks waits before the last utterance until the connection is lost.
+
+    Else a busy machine may be done before its server is told to stop.
+    """
+
+    def __init__(self, kit: SimpleNamespace, count: int, watcher: Watcher):
+        super().__init__(kit, count, timed=True)
+        self._watcher = watcher
+        self._last_begins_at = sum(map(len, self._audio[:-1]))
+
+    async def blocks(self) -> AsyncIterator[bytes]:
+        sent = 0
+        async for block in super().blocks():
+            while sent >= self._last_begins_at and "lost" not in self._watcher.states:
+                await asyncio.sleep(0.01)
+            yield block
+            sent += len(block)
 
 
 async def test_a_server_that_is_killed_is_replaced_by_another(kit: SimpleNamespace) -> None:
@@ -29,7 +50,8 @@ async def test_a_server_that_is_killed_is_replaced_by_another(kit: SimpleNamespa
 
 
 async def test_finals_that_are_owed_are_answered_by_a_stop(kit: SimpleNamespace) -> None:
-    talk, watcher = Talk(kit, 8, timed=True), Watcher()
+    watcher = Watcher()
+    talk = PausingTalk(kit, 8, watcher)
     async with FakeModelServer(tags_for_s=0.05) as one, FakeModelServer() as two:
         stopping: list[asyncio.Task[int]] = []
 
