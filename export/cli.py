@@ -134,6 +134,8 @@ def export(
     log_to_console(logging.INFO, console=console, others=logging.WARNING, show_time=True)
     if push and hub is None:
         raise typer.BadParameter("expected --hub DIR with --push, got none")
+    if private and not push:
+        raise typer.BadParameter("expected --push hf:OWNER/NAME with --private, got none")
     try:
         source = _find(source)
     except CnertaError as error:

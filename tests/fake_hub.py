@@ -9,14 +9,15 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from .http_server import HttpServer, QuietHandler
+
 NAME = "somebody/a-model"
 COMMIT = "a" * 40
+_JSON = {"Content-Type": "application/json"}
 
 
 class Hub:
@@ -41,45 +42,20 @@ class Hub:
     def serving(self) -> Iterator[str]:
         kept = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_HEAD(self) -> None:
-                self.answer(with_body=False)
-
-            def do_GET(self) -> None:
-                self.answer(with_body=True)
-
-            def do_POST(self) -> None:
-                sent = self.rfile.read(int(self.headers["Content-Length"]))
+        class Handler(QuietHandler):
+            def post(self, body: bytes) -> None:
                 kept.tokens.add(self.headers["Authorization"])
-                status, said = kept.take(self.path, sent)
-                body = json.dumps(said).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+                status, said = kept.take(self.path, body)
+                self.answer(status, json.dumps(said).encode(), _JSON)
 
-            def answer(self, *, with_body: bool) -> None:
+            def get(self) -> None:
                 path = self.path.partition("?")[0]
                 kept.asked.append(path)
                 body, headers, status = kept.find(path)
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                if with_body:
-                    self.wfile.write(body)
+                self.answer(status, body, headers)
 
-            def log_message(self, *arguments: object) -> None:
-                pass
-
-        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-            thread = threading.Thread(target=server.serve_forever, daemon=True)
-            thread.start()
-            yield f"http://127.0.0.1:{server.server_port}"
-            server.shutdown()
-            thread.join()
+        with HttpServer(Handler) as server:
+            yield server.url
 
     def find(self, path: str) -> tuple[bytes, dict[str, str], int]:
         if path.startswith(f"/api/models/{NAME}/tree/"):
@@ -87,14 +63,14 @@ class Hub:
                 {"type": "file", "path": name, "size": len(body), "oid": f"{number:040x}"}
                 for number, (name, body) in enumerate(self.files.items())
             ]
-            return json.dumps(tree).encode(), {"Content-Type": "application/json"}, 200
+            return json.dumps(tree).encode(), _JSON, 200
         if path.startswith(f"/api/models/{NAME}"):
             about: dict[str, Any] = {
                 "id": NAME,
                 "sha": COMMIT,
                 "siblings": [{"rfilename": name} for name in self.files],
             }
-            return json.dumps(about).encode(), {"Content-Type": "application/json"}, 200
+            return json.dumps(about).encode(), _JSON, 200
         for revision in (COMMIT, "main"):
             start = f"/{NAME}/resolve/{revision}/"
             if path.startswith(start) and path.removeprefix(start) in self.files:

@@ -50,6 +50,8 @@ def test_a_bundle_becomes_a_repository(tmp_path: Path) -> None:
         (["fast"], "expected a checkpoint, or --triton"),
         (["fast", "out", "--triton", "repository"], "expected a checkpoint, or --triton"),
         (["none"], "expected the folder of the bundle as a second argument"),
+        (["fast", "--push", "hf:a/b"], "expected --hub DIR with --push"),
+        (["fast", "--hub", "folder", "--private"], "expected --push hf:OWNER/NAME with --private"),
     ],
 )
 def test_what_makes_no_sense_is_refused(arguments: list[str], said: str) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import threading
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from ...http_server import HttpServer, QuietHandler
 
 _YOUTUBE_HEAD = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3})(?: (region:\w+#\w+))?")
 
@@ -34,34 +34,25 @@ class CaptionReceiver:
         self.asks = 0
         receiver = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                receiver.answer(self, receiver.take(self.path, self.headers, body))
+        class Handler(QuietHandler):
+            def post(self, body: bytes) -> None:
+                status = receiver.take(self.path, self.headers, body)
+                receiver.answer(self, status)
 
-            def do_GET(self) -> None:
+            def get(self) -> None:
                 receiver.asked(self)
 
-            def log_message(self, *arguments: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = HttpServer(Handler)
         query = "&".join(f"{name}={value}" for name, value in self.secret.items())
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/closedcaption?{query}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"{self.server.url}/closedcaption?{query}"
 
     def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
+        self.server.close()
 
-    def answer(self, request: BaseHTTPRequestHandler, status: int, text: str = "") -> None:
-        request.send_response(status)
-        request.send_header("Content-Type", "text/plain")
-        request.send_header("Content-Length", str(len(text)))
-        request.end_headers()
-        request.wfile.write(text.encode())
+    def answer(self, request: QuietHandler, status: int, text: str = "") -> None:
+        request.answer(status, text.encode(), {"Content-Type": "text/plain"})
 
-    def asked(self, request: BaseHTTPRequestHandler) -> None:
+    def asked(self, request: QuietHandler) -> None:
         self.answer(request, 405)
 
     def take(self, path: str, headers: Any, body: bytes) -> int:
@@ -111,7 +102,7 @@ class Zoom(CaptionReceiver):
         "signature": "nYtXJqRKCW",
     }
 
-    def asked(self, request: BaseHTTPRequestHandler) -> None:
+    def asked(self, request: QuietHandler) -> None:
         """The number of the last caption that was taken."""
         self.asks += 1
         is_right = urlsplit(request.path).path == "/closedcaption/seq"

@@ -9,11 +9,10 @@ import json
 import queue
 import shutil
 import subprocess
-import threading
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from cnerta.streamer.outputs.highlighting import Highlighter
 from cnerta.streamer.outputs.hls import HlsCaptions, HlsOptions
 from cnerta.streamer.sources import Revision
 
+from ...http_server import HttpServer
 from .. import server_messages as wire
 
 av = pytest.importorskip("av")
@@ -106,11 +106,8 @@ def site(tmp_path: Path) -> Iterator[tuple[str, queue.Queue[dict[str, Any]]]]:
     (tmp_path / "video.m3u8").write_text(VIDEO_PLAYLIST, encoding="utf-8")
     write_video(tmp_path / "video.ts")
     write_captions(tmp_path / "captions")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/", posted
-    server.shutdown()
-    server.server_close()
+    with HttpServer(partial(Handler, directory=str(tmp_path))) as server:
+        yield f"{server.url}/", posted
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")

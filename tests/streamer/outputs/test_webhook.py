@@ -7,7 +7,6 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import msgspec
@@ -22,6 +21,7 @@ from cnerta.streamer.sources import Revision
 from cnerta.streamer.wire.codec import encode
 from cnerta.streamer.wire.messages import WarningMessage
 
+from ...http_server import HttpServer, QuietHandler
 from .. import server_messages as wire
 
 FAST = RetryPolicy(timeout_s=2.0, attempts=3, first_pause_s=0.01, longest_pause_s=0.05)
@@ -38,26 +38,18 @@ class Receiver:
         self.hold.set()
         receiver = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                receiver.requests.append((self.path, dict(self.headers), body))
+        class Handler(QuietHandler):
+            def post(self, body: bytes) -> None:
+                receiver.requests.append((self.path, dict(self.headers), json.loads(body)))
                 receiver.hold.wait(20)
                 status, headers = receiver.answers.pop(0) if receiver.answers else (204, {})
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
+                self.answer(status, headers=headers)
 
-            do_GET = do_POST  # noqa: N815 (the name that the base class calls)
+            def get(self) -> None:
+                self.post(b"{}")
 
-            def log_message(self, *arguments: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/hook?key=secret"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.server = HttpServer(Handler)
+        self.url = f"{self.server.url}/hook?key=secret"
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -71,8 +63,7 @@ def receiver() -> Iterator[Receiver]:
     made = Receiver()
     yield made
     made.hold.set()
-    made.server.shutdown()
-    made.server.server_close()
+    made.server.close()
 
 
 async def send(webhook: Webhook, count: int = 3) -> list[dict[str, Any]]:
@@ -127,7 +118,7 @@ async def test_what_is_refused_for_good_is_not_sent_again(receiver: Receiver, st
 
 
 async def test_nobody_there(receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
-    receiver.server.server_close()
+    receiver.server.close()
     webhook = Webhook(receiver.url, policy=FAST)
     with pytest.raises(OutputError, match="got 5 left over"):
         await send(webhook)

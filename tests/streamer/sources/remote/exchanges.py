@@ -10,14 +10,13 @@ import asyncio
 import base64
 import contextlib
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 from websockets.asyncio.server import ServerConnection
 
+from ....http_server import HttpServer, QuietHandler
 from .recorded_server import Recording
 
 SECOND_BYTES = 2 * 16_000
@@ -207,28 +206,16 @@ class GladiaService:
         """Serve; the address without its path."""
         service = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                length = int(self.headers["Content-Length"])
-                service.asked.append(json.loads(self.rfile.read(length)))
+        class Handler(QuietHandler):
+            def post(self, body: bytes) -> None:
+                service.asked.append(json.loads(body))
                 service.keys.append(self.headers["x-gladia-key"])
                 answer = {"id": "1", "created_at": "2026-01-01T00:00:00Z", "url": service.session}
-                content = json.dumps(answer).encode()
                 status = service.status if self.path == "/v2/live" else 404
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
+                self.answer(status, json.dumps(answer).encode())
 
-            def log_message(self, *arguments: object) -> None:
-                pass
-
-        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-            thread = threading.Thread(target=server.serve_forever, daemon=True)
-            thread.start()
-            yield f"http://127.0.0.1:{server.server_port}"
-            server.shutdown()
-            thread.join()
+        with HttpServer(Handler) as server:
+            yield server.url
 
 
 # --- OpenAI ---------------------------------------------------------------------------------------
