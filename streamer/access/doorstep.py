@@ -16,6 +16,11 @@ _BURST: Final = 128.0
 """So many connections may come at once, before they may come at a steady rate only: each costs the
 event loop about a millisecond, whatever becomes of it."""
 _MOST_KNOWN: Final = 4_096
+_HELD_S: Final = 1.0
+"""So long waits who may not come in. Who is refused at once is back at once, thousands of times a
+second."""
+_MOST_HELD: Final = 512
+"""More do not wait, or they would take up what a process may have open."""
 
 
 class Doorstep:
@@ -35,6 +40,7 @@ class Doorstep:
         self._counts: Counter[str] = Counter()
         # A leaky bucket for each address: how full it was, and when.
         self._buckets: dict[str, tuple[float, float]] = {}
+        self._held: set[Callable[[], None]] = set()
 
     def enter(self, address: str, now: float) -> bool:
         """Another has come.
@@ -61,6 +67,29 @@ class Doorstep:
         self._counts[group] -= 1
         if not self._counts[group]:
             del self._counts[group]
+
+    def hold(self, refuse: Callable[[], None]) -> float:
+        """One may not stay.
+
+        Args:
+            refuse: Ends the connection; :meth:`release` has to follow.
+
+        Returns:
+            Seconds until that is to happen; less if the server closes.
+        """
+        if len(self._held) >= _MOST_HELD:
+            return 0.0
+        self._held.add(refuse)
+        return _HELD_S
+
+    def release(self, refuse: Callable[[], None]) -> None:
+        """One who might not stay is gone."""
+        self._held.discard(refuse)
+
+    def close(self) -> None:
+        """Nobody waits any longer to be refused."""
+        for refuse in list(self._held):
+            refuse()
 
     def _level(self, group: str, now: float) -> float:
         level, at = self._buckets.get(group, (0.0, now))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Sequence
 from typing import Final
@@ -53,6 +54,7 @@ def peer_address(remote: str, request: Request | None, trusted: Sequence[Network
     return address
 
 
+@functools.lru_cache(maxsize=1_024)  # asked for each connection that floods
 def address_group(address: str) -> str:
     """What is counted as one client: an IPv4 address, the first half of an IPv6 address."""
     parsed = _parsed(address)

@@ -139,6 +139,7 @@ class Listener:
 
     def close(self) -> None:
         """Take no more; those that are open go on."""
+        self._doorstep.close()
         if self._server is not None:
             self._server.close(close_connections=False)
 

@@ -154,9 +154,18 @@ class MeteredConnection(ws.ServerConnection, asyncio.BufferedProtocol):
         if not self._is_on_doorstep:
             # The library, to which each connection is a task, never hears of it.
             self._is_turned_away = True
-            cast(asyncio.Transport, transport).abort()
+            self._turn_away(cast(asyncio.Transport, transport))
             return
         self._begin(transport)
+
+    def _turn_away(self, transport: asyncio.Transport) -> None:
+        def refuse() -> None:
+            self._doorstep.release(refuse)
+            telling.cancel()
+            transport.abort()
+
+        transport.pause_reading()
+        telling = self.loop.call_later(self._doorstep.hold(refuse), refuse)
 
     def _begin(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)

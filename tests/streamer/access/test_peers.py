@@ -85,3 +85,20 @@ def test_connections_of_one_address_come_at_a_bounded_rate() -> None:
     for n in range(10_000):
         hang_up(f"198.18.{n // 250}.{n % 250}", 2.0 + n)
     assert len(doorstep._buckets) <= 4_097
+
+
+def test_who_may_not_come_in_waits_to_be_told_so() -> None:
+    doorstep, refused = Doorstep(2, lambda address: False), list[int]()
+
+    def holding(number: int) -> float:
+        def refuse() -> None:
+            doorstep.release(refuse)
+            refused.append(number)
+
+        return doorstep.hold(refuse)
+
+    delays = [holding(n) for n in range(600)]
+    assert delays == [1.0] * 512 + [0.0] * 88, "so many are held, and no more"
+    doorstep.close()
+    assert sorted(refused) == list(range(512))
+    assert holding(600) == 1.0

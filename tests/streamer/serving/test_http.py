@@ -214,3 +214,27 @@ async def test_health_means_it(model: Any) -> None:
             task.cancel()
         server._turned_at = asyncio.get_running_loop().time() - 6
         assert (await ask(server.port, "/healthz")).body == b"event loop stalled\n"
+
+
+async def test_who_may_not_come_in_is_told_after_a_moment(model: Any) -> None:
+    async def knock(port: int) -> asyncio.StreamReader:
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", port, local_addr=("127.0.0.2", 0)
+        )
+        stack.callback(writer.close)
+        return reader
+
+    with contextlib.ExitStack() as stack:
+        async with serving(model, access=AccessOptions(max_waiting_per_address=1)) as server:
+            silent = await knock(server.port)
+            turned_away = await knock(server.port)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(turned_away.read(), 0.2)
+            with pytest.raises(ConnectionResetError):
+                await asyncio.wait_for(turned_away.read(), 30)
+            assert not silent.at_eof()
+            another = await knock(server.port)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(another.read(), 0.05)
+        with pytest.raises(ConnectionResetError):
+            await asyncio.wait_for(another.read(), 30)
