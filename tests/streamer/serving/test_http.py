@@ -230,11 +230,9 @@ async def test_who_may_not_come_in_is_told_after_a_moment(model: Any) -> None:
             turned_away = await knock(server.port)
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(turned_away.read(), 0.2)
-            with pytest.raises(ConnectionResetError):
-                await asyncio.wait_for(turned_away.read(), 30)
+            assert await asyncio.wait_for(turned_away.read(), 30) == b""
             assert not silent.at_eof()
             another = await knock(server.port)
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(another.read(), 0.05)
-        with pytest.raises(ConnectionResetError):
-            await asyncio.wait_for(another.read(), 30)
+        assert await asyncio.wait_for(another.read(), 30) == b""
