@@ -217,22 +217,20 @@ async def test_health_means_it(model: Any) -> None:
 
 
 async def test_who_may_not_come_in_is_told_after_a_moment(model: Any) -> None:
-    async def knock(port: int) -> asyncio.StreamReader:
-        reader, writer = await asyncio.open_connection(
-            "127.0.0.1", port, local_addr=("127.0.0.2", 0)
-        )
-        stack.callback(writer.close)
-        return reader
+    async def knock(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0))
 
-    with contextlib.ExitStack() as stack:
-        async with serving(model, access=AccessOptions(max_waiting_per_address=1)) as server:
-            silent = await knock(server.port)
-            turned_away = await knock(server.port)
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(turned_away.read(), 0.2)
-            assert await asyncio.wait_for(turned_away.read(), 30) == b""
-            assert not silent.at_eof()
-            another = await knock(server.port)
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(another.read(), 0.05)
-        assert await asyncio.wait_for(another.read(), 30) == b""
+    async with serving(model, access=AccessOptions(max_waiting_per_address=1)) as server:
+        silent, silent_writer = await knock(server.port)
+        reader, writer = await knock(server.port)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(reader.read(), 0.2)
+        assert await asyncio.wait_for(reader.read(), 30) == b""
+        writer.close()
+        assert not silent.at_eof()
+        reader, writer = await knock(server.port)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(reader.read(), 0.05)
+        silent_writer.close()
+    assert await asyncio.wait_for(reader.read(), 30) == b"", "nobody is kept by a server that ends"
+    writer.close()
