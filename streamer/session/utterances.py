@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -99,7 +100,9 @@ class Utterances:
         self._open: OrderedDict[str, Utterance] = OrderedDict()
         self._finals: deque[PendingRevision] = deque()
         self._answered: OrderedDict[str, _Answered] = OrderedDict()
-        self._ids = 0
+        # Of entities, counted over the session: an utterance that was forgotten and comes back must
+        # not give its old ids to other entities.
+        self._numbers = itertools.count(1)
         self._resumes = 0
 
     def __iter__(self) -> Iterator[Utterance]:
@@ -180,18 +183,11 @@ class Utterances:
 
     def open(self, message: Transcript, began: int) -> Utterance:
         """Begin an utterance."""
-        tracker = EntityTracker(message.utterance, lambda: self._new_id(message.utterance))
-        utterance = Utterance(
-            message.utterance, message.revision, began, tracker, heard=self._resumes
-        )
-        self._open[message.utterance] = utterance
+        name, numbers = message.utterance, self._numbers  # not self, which would be a circle
+        tracker = EntityTracker(name, lambda: f"{name}-e{next(numbers)}")
+        utterance = Utterance(name, message.revision, began, tracker, heard=self._resumes)
+        self._open[name] = utterance
         return utterance
-
-    def _new_id(self, utterance: str) -> str:
-        # Counted over the session: an utterance that was forgotten and comes back must not give
-        # its old ids to other entities.
-        self._ids += 1
-        return f"{utterance}-e{self._ids}"
 
     def forget_oldest(self, running: Sequence[Utterance]) -> Utterance | None:
         """Forget the oldest without a final, but for those whose texts are away."""

@@ -8,14 +8,14 @@ import random
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from .fuzz import fuzz
+from .fuzz import SERVER_OPTIONS, fuzz
 from .fuzz_decoder import check_decoding
 from .fuzz_inputs import FAMILIES, boundary_messages, mutate, valid_message
 from .server_process import ServerProcess
 
 
 async def test_two_thousand_messages_end_nothing_without_a_name() -> None:
-    with ServerProcess() as server:
+    with ServerProcess(SERVER_OPTIONS) as server:
         found = await fuzz(server, 2_000, parallel=8, seed=1)
         assert server.is_running
         log = server.log()
