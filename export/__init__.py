@@ -2,10 +2,10 @@
 
 Export a checkpoint, with 8-bit weights in the acoustic encoder::
 
-    from cnerta.export import Int8, export_bundle
+    from cnerta.export import ChosenGraphs, export_bundle
     from cnerta.models import load_checkpoint
 
-    written = export_bundle(load_checkpoint(checkpoint), out, int8=Int8.ACOUSTIC)
+    written = export_bundle(load_checkpoint(checkpoint), out, int8=ChosenGraphs.ACOUSTIC)
     print(written.bundle.name, written.acoustic_difference, written.tagger_difference)
 """
 
@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING
 from cnerta.models.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from cnerta.export.chosen_graphs import ChosenGraphs
     from cnerta.export.hub_folder import (
         HubDescription,
         write_checkpoint_folder,
         write_hub_folder,
     )
     from cnerta.export.hub_push import push
-    from cnerta.export.quantise import Int8
     from cnerta.export.write import Export, export_bundle
 
 __all__ = [
+    "ChosenGraphs",
     "Export",
     "HubDescription",
-    "Int8",
     "export_bundle",
     "push",
     "write_checkpoint_folder",
@@ -36,9 +36,9 @@ __all__ = [
 ]
 
 _MODULES = {
+    "ChosenGraphs": "chosen_graphs",
     "Export": "write",
     "HubDescription": "hub_folder",
-    "Int8": "quantise",
     "export_bundle": "write",
     "push": "hub_push",
     "write_checkpoint_folder": "hub_folder",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from cnerta.export.chosen_graphs import ChosenGraphs
 from cnerta.models.command_line import (
     TRAINING_EXTRAS,
     VersionOption,
@@ -28,8 +29,6 @@ from cnerta.models.runtime.bundle import (
 from cnerta.models.runtime.listening import Listening
 
 __all__ = ["export", "main"]
-
-Int8Name = Literal["none", "acoustic", "tagger", "both"]
 
 
 def export(
@@ -67,12 +66,19 @@ def export(
         ),
     ] = None,
     int8: Annotated[
-        Int8Name,
+        ChosenGraphs,
         typer.Option(
             help="Graphs to give 8-bit weights: a quarter of the size, and answers that differ a "
             "little; score them with cnerta-evaluate."
         ),
-    ] = "none",
+    ] = ChosenGraphs.NONE,
+    half: Annotated[
+        ChosenGraphs,
+        typer.Option(
+            help="Graphs to give weights and products of 16 bits, for a GPU: half the size. A CPU "
+            "computes in 32 bits all the same, and is slower for it."
+        ),
+    ] = ChosenGraphs.NONE,
     triton: Annotated[
         Path | None,
         typer.Option(
@@ -149,6 +155,10 @@ def export(
         )
     if out is None and not is_bundle and (hub is None or triton is not None):
         raise typer.BadParameter("expected the folder of the bundle as a second argument, got none")
+    if int8.overlaps(half):
+        raise typer.BadParameter(
+            f"expected other graphs with --half than with --int8, got {half.value} and {int8.value}"
+        )
     try:
         bounds = None if listening is None else Listening(*listening)
     except ValueError as error:
@@ -163,6 +173,7 @@ def export(
                     blank_penalty=blank_penalty,
                     listening=bounds,
                     int8=int8,
+                    half=half,
                 )
             console.print(message, markup=False, soft_wrap=True)
             bundle = out
@@ -235,7 +246,8 @@ def _export(
     audio_fit_bound: float,
     blank_penalty: float,
     listening: Listening | None,
-    int8: Int8Name,
+    int8: ChosenGraphs,
+    half: ChosenGraphs,
 ) -> str:
     """Write a bundle. Returns what there is to say of it.
 
@@ -243,7 +255,6 @@ def _export(
         CnertaError: It cannot be written.
     """
     # Torch takes seconds to import; --help should not.
-    from cnerta.export.quantise import Int8
     from cnerta.export.write import export_bundle
     from cnerta.models.networks.checkpoint import load_checkpoint
 
@@ -253,7 +264,8 @@ def _export(
         audio_fit_bound=audio_fit_bound,
         blank_penalty=blank_penalty,
         listening=listening,
-        int8=Int8(int8),
+        int8=int8,
+        half=half,
     )
     found = (
         f"bundle {written.bundle.name} in {out}: differs from torch by at most "

@@ -45,6 +45,8 @@ def check_parity(
     graph: Graph,
     path: Path,
     examples: Iterable[tuple[Tensor, ...]],
+    *,
+    tolerance: float = TOLERANCE,
 ) -> float:
     """Compare a graph with its ONNX file on the given inputs.
 
@@ -52,7 +54,7 @@ def check_parity(
         The largest difference.
 
     Raises:
-        ParityError: It is above :data:`TOLERANCE`, or a shape differs.
+        ParityError: It is above the tolerance, or a shape differs.
     """
     worst = 0.0
     for expected, found in run_both(graph, path, examples):
@@ -63,8 +65,8 @@ def check_parity(
                 )
             scale = np.maximum(1.0, np.abs(want))
             worst = max(worst, float(np.max(np.abs(got - want) / scale, initial=0.0)))
-    if not worst <= TOLERANCE:
+    if not worst <= tolerance:
         raise ParityError(
-            f"expected {path.name} to agree with torch within {TOLERANCE}, got {worst:.2e}"
+            f"expected {path.name} to agree with torch within {tolerance}, got {worst:.2e}"
         )
     return worst

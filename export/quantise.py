@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,7 @@ from torch import Tensor
 from cnerta.export.graphs import TaggerGraph
 from cnerta.export.parity import run_both
 
-__all__ = ["Int8", "quantise_graph", "tag_agreement"]
+__all__ = ["quantise_graph", "tag_agreement"]
 
 _EMBEDDINGS = ["Gather"]
 _PRODUCTS = ["MatMul", "LSTM"]
@@ -37,15 +36,6 @@ _ACTIVATIONS_IN_8_BITS = 4  # what the runtime calls this level of accuracy
 _KEPT = "filter_bank"
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _TEXT_ENCODER = "model.text.encoder"
-
-
-class Int8(StrEnum):
-    """Which graphs of a bundle get 8-bit weights."""
-
-    NONE = "none"
-    ACOUSTIC = "acoustic"
-    TAGGER = "tagger"
-    BOTH = "both"
 
 
 def quantise_graph(path: Path, *, in_blocks: bool = False) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from cnerta.export.chosen_graphs import ChosenGraphs
 from cnerta.export.graphs import (
     AcousticGraph,
     ReadingsGraph,
@@ -15,8 +16,9 @@ from cnerta.export.graphs import (
     UtteranceGraph,
     write_graph,
 )
+from cnerta.export.halve import HALF_TOLERANCE, halve_graph
 from cnerta.export.parity import check_parity
-from cnerta.export.quantise import Int8, quantise_graph, tag_agreement
+from cnerta.export.quantise import quantise_graph, tag_agreement
 from cnerta.models.networks.checkpoint import Checkpoint
 from cnerta.models.networks.streaming_whisper import StreamingWhisperEncoder
 from cnerta.models.networks.tagger import SpeechTagger
@@ -65,7 +67,8 @@ def export_bundle(
     audio_fit_bound: float = AUDIO_FIT_BOUND,
     blank_penalty: float = BLANK_PENALTY,
     listening: Listening | None = None,
-    int8: Int8 = Int8.NONE,
+    int8: ChosenGraphs = ChosenGraphs.NONE,
+    half: ChosenGraphs = ChosenGraphs.NONE,
     seed: int = 0,
 ) -> Export:
     """Write the graphs, check them against torch, describe them, then let them answer.
@@ -81,11 +84,18 @@ def export_bundle(
         blank_penalty: Of the alignment, see :func:`cnerta.models.runtime.alignment.align`.
         listening: How far answers follow audio that fits its text badly; None: as any other.
         int8: Graphs that get 8-bit weights once they were checked.
+        half: Graphs that get weights and products of 16 bits once they were checked, and are
+            checked again; others than those of 8 bits.
         seed: Of the random inputs of the check.
 
     Raises:
         ParityError: A graph does not compute what torch computes.
+        ValueError: A graph is to have 8 and 16 bits.
     """
+    if int8.overlaps(half):
+        raise ValueError(
+            f"expected other graphs with 16 bits than with 8, got {half.value} and {int8.value}"
+        )
     out.mkdir(parents=True, exist_ok=True)
     model = checkpoint.model
     generator = torch.Generator().manual_seed(seed)
@@ -96,9 +106,14 @@ def export_bundle(
     logger.info("writing %s", ACOUSTIC_FILE)
     write_graph(acoustic, acoustic.example(2, chunk, generator), out / ACOUSTIC_FILE)
     sizes = [(1, 1), (1, chunk), (2, chunk), (3, 1), (5, 2 * chunk + 1)]
-    acoustic_difference = check_parity(
-        acoustic, out / ACOUSTIC_FILE, [acoustic.example(*s, generator) for s in sizes]
-    )
+    sounds = [acoustic.example(*s, generator) for s in sizes]
+    acoustic_difference = check_parity(acoustic, out / ACOUSTIC_FILE, sounds)
+    if half.has_acoustic:
+        logger.info("halving %s", ACOUSTIC_FILE)
+        halve_graph(out / ACOUSTIC_FILE, hears=True)
+        acoustic_difference = check_parity(
+            acoustic, out / ACOUSTIC_FILE, sounds, tolerance=HALF_TOLERANCE
+        )
 
     tagger = TaggerGraph(model)
     logger.info("writing %s", TAGGER_FILE)
@@ -106,6 +121,12 @@ def export_bundle(
     shapes = [(1, 1, 1), (1, 12, 60), (2, 1, 9), (4, 31, 2), (8, 20, 150)]
     examples = [tagger.example(*s, generator) for s in shapes]
     tagger_difference = check_parity(tagger, out / TAGGER_FILE, examples)
+    if half.has_tagger:
+        logger.info("halving %s", TAGGER_FILE)
+        halve_graph(out / TAGGER_FILE, hears=False)
+        tagger_difference = check_parity(
+            tagger, out / TAGGER_FILE, examples, tolerance=HALF_TOLERANCE
+        )
 
     is_text_only = model.config.audio_use == "none"
     has_readings = model.config.ctc.units == "pronunciations" and not is_text_only
@@ -113,11 +134,11 @@ def export_bundle(
         tagger_difference = max(tagger_difference, write_readings(model, out, generator))
 
     agreement = None
-    if int8 in (Int8.TAGGER, Int8.BOTH):
+    if int8.has_tagger:
         logger.info("quantising %s", TAGGER_FILE)
         quantise_graph(out / TAGGER_FILE)
         agreement = tag_agreement(tagger, out / TAGGER_FILE, examples)
-    if int8 in (Int8.ACOUSTIC, Int8.BOTH):
+    if int8.has_acoustic:
         logger.info("quantising %s", ACOUSTIC_FILE)
         pretrained = isinstance(model.acoustic, StreamingWhisperEncoder)
         quantise_graph(out / ACOUSTIC_FILE, in_blocks=pretrained)

@@ -17,7 +17,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     out = tmp_path_factory.mktemp("gpu") / "gpu.json"
     small = "--device cpu --sessions 2,4 --seconds 2 --batches 1,2 --least 0.1 --bound-ms 60000"
     ended = subprocess.run(
-        [sys.executable, str(SCRIPT), *small.split(), "--json", str(out)],
+        [sys.executable, str(SCRIPT), *small.split(), "--beside", "accurate", "--json", str(out)],
         capture_output=True,
         text=True,
         timeout=200,
@@ -38,7 +38,8 @@ def test_answers_are_the_cpus_and_every_final_came(ran: tuple[str, Path]) -> Non
     figures = json.loads(ran[1].read_text())
     assert figures["same_entities"]
     assert all(value < 1e-4 for value in figures["parity"].values())
-    assert [row["batch"] for row in figures["engine"]] == [1, 2]
+    rows = [(row["bundle"], row["batch"]) for row in figures["engine"]]
+    assert rows == [("fast", 1), ("fast", 2), ("accurate", 1), ("accurate", 2)]
     assert [row["streams"] for row in figures["server"]] == [2, 4]
     for row in figures["server"]:
         assert row["finals"] == [row["streams"]] * 2

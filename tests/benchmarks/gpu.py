@@ -110,6 +110,7 @@ def answers(model: Model) -> list[list[tuple[int, int, str]]]:
 class EngineRow:
     """What a chunk and a text cost in a batch, in ms."""
 
+    bundle: str
     batch: int
     chunk_values: float
     chunk_resident: float
@@ -147,7 +148,7 @@ def engine_row(values: Model, resident: Model, batch: int, least_s: float) -> En
             spent[i] += cost(run, least_s / 3) / 3
     frames = [generator.normal(size=(120, g.width)).astype(np.float32)] * batch
     text = cost(lambda: values.tag([TEXT] * batch, frames), least_s)
-    return EngineRow(batch, *(1000 * s / batch for s in (*spent, text)))
+    return EngineRow(values.bundle.path.name, batch, *(1000 * s / batch for s in (*spent, text)))
 
 
 def gpu_used_mb() -> float | None:
@@ -238,6 +239,13 @@ def numbers(text: str) -> list[int]:
 def main(
     device: Annotated[str, typer.Option(help="cuda, or cpu to try the script.")] = "cuda",
     bundle: Annotated[Path | None, typer.Option(help="The model's folder or name.")] = None,
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Another bundle whose engine is measured too, such as one that cnerta-export "
+            "--half both wrote. Repeatable."
+        ),
+    ] = None,
     sessions: Annotated[
         str, typer.Option(help="Streams, rising.")
     ] = "100,500,1000,2000,3000,4000,5000",
@@ -285,10 +293,18 @@ def main(
         + [("entities of the demo", "the same" if all(same) else "OTHERS")],
     )
     engine = [engine_row(values, resident, size, least) for size in sizes]
+    del values, resident
+    for other in beside or ():
+        pair = [
+            Model.load(find_bundle(other), device=device, resident_streams=n) for n in (0, slots)
+        ]
+        engine += [engine_row(pair[0], pair[1], size, least) for size in sizes]
+        del pair
     table(
-        ("batch", "ms a chunk, values", "ms a chunk, resident", "ratio", "ms a text"),
+        ("bundle", "batch", "ms a chunk, values", "ms a chunk, resident", "ratio", "ms a text"),
         [
             (
+                r.bundle,
                 r.batch,
                 f"{r.chunk_values:.3f}",
                 f"{r.chunk_resident:.3f}",
@@ -298,7 +314,6 @@ def main(
             for r in engine
         ],
     )
-    del values, resident
     served = serve(path, device, counts, seconds, max_batch, deadline, bound_ms)
     table(
         (
