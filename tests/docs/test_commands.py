@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -116,9 +117,15 @@ def write_corpora(folder: Path) -> None:
 
 
 def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
+    """A port that nobody has, nor is given: a page may use it a minute later.
+
+    What the system gives to whoever asks for any port lies above these, nearly everywhere.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return str(port)
 
 
 @pytest.fixture(scope="module")
@@ -236,12 +243,16 @@ def in_background(
     command: list[str], url: str, folder: Path, environment: dict[str, str]
 ) -> Iterator[None]:
     """A server that runs while the rest of its page does."""
-    with subprocess.Popen(
-        command, cwd=folder, env=environment, start_new_session=True, stderr=subprocess.DEVNULL
-    ) as server:
+    said = folder / "said.txt"
+    with (
+        said.open("w") as errors,
+        subprocess.Popen(
+            command, cwd=folder, env=environment, start_new_session=True, stderr=errors
+        ) as server,
+    ):
         try:
             for _ in range(SECONDS * 10):
-                assert server.poll() is None, f"{command} has ended"
+                assert server.poll() is None, f"{command} has ended: {said.read_text()[-2_000:]}"
                 with contextlib.suppress(urllib.error.URLError, ConnectionError):
                     urllib.request.urlopen(url, timeout=5).close()
                     break
