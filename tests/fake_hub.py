@@ -54,7 +54,7 @@ class Hub:
                 body, headers, status = kept.find(path)
                 self.answer(status, body, headers)
 
-        with HttpServer(Handler) as server:
+        with contextlib.closing(HttpServer(Handler)) as server:
             yield server.url
 
     def find(self, path: str) -> tuple[bytes, dict[str, str], int]:

@@ -10,6 +10,7 @@ import queue
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from fractions import Fraction
 from functools import partial
 from http.server import SimpleHTTPRequestHandler
@@ -106,7 +107,7 @@ def site(tmp_path: Path) -> Iterator[tuple[str, queue.Queue[dict[str, Any]]]]:
     (tmp_path / "video.m3u8").write_text(VIDEO_PLAYLIST, encoding="utf-8")
     write_video(tmp_path / "video.ts")
     write_captions(tmp_path / "captions")
-    with HttpServer(partial(Handler, directory=str(tmp_path))) as server:
+    with closing(HttpServer(partial(Handler, directory=str(tmp_path)))) as server:
         yield f"{server.url}/", posted
 
 

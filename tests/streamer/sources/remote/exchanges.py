@@ -214,7 +214,7 @@ class GladiaService:
                 status = service.status if self.path == "/v2/live" else 404
                 self.answer(status, json.dumps(answer).encode())
 
-        with HttpServer(Handler) as server:
+        with contextlib.closing(HttpServer(Handler)) as server:
             yield server.url
 
 
