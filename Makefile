@@ -36,9 +36,10 @@ demo-page: $(serve_ready) ## the same sentence in a browser: hear it, see it, se
 serve: $(serve_ready) ## run the server (HOST=127.0.0.1 PORT=8765 ARGS="--bundle DIR …")
 	@$(serve_venv)/bin/cnerta-serve $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(ARGS)
 
-# As many processes as cores, and each its one thread: two cores then take half as long. Modules come in the
-# order of tests/conftest.py, the longest first, so that none works on alone at the end.
-pytest = OMP_NUM_THREADS=1 $(dev_venv)/bin/pytest --numprocesses auto --dist loadscope --no-loadscope-reorder
+# A process more than cores, and each its one thread: a third of the time they wait for servers and clocks. Modules
+# come in the order of tests/conftest.py, the longest first, so that none works on alone at the end.
+test_processes = $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+pytest = OMP_NUM_THREADS=1 $(dev_venv)/bin/pytest --numprocesses $(test_processes) --dist loadscope --no-loadscope-reorder
 
 test: lint ## lint, type-check and test (ARGS="-k name" for some of the tests)
 	$(pytest) $(ARGS)
